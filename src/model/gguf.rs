@@ -1,0 +1,211 @@
+//! Reading a GGUF file: typed metadata and dequantised tensors, safe on any byte string.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+
+/// An open GGUF file whose header has been read and checked against the file's length.
+///
+/// Paper: none: house definition. Differs: candle's reader, plus the checks that it leaves out
+/// (alignment zero, element counts that overflow, tensors that end after the file).
+pub struct Gguf {
+    path: PathBuf,
+    content: Content,
+    reader: BufReader<File>,
+}
+
+impl Gguf {
+    /// Opens `path` and reads its header.
+    ///
+    /// Errors: [`Error::Io`], or [`Error::Format`] for a file that is not a whole GGUF.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
+        if meta.is_dir() {
+            return Err(Error::format(path, "is a folder, not a GGUF file"));
+        }
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut magic = [0u8; 4];
+        let read = reader.read(&mut magic).map_err(|e| Error::io("read", path, e))?;
+        if read < 4 || &magic != b"GGUF" {
+            return Err(Error::format(
+                path,
+                "is not a GGUF file (it does not start with the letters GGUF)",
+            ));
+        }
+        reader.seek(SeekFrom::Start(0)).map_err(|e| Error::io("read", path, e))?;
+        refuse_zero_alignment(path, &mut reader)?;
+        let content = Content::read(&mut reader).map_err(|e| {
+            Error::format(path, format!("is damaged, truncated or of an unknown kind: {e}"))
+        })?;
+        let gguf = Self { path: path.to_owned(), content, reader };
+        gguf.check_extents(meta.len())?;
+        Ok(gguf)
+    }
+
+    /// The file that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every tensor must lie inside the file and have a size that can be computed.
+    fn check_extents(&self, file_len: u64) -> Result<()> {
+        for (name, info) in &self.content.tensor_infos {
+            let elements = (info.shape.dims().iter())
+                .try_fold(1usize, |n, &d| n.checked_mul(d))
+                .filter(|n| *n < 1 << 48)
+                .ok_or_else(|| {
+                    Error::format(&self.path, format!("tensor {name} has an impossible shape"))
+                })?;
+            let bytes = elements.div_ceil(info.ggml_dtype.block_size())
+                * info.ggml_dtype.type_size();
+            let end = self
+                .content
+                .tensor_data_offset
+                .checked_add(info.offset)
+                .and_then(|start| start.checked_add(bytes as u64));
+            if end.is_none_or(|end| end > file_len) {
+                return Err(Error::format(
+                    &self.path,
+                    format!(
+                        "is truncated: tensor {name} should end at byte {}, the file has {file_len}; \
+                         download it again",
+                        end.map_or("2^64".to_owned(), |e| e.to_string())
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The raw metadata value of `key`.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
+    fn missing(&self, key: &str, kind: &str) -> Error {
+        Error::format(&self.path, format!("lacks the metadata field {key} ({kind})"))
+    }
+
+    /// An unsigned integer, whatever width it was stored in.
+    pub fn uint_opt(&self, key: &str) -> Option<u64> {
+        match self.value(key)? {
+            Value::I8(v) => u64::try_from(*v).ok(),
+            Value::I16(v) => u64::try_from(*v).ok(),
+            Value::I32(v) => u64::try_from(*v).ok(),
+            Value::I64(v) => u64::try_from(*v).ok(),
+            other => other.to_u64().ok(),
+        }
+    }
+
+    /// A required unsigned integer.
+    pub fn uint(&self, key: &str) -> Result<usize> {
+        self.uint_opt(key)
+            .and_then(|v| usize::try_from(v).ok())
+            .ok_or_else(|| self.missing(key, "an unsigned integer"))
+    }
+
+    /// A float.
+    pub fn float_opt(&self, key: &str) -> Option<f64> {
+        match self.value(key)? {
+            Value::F32(v) => Some(f64::from(*v)),
+            Value::F64(v) => Some(*v),
+            _ => None,
+        }
+    }
+
+    /// A boolean.
+    pub fn bool_opt(&self, key: &str) -> Option<bool> {
+        self.value(key)?.to_bool().ok()
+    }
+
+    /// A string.
+    pub fn text_opt(&self, key: &str) -> Option<&str> {
+        self.value(key)?.to_string().ok().map(String::as_str)
+    }
+
+    /// A required string.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        self.text_opt(key).ok_or_else(|| self.missing(key, "a string"))
+    }
+
+    /// An array.
+    pub fn array_opt(&self, key: &str) -> Option<&[Value]> {
+        self.value(key)?.to_vec().ok().map(Vec::as_slice)
+    }
+
+    /// Whether a tensor of this name is in the file.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.content.tensor_infos.contains_key(name)
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn tensor_names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.content.tensor_infos.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Reads a tensor and dequantises it.
+    ///
+    /// Shapes: `shape` is what the model's configuration says the tensor must have.
+    /// Errors: [`Error::Format`] if it is missing or of another shape, [`Error::NotFinite`].
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let Some(info) = self.content.tensor_infos.get(name) else {
+            return Err(Error::format(&self.path, format!("lacks the tensor {name}")));
+        };
+        if info.shape.dims() != shape {
+            return Err(Error::format(
+                &self.path,
+                format!("tensor {name} has shape {:?}, expected {shape:?}", info.shape.dims()),
+            ));
+        }
+        let tensor = self
+            .content
+            .tensor(&mut self.reader, name, device)
+            .and_then(|quantised| quantised.dequantize(device))
+            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
+        // Squares keep NaN and infinity, and one sum shows them.
+        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() {
+            return Err(Error::NotFinite {
+                place: format!("tensor {name} of {}", self.path.display()),
+                advice: "the weights are damaged; download the file again".into(),
+            });
+        }
+        Ok(tensor.to_dtype(dtype)?)
+    }
+}
+
+/// candle divides by `general.alignment` without looking at it; a zero must not reach it.
+fn refuse_zero_alignment(path: &Path, reader: &mut (impl Read + Seek)) -> Result<()> {
+    const KEY: &[u8] = b"general.alignment";
+    let mut head = Vec::new();
+    reader.take(64 << 20).read_to_end(&mut head).map_err(|e| Error::io("read", path, e))?;
+    reader.seek(SeekFrom::Start(0)).map_err(|e| Error::io("read", path, e))?;
+    for at in 0..head.len().saturating_sub(KEY.len() + 8) {
+        if head[at] == KEY[0] && head[at..].starts_with(KEY) {
+            let width = match head[at + KEY.len()] {
+                0 | 1 => 1,
+                2 | 3 => 2,
+                _ => 4,
+            };
+            let value = &head[at + KEY.len() + 4..];
+            if value[..width.min(value.len())].iter().all(|b| *b == 0) {
+                return Err(Error::format(path, "declares an alignment of zero"));
+            }
+        }
+    }
+    Ok(())
+}

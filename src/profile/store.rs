@@ -1,0 +1,175 @@
+//! A profile on disk: four Parquet tables and their provenance.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::Table;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Version of the folder's layout; readers refuse others.
+pub const SCHEMA: u32 = 1;
+
+/// Provenance and settings of a profile: the content of `meta.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// Layout version, [`SCHEMA`].
+    pub schema: u32,
+    /// Version of kvprof that measured.
+    pub kvprof: String,
+    /// Command line that repeats the measurement.
+    pub command: String,
+    /// Model name as a figure shows it.
+    pub model: String,
+    /// Where the weights came from.
+    pub model_source: String,
+    /// SHA-256 of the weight file.
+    pub model_sha256: String,
+    /// Architecture, as the weight file names it.
+    pub architecture: String,
+    /// L.
+    pub num_layers: usize,
+    /// H_q.
+    pub num_heads: usize,
+    /// H_kv.
+    pub num_kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Data set name as a figure shows it.
+    pub dataset: String,
+    /// SHA-256 of the data set file.
+    pub dataset_sha256: String,
+    /// SHA-256 of the prompt template, or "raw".
+    pub template: String,
+    /// Number of prompts.
+    pub prompts: usize,
+    /// Longest prompt allowed, in tokens; longer ones were cut in the middle.
+    pub max_prompt_tokens: Option<usize>,
+    /// Observation window w in rows; `None` is every row.
+    pub window: Option<usize>,
+    /// Retained-mass thresholds of MBA.
+    pub thresholds: Vec<f64>,
+    /// Cosine thresholds of LMBO.
+    pub output_thresholds: Vec<f64>,
+    /// Device the model ran on.
+    pub device: String,
+    /// Element type of weights and cache.
+    pub dtype: String,
+    /// Seed given on the command line.
+    pub seed: u64,
+}
+
+/// A finished profile in memory.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Provenance and settings.
+    pub meta: Meta,
+    /// One row per prompt, layer, query head.
+    pub heads: Table,
+    /// One row per prompt, layer, KV head.
+    pub kv_heads: Table,
+    /// One row per prompt, layer.
+    pub layers: Table,
+    /// One row per prompt, layer, query head, budget.
+    pub curves: Table,
+}
+
+/// File names of the tables inside a profile folder, in the order of [`Profile`]'s fields.
+pub const TABLES: [&str; 4] = ["heads", "kv_heads", "layers", "curves"];
+
+impl Profile {
+    /// Reads a profile folder.
+    ///
+    /// Errors: [`Error::Format`] for a folder that is not a finished profile.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let meta_path = folder.join("meta.json");
+        if !meta_path.is_file() {
+            let problem = if folder.join(".parts").is_dir() {
+                "is an unfinished profile: run its command again with --resume"
+            } else {
+                "is not a profile folder (no meta.json); make one with `kvprof profile --out`"
+            };
+            return Err(Error::format(folder, problem));
+        }
+        let text = std::fs::read_to_string(&meta_path).map_err(|e| Error::io("read", &meta_path, e))?;
+        let meta: Meta = serde_json::from_str(&text).map_err(|e| {
+            Error::format_at(&meta_path, e.line(), format!("is not a profile's metadata: {e}"))
+        })?;
+        if meta.schema != SCHEMA {
+            return Err(Error::format(&meta_path, format!(
+                "has layout version {}, this kvprof reads {SCHEMA}: profile again", meta.schema)));
+        }
+        let read = |name: &str| Table::read(&folder.join(format!("{name}.parquet")));
+        let [heads, kv_heads, layers, curves] = TABLES;
+        let profile = Self {
+            heads: read(heads)?,
+            kv_heads: read(kv_heads)?,
+            layers: read(layers)?,
+            curves: read(curves)?,
+            meta,
+        };
+        profile.check_shape(folder)?;
+        Ok(profile)
+    }
+
+    fn check_shape(&self, folder: &Path) -> Result<()> {
+        let (p, l) = (self.meta.prompts, self.meta.num_layers);
+        for (name, table, rows) in [
+            ("heads", &self.heads, p * l * self.meta.num_heads),
+            ("kv_heads", &self.kv_heads, p * l * self.meta.num_kv_heads),
+            ("layers", &self.layers, p * l),
+        ] {
+            if table.rows() != rows {
+                return Err(Error::format(folder, format!(
+                    "{name}.parquet has {} rows, meta.json promises {rows}", table.rows())));
+            }
+        }
+        Ok(())
+    }
+
+    /// A column of `layers.parquet` as `[prompt][layer]`.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the columns there are.
+    pub fn layer_grid(&self, column: &str) -> Result<Vec<Vec<f64>>> {
+        let values = self.layers.numbers(column)?;
+        Ok(values.chunks(self.meta.num_layers.max(1)).map(<[f64]>::to_vec).collect())
+    }
+
+    /// A column of `heads.parquet` as `[prompt][layer][query head]`.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the columns there are.
+    pub fn head_grid(&self, column: &str) -> Result<Vec<Vec<Vec<f64>>>> {
+        let values = self.heads.numbers(column)?;
+        let (l, h) = (self.meta.num_layers.max(1), self.meta.num_heads.max(1));
+        Ok(values
+            .chunks(l * h)
+            .map(|prompt| prompt.chunks(h).map(<[f64]>::to_vec).collect())
+            .collect())
+    }
+
+    /// Writes `meta.json`, which makes the folder a finished profile.
+    ///
+    /// Errors: [`Error::Io`].
+    pub fn write_meta(folder: &Path, meta: &Meta) -> Result<()> {
+        let path = folder.join("meta.json");
+        let text = serde_json::to_string_pretty(meta)
+            .map_err(|e| Error::format(&path, e.to_string()))?;
+        files::replace_with(&path, format!("{text}\n").as_bytes())
+    }
+}
+
+/// A threshold as column names carry it: a percentage, `_` for the decimal point.
+///
+/// ```
+/// assert_eq!(kvprof::profile::threshold_name(0.9), "90");
+/// assert_eq!(kvprof::profile::threshold_name(0.999), "99_9");
+/// ```
+pub fn threshold_name(threshold: f64) -> String {
+    let mut text = format!("{:.6}", threshold * 100.0);
+    while text.ends_with('0') {
+        text.pop();
+    }
+    text.trim_end_matches('.').replace('.', "_")
+}
