@@ -5,7 +5,7 @@ use std::path::Path;
 
 use polars::prelude::{
     Column as PolarsColumn, DataFrame, DataType, NamedFrom, ParquetCompression, ParquetReader,
-    ParquetWriter, SerReader, Series, ZstdLevel,
+    ParquetWriter, SerReader, Series,
 };
 
 use crate::error::{Error, Result};
@@ -131,11 +131,10 @@ impl Table {
             })
             .collect();
         let mut frame = DataFrame::new(self.rows(), columns).map_err(table_error)?;
-        let level = ZstdLevel::try_new(3).map_err(table_error)?;
         let mut result = Ok(());
         files::replace(path, |file| {
             result = ParquetWriter::new(file)
-                .with_compression(ParquetCompression::Zstd(Some(level)))
+                .with_compression(ParquetCompression::Zstd(None))
                 .finish(&mut frame)
                 .map(|_| ());
             match &result {
