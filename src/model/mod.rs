@@ -1,3 +1,8 @@
 //! Models: where they come from, how they are read, and a decoder whose attention can be observed.
 
+pub mod attention;
+pub mod cache;
+pub mod config;
+pub mod decoder;
+mod feed_forward;
 pub mod gguf;

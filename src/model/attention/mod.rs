@@ -1,0 +1,173 @@
+//! Causal grouped-query attention over blocks of queries, and the read-only view that probes get.
+//!
+//! Two implementations of the same arithmetic: [`cpu`] on float32 slices and [`blocks`] in candle
+//! operations for every other device and type. Neither ever holds a T x T matrix.
+
+mod blocks;
+mod cpu;
+pub mod softmax;
+mod view;
+
+use candle_core::{DType, Tensor};
+
+pub use view::{AttentionProbe, AttentionView, NoProbe, Tee};
+
+use super::cache::LayerCache;
+use crate::error::Result;
+
+/// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
+/// should be asked for where memory matters.
+pub const QUERY_BLOCK: usize = 64;
+
+/// Attention output of consecutive queries over a layer's cache.
+///
+/// Shapes: `queries` `(H_q, n, D)` after RoPE, at positions `first..first + n`, where the cache
+/// already holds their own keys -> `(n, H_q * D)`.
+/// Errors: [`crate::error::Error::Candle`].
+pub fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
+    if runs_on_slices(queries) {
+        cpu::attend(queries, cache, first)
+    } else {
+        blocks::attend(queries, cache, first)
+    }
+}
+
+/// Causal attention probabilities of the same queries; every row sums to 1.
+///
+/// Shapes: as [`attend`] -> `(H_q, n, S)`, float32, zero for keys after the query.
+/// Errors: [`crate::error::Error::Candle`].
+pub fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
+    if runs_on_slices(queries) {
+        cpu::probabilities(queries, cache, first)
+    } else {
+        blocks::probabilities(queries, cache, first)
+    }
+}
+
+fn runs_on_slices(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
+/// How many of the ascending `positions` a query at `position` may see.
+fn visible(positions: &[u32], position: usize) -> usize {
+    positions.partition_point(|&p| p as usize <= position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cache::KvCache;
+    use crate::model::config::{FAMILIES, ModelConfig};
+    use candle_core::Device;
+
+    fn config(h_q: usize, h_kv: usize, d: usize) -> ModelConfig {
+        ModelConfig {
+            family: FAMILIES[0],
+            vocab_size: 8,
+            hidden_size: h_q * d,
+            intermediate_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: h_q,
+            num_key_value_heads: h_kv,
+            head_dim: d,
+            max_position_embeddings: 4096,
+            rms_norm_eps: 1e-5,
+            rope_frequencies: vec![1.0; d / 2],
+            tie_word_embeddings: true,
+        }
+    }
+
+    fn filled(config: &ModelConfig, t: usize, scale: f64) -> (Tensor, KvCache, Tensor, Tensor) {
+        let device = Device::Cpu;
+        let (h_q, h_kv, d) =
+            (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let wave = |n: usize, step: f64| -> Vec<f32> {
+            (0..n).map(|i| (((i as f64 * step).sin() * 43_758.547).fract() * scale) as f32).collect()
+        };
+        let tensor = |h: usize, step| {
+            Tensor::from_vec(wave(h * t * d, step), (h, t, d), &device).unwrap()
+        };
+        let (q, k, v) = (tensor(h_q, 1.7), tensor(h_kv, 2.3), tensor(h_kv, 0.9));
+        let mut cache = KvCache::new(config, 3, DType::F32, &device).unwrap();
+        cache.append(0, &k, &v).unwrap();
+        cache.advance(t);
+        (q, cache, k, v)
+    }
+
+    /// The definition, in float64, with loops.
+    fn by_hand(q: &Tensor, k: &Tensor, v: &Tensor, group: usize) -> (Vec<f64>, Vec<f64>) {
+        let (h_q, t, d) = q.dims3().unwrap();
+        let flat = |x: &Tensor| -> Vec<f64> {
+            x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+        };
+        let (q, k, v) = (flat(q), flat(k), flat(v));
+        let mut probs = vec![0.0; h_q * t * t];
+        let mut out = vec![0.0; t * h_q * d];
+        for h in 0..h_q {
+            let kv = h / group;
+            for i in 0..t {
+                let logit = |j: usize| -> f64 {
+                    (0..d).map(|x| q[(h * t + i) * d + x] * k[(kv * t + j) * d + x]).sum::<f64>()
+                        / (d as f64).sqrt()
+                };
+                let max = (0..=i).map(logit).fold(f64::MIN, f64::max);
+                let sum: f64 = (0..=i).map(|j| (logit(j) - max).exp()).sum();
+                for j in 0..=i {
+                    let p = (logit(j) - max).exp() / sum;
+                    probs[(h * t + i) * t + j] = p;
+                    for x in 0..d {
+                        out[(i * h_q + h) * d + x] += p * v[(kv * t + j) * d + x];
+                    }
+                }
+            }
+        }
+        (out, probs)
+    }
+
+    fn assert_close(got: &Tensor, want: &[f64], what: &str) {
+        let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(got.len(), want.len(), "{what}");
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            assert!((f64::from(*g) - w).abs() < 3e-6, "{what} at {i}: {g} against {w}");
+        }
+    }
+
+    #[test]
+    fn both_implementations_equal_the_definition() {
+        for (h_q, h_kv, d, t) in [(1, 1, 2, 1), (4, 2, 8, 5), (9, 3, 64, 130), (6, 6, 16, 65)] {
+            let config = config(h_q, h_kv, d);
+            let (q, cache, k, v) = filled(&config, t, 1.5);
+            let (out, probs) = by_hand(&q, &k, &v, h_q / h_kv);
+            let layer = cache.layer(0);
+            assert_close(&cpu::attend(&q, layer, 0).unwrap(), &out, "cpu output");
+            assert_close(&blocks::attend(&q, layer, 0).unwrap(), &out, "block output");
+            assert_close(&cpu::probabilities(&q, layer, 0).unwrap(), &probs, "cpu rows");
+            assert_close(&blocks::probabilities(&q, layer, 0).unwrap(), &probs, "block rows");
+        }
+    }
+
+    #[test]
+    fn later_rows_alone_equal_the_same_rows_of_all() {
+        let config = config(4, 2, 8);
+        let (q, cache, _, _) = filled(&config, 100, 2.0);
+        let all = probabilities(&q, cache.layer(0), 0).unwrap();
+        let tail = q.narrow(1, 70, 30).unwrap().contiguous().unwrap();
+        let some = probabilities(&tail, cache.layer(0), 70).unwrap();
+        let want = all.narrow(1, 70, 30).unwrap().flatten_all().unwrap();
+        assert_close(
+            &some,
+            &want.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<_>>(),
+            "tail",
+        );
+    }
+
+    #[test]
+    fn huge_logits_stay_finite() {
+        let config = config(2, 1, 4);
+        let (q, cache, _, _) = filled(&config, 20, 500.0);
+        let rows = probabilities(&q, cache.layer(0), 0).unwrap().sum(2).unwrap();
+        for sum in rows.flatten_all().unwrap().to_vec1::<f32>().unwrap() {
+            assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        }
+    }
+}

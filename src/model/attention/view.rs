@@ -1,0 +1,79 @@
+//! What a probe sees of one layer's attention: a view that computes rows only when asked.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::model::cache::LayerCache;
+
+/// Read-only view of one layer's attention over a run of consecutive prompt tokens.
+///
+/// A prompt may be prefilled in several runs; a probe then sees every layer once per run, in layer
+/// order. Row i only ever needs the keys 0..=i, which the cache holds when its run is observed.
+/// Shapes: `queries` `(H_q, rows, D)` after RoPE; the cache holds `rows.end` tokens per KV head.
+pub struct AttentionView<'a> {
+    /// Layer, counted from 0.
+    pub layer: usize,
+    /// Positions of the queries in this run.
+    pub rows: Range<usize>,
+    /// T, the length of the whole prompt.
+    pub prompt_tokens: usize,
+    /// Queries after RoPE, `(H_q, rows, D)`.
+    pub queries: &'a Tensor,
+    /// Keys and values of all tokens up to the end of this run.
+    pub cache: &'a LayerCache,
+    /// W_o, the matrix that maps the concatenated heads to the residual stream, `(hidden, H_q * D)`.
+    pub output_projection: &'a Tensor,
+}
+
+impl AttentionView<'_> {
+    /// Whether this is the run that ends the prompt.
+    pub fn is_last(&self) -> bool {
+        self.rows.end == self.prompt_tokens
+    }
+
+    /// Attention probabilities of the queries at `positions`, computed now.
+    ///
+    /// Shapes: `(H_q, positions, S)` with S = `rows.end`, float32; rows sum to 1.
+    /// Errors: [`Error::Invalid`] for positions outside this run.
+    pub fn probabilities(&self, positions: Range<usize>) -> Result<Tensor> {
+        if positions.start < self.rows.start || positions.end > self.rows.end {
+            return Err(Error::invalid(
+                "range of query rows",
+                format!("{positions:?}"),
+                format!("this run holds the rows {:?}", self.rows),
+            ));
+        }
+        let queries =
+            self.queries.narrow(1, positions.start - self.rows.start, positions.len())?;
+        super::probabilities(&queries.contiguous()?, self.cache, positions.start)
+    }
+}
+
+/// Sees every layer's attention during prefill and can never change it.
+pub trait AttentionProbe {
+    /// Called once per layer and run, in layer order.
+    ///
+    /// Errors: any error stops the prefill and is returned from it.
+    fn observe(&mut self, view: &AttentionView<'_>) -> Result<()>;
+}
+
+/// The probe that looks away.
+pub struct NoProbe;
+
+impl AttentionProbe for NoProbe {
+    fn observe(&mut self, _: &AttentionView<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Two probes on one prefill.
+pub struct Tee<'a>(pub &'a mut dyn AttentionProbe, pub &'a mut dyn AttentionProbe);
+
+impl AttentionProbe for Tee<'_> {
+    fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
+        self.0.observe(view)?;
+        self.1.observe(view)
+    }
+}

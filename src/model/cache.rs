@@ -1,0 +1,144 @@
+//! The KV cache: every KV head holds its own keys, values and positions.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// Keys and values of one KV head of one layer.
+///
+/// Shapes: buffers `(capacity, D)`, of which the first [`HeadCache::len`] rows are held tokens.
+/// Keys are stored after RoPE, so that a key keeps its true position whatever leaves around it.
+#[derive(Clone, Debug)]
+pub struct HeadCache {
+    keys: Tensor,
+    values: Tensor,
+    positions: Vec<u32>,
+}
+
+impl HeadCache {
+    fn new(capacity: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let zeros = || Tensor::zeros((capacity.max(1), head_dim), dtype, device);
+        Ok(Self { keys: zeros()?, values: zeros()?, positions: Vec::new() })
+    }
+
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Keys after RoPE, `(S, D)`, a view without a copy.
+    pub fn keys(&self) -> Result<Tensor> {
+        Ok(self.keys.narrow(0, 0, self.len())?)
+    }
+
+    /// Values, `(S, D)`, a view without a copy.
+    pub fn values(&self) -> Result<Tensor> {
+        Ok(self.values.narrow(0, 0, self.len())?)
+    }
+
+    /// Position in the text of each held token, ascending.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let (capacity, head_dim) = self.keys.dims2()?;
+        if tokens <= capacity {
+            return Ok(());
+        }
+        let capacity = tokens.max(capacity + capacity / 2);
+        let larger = Self::new(capacity, head_dim, self.keys.dtype(), self.keys.device())?;
+        if !self.is_empty() {
+            larger.keys.slice_set(&self.keys()?, 0, 0)?;
+            larger.values.slice_set(&self.values()?, 0, 0)?;
+        }
+        self.keys = larger.keys;
+        self.values = larger.values;
+        Ok(())
+    }
+
+    fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
+        let added = keys.dim(0)?;
+        let held = self.len();
+        self.reserve(held + added)?;
+        self.keys.slice_set(keys, 0, held)?;
+        self.values.slice_set(values, 0, held)?;
+        self.positions.extend((first_position..first_position + added).map(|p| p as u32));
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        2 * self.keys.elem_count() * self.keys.dtype().size_in_bytes()
+    }
+}
+
+/// The cache of one layer, one entry per KV head.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    /// One per KV head.
+    pub heads: Vec<HeadCache>,
+}
+
+/// The cache of a whole model.
+///
+/// Paper: none: house definition. Differs: lengths belong to heads, positions to tokens; the next
+/// position is never derived from a length.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    next_position: usize,
+}
+
+impl KvCache {
+    /// An empty cache with room for `capacity` tokens in every head.
+    ///
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn new(
+        config: &ModelConfig,
+        capacity: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let head = || HeadCache::new(capacity, config.head_dim, dtype, device);
+        let layer = || {
+            let heads = (0..config.num_key_value_heads).map(|_| head()).collect::<Result<_>>()?;
+            Ok::<_, Error>(LayerCache { heads })
+        };
+        let layers = (0..config.num_hidden_layers).map(|_| layer()).collect::<Result<_>>()?;
+        Ok(Self { layers, next_position: 0 })
+    }
+
+    /// The cache of layer `layer`.
+    pub fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
+    /// The position in the text that the next token will have.
+    pub fn next_position(&self) -> usize {
+        self.next_position
+    }
+
+    /// Adds the keys and values `(H_kv, n, D)` of the next n tokens to one layer.
+    pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        for (h, head) in self.layers[layer].heads.iter_mut().enumerate() {
+            head.append(&keys.get(h)?, &values.get(h)?, self.next_position)?;
+        }
+        Ok(())
+    }
+
+    /// Moves on by `tokens` positions once every layer has them.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.next_position += tokens;
+    }
+
+    /// Bytes allocated for keys and values.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().flat_map(|l| &l.heads).map(HeadCache::bytes).sum()
+    }
+}

@@ -1,0 +1,256 @@
+//! The geometry of a model and what its family does differently, read from the weight file.
+
+use candle_core::Device;
+
+use super::gguf::Gguf;
+use crate::error::{Error, Result};
+
+/// How a weight file lays out the two halves that rotary embedding pairs up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// Dimension i is paired with i + D/2, as in Hugging Face checkpoints.
+    Halves,
+    /// Dimension 2i is paired with 2i + 1: GGUF files of Llama store queries and keys so.
+    Interleaved,
+}
+
+/// What tells one decoder family from another; a new family is a row of [`FAMILIES`].
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// `general.architecture` in a GGUF file.
+    pub architecture: &'static str,
+    /// Models known to use it.
+    pub about: &'static str,
+    /// Layout of queries and keys in the file.
+    pub rope_pairs: RopePairs,
+}
+
+/// All families that the decoder runs.
+pub const FAMILIES: &[Family] = &[Family {
+    architecture: "llama",
+    about: "Llama 1-3, Mistral, SmolLM, SmolLM2, TinyLlama",
+    rope_pairs: RopePairs::Interleaved,
+}];
+
+/// The geometry of one model, with the field names of a Hugging Face `config.json`.
+///
+/// Paper: none: house definition. Units: counts, except `rms_norm_eps` and the RoPE parameters.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// Family row this model belongs to.
+    pub family: Family,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// L.
+    pub num_hidden_layers: usize,
+    /// H_q.
+    pub num_attention_heads: usize,
+    /// H_kv.
+    pub num_key_value_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Longest context, in tokens.
+    pub max_position_embeddings: usize,
+    /// Epsilon of every RMS normalisation.
+    pub rms_norm_eps: f64,
+    /// Rotation frequency of each pair of dimensions, radians per position, length D/2.
+    pub rope_frequencies: Vec<f32>,
+    /// Whether the output head shares the embedding's weights.
+    pub tie_word_embeddings: bool,
+}
+
+impl ModelConfig {
+    /// Reads the configuration of an opened GGUF file.
+    ///
+    /// Errors: [`Error::Unsupported`] for a family or feature that the decoder lacks,
+    /// [`Error::Format`] for numbers that do not fit together.
+    pub fn from_gguf(gguf: &mut Gguf) -> Result<Self> {
+        let architecture = gguf.text("general.architecture")?.to_owned();
+        let family = *FAMILIES.iter().find(|f| f.architecture == architecture).ok_or_else(|| {
+            let known: Vec<_> = FAMILIES
+                .iter()
+                .map(|f| format!("{} ({})", f.architecture, f.about))
+                .collect();
+            Error::Unsupported {
+                what: "architecture",
+                found: architecture.clone(),
+                supported: known.join(", "),
+            }
+        })?;
+        let key = |name: &str| format!("{architecture}.{name}");
+        refuse_experts(gguf, &key("expert_count"))?;
+        let num_attention_heads = uniform_heads(gguf, &key("attention.head_count"))?;
+        let num_key_value_heads = if gguf.value(&key("attention.head_count_kv")).is_some() {
+            uniform_heads(gguf, &key("attention.head_count_kv"))?
+        } else {
+            num_attention_heads
+        };
+        let hidden_size = gguf.uint(&key("embedding_length"))?;
+        let head_dim = match gguf.uint_opt(&key("attention.key_length")) {
+            Some(d) => usize::try_from(d).unwrap_or(usize::MAX),
+            None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
+        };
+        let mut max_position_embeddings = gguf.uint(&key("context_length"))?;
+        if let Some(window) = gguf.uint_opt(&key("attention.sliding_window")).filter(|w| *w > 0) {
+            // Attention is full here: up to the window the two are the same model.
+            max_position_embeddings =
+                max_position_embeddings.min(usize::try_from(window).unwrap_or(usize::MAX));
+        }
+        let vocab_size = match gguf.array_opt("tokenizer.ggml.tokens") {
+            Some(tokens) => tokens.len(),
+            None => gguf.uint(&key("vocab_size"))?,
+        };
+        let mut config = Self {
+            family,
+            vocab_size,
+            hidden_size,
+            intermediate_size: gguf.uint(&key("feed_forward_length"))?,
+            num_hidden_layers: gguf.uint(&key("block_count"))?,
+            num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            max_position_embeddings,
+            rms_norm_eps: gguf
+                .float_opt(&key("attention.layer_norm_rms_epsilon"))
+                .filter(|e| e.is_finite() && *e >= 0.0)
+                .ok_or_else(|| missing(gguf, &key("attention.layer_norm_rms_epsilon")))?,
+            rope_frequencies: Vec::new(),
+            tie_word_embeddings: !gguf.has_tensor("output.weight"),
+        };
+        config.check(gguf)?;
+        config.rope_frequencies = rope_frequencies(gguf, &architecture, head_dim)?;
+        Ok(config)
+    }
+
+    /// G, the query heads that share a KV head.
+    pub fn group(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+
+    /// Bytes that one cached token takes over all layers and KV heads at `element_size` bytes.
+    pub fn cache_bytes_per_token(&self, element_size: usize) -> usize {
+        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * element_size
+    }
+
+    fn check(&self, gguf: &Gguf) -> Result<()> {
+        let bad = |problem: String| Err(Error::format(gguf.path(), problem));
+        for (name, value, most) in [
+            ("vocabulary", self.vocab_size, 1 << 24),
+            ("embedding length", self.hidden_size, 1 << 20),
+            ("feed-forward length", self.intermediate_size, 1 << 22),
+            ("number of layers", self.num_hidden_layers, 1 << 12),
+            ("number of heads", self.num_attention_heads, 1 << 12),
+            ("number of KV heads", self.num_key_value_heads, 1 << 12),
+            ("head dimension", self.head_dim, 1 << 12),
+            ("context length", self.max_position_embeddings, 1 << 30),
+        ] {
+            if value == 0 || value > most {
+                return bad(format!("declares a {name} of {value}, expected 1 to {most}"));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return bad(format!(
+                "declares {} query heads, not a multiple of its {} KV heads",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return bad(format!("declares an odd head dimension of {}", self.head_dim));
+        }
+        Ok(())
+    }
+}
+
+fn missing(gguf: &Gguf, key: &str) -> Error {
+    Error::format(gguf.path(), format!("lacks the metadata field {key}"))
+}
+
+fn refuse_experts(gguf: &Gguf, key: &str) -> Result<()> {
+    match gguf.uint_opt(key) {
+        None | Some(0) => Ok(()),
+        Some(n) => Err(Error::Unsupported {
+            what: "feed-forward layer",
+            found: format!("{n} experts"),
+            supported: "dense models without experts".into(),
+        }),
+    }
+}
+
+/// A head count, which some files store once per layer.
+fn uniform_heads(gguf: &Gguf, key: &str) -> Result<usize> {
+    let Some(array) = gguf.array_opt(key) else {
+        return gguf.uint(key);
+    };
+    let counts: Vec<u64> = array
+        .iter()
+        .filter_map(|v| v.to_i32().map(|x| x.max(0) as u64).or_else(|_| v.to_u64()).ok())
+        .collect();
+    match counts.first() {
+        Some(&n) if counts.len() == array.len() && counts.iter().all(|&c| c == n) => {
+            Ok(usize::try_from(n).unwrap_or(0))
+        }
+        _ => Err(Error::Unsupported {
+            what: "head count",
+            found: format!("{counts:?}"),
+            supported: "models with the same number of heads in every layer".into(),
+        }),
+    }
+}
+
+/// Frequencies `theta^(-2i/D)`, with linear scaling or the per-pair factors of Llama 3.
+fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Result<Vec<f32>> {
+    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let theta = gguf.float_opt(&key("freq_base")).unwrap_or(10_000.0);
+    if !(theta.is_finite() && theta > 0.0) {
+        return Err(Error::format(gguf.path(), format!("declares a RoPE base of {theta}")));
+    }
+    if let Some(rotated) = gguf.uint_opt(&key("dimension_count"))
+        && rotated != head_dim as u64
+    {
+        return Err(Error::Unsupported {
+            what: "partial rotary embedding over",
+            found: format!("{rotated} of {head_dim} dimensions"),
+            supported: "models that rotate the whole head".into(),
+        });
+    }
+    let linear = match gguf.text_opt(&key("scaling.type")) {
+        None | Some("none") => 1.0,
+        Some("linear") => gguf.float_opt(&key("scaling.factor")).unwrap_or(1.0),
+        Some(other) => {
+            return Err(Error::Unsupported {
+                what: "RoPE scaling",
+                found: other.to_owned(),
+                supported: "none, linear, the factors of Llama 3".into(),
+            });
+        }
+    };
+    if !(linear.is_finite() && linear > 0.0) {
+        return Err(Error::format(gguf.path(), format!("declares a RoPE factor of {linear}")));
+    }
+    let half = head_dim / 2;
+    let mut frequencies: Vec<f32> = (0..half)
+        .map(|i| {
+            // In f32, as the models were trained and as every reference computes them.
+            let exponent = (2 * i) as f32 / head_dim as f32;
+            let frequency = 1.0 / (theta as f32).powf(exponent);
+            (f64::from(frequency) / linear) as f32
+        })
+        .collect();
+    if gguf.has_tensor("rope_freqs.weight") {
+        let cpu = Device::Cpu;
+        let factors = gguf
+            .tensor("rope_freqs.weight", &[half], &cpu, candle_core::DType::F32)?
+            .to_vec1::<f32>()?;
+        for (frequency, factor) in frequencies.iter_mut().zip(factors) {
+            *frequency /= factor;
+        }
+    }
+    if frequencies.iter().any(|f| !f.is_finite()) {
+        return Err(Error::format(gguf.path(), "has RoPE factors that are zero or not finite"));
+    }
+    Ok(frequencies)
+}

@@ -1,0 +1,321 @@
+//! The decoder: embedding, layers of grouped-query attention and gated feed-forward, output head.
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_nn::ops::rms_norm;
+use candle_nn::rotary_emb::rope;
+
+use super::attention::{self, AttentionProbe, AttentionView};
+use super::cache::KvCache;
+use super::config::{ModelConfig, RopePairs};
+use super::feed_forward::FeedForward;
+use super::gguf::Gguf;
+use crate::error::{Error, Result};
+
+/// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
+pub const PREFILL_RUN: usize = 1024;
+
+/// A matrix `(out, in)` applied to rows of activations, with an optional bias.
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}
+
+/// Reads the tensors of a model and remembers which were taken.
+pub(super) struct Weights<'a> {
+    gguf: &'a mut Gguf,
+    device: &'a Device,
+    dtype: DType,
+    taken: std::collections::HashSet<String>,
+}
+
+impl Weights<'_> {
+    pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.taken.insert(name.to_owned());
+        self.gguf.tensor(name, shape, self.device, self.dtype)
+    }
+
+    pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"), &[out, width])?;
+        let bias_name = format!("{name}.bias");
+        let bias = match self.gguf.has_tensor(&bias_name) {
+            true => Some(self.tensor(&bias_name, &[out])?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    /// A tensor that nobody asked for would be a part of the model that is silently left out.
+    fn refuse_leftovers(&self) -> Result<()> {
+        let left: Vec<_> = (self.gguf.tensor_names().into_iter())
+            .filter(|name| !self.taken.contains(*name) && *name != "rope_freqs.weight")
+            .take(4)
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: "tensor",
+            found: left.join(", "),
+            supported: "the tensors of a plain Llama decoder".into(),
+        })
+    }
+}
+
+struct Layer {
+    attention_norm: Tensor,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    feed_forward_norm: Tensor,
+    feed_forward: FeedForward,
+}
+
+/// The weights of a model on its device, and the forward pass.
+///
+/// Paper: none: the Llama architecture. Differs: attention is computed for a block of queries at a
+/// time and can be observed; positions and cache lengths are different things.
+pub struct Decoder {
+    config: ModelConfig,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Option<Linear>,
+}
+
+impl Decoder {
+    /// Reads and dequantises all weights.
+    ///
+    /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
+    /// tensors that this decoder does not know, [`Error::NotFinite`].
+    pub fn load(
+        gguf: &mut Gguf,
+        config: ModelConfig,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let c = &config;
+        let mut weights = Weights { gguf, device, dtype, taken: Default::default() };
+        let embedding = weights.tensor("token_embd.weight", &[c.vocab_size, c.hidden_size])?;
+        let layers = (0..c.num_hidden_layers)
+            .map(|l| Layer::load(&mut weights, c, l))
+            .collect::<Result<_>>()?;
+        let norm = weights.tensor("output_norm.weight", &[c.hidden_size])?;
+        let head = match c.tie_word_embeddings {
+            true => None,
+            false => Some(weights.linear("output", c.vocab_size, c.hidden_size)?),
+        };
+        weights.refuse_leftovers()?;
+        Ok(Self { config, embedding, layers, norm, head })
+    }
+
+    /// The model's geometry.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// The element type of weights, activations and cache.
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+
+    /// An empty cache with room for `tokens`.
+    ///
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn new_cache(&self, tokens: usize) -> Result<KvCache> {
+        KvCache::new(&self.config, tokens, self.dtype(), self.device())
+    }
+
+    /// Runs the prompt through the model in runs of `run` tokens, showing every layer to `probe`.
+    ///
+    /// Shapes: float32 logits of the last token, `(vocab)`.
+    /// Errors: [`Error::Invalid`] for an empty prompt, a token outside the vocabulary or a run of
+    /// zero; [`Error::PromptTooLong`]; [`Error::NotFinite`]; whatever the probe returns.
+    pub fn prefill(
+        &self,
+        ids: &[u32],
+        cache: &mut KvCache,
+        run: usize,
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Tensor> {
+        if ids.is_empty() {
+            return Err(Error::invalid("prompt length", 0, "at least one token is needed"));
+        }
+        if run == 0 {
+            return Err(Error::invalid("prefill run", 0, "at least one token at a time is needed"));
+        }
+        let total = cache.next_position() + ids.len();
+        let mut logits = None;
+        for chunk in ids.chunks(run) {
+            let last = cache.next_position() + chunk.len() == total;
+            let hidden = self.forward(chunk, cache, total, probe)?;
+            if last {
+                logits = Some(self.logits(&hidden)?);
+            }
+        }
+        logits.ok_or_else(|| Error::invalid("prompt length", 0, "at least one token is needed"))
+    }
+
+    /// Runs one token through the model.
+    ///
+    /// Shapes: float32 logits, `(vocab)`. Errors: as [`Decoder::prefill`].
+    pub fn decode(&self, id: u32, cache: &mut KvCache) -> Result<Tensor> {
+        self.prefill(&[id], cache, 1, &mut attention::NoProbe)
+    }
+
+    fn forward(
+        &self,
+        ids: &[u32],
+        cache: &mut KvCache,
+        prompt_tokens: usize,
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Tensor> {
+        self.check_ids(ids, cache.next_position())?;
+        let first = cache.next_position();
+        let index = Tensor::new(ids, self.device())?;
+        let mut hidden = self.embedding.index_select(&index, 0)?; // (n, hidden)
+        let rotation = Rotation::new(self, first, ids.len())?;
+        for (l, layer) in self.layers.iter().enumerate() {
+            let normed = rms_norm(&hidden, &layer.attention_norm, self.config.rms_norm_eps as f32)?;
+            let queries = rotation.apply(&self.split_heads(&layer.query.forward(&normed)?)?)?;
+            let keys = rotation.apply(&self.split_heads(&layer.key.forward(&normed)?)?)?;
+            let values = self.split_heads(&layer.value.forward(&normed)?)?;
+            cache.append(l, &keys, &values)?;
+            let attended = attention::attend(&queries, cache.layer(l), first)?;
+            probe.observe(&AttentionView {
+                layer: l,
+                rows: first..first + ids.len(),
+                prompt_tokens,
+                queries: &queries,
+                cache: cache.layer(l),
+                output_projection: &layer.output.weight,
+            })?;
+            hidden = (hidden + layer.output.forward(&attended)?)?;
+            let normed =
+                rms_norm(&hidden, &layer.feed_forward_norm, self.config.rms_norm_eps as f32)?;
+            hidden = (hidden + layer.feed_forward.forward(&normed)?)?;
+        }
+        cache.advance(ids.len());
+        Ok(hidden)
+    }
+
+    /// `(n, heads * D)` -> `(heads, n, D)`, contiguous.
+    fn split_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, width) = x.dims2()?;
+        let d = self.config.head_dim;
+        Ok(x.reshape((n, width / d, d))?.transpose(0, 1)?.contiguous()?)
+    }
+
+    /// Logits of the last row of the residual stream.
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let last = hidden.i(hidden.dim(0)? - 1..)?.contiguous()?;
+        let normed = rms_norm(&last, &self.norm, self.config.rms_norm_eps as f32)?;
+        let logits = match &self.head {
+            Some(head) => head.forward(&normed)?,
+            None => normed.matmul(&self.embedding.t()?)?,
+        };
+        let logits = logits.i(0)?.to_dtype(DType::F32)?;
+        if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            return Err(Error::NotFinite {
+                place: "the model's output".into(),
+                advice: "the weights are damaged, or --dtype is too narrow for them: try f32".into(),
+            });
+        }
+        Ok(logits)
+    }
+
+    fn check_ids(&self, ids: &[u32], first: usize) -> Result<()> {
+        let vocab = self.config.vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(Error::invalid("token id", id, format!("the vocabulary ends at {}", vocab - 1)));
+        }
+        let context = self.config.max_position_embeddings;
+        if first + ids.len() > context {
+            return Err(Error::PromptTooLong {
+                prompt: "text".into(),
+                tokens: first + ids.len(),
+                context,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn load(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<Self> {
+        let name = |part: &str| format!("blk.{l}.{part}");
+        let (hidden, d) = (c.hidden_size, c.head_dim);
+        let (q_width, kv_width) = (c.num_attention_heads * d, c.num_key_value_heads * d);
+        let pairs = c.family.rope_pairs;
+        Ok(Self {
+            attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
+            query: to_halves(weights.linear(&name("attn_q"), q_width, hidden)?, pairs, d)?,
+            key: to_halves(weights.linear(&name("attn_k"), kv_width, hidden)?, pairs, d)?,
+            value: weights.linear(&name("attn_v"), kv_width, hidden)?,
+            output: weights.linear(&name("attn_output"), hidden, q_width)?,
+            feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,
+            feed_forward: FeedForward::load(weights, c, l)?,
+        })
+    }
+}
+
+/// Reorders the rows of a query or key projection so that RoPE pairs dimension i with i + D/2.
+///
+/// Shapes: rows `(heads, D/2, 2)` -> `(heads, 2, D/2)`. Attention is unchanged by it.
+fn to_halves(linear: Linear, pairs: RopePairs, head_dim: usize) -> Result<Linear> {
+    if pairs == RopePairs::Halves {
+        return Ok(linear);
+    }
+    let reorder = |x: &Tensor| -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        let width = x.elem_count() / rows;
+        let y = x.reshape((rows / head_dim, head_dim / 2, 2, width))?;
+        Ok(y.transpose(1, 2)?.contiguous()?.reshape(x.shape())?)
+    };
+    Ok(Linear {
+        weight: reorder(&linear.weight)?,
+        bias: linear.bias.as_ref().map(reorder).transpose()?,
+    })
+}
+
+/// Cosines and sines of the positions of one run.
+struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotation {
+    fn new(decoder: &Decoder, first: usize, tokens: usize) -> Result<Self> {
+        let frequencies = &decoder.config.rope_frequencies;
+        let angles: Vec<f64> = (first..first + tokens)
+            // The product is rounded to float32, as the models were trained and as references do.
+            .flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)))
+            .collect();
+        let tensor = |f: fn(f64) -> f64| -> Result<Tensor> {
+            let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
+            let shape = (tokens, frequencies.len());
+            Ok(Tensor::from_vec(values, shape, decoder.device())?.to_dtype(decoder.dtype())?)
+        };
+        Ok(Self { cos: tensor(f64::cos)?, sin: tensor(f64::sin)? })
+    }
+
+    /// `(heads, n, D)` -> the same, rotated.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(rope(&x.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)?)
+    }
+}
