@@ -95,6 +95,12 @@ pub enum Error {
         /// Likely cause and way out.
         advice: String,
     },
+    /// A chart could not be drawn or encoded.
+    #[error("cannot draw the chart: {problem}")]
+    Drawing {
+        /// The drawing library's reason.
+        problem: String,
+    },
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),

@@ -1,1 +1,104 @@
-//! Charts: one file each, computing nothing.
+//! Charts of profiles: one file each, averaging over prompts for display and measuring nothing.
+//!
+//! A chart reads its columns into a drawing, which is drawn twice, as SVG and as PNG, by one function that
+//! is generic over plotters' backends. A new chart is one file and one row of [`CHARTS`].
+
+mod axis;
+mod canvas;
+mod colour_bar;
+mod curve_data;
+mod curves;
+mod figure;
+mod frame;
+mod legend;
+mod lmba;
+mod lmbo;
+mod mba_heatmap;
+mod options;
+mod pen;
+mod provenance;
+mod raster;
+mod series;
+mod spread;
+mod text;
+
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
+
+pub use canvas::{COLUMN, PAGE};
+pub use figure::Figure;
+pub use options::{ChartOptions, Crossing, Query};
+
+use crate::error::{Error, Result};
+use crate::profile::Profile;
+
+/// A kind of chart.
+pub struct Chart {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub about: &'static str,
+    /// The columns it reads, and of how many profiles.
+    pub needs: &'static str,
+    draw: fn(&[Profile], &ChartOptions, &str) -> Result<Figure>,
+}
+
+/// Every chart there is.
+pub const CHARTS: &[Chart] = &[
+    Chart {
+        name: "lmba",
+        about: "LMBA per layer, a line per profile with the spread over prompts",
+        needs: "layers: lmba_QUERY_THRESHOLD (with --relative: ..._of_t), of 1 to 7 profiles",
+        draw: lmba::draw,
+    },
+    Chart {
+        name: "lmbo",
+        about: "LMBO per layer, a line per output threshold, a panel per profile",
+        needs: "layers: lmbo_QUERY_THRESHOLD_CROSSING, of 1 to 12 profiles",
+        draw: lmbo::draw,
+    },
+    Chart {
+        name: "mba-heatmap",
+        about: "MBA of every layer and query head, mean over prompts",
+        needs: "heads: mba_QUERY_THRESHOLD, of 1 profile",
+        draw: mba_heatmap::draw,
+    },
+    Chart {
+        name: "curves",
+        about: "retained mass and 1 - cos of the output against the budget, a line per layer",
+        needs: "curves: mass_QUERY, cos_QUERY, of 1 profile",
+        draw: curves::draw,
+    },
+];
+
+/// Draws the chart called `name`; `provenance` is the command line that asks for it, kept in both files.
+///
+/// Equal input gives equal bytes.
+///
+/// Errors: [`Error::UnknownName`] for a chart, threshold or column that does not exist,
+/// [`Error::Unsupported`] for a query that the chart lacks, [`Error::Invalid`] for no profile, too many
+/// of them, no prompt, or an option out of its bounds, [`Error::NotFinite`].
+pub fn draw(
+    name: &str,
+    profiles: &[Profile],
+    options: &ChartOptions,
+    provenance: &str,
+) -> Result<Figure> {
+    let chart = CHARTS
+        .iter()
+        .find(|chart| chart.name == name)
+        .ok_or_else(|| Error::unknown("chart", name, CHARTS.iter().map(|c| c.name)))?;
+    if profiles.is_empty() {
+        let bound = "a chart needs at least one; name it with --profile";
+        return Err(Error::invalid("number of profiles", 0, bound));
+    }
+    (chart.draw)(
+        profiles,
+        options,
+        &provenance::record(name, profiles, provenance),
+    )
+}

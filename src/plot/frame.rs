@@ -1,0 +1,171 @@
+//! A panel: two axes with their names, and values placed on them.
+
+use plotters::chart::{ChartBuilder, ChartContext, LabelAreaPosition};
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color, TRANSPARENT};
+
+use super::axis::Axis;
+use super::canvas::{Drawn, Sheet, points};
+use super::pen::{Spot, stroke};
+use super::text;
+
+/// Colour of axes and ticks.
+pub(super) const AXIS: RGBColor = RGBColor(60, 60, 60);
+
+/// Colour of grid lines.
+const GRID: RGBColor = RGBColor(228, 228, 228);
+
+/// Width of axes and ticks, in points.
+pub(super) const AXIS_POINTS: f64 = 0.6;
+
+/// Length of a major tick, in points; plotters leaves as much again before the label.
+const TICK_POINTS: f64 = 2.2;
+
+/// Gap between the tick labels and the axis' name, in points.
+const NAME_GAP: f64 = 3.0;
+
+/// Margin left of the vertical axis' name, in points.
+const NAME_MARGIN: f64 = 1.0;
+
+/// What a panel shows on its axes.
+pub(super) struct Frame<'t> {
+    /// Horizontal axis.
+    pub(super) x: &'t Axis,
+    /// Vertical axis.
+    pub(super) y: &'t Axis,
+    /// Name and unit of the horizontal axis; `None` leaves its labels out too, for a panel above another.
+    pub(super) x_name: Option<&'t str>,
+    /// Name and unit of the vertical axis.
+    pub(super) y_name: &'t str,
+    /// Whether grid lines help to read values off.
+    pub(super) grid: bool,
+}
+
+/// A drawn panel that values can be placed on.
+pub(super) struct Panel<'a, DB: DrawingBackend> {
+    chart: ChartContext<'a, DB, Cartesian2d<Axis, Axis>>,
+    /// The panel with its labels, in units of the whole sheet.
+    pub(super) sheet: Sheet<DB>,
+}
+
+impl Frame<'_> {
+    /// Room that labels and name of the vertical axis take.
+    pub(super) fn left_room(&self) -> i32 {
+        let widest = self.y.labels().map(|l| text::width(&l)).max().unwrap_or(0);
+        text::em() as i32 + points(NAME_MARGIN + NAME_GAP + 2.0 * TICK_POINTS) + widest
+    }
+
+    /// Room that labels and name of the horizontal axis take.
+    pub(super) fn bottom_room(&self) -> i32 {
+        match self.x_name {
+            None => points(TICK_POINTS),
+            Some(_) => 2 * text::em() as i32 + points(NAME_GAP + 2.0 * TICK_POINTS),
+        }
+    }
+
+    /// Room that the last label of the horizontal axis needs beyond the panel's right edge.
+    pub(super) fn right_room(&self) -> i32 {
+        let half = self.x.labels().last().map_or(0, |l| text::width(&l) / 2);
+        points(2.0).max(half.min(points(14.0)))
+    }
+
+    /// Draws axes, ticks, labels and names into `area`, keeping `left` units for the vertical axis.
+    pub(super) fn draw<'a, DB: DrawingBackend>(
+        &self,
+        area: &Sheet<DB>,
+        left: i32,
+    ) -> Drawn<DB, Panel<'a, DB>> {
+        let margin = points(NAME_MARGIN);
+        let chart = ChartBuilder::on(area)
+            .margin_left(margin)
+            .set_label_area_size(LabelAreaPosition::Left, left - margin)
+            .set_label_area_size(LabelAreaPosition::Bottom, self.bottom_room())
+            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+        // Not the plotting area's own sheet: plotters moves what lies outside an area to its edge,
+        // which would flatten markers on the rim and drop ticks.
+        let sheet = area.use_screen_coord();
+        let mut panel = Panel { chart, sheet };
+        self.draw_mesh(&mut panel.chart)?;
+        self.draw_minor_ticks(&panel)?;
+        Ok(panel)
+    }
+
+    fn draw_mesh<DB: DrawingBackend>(
+        &self,
+        chart: &mut ChartContext<'_, DB, Cartesian2d<Axis, Axis>>,
+    ) -> Drawn<DB> {
+        let lettering = text::style(HPos::Left, VPos::Top);
+        let no_label = |_: &f64| String::new();
+        let grid = if self.grid {
+            stroke(GRID, 0.5)
+        } else {
+            TRANSPARENT.stroke_width(0)
+        };
+        let mut mesh = chart.configure_mesh();
+        mesh.bold_line_style(grid)
+            .light_line_style(TRANSPARENT)
+            .axis_style(stroke(AXIS, AXIS_POINTS))
+            .label_style(lettering.clone())
+            .axis_desc_style(lettering)
+            .y_label_offset((text::DIGIT_SHIFT * text::em()).round() as i32)
+            .set_all_tick_mark_size(points(TICK_POINTS))
+            .y_desc(self.y_name);
+        match self.x_name {
+            Some(name) => mesh.x_desc(name),
+            None => mesh.x_label_formatter(&no_label),
+        };
+        mesh.draw()
+    }
+
+    fn draw_minor_ticks<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
+        let (style, length) = (stroke(AXIS, 0.4), points(TICK_POINTS * 0.55));
+        let (left, bottom) = (panel.x_range().0, panel.y_range().1);
+        for &x in self.x.minor() {
+            let x = panel.at(x, 0.0).0;
+            panel.sheet.draw(&PathElement::new(
+                vec![(x, bottom), (x, bottom + length)],
+                style,
+            ))?;
+        }
+        for &y in self.y.minor() {
+            let y = panel.at(0.0, y).1;
+            panel.sheet.draw(&PathElement::new(
+                vec![(left, y), (left - length, y)],
+                style,
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+impl<DB: DrawingBackend> Panel<'_, DB> {
+    /// Where the values `x`, `y` lie on the sheet.
+    pub(super) fn at(&self, x: f64, y: f64) -> Spot {
+        self.chart.plotting_area().map_coordinate(&(x, y))
+    }
+
+    /// Left and right edge.
+    pub(super) fn x_range(&self) -> (i32, i32) {
+        let range = self.chart.plotting_area().get_pixel_range().0;
+        (range.start, range.end)
+    }
+
+    /// Top and bottom edge.
+    pub(super) fn y_range(&self) -> (i32, i32) {
+        let range = self.chart.plotting_area().get_pixel_range().1;
+        (range.start, range.end)
+    }
+
+    /// Fills the rectangle between two values; neighbours overlap by a hair so that no seam shows.
+    pub(super) fn cell(&self, from: (f64, f64), to: (f64, f64), colour: RGBColor) -> Drawn<DB> {
+        let (a, b) = (self.at(from.0, from.1), self.at(to.0, to.1));
+        let (low, high) = ((a.0.min(b.0), a.1.min(b.1)), (a.0.max(b.0), a.1.max(b.1)));
+        let (_, right) = self.x_range();
+        let (_, bottom) = self.y_range();
+        let corner = ((high.0 + 3).min(right), (high.1 + 3).min(bottom));
+        self.sheet
+            .draw(&Rectangle::new([low, corner], colour.filled()))
+    }
+}

@@ -1,0 +1,137 @@
+//! What stands above the panels: an optional title, and the keys of the series. It never covers data.
+
+use plotters::prelude::{DrawingBackend, Rectangle};
+use plotters::style::text_anchor::{HPos, VPos};
+
+use super::canvas::{Drawn, Sheet, points};
+use super::pen::{Pen, band_key};
+use super::text;
+
+/// The picture beside a legend's words.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Key {
+    /// A series' line with its marker.
+    Series(Pen),
+    /// A band of spread, in any series' colour.
+    Band,
+}
+
+/// Title and keys above the panels, already broken into lines.
+#[derive(Debug)]
+pub(super) struct Heading {
+    title: Option<String>,
+    lines: Vec<Vec<(Key, String)>>,
+}
+
+/// What labels and names of a vertical axis take at most usually, in points: headings begin beside them.
+pub(super) const HEADING_MARGIN: f64 = 36.0;
+
+const KEY_POINTS: f64 = 15.0;
+const KEY_GAP: f64 = 3.0;
+const ENTRY_GAP: f64 = 9.0;
+
+/// Room that a legend's words have in a line of `room` units.
+pub(super) fn words_room(room: i32) -> i32 {
+    room - points(KEY_POINTS + KEY_GAP)
+}
+
+impl Heading {
+    /// Breaks the entries into lines that fit `room` units; an entry too long for a line is shortened.
+    pub(super) fn new(title: Option<&str>, entries: Vec<(Key, String)>, room: i32) -> Self {
+        let mut lines: Vec<Vec<(Key, String)>> = Vec::new();
+        let mut used = 0;
+        for (key, words) in entries {
+            let words = text::fitted(&words, words_room(room));
+            let width = points(KEY_POINTS + KEY_GAP) + text::width(&words);
+            match lines.last_mut() {
+                Some(line) if used + points(ENTRY_GAP) + width <= room => {
+                    used += points(ENTRY_GAP) + width;
+                    line.push((key, words));
+                }
+                _ => {
+                    used = width;
+                    lines.push(vec![(key, words)]);
+                }
+            }
+        }
+        let title = title.map(|t| text::fitted(&text::printable(t), room));
+        Self { title, lines }
+    }
+
+    /// Height in canvas units, with the gap below.
+    pub(super) fn height(&self) -> i32 {
+        let lines = self.lines.len() + usize::from(self.title.is_some());
+        let gap = if lines > 0 { points(3.0) } else { 0 };
+        points(2.0) + lines as i32 * text::line_height() + gap
+    }
+
+    /// Draws at the top of `sheet`, `left` units from its edge.
+    pub(super) fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, left: i32) -> Drawn<DB> {
+        let style = text::style(HPos::Left, VPos::Center);
+        let mut y = points(2.0) + text::line_height() / 2;
+        if let Some(title) = &self.title {
+            sheet.draw_text(title, &style, (left, y))?;
+            y += text::line_height();
+        }
+        for line in &self.lines {
+            let mut x = left;
+            for (key, words) in line {
+                let end = x + points(KEY_POINTS);
+                key.draw(sheet, (x, end), y)?;
+                let words_at = end + points(KEY_GAP);
+                let lowered = y + (text::DIGIT_SHIFT * text::em()) as i32;
+                sheet.draw_text(words, &style, (words_at, lowered))?;
+                x = words_at + text::width(words) + points(ENTRY_GAP);
+            }
+            y += text::line_height();
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
+        match self {
+            Self::Series(pen) => {
+                pen.line(sheet, vec![(x.0, y), (x.1, y)])?;
+                pen.mark(sheet, ((x.0 + x.1) / 2, y))
+            }
+            Self::Band => {
+                let half = points(2.6);
+                sheet.draw(&Rectangle::new(
+                    [(x.0, y - half), (x.1, y + half)],
+                    band_key(),
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::pen::PENS;
+
+    fn heading(words: &[&str], room: f64) -> Heading {
+        let entries = words
+            .iter()
+            .map(|w| (Key::Series(PENS[0]), (*w).to_owned()))
+            .collect();
+        Heading::new(None, entries, points(room))
+    }
+
+    #[test]
+    fn entries_share_a_line_only_where_they_fit() {
+        assert_eq!(heading(&["one", "two", "three"], 300.0).lines.len(), 1);
+        assert_eq!(heading(&["one", "two", "three"], 50.0).lines.len(), 3);
+        assert!(heading(&["one", "two"], 50.0).height() > heading(&["one"], 50.0).height());
+    }
+
+    #[test]
+    fn long_entries_are_shortened() {
+        let line = heading(&["a model with a name that goes on and on"], 90.0)
+            .lines
+            .remove(0);
+        assert!(line[0].1.contains('…') && text::width(&line[0].1) <= points(72.0));
+    }
+}

@@ -1,0 +1,138 @@
+//! What a chart shows of its profiles, and how large.
+
+use std::str::FromStr;
+
+use super::canvas::COLUMN;
+use crate::error::Error;
+
+/// Which query's attention the shown measurements are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Query {
+    /// The last prompt token.
+    Last,
+    /// The mean over the observation window.
+    #[default]
+    Pooled,
+    /// Every row of the window by itself, averaged afterwards.
+    Rows,
+}
+
+impl Query {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Last, Self::Pooled, Self::Rows];
+
+    /// The name in column names and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Pooled => "pooled",
+            Self::Rows => "rows",
+        }
+    }
+}
+
+impl FromStr for Query {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let known = Self::ALL.map(Self::name);
+        let found = Self::ALL.into_iter().find(|q| q.name() == name);
+        found.ok_or_else(|| Error::unknown("query", name, known))
+    }
+}
+
+/// Which crossing of the cosine threshold counts as LMBO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crossing {
+    /// The smallest budget that reaches it.
+    #[default]
+    First,
+    /// The smallest budget from which on it is never lost again.
+    Stable,
+}
+
+impl Crossing {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::First, Self::Stable];
+
+    /// The name in column names and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Stable => "stable",
+        }
+    }
+}
+
+impl FromStr for Crossing {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let known = Self::ALL.map(Self::name);
+        let found = Self::ALL.into_iter().find(|c| c.name() == name);
+        found.ok_or_else(|| Error::unknown("crossing", name, known))
+    }
+}
+
+/// What to show; every chart reads the fields that concern it and leaves the rest alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChartOptions {
+    /// Whose attention: `lmba` and `mba-heatmap` know all three, `lmbo` and `curves` not `rows`.
+    pub query: Query,
+    /// Retained mass τ of MBA and LMBA.
+    pub threshold: f64,
+    /// Cosines of LMBO, a line each.
+    pub output_thresholds: Vec<f64>,
+    /// Which crossing of a cosine: `lmbo`.
+    pub crossing: Crossing,
+    /// Whether outputs are those of probabilities left as they were, not renormalised: `lmbo`, `curves`.
+    pub raw: bool,
+    /// Whether `lmba` shows per cent of T instead of tokens, for profiles of different T.
+    pub relative: bool,
+    /// Whether `lmba`'s vertical axis is logarithmic.
+    pub log: bool,
+    /// Layers that `curves` draws; all of them by default.
+    pub layers: Option<Vec<usize>>,
+    /// Title above the figure; papers put a caption below instead.
+    pub title: Option<String>,
+    /// Width of the figure in inches: [`COLUMN`] or [`super::PAGE`], or between 2 and 12.
+    pub width: f64,
+}
+
+impl Default for ChartOptions {
+    fn default() -> Self {
+        Self {
+            query: Query::Pooled,
+            threshold: 0.9,
+            output_thresholds: vec![0.9, 0.99, 0.999],
+            crossing: Crossing::First,
+            raw: false,
+            relative: false,
+            log: false,
+            layers: None,
+            title: None,
+            width: COLUMN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        assert!(
+            Query::ALL
+                .into_iter()
+                .all(|q| q.name().parse::<Query>().unwrap() == q)
+        );
+        assert!(
+            Crossing::ALL
+                .into_iter()
+                .all(|c| c.name().parse::<Crossing>().unwrap() == c)
+        );
+        let error = "first".parse::<Query>().unwrap_err().to_string();
+        assert!(error.contains("last, pooled, rows"), "{error}");
+    }
+}

@@ -1,0 +1,198 @@
+//! Pens: colours that the colour-blind can tell apart, each with its own dash and marker for print in grey.
+
+use plotters::element::DashedPathElement;
+use plotters::prelude::{Circle, DrawingBackend, PathElement, Polygon, RGBColor, ViridisRGB};
+use plotters::style::{Color, ShapeStyle};
+
+use super::canvas::{Drawn, Sheet, points};
+
+/// A position on the sheet in canvas units.
+pub(super) type Spot = (i32, i32);
+
+/// Shape of a marker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Mark {
+    Disc,
+    Square,
+    Triangle,
+    Diamond,
+    Wedge,
+    Ring,
+    Box,
+}
+
+/// How a series is drawn everywhere: line, markers, band and legend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pen {
+    /// Colour of line, markers and (lightened) band.
+    pub(super) colour: RGBColor,
+    /// Points drawn and points left out along the line; none for a full line.
+    dash: Option<(f64, f64)>,
+    /// Marker on every value.
+    mark: Mark,
+}
+
+/// The pens in the order in which series take them: the Okabe-Ito palette without its yellow,
+/// which is too pale for lines on white.
+pub(super) const PENS: [Pen; 7] = [
+    Pen {
+        colour: RGBColor(0, 114, 178),
+        dash: None,
+        mark: Mark::Disc,
+    },
+    Pen {
+        colour: RGBColor(213, 94, 0),
+        dash: Some((4.0, 1.5)),
+        mark: Mark::Square,
+    },
+    Pen {
+        colour: RGBColor(0, 158, 115),
+        dash: Some((1.5, 1.2)),
+        mark: Mark::Triangle,
+    },
+    Pen {
+        colour: RGBColor(204, 121, 167),
+        dash: None,
+        mark: Mark::Diamond,
+    },
+    Pen {
+        colour: RGBColor(0, 0, 0),
+        dash: Some((4.0, 1.5)),
+        mark: Mark::Ring,
+    },
+    Pen {
+        colour: RGBColor(230, 159, 0),
+        dash: Some((1.5, 1.2)),
+        mark: Mark::Wedge,
+    },
+    Pen {
+        colour: RGBColor(86, 180, 233),
+        dash: None,
+        mark: Mark::Box,
+    },
+];
+
+/// Opacity of a band.
+const BAND: f64 = 0.2;
+
+/// Width of a series' line in points.
+const LINE_POINTS: f64 = 1.0;
+
+/// Half the extent of a marker in points.
+const MARK_POINTS: f64 = 1.7;
+
+/// A line `pt` points wide.
+pub(super) fn stroke(colour: RGBColor, pt: f64) -> ShapeStyle {
+    colour.stroke_width(points(pt).max(1) as u32)
+}
+
+impl Pen {
+    /// Draws the line through `path`.
+    pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
+        let style = stroke(self.colour, LINE_POINTS);
+        match self.dash {
+            None => sheet.draw(&PathElement::new(path, style)),
+            Some((on, off)) => sheet.draw(&DashedPathElement::new(
+                path,
+                points(on),
+                points(off),
+                style,
+            )),
+        }
+    }
+
+    /// Draws a marker at `spot`.
+    pub(super) fn mark<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, spot: Spot) -> Drawn<DB> {
+        let r = points(MARK_POINTS);
+        let hollow = stroke(self.colour, 0.8);
+        let polygon = |corners: &[(f64, f64)]| -> Vec<Spot> {
+            let place = |d: f64| (d * f64::from(r)).round() as i32;
+            corners
+                .iter()
+                .map(|&(x, y)| (spot.0 + place(x), spot.1 + place(y)))
+                .collect()
+        };
+        let square = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)];
+        let corners = match self.mark {
+            Mark::Disc => return sheet.draw(&Circle::new(spot, r, self.colour.filled())),
+            Mark::Ring => {
+                sheet.draw(&Circle::new(spot, r, RGBColor(255, 255, 255).filled()))?;
+                let ring: Vec<(f64, f64)> = (0..=24)
+                    .map(|i| (f64::from(i) * std::f64::consts::TAU / 24.0).sin_cos())
+                    .collect();
+                return sheet.draw(&PathElement::new(polygon(&ring), hollow));
+            }
+            Mark::Box => {
+                let white = RGBColor(255, 255, 255).filled();
+                sheet.draw(&Polygon::new(polygon(&square), white))?;
+                let closed = [&square[..], &square[..2]].concat();
+                return sheet.draw(&PathElement::new(polygon(&closed), hollow));
+            }
+            Mark::Square => polygon(&square),
+            Mark::Triangle => polygon(&[(0.0, -1.25), (1.1, 0.8), (-1.1, 0.8)]),
+            Mark::Wedge => polygon(&[(0.0, 1.25), (1.1, -0.8), (-1.1, -0.8)]),
+            Mark::Diamond => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
+        };
+        sheet.draw(&Polygon::new(corners, self.colour.filled()))
+    }
+
+    /// Fills between `low` and `high`, two lines over the same x; a single x becomes an error bar.
+    pub(super) fn band<DB: DrawingBackend>(
+        &self,
+        sheet: &Sheet<DB>,
+        low: &[Spot],
+        high: &[Spot],
+    ) -> Drawn<DB> {
+        if let ([low], [high]) = (low, high) {
+            return sheet.draw(&PathElement::new(
+                vec![*low, *high],
+                stroke(self.colour, 0.8),
+            ));
+        }
+        let outline: Vec<Spot> = low.iter().chain(high.iter().rev()).copied().collect();
+        sheet.draw(&Polygon::new(outline, self.colour.mix(BAND).filled()))
+    }
+}
+
+/// Fill of a legend's key for bands.
+pub(super) fn band_key() -> ShapeStyle {
+    RGBColor(110, 110, 110).mix(2.0 * BAND).filled()
+}
+
+/// Colour of an amount, 0 to 1: viridis, which is perceptually uniform and keeps its order in grey.
+pub(super) fn amount(fraction: f64) -> RGBColor {
+    ViridisRGB::get_color(if fraction.is_finite() {
+        fraction.clamp(0.0, 1.0)
+    } else {
+        0.0
+    })
+}
+
+/// Colour of a line at depth 0 to 1: viridis without its yellow end, too pale for lines on white.
+pub(super) fn depth(fraction: f64) -> RGBColor {
+    amount(fraction * 0.86)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_pens_share_colour_and_no_two_share_dash_and_mark() {
+        for (i, a) in PENS.iter().enumerate() {
+            for b in &PENS[..i] {
+                assert!(a.colour != b.colour && (a.dash, a.mark) != (b.dash, b.mark));
+            }
+        }
+    }
+
+    #[test]
+    fn amounts_get_lighter_from_end_to_end() {
+        let light = |f: f64| {
+            let RGBColor(r, g, b) = amount(f);
+            0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b)
+        };
+        assert!((0..20).all(|i| light(f64::from(i) / 20.0) < light(f64::from(i + 1) / 20.0)));
+        assert_eq!(amount(f64::NAN), amount(0.0));
+    }
+}

@@ -1,0 +1,140 @@
+//! What every chart refuses: requests it cannot fulfil and profiles that are empty, incomplete or broken.
+
+use super::sample::Sample;
+use super::*;
+use crate::profile::table::{Column, Table};
+
+fn error(name: &str, profiles: &[Profile], options: &ChartOptions) -> String {
+    draw(name, profiles, options, "test")
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn wrong_requests_are_refused_with_a_way_out() {
+    let profile = Sample::default().profile();
+    let one = std::slice::from_ref(&profile);
+    let default = ChartOptions::default();
+    assert!(error("pie", one, &default).contains("lmba, lmbo, mba-heatmap, curves"));
+    let threshold = ChartOptions {
+        threshold: 0.85,
+        output_thresholds: vec![0.5],
+        ..default.clone()
+    };
+    assert_eq!(
+        error("lmba", one, &threshold),
+        "unknown threshold '0.85'; known: 0.5, 0.9"
+    );
+    assert_eq!(
+        error("lmbo", one, &threshold),
+        "unknown threshold '0.5'; known: 0.9, 0.99, 0.999"
+    );
+    assert_eq!(
+        error("mba-heatmap", one, &threshold),
+        "unknown threshold '0.85'; known: 0.9"
+    );
+    let rows = ChartOptions {
+        query: Query::Rows,
+        ..default.clone()
+    };
+    assert!(error("lmbo", one, &rows).contains("supported: last, pooled"));
+    assert!(error("curves", one, &rows).contains("supported: last, pooled"));
+    let layer = ChartOptions {
+        layers: Some(vec![3, 12]),
+        ..default.clone()
+    };
+    assert!(error("curves", one, &layer).contains("layers 0 to 11"));
+    let two = [profile.clone(), profile.clone()];
+    assert!(error("curves", &two, &default).contains("one at a time"));
+    assert!(error("mba-heatmap", &two, &default).contains("one at a time"));
+    let many = vec![profile.clone(); 13];
+    assert!(error("lmba", &many, &default).contains("between 1 and 7"));
+    assert!(error("lmbo", &many, &default).contains("between 1 and 12"));
+    let no_cosine = ChartOptions {
+        output_thresholds: Vec::new(),
+        ..default.clone()
+    };
+    assert!(error("lmbo", one, &no_cosine).contains("between 1 and 7"));
+    for width in [f64::NAN, 0.0, 1e9] {
+        let options = ChartOptions {
+            width,
+            ..default.clone()
+        };
+        assert!(error("lmba", one, &options).contains("between 2 and 12"));
+    }
+}
+
+#[test]
+fn empty_incomplete_or_broken_profiles_are_refused() {
+    let empty = [Sample {
+        tokens: Vec::new(),
+        ..Sample::default()
+    }
+    .profile()];
+    let no_layers = [Sample {
+        layers: 0,
+        ..Sample::default()
+    }
+    .profile()];
+    let mut without = Sample::default().profile();
+    (without.layers, without.heads, without.curves) = Default::default();
+    let mut short = Sample::default().profile();
+    short.meta.num_layers += 1;
+    short.curves = Table::default();
+    for chart in CHARTS {
+        let options = ChartOptions::default();
+        assert!(error(chart.name, &[], &options).contains("at least one"));
+        assert!(error(chart.name, &empty, &options).contains("number of prompts"));
+        assert!(error(chart.name, &no_layers, &options).contains("number of prompts"));
+        assert!(
+            error(chart.name, std::slice::from_ref(&without), &options).contains("unknown column")
+        );
+        let refused = error(chart.name, std::slice::from_ref(&short), &options);
+        assert!(
+            refused.contains("profile again") || refused.contains("unknown column"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_named() {
+    let mut profile = Sample::default().profile();
+    profile.layers = with_nan(&profile.layers);
+    profile.heads = with_nan(&profile.heads);
+    profile.curves = with_nan(&profile.curves);
+    let lmbo = ChartOptions {
+        query: Query::Pooled,
+        ..ChartOptions::default()
+    };
+    for (chart, column) in [
+        ("lmba", "lmba_pooled_90"),
+        ("lmbo", "lmbo_pooled_90_first"),
+        ("mba-heatmap", "mba_pooled_90"),
+        ("curves", "mass_pooled"),
+    ] {
+        let refused = error(chart, std::slice::from_ref(&profile), &lmbo);
+        assert!(
+            refused.contains(column) && refused.contains("not finite"),
+            "{refused}"
+        );
+    }
+}
+
+/// The table with its last value of every measurement replaced by NaN.
+fn with_nan(table: &Table) -> Table {
+    let keys = ["prompt", "tokens", "layer", "head", "budget"];
+    let mut broken = Table::default();
+    for name in table.names() {
+        let column = match table.column(name) {
+            Some(key @ Column::Count(_)) if keys.contains(&name) => key.clone(),
+            _ => {
+                let mut values = table.numbers(name).unwrap();
+                *values.last_mut().unwrap() = f64::NAN;
+                Column::Number(values)
+            }
+        };
+        broken.push(name, column);
+    }
+    broken
+}

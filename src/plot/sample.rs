@@ -1,0 +1,207 @@
+//! Profiles made up for tests: any geometry, any prompt lengths, values that look like a model's.
+
+use crate::profile::table::{Column, Table};
+use crate::profile::{Meta, Profile, SCHEMA, threshold_name};
+
+/// MBA of (prompt, layer, query head).
+type Mba = fn(usize, usize, usize) -> f64;
+
+/// What a made-up profile holds.
+pub(super) struct Sample {
+    /// Model name.
+    pub(super) model: &'static str,
+    /// T of every prompt.
+    pub(super) tokens: Vec<u32>,
+    /// L.
+    pub(super) layers: usize,
+    /// H_q.
+    pub(super) heads: usize,
+    /// H_kv.
+    pub(super) kv_heads: usize,
+    /// MBA at 0.9 in tokens, held between 1 and T.
+    pub(super) mba: Mba,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self {
+            model: "sample-1b",
+            tokens: (0..10).map(|p| 1900 + 17 * p).collect(),
+            layers: 12,
+            heads: 6,
+            kv_heads: 2,
+            mba: |prompt, layer, head| {
+                let bend = (layer as f64 * 1.7).sin() + 1.2;
+                1200.0 / (1.0 + layer as f64) * bend + 13.0 * head as f64 + 3.0 * prompt as f64
+            },
+        }
+    }
+}
+
+impl Sample {
+    /// Every measurement of the sample as a profile.
+    pub(super) fn profile(&self) -> Profile {
+        Profile {
+            meta: self.meta(),
+            heads: self.heads_table(),
+            kv_heads: Table::default(),
+            layers: self.layers_table(),
+            curves: self.curves_table(),
+        }
+    }
+
+    fn mba(&self, prompt: usize, layer: usize, head: usize) -> f64 {
+        (self.mba)(prompt, layer, head).clamp(1.0, f64::from(self.tokens[prompt]))
+    }
+
+    fn lmba(&self, prompt: usize, layer: usize) -> f64 {
+        (0..self.heads)
+            .map(|h| self.mba(prompt, layer, h))
+            .sum::<f64>()
+            / self.heads as f64
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
+            schema: SCHEMA,
+            kvprof: "0.1.0".to_owned(),
+            command: "kvprof profile --model sample".to_owned(),
+            model: self.model.to_owned(),
+            model_source: "made up <here> & now".to_owned(),
+            model_sha256: "a1".repeat(32),
+            architecture: "llama".to_owned(),
+            num_layers: self.layers,
+            num_heads: self.heads,
+            num_kv_heads: self.kv_heads,
+            head_dim: 64,
+            dataset: "prompts-2k".to_owned(),
+            dataset_sha256: "b2".repeat(32),
+            template: "raw".to_owned(),
+            prompts: self.tokens.len(),
+            max_prompt_tokens: None,
+            window: Some(32),
+            thresholds: vec![0.5, 0.9],
+            output_thresholds: vec![0.9, 0.99, 0.999],
+            device: "cpu".to_owned(),
+            dtype: "f32".to_owned(),
+            seed: 0,
+        }
+    }
+
+    fn prompt_layers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let layers = self.layers;
+        (0..self.tokens.len()).flat_map(move |p| (0..layers).map(move |l| (p, l)))
+    }
+
+    fn layers_table(&self) -> Table {
+        let keys: Vec<(usize, usize)> = self.prompt_layers().collect();
+        let tokens = |p: usize| f64::from(self.tokens[p]);
+        let mut table = Table::default();
+        let count = |f: &dyn Fn(usize, usize) -> u32| {
+            Column::Count(keys.iter().map(|&(p, l)| f(p, l)).collect())
+        };
+        let number = |f: &dyn Fn(usize, usize) -> f64| {
+            Column::Number(keys.iter().map(|&(p, l)| f(p, l)).collect())
+        };
+        table.push("prompt", count(&|p, _| p as u32));
+        table.push("tokens", count(&|p, _| self.tokens[p]));
+        table.push("layer", count(&|_, l| l as u32));
+        for query in ["last", "pooled", "rows"] {
+            for (name, part) in [("50", 0.2), ("90", 1.0)] {
+                let lmba = |p: usize, l: usize| (self.lmba(p, l) * part).max(1.0);
+                table.push(format!("lmba_{query}_{name}"), number(&lmba));
+                table.push(
+                    format!("lmba_{query}_{name}_of_t"),
+                    number(&|p, l| lmba(p, l) / tokens(p)),
+                );
+            }
+        }
+        for query in ["last", "pooled", "raw_last", "raw_pooled"] {
+            let (query, raw) = query
+                .strip_prefix("raw_")
+                .map_or((query, ""), |q| (q, "raw_"));
+            for (threshold, part) in [(0.9, 0.02), (0.99, 0.2), (0.999, 0.8)] {
+                for (crossing, more) in [("first", 1.0), ("stable", 1.5)] {
+                    let lmbo = |p: usize, l: usize| {
+                        (self.lmba(p, l) * part * more)
+                            .round()
+                            .clamp(1.0, tokens(p)) as u32
+                    };
+                    let name = threshold_name(threshold);
+                    table.push(format!("lmbo_{query}_{raw}{name}_{crossing}"), count(&lmbo));
+                }
+            }
+        }
+        table
+    }
+
+    fn heads_table(&self) -> Table {
+        let mut values = Vec::new();
+        for (p, l) in self.prompt_layers() {
+            values.extend((0..self.heads).map(|h| self.mba(p, l, h).round() as u32));
+        }
+        let mut table = Table::default();
+        for query in ["last", "pooled"] {
+            table.push(format!("mba_{query}_90"), Column::Count(values.clone()));
+        }
+        let rows = values.iter().map(|&v| f64::from(v) + 0.5).collect();
+        table.push("mba_rows_90", Column::Number(rows));
+        table
+    }
+
+    fn curves_table(&self) -> Table {
+        let mut keys: [Vec<u32>; 5] = Default::default();
+        let mut values: [Vec<f64>; 2] = Default::default();
+        for (p, l) in self.prompt_layers() {
+            for h in 0..self.heads {
+                for b in budgets(self.tokens[p]) {
+                    let key = [p as u32, self.tokens[p], l as u32, h as u32, b];
+                    keys.iter_mut()
+                        .zip(key)
+                        .for_each(|(column, k)| column.push(k));
+                    let mass = self.mass(p, self.mba(p, l, h), b);
+                    let of_layer = self.mass(p, self.lmba(p, l), b);
+                    values[0].push(mass);
+                    values[1].push(1.0 - 0.8 * (1.0 - of_layer).powf(1.5));
+                }
+            }
+        }
+        let mut table = Table::default();
+        for (name, column) in ["prompt", "tokens", "layer", "head", "budget"]
+            .into_iter()
+            .zip(keys)
+        {
+            table.push(name, Column::Count(column));
+        }
+        for query in ["last", "pooled"] {
+            table.push(format!("mass_{query}"), Column::Number(values[0].clone()));
+            table.push(format!("cos_{query}"), Column::Number(values[1].clone()));
+            table.push(
+                format!("cos_raw_{query}"),
+                Column::Number(values[1].clone()),
+            );
+        }
+        table
+    }
+
+    /// Retained mass at budget `b` of a head whose MBA at 0.9 is `mba`: a power law through both.
+    fn mass(&self, prompt: usize, mba: f64, b: u32) -> f64 {
+        let t = f64::from(self.tokens[prompt]);
+        if mba >= t {
+            return f64::from(b) / t;
+        }
+        (f64::from(b) / t).powf(0.9f64.ln() / (mba / t).ln())
+    }
+}
+
+/// Budgets as a profile has them: every one up to 16, then a quarter more each, then T.
+pub(super) fn budgets(tokens: u32) -> Vec<u32> {
+    let mut grid = Vec::new();
+    let mut budget = 1;
+    while budget < tokens {
+        grid.push(budget);
+        budget = (budget + 1).max(if budget < 16 { 0 } else { budget * 5 / 4 });
+    }
+    grid.push(tokens);
+    grid
+}

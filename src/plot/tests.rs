@@ -1,0 +1,316 @@
+//! What every chart must hold: its words, its provenance, its size, and equal bytes for equal input.
+
+use std::io::Cursor;
+
+use super::sample::Sample;
+use super::*;
+
+fn drawn(name: &str, profiles: &[Profile], options: &ChartOptions) -> Figure {
+    draw(name, profiles, options, "kvprof plot <chart> & more").unwrap()
+}
+
+/// The words of an SVG, in the order drawn.
+fn words(svg: &str) -> Vec<String> {
+    let texts = svg.split("<text").skip(1);
+    let content = |t: &str| {
+        t.split_once('>')
+            .and_then(|(_, rest)| rest.split_once("</text>").map(|(w, _)| w.trim().to_owned()))
+    };
+    texts
+        .filter_map(content)
+        .filter(|w| !w.is_empty())
+        .collect()
+}
+
+fn shows(figure: &Figure, expected: &[&str]) {
+    let words = words(&figure.svg);
+    for word in expected {
+        assert!(
+            words.iter().any(|w| w == word),
+            "{word} is not among {words:?}"
+        );
+    }
+}
+
+/// Every element is closed, every attribute quoted, no bare ampersand.
+fn is_well_formed(svg: &str) {
+    let mut open = Vec::new();
+    for piece in svg.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').unwrap();
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        for reference in text.split('&').skip(1).chain(tag.split('&').skip(1)) {
+            assert!(
+                reference
+                    .split_once(';')
+                    .is_some_and(|(name, _)| name.len() < 6),
+                "{reference}"
+            );
+        }
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.starts_with('?') && !tag.ends_with('/') {
+            open.push(tag.split_whitespace().next().unwrap());
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+fn png_info(figure: &Figure) -> (u32, u32, String) {
+    let reader = png::Decoder::new(Cursor::new(&figure.png))
+        .read_info()
+        .unwrap();
+    let info = reader.info();
+    let texts = info.utf8_text.iter();
+    let record = texts
+        .filter(|t| t.keyword == "Description")
+        .map(|t| t.get_text().unwrap())
+        .collect();
+    assert_eq!(
+        info.pixel_dims.unwrap().xppu,
+        15748,
+        "400 dpi in pixels per metre"
+    );
+    (info.width, info.height, record)
+}
+
+#[test]
+fn every_chart_keeps_its_contract() {
+    let profiles = [Sample::default().profile()];
+    for chart in CHARTS {
+        let figure = drawn(chart.name, &profiles, &ChartOptions::default());
+        is_well_formed(&figure.svg);
+        assert!(figure.svg.contains("width=\"3.4in\""), "{}", chart.name);
+        assert!(
+            figure
+                .svg
+                .contains("command: kvprof plot &lt;chart&gt; &amp; more")
+        );
+        assert!(figure.svg.contains("from made up &lt;here&gt; &amp; now"));
+        assert!(figure.svg.contains(&"a1".repeat(32)) && figure.svg.contains(&"b2".repeat(32)));
+        let (width, height, record) = png_info(&figure);
+        assert_eq!(width, 1360);
+        assert!(
+            (500..1700).contains(&height),
+            "{} is {height} high",
+            chart.name
+        );
+        assert!(record.contains("command: kvprof plot <chart> & more\nkvprof: "));
+        assert!(record.contains(&"a1".repeat(32)) && record.contains(&"b2".repeat(32)));
+        assert_eq!(
+            figure,
+            drawn(chart.name, &profiles, &ChartOptions::default())
+        );
+        // At 3.4 inches, 7 points are 116.7 units of 1/1200 inch.
+        let sizes = figure
+            .svg
+            .split("font-size=\"")
+            .skip(1)
+            .map(|s| s.split('"').next().unwrap());
+        assert!(
+            sizes
+                .map(|s| s.parse::<f64>().unwrap())
+                .all(|size| size >= 116.0)
+        );
+    }
+}
+
+#[test]
+fn lmba_names_axes_units_and_profiles() {
+    let other = Sample {
+        model: "sample-7b",
+        layers: 20,
+        ..Sample::default()
+    };
+    let profiles = [Sample::default().profile(), other.profile()];
+    let figure = drawn("lmba", &profiles, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Layer",
+            "LMBA, pooled, τ=0.9 (tokens)",
+            "sample-1b, T = 1,900–2,053",
+            "sample-7b, T = 1,900–2,053",
+            "10th–90th percentile of 10 prompts",
+            "15",
+            "1,000",
+        ],
+    );
+    let options = ChartOptions {
+        relative: true,
+        query: Query::Last,
+        ..ChartOptions::default()
+    };
+    shows(
+        &drawn("lmba", &profiles, &options),
+        &["LMBA, last, τ=0.9 (% of T)"],
+    );
+    let options = ChartOptions {
+        log: true,
+        threshold: 0.5,
+        ..ChartOptions::default()
+    };
+    shows(
+        &drawn("lmba", &profiles, &options),
+        &["LMBA, pooled, τ=0.5 (tokens)", "10", "100"],
+    );
+}
+
+#[test]
+fn lmbo_has_a_line_per_threshold_and_a_panel_per_profile() {
+    let other = Sample {
+        model: "sample-7b",
+        ..Sample::default()
+    };
+    let one = [Sample::default().profile()];
+    let figure = drawn("lmbo", &one, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "LMBO, pooled, first (tokens)",
+            "cos ≥ 0.9",
+            "cos ≥ 0.99",
+            "cos ≥ 0.999",
+            "100",
+        ],
+    );
+    let two = [Sample::default().profile(), other.profile()];
+    let options = ChartOptions {
+        crossing: Crossing::Stable,
+        raw: true,
+        ..ChartOptions::default()
+    };
+    let both = drawn("lmbo", &two, &options);
+    shows(
+        &both,
+        &[
+            "LMBO, pooled, raw, stable (tokens)",
+            "sample-7b, T = 1,900–2,053",
+        ],
+    );
+    assert!(png_info(&both).1 > png_info(&figure).1);
+}
+
+#[test]
+fn mba_heatmap_names_its_colours() {
+    let figure = drawn(
+        "mba-heatmap",
+        &[Sample::default().profile()],
+        &ChartOptions::default(),
+    );
+    shows(
+        &figure,
+        &[
+            "Query head, grouped by KV head",
+            "Layer",
+            "MBA, pooled, τ=0.9 (tokens)",
+            "1,000",
+        ],
+    );
+    let lone = Sample {
+        kv_heads: 6,
+        ..Sample::default()
+    };
+    shows(
+        &drawn("mba-heatmap", &[lone.profile()], &ChartOptions::default()),
+        &["Query head"],
+    );
+}
+
+#[test]
+fn curves_name_both_panels() {
+    let options = ChartOptions {
+        width: PAGE,
+        title: Some("A <title>".to_owned()),
+        ..ChartOptions::default()
+    };
+    let figure = drawn("curves", &[Sample::default().profile()], &options);
+    shows(
+        &figure,
+        &[
+            "Retained mass, pooled (%)",
+            "1 − cos(y, ŷ), pooled",
+            "Budget (tokens per head)",
+            "Layer",
+            "A &lt;title&gt;",
+            "0.001",
+            "1,000",
+        ],
+    );
+    assert_eq!(png_info(&figure).0, 2800);
+}
+
+#[test]
+fn degenerate_profiles_are_drawn() {
+    let base = Sample::default;
+    let flat: fn(usize, usize, usize) -> f64 = |_, _, _| 7.0;
+    let samples = [
+        Sample {
+            layers: 1,
+            ..base()
+        },
+        Sample {
+            tokens: vec![2000],
+            ..base()
+        },
+        Sample {
+            heads: 1,
+            kv_heads: 1,
+            ..base()
+        },
+        Sample {
+            mba: flat,
+            ..base()
+        },
+        Sample {
+            tokens: vec![1],
+            ..base()
+        },
+        Sample {
+            tokens: vec![1, 2],
+            layers: 1,
+            heads: 1,
+            kv_heads: 1,
+            mba: flat,
+            ..base()
+        },
+        Sample {
+            tokens: vec![64, 100_000],
+            layers: 120,
+            heads: 2,
+            kv_heads: 1,
+            ..base()
+        },
+        Sample {
+            model: "a\u{0}model\u{1b}[31m with a name & <marks> far longer than any column is wide",
+            ..base()
+        },
+    ];
+    for sample in samples {
+        for chart in CHARTS {
+            for log in [false, true] {
+                let options = ChartOptions {
+                    log,
+                    ..ChartOptions::default()
+                };
+                let figure = drawn(chart.name, &[sample.profile()], &options);
+                is_well_formed(&figure.svg);
+                assert!(!figure.svg.contains(['\u{0}', '\u{1b}']) && !figure.svg.contains("NaN"));
+                assert!(words(&figure.svg).len() >= 5, "{:?}", words(&figure.svg));
+            }
+        }
+    }
+}
+
+#[test]
+fn figures_are_written_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let figure = drawn(
+        "lmba",
+        &[Sample::default().profile()],
+        &ChartOptions::default(),
+    );
+    let [svg, png] = figure.write(&folder.path().join("plots/lmba.0.9")).unwrap();
+    assert!(svg.ends_with("plots/lmba.0.9.svg") && png.ends_with("plots/lmba.0.9.png"));
+    assert_eq!(std::fs::read_to_string(svg).unwrap(), figure.svg);
+    assert_eq!(std::fs::read(png).unwrap(), figure.png);
+}
