@@ -6,3 +6,4 @@ pub mod files;
 pub mod model;
 pub mod plot;
 pub mod profile;
+pub mod table;

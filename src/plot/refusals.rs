@@ -2,7 +2,7 @@
 
 use super::sample::Sample;
 use super::*;
-use crate::profile::table::{Column, Table};
+use crate::table::{Column, Table};
 
 fn error(name: &str, profiles: &[Profile], options: &ChartOptions) -> String {
     draw(name, profiles, options, "test")

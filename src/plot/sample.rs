@@ -1,6 +1,6 @@
 //! Profiles made up for tests: any geometry, any prompt lengths, values that look like a model's.
 
-use crate::profile::table::{Column, Table};
+use crate::table::{Column, Table};
 use crate::profile::{Meta, Profile, SCHEMA, threshold_name};
 
 /// MBA of (prompt, layer, query head).

@@ -3,7 +3,7 @@
 use super::options::Query;
 use super::text;
 use crate::error::{Error, Result};
-use crate::profile::table::Table;
+use crate::table::Table;
 use crate::profile::{Profile, threshold_name};
 
 /// A family of columns that differ in their threshold.

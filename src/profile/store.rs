@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::Table;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::table::Table;
 
 /// Version of the folder's layout; readers refuse others.
 pub const SCHEMA: u32 = 1;

@@ -1,0 +1,339 @@
+//! Plain columns in memory, Parquet at the border: the only file of the library that names polars.
+
+use std::fs::File;
+use std::path::Path;
+
+use polars::prelude::{
+    AnyValue, ArrowDataType, Column as PolarsColumn, DataFrame, DataType, NamedFrom,
+    ParquetCompression, ParquetReader, ParquetWriter, SerReader, Series,
+};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// One typed column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Column {
+    /// Counts and indices.
+    Count(Vec<u32>),
+    /// Measured values.
+    Number(Vec<f64>),
+    /// Names.
+    Text(Vec<String>),
+}
+
+impl Column {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Count(v) => v.len(),
+            Self::Number(v) => v.len(),
+            Self::Text(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Named columns of equal length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    columns: Vec<(String, Column)>,
+}
+
+impl Table {
+    /// Adds a column at the right.
+    ///
+    /// Panics: never; a column of another length is refused when the table is written.
+    pub fn push(&mut self, name: impl Into<String>, column: Column) {
+        self.columns.push((name.into(), column));
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.columns.first().map_or(0, |(_, c)| c.len())
+    }
+
+    /// Column names from left to right.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(n, _)| n.as_str())
+    }
+
+    /// The column called `name`.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|(n, _)| n == name).map(|(_, c)| c)
+    }
+
+    /// A numeric column as floats.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the numeric columns there are.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        match self.column(name) {
+            Some(Column::Count(v)) => Ok(v.iter().map(|&x| f64::from(x)).collect()),
+            Some(Column::Number(v)) => Ok(v.clone()),
+            _ => Err(self.unknown_column(name)),
+        }
+    }
+
+    /// An integer column.
+    ///
+    /// Errors: [`Error::UnknownName`].
+    pub fn counts(&self, name: &str) -> Result<&[u32]> {
+        match self.column(name) {
+            Some(Column::Count(v)) => Ok(v),
+            _ => Err(self.unknown_column(name)),
+        }
+    }
+
+    fn unknown_column(&self, name: &str) -> Error {
+        Error::unknown("column", name, self.names())
+    }
+
+    /// Appends the rows of `other`, which must have the same columns.
+    ///
+    /// Errors: [`Error::Invalid`] naming the first column that differs.
+    pub fn append(&mut self, other: Self) -> Result<()> {
+        if self.columns.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        if self.columns.len() != other.columns.len() {
+            return Err(Error::invalid(
+                "number of columns",
+                other.columns.len(),
+                format!("{} are expected", self.columns.len()),
+            ));
+        }
+        for ((name, mine), (other_name, theirs)) in self.columns.iter_mut().zip(other.columns) {
+            match (&*name == &other_name, mine, theirs) {
+                (true, Column::Count(a), Column::Count(b)) => a.extend(b),
+                (true, Column::Number(a), Column::Number(b)) => a.extend(b),
+                (true, Column::Text(a), Column::Text(b)) => a.extend(b),
+                _ => {
+                    return Err(Error::invalid(
+                        "column",
+                        other_name,
+                        format!("{name} of the same type is expected"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the table as Parquet (zstd), beside the target first and renamed into place.
+    ///
+    /// Errors: [`Error::Table`], [`Error::Io`]; the old file, if any, is then untouched.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let table_error = |source| Error::Table {
+            path: path.to_owned(),
+            source,
+        };
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, column)| -> PolarsColumn {
+                match column {
+                    Column::Count(v) => Series::new(name.as_str().into(), v).into(),
+                    Column::Number(v) => Series::new(name.as_str().into(), v).into(),
+                    Column::Text(v) => Series::new(name.as_str().into(), v).into(),
+                }
+            })
+            .collect();
+        let mut frame = DataFrame::new(self.rows(), columns).map_err(table_error)?;
+        let mut result = Ok(());
+        files::replace(path, |file| {
+            result = ParquetWriter::new(file)
+                .with_compression(ParquetCompression::Zstd(None))
+                .finish(&mut frame)
+                .map(|_| ());
+            match &result {
+                Ok(()) => Ok(()),
+                Err(e) => Err(std::io::Error::other(e.to_string())),
+            }
+        })
+        .map_err(|io| match result {
+            Err(source) => Error::Table {
+                path: path.to_owned(),
+                source,
+            },
+            Ok(()) => io,
+        })
+    }
+
+    /// Reads a Parquet file of 32-bit or 64-bit integers, floats and strings.
+    ///
+    /// Errors: [`Error::Io`], [`Error::Table`] for what is not Parquet, [`Error::Format`] for a null.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let table_error = |source| Error::Table {
+            path: path.to_owned(),
+            source,
+        };
+        let frame = ParquetReader::new(file).finish().map_err(table_error)?;
+        let mut table = Self::default();
+        for column in frame.columns() {
+            let name = column.name().as_str();
+            if column.null_count() > 0 {
+                return Err(Error::format(
+                    path,
+                    format!("column {name} holds missing values"),
+                ));
+            }
+            table.push(name, read_column(column).map_err(table_error)?);
+        }
+        Ok(table)
+    }
+}
+
+fn read_column(column: &PolarsColumn) -> polars::error::PolarsResult<Column> {
+    Ok(match column.dtype() {
+        DataType::String => {
+            let text = column.str()?;
+            Column::Text(text.iter().flatten().map(str::to_owned).collect())
+        }
+        DataType::UInt32 => Column::Count(column.u32()?.iter().flatten().collect()),
+        _ => {
+            let numbers = column.cast(&DataType::Float64)?;
+            Column::Number(numbers.f64()?.iter().flatten().collect())
+        }
+    })
+}
+
+/// Reads a Parquet file of any plain columns as one JSON object a row.
+///
+/// Text, integers, floats, booleans and lists of them (of any depth) are understood; a missing
+/// value becomes `null`.
+///
+/// Errors: [`Error::Io`], [`Error::Table`] for what is not Parquet, [`Error::Unsupported`] for a
+/// column of another type (structures, dates).
+pub fn read_json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let table_error = |source| Error::Table {
+        path: path.to_owned(),
+        source,
+    };
+    let mut reader = ParquetReader::new(file);
+    // Polars built without a type's feature panics on it, so the schema is checked first.
+    for field in reader.schema().map_err(table_error)?.iter_values() {
+        if !is_plain(&field.dtype) {
+            return Err(Error::Unsupported {
+                what: "Parquet column type",
+                found: format!(
+                    "{:?} of column {} in {}",
+                    field.dtype,
+                    field.name,
+                    path.display()
+                ),
+                supported: "text, integers of 32 or 64 bits, floats, booleans and lists of them; \
+                            drop the column or convert it"
+                    .to_owned(),
+            });
+        }
+    }
+    let frame = reader.finish().map_err(table_error)?;
+    let mut rows = vec![Map::new(); frame.height()];
+    for column in frame.columns() {
+        for (index, row) in rows.iter_mut().enumerate() {
+            let value = column.get(index).map_err(table_error)?;
+            row.insert(
+                column.name().to_string(),
+                json_value(&value).map_err(table_error)?,
+            );
+        }
+    }
+    Ok(rows)
+}
+
+fn is_plain(dtype: &ArrowDataType) -> bool {
+    use ArrowDataType as T;
+    match dtype {
+        T::List(item) | T::LargeList(item) => is_plain(&item.dtype),
+        T::Null | T::Boolean | T::Utf8 | T::LargeUtf8 | T::Utf8View => true,
+        T::Int32 | T::Int64 | T::UInt32 | T::UInt64 | T::Float32 | T::Float64 => true,
+        _ => false,
+    }
+}
+
+fn json_value(value: &AnyValue<'_>) -> polars::error::PolarsResult<Value> {
+    Ok(match value {
+        AnyValue::Null => Value::Null,
+        AnyValue::Boolean(b) => Value::Bool(*b),
+        AnyValue::String(text) => Value::String((*text).to_owned()),
+        AnyValue::StringOwned(text) => Value::String(text.to_string()),
+        AnyValue::UInt32(n) => Value::from(*n),
+        AnyValue::UInt64(n) => Value::from(*n),
+        AnyValue::Int32(n) => Value::from(*n),
+        AnyValue::Int64(n) => Value::from(*n),
+        AnyValue::Float32(x) => Number::from_f64(f64::from(*x)).map_or(Value::Null, Value::Number),
+        AnyValue::Float64(x) => Number::from_f64(*x).map_or(Value::Null, Value::Number),
+        AnyValue::List(series) => {
+            let items = (0..series.len()).map(|i| json_value(&series.get(i)?));
+            Value::Array(items.collect::<polars::error::PolarsResult<_>>()?)
+        }
+        other => {
+            let reason = format!("a value of type {} has no JSON form", other.dtype());
+            return Err(polars::error::PolarsError::SchemaMismatch(reason.into()));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parquet(columns: Vec<PolarsColumn>, rows: usize) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut frame = DataFrame::new(rows, columns).unwrap();
+        ParquetWriter::new(file.reopen().unwrap())
+            .finish(&mut frame)
+            .unwrap();
+        file
+    }
+
+    #[test]
+    fn rows_become_objects_with_their_lists() {
+        let answers: Series = Series::new(
+            "answers".into(),
+            &[
+                Series::new("".into(), &["blue", "azure"]),
+                Series::new("".into(), &["red"]),
+            ],
+        );
+        let spans = Series::new("".into(), &[3i64, 9]);
+        let spans = Series::new("".into(), &[spans]);
+        let file = parquet(
+            vec![
+                Series::new("input".into(), &["Which colour?", "And this?"]).into(),
+                answers.into(),
+                Series::new("length".into(), &[Some(4i64), None]).into(),
+                Series::new("share".into(), &[0.5f64, f64::NAN]).into(),
+                Series::new("checked".into(), &[true, false]).into(),
+                Series::new("evidence".into(), &[spans.clone(), spans]).into(),
+            ],
+            2,
+        );
+        let rows = read_json_rows(file.path()).unwrap();
+        let expected = serde_json::json!([
+            {"input": "Which colour?", "answers": ["blue", "azure"], "length": 4, "share": 0.5,
+             "checked": true, "evidence": [[3, 9]]},
+            {"input": "And this?", "answers": ["red"], "length": null, "share": null,
+             "checked": false, "evidence": [[3, 9]]},
+        ]);
+        assert_eq!(serde_json::to_value(rows).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_parquet_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"prompt\": \"no table\"}\n").unwrap();
+        assert!(matches!(
+            read_json_rows(file.path()),
+            Err(Error::Table { .. })
+        ));
+    }
+}
