@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
 
 /// Writes `path` through a temporary file beside it, which replaces the target only when complete.
@@ -20,7 +22,9 @@ pub fn replace(
     fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".kvprof-").suffix(".partial");
-    let temporary = builder.tempfile_in(folder).map_err(|e| Error::io("write into", folder, e))?;
+    let temporary = builder
+        .tempfile_in(folder)
+        .map_err(|e| Error::io("write into", folder, e))?;
     let mut writer = BufWriter::new(temporary.as_file());
     write(&mut writer)
         .and_then(|()| writer.flush())
@@ -28,7 +32,9 @@ pub fn replace(
         .map_err(|e| Error::io("write", path, e))?;
     drop(writer);
     make_readable(temporary.as_file()).map_err(|e| Error::io("write", path, e))?;
-    temporary.persist(path).map_err(|e| Error::io("replace", path, e.error))?;
+    temporary
+        .persist(path)
+        .map_err(|e| Error::io("replace", path, e.error))?;
     Ok(())
 }
 
@@ -48,4 +54,12 @@ fn make_readable(file: &File) -> io::Result<()> {
 /// Errors: [`Error::Io`].
 pub fn replace_with(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(bytes))
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal, as `sha256sum` prints it.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -1,1 +1,17 @@
 //! Prompts: readers for the field's formats, templates, and a generator of prompts of our own.
+//!
+//! This module knows text only. Where a size in tokens matters, the caller passes a function that
+//! counts them.
+
+mod built_in;
+pub mod cut;
+mod python_list;
+mod read;
+mod record;
+mod template;
+pub mod wikimqa_style;
+
+pub use built_in::{BUILT_IN, BuiltIn, DEFAULT};
+pub use read::{Dataset, read_jsonl, read_parquet, write_jsonl};
+pub use record::{Kind, Record};
+pub use template::{Rendered, Template};

@@ -1,0 +1,1 @@
+//! Prompts in the style of 2WikiMultihopQA.
