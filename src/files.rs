@@ -63,3 +63,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
+
+/// Whether a file name is that of a write that never ended.
+pub fn is_partial(name: &str) -> bool {
+    name.starts_with(".kvprof-") && name.ends_with(".partial")
+}

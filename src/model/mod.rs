@@ -6,3 +6,4 @@ pub mod config;
 pub mod decoder;
 mod feed_forward;
 pub mod gguf;
+pub mod tokenizer;

@@ -1,5 +1,19 @@
 //! Measuring how many cached tokens each head and layer needs, and the profile that holds the result.
 
+mod budget_grid;
+mod minimum_budget;
+mod output_budget;
+mod probe;
+mod rows;
+mod run;
 mod store;
 
+pub use budget_grid::budget_grid;
+pub use minimum_budget::{Ranked, minimum_budgets};
+pub use output_budget::{OutputCurve, OutputCurves, output_curves};
+pub use probe::{
+    HeadMeasures, LayerMeasures, MeasureOptions, MinimumBudgets, Profiler, SINKS, entropy, share,
+};
+pub use rows::{PromptLabel, PromptTables, prompt_tables};
+pub use run::{Prompt, Run};
 pub use store::{Meta, Profile, SCHEMA, TABLES, threshold_name};

@@ -1,0 +1,186 @@
+//! A `tokenizer.json`: read by the `tokenizers` crate, after the checks that the crate leaves out.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::model::gguf::Gguf;
+
+use super::piece::Piece;
+use super::special::SpecialIds;
+use super::vocabulary::{TokenKind, Vocabulary};
+
+/// The encoder, the token of each id, and whether decoding drops a leading space.
+pub(super) type Parts = (tokenizers::Tokenizer, Vec<Option<Piece>>, bool);
+
+/// Reads the file.
+///
+/// Errors: [`Error::Io`], [`Error::Format`], [`Error::Unsupported`] for an unusual decoder.
+pub(super) fn read(path: &Path) -> Result<Parts> {
+    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let json = parse(path, &bytes)?;
+    check_merges(path, &json["model"])?;
+    let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|e| Error::format(path, format!("is no tokenizer.json that can be read: {e}")))?;
+    // Files saved in the middle of a training carry its cuts and fillings.
+    inner
+        .with_truncation(None)
+        .map_err(|e| Error::format(path, format!("truncation: {e}")))?;
+    inner.with_padding(None);
+    let (spelling, strips_first_space) = spelling(path, &json["decoder"])?;
+    let pieces = pieces(path, &inner, &spelling)?;
+    Ok((inner, pieces, strips_first_space))
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Error::format_at(path, e.line(), format!("is not valid JSON: {e}")))
+}
+
+/// Merges must join tokens into a token; the BPE builder panics where they do not.
+fn check_merges(path: &Path, model: &Value) -> Result<()> {
+    let Some(merges) = model["merges"].as_array() else { return Ok(()) };
+    let Some(vocabulary) = model["vocab"].as_object() else {
+        return Err(Error::format(path, "has merges but no vocabulary"));
+    };
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    for (index, merge) in merges.iter().enumerate() {
+        let pair = match merge {
+            Value::String(text) => text.split_once(' '),
+            other => other.get(0).and_then(Value::as_str).zip(other.get(1).and_then(Value::as_str)),
+        };
+        let joins = pair.is_some_and(|(left, right)| {
+            right.strip_prefix(prefix).is_some_and(|rest| {
+                [left, right, &[left, rest].concat()].iter().all(|part| vocabulary.contains_key(*part))
+            })
+        });
+        if !joins {
+            let problem = format!("merge {index}, {merge}, does not join two tokens into a third");
+            return Err(Error::format(path, problem));
+        }
+    }
+    Ok(())
+}
+
+type Spelling = fn(&str, TokenKind) -> Piece;
+
+/// How tokens spell bytes, from the decoder steps.
+fn spelling(path: &Path, decoder: &Value) -> Result<(Spelling, bool)> {
+    let steps = match decoder["decoders"].as_array() {
+        Some(steps) => steps.as_slice(),
+        None => std::slice::from_ref(decoder),
+    };
+    let kind = |step: &Value| step["type"].as_str().unwrap_or_default().to_owned();
+    let has = |wanted: &str| steps.iter().any(|step| kind(step) == wanted);
+    let strips = steps.iter().any(|step| match kind(step).as_str() {
+        "Strip" => step["start"].as_u64().is_some_and(|n| n > 0),
+        "Metaspace" => step["prepend_scheme"] != "never" && step["add_prefix_space"] != false,
+        _ => false,
+    });
+    if has("ByteLevel") {
+        Ok((Piece::byte_level, false))
+    } else if has("ByteFallback") || has("Metaspace") {
+        Ok((Piece::sentence_piece, strips))
+    } else {
+        Err(Error::Unsupported {
+            what: "tokenizer decoder",
+            found: format!("{decoder} in {}", path.display()),
+            supported: "ByteLevel, ByteFallback, Metaspace".into(),
+        })
+    }
+}
+
+fn pieces(path: &Path, inner: &tokenizers::Tokenizer, spell: &Spelling) -> Result<Vec<Option<Piece>>> {
+    let added = inner.get_added_tokens_decoder();
+    let tokens = inner.get_vocab(true);
+    let highest = tokens.values().max().ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
+    let size = usize::try_from(*highest).unwrap_or(usize::MAX).saturating_add(1);
+    // A few ids may be left out; a wild one must not decide how much memory is taken.
+    if size > tokens.len().saturating_mul(2).saturating_add(1 << 16) {
+        let problem = format!("has {} tokens, but one has the id {highest}", tokens.len());
+        return Err(Error::format(path, problem));
+    }
+    let mut pieces: Vec<Option<Piece>> = (0..size).map(|_| None).collect();
+    for (text, id) in &tokens {
+        let kind = match added.get(id) {
+            Some(token) if token.special => TokenKind::Control,
+            Some(_) => TokenKind::UserDefined,
+            None if super::sentence_piece::byte_of(text).is_some() => TokenKind::Byte,
+            None => TokenKind::Normal,
+        };
+        if let Some(slot) = usize::try_from(*id).ok().and_then(|id| pieces.get_mut(id)) {
+            *slot = Some(spell(text, kind));
+        }
+    }
+    Ok(pieces)
+}
+
+/// Refuses a `tokenizer.json` that lies beside the weights but belongs to others.
+pub(super) fn check_same_vocabulary(
+    path: &Path,
+    gguf: &Gguf,
+    pieces: &[Option<Piece>],
+) -> Result<()> {
+    let vocabulary = Vocabulary::read(gguf)?;
+    let words = vocabulary.entries().filter(|(_, _, kind)| *kind == TokenKind::Normal);
+    let same = |id: u32, text: &str| {
+        let piece = usize::try_from(id).ok().and_then(|id| pieces.get(id)).and_then(Option::as_ref);
+        piece.is_some_and(|piece| piece.text == text)
+    };
+    let total = words.clone().count();
+    let differing: Vec<_> = words.filter(|&(id, text, _)| !same(id, text)).collect();
+    // Converters pad vocabularies and respell a few tokens.
+    match differing.first() {
+        Some((id, text, _)) if differing.len() > total / 20 => Err(Error::format(
+            path,
+            format!(
+                "belongs to another model than {}: {} of {total} tokens differ, the first with id {id} ({text:?}); \
+                 move it away to use the tokenizer inside the GGUF file",
+                gguf.path().display(),
+                differing.len()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Special ids from the two configuration files that Hugging Face keeps beside a `tokenizer.json`.
+pub(super) fn special_ids_beside(
+    path: &Path,
+    inner: &tokenizers::Tokenizer,
+    encodes_bos: Option<u32>,
+) -> Result<SpecialIds> {
+    let beside = |name: &str| {
+        let file = path.with_file_name(name);
+        match fs::read(&file) {
+            Ok(bytes) => parse(&file, &bytes),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+            Err(e) => Err(Error::io("read", &file, e)),
+        }
+    };
+    let tokenizer = beside("tokenizer_config.json")?;
+    let generation = beside("generation_config.json")?;
+    // A token is written as its text, or as an object with the text in it.
+    let named = |key: &str| {
+        let value = &tokenizer[key];
+        value.as_str().or_else(|| value["content"].as_str()).and_then(|text| inner.token_to_id(text))
+    };
+    let numbers = |key: &str| -> Vec<u32> {
+        let value = &generation[key];
+        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        list.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()).collect()
+    };
+    let ends = numbers("eos_token_id");
+    let eos = named("eos_token").or_else(|| ends.first().copied());
+    let stop: HashSet<u32> = ends.into_iter().chain(eos).collect();
+    Ok(SpecialIds {
+        bos: named("bos_token").or_else(|| numbers("bos_token_id").first().copied()).or(encodes_bos),
+        eos,
+        stop: stop.into_iter().collect(),
+        adds_bos: tokenizer["add_bos_token"].as_bool().unwrap_or(encodes_bos.is_some()),
+        adds_eos: tokenizer["add_eos_token"].as_bool().unwrap_or(false),
+    })
+}

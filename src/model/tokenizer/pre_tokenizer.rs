@@ -1,0 +1,199 @@
+//! How a byte-level vocabulary splits text into words before merging: one row per rule.
+
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
+
+use crate::error::{Error, Result};
+use crate::model::gguf::Gguf;
+
+/// A rule and the names by which `tokenizer.ggml.pre` calls it.
+pub(super) struct PreTokenizer {
+    names: &'static [&'static str],
+    /// Applied one after another; matches and what lies between them become words.
+    splits: &'static [&'static str],
+    /// A word that is a token stays whole, whatever the merges say.
+    pub(super) whole_words: bool,
+    /// Whether these models start with a beginning-of-text id unless the metadata says otherwise.
+    pub(super) adds_bos: bool,
+}
+
+const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_3_5: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Letters of scripts with upper and lower case, as DeepSeek's first tokenizer lists them.
+const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+const DEEPSEEK_3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+
+/// The name that stands for an absent `tokenizer.ggml.pre`.
+const DEFAULT: &str = "default";
+
+/// Every rule that is known.
+///
+/// Where llama.cpp spells a rule differently because of its regex engine, the pattern here is that of the
+/// model's own `tokenizer.json`.
+const PRE_TOKENIZERS: &[PreTokenizer] = &[
+    PreTokenizer {
+        names: &[DEFAULT],
+        splits: &[r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", r"[0-9][0-9][0-9]"],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &[
+            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "gigachat",
+            "a.x-4.0", "mellum",
+        ],
+        splits: &[GPT_2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &[
+            "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2",
+        ],
+        splits: &[r"\p{N}", GPT_2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        splits: &[LLAMA_3],
+        whole_words: true,
+        adds_bos: true,
+    },
+    PreTokenizer {
+        names: &["smaug-bpe", "dbrx", "chatglm-bpe"],
+        splits: &[LLAMA_3],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["glm4", "glm5"],
+        splits: &[LLAMA_3],
+        whole_words: true,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &[
+            "qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2",
+        ],
+        splits: &[QWEN_2],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer { names: &["qwen35"], splits: &[QWEN_3_5], whole_words: false, adds_bos: false },
+    PreTokenizer { names: &["tekken"], splits: &[TEKKEN], whole_words: true, adds_bos: true },
+    PreTokenizer {
+        names: &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
+        splits: &[GPT_4O],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-llm"],
+        splits: &[
+            r"[\r\n]",
+            DEEPSEEK_LETTERS,
+            r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+            r"\s+$",
+            r"[一-龥ࠀ-一가-퟿]+",
+            r"\p{N}+",
+        ],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-coder"],
+        splits: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        splits: &[r"\p{N}{1,3}", r"[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_3],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["falcon"],
+        splits: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT_2, r"[0-9][0-9][0-9]"],
+        whole_words: false,
+        adds_bos: false,
+    },
+];
+
+/// The rule that a GGUF file names.
+///
+/// Errors: [`Error::UnknownName`] with the names in the table; a guess would give plausible wrong ids.
+pub(super) fn of_gguf(gguf: &Gguf) -> Result<&'static PreTokenizer> {
+    const KEY: &str = "tokenizer.ggml.pre";
+    let name = match (gguf.value(KEY), gguf.text_opt(KEY)) {
+        (None, _) => DEFAULT,
+        (Some(_), Some(name)) => name,
+        (Some(other), None) => {
+            return Err(Error::format(gguf.path(), format!("{KEY} is {other:?}, not a string")));
+        }
+    };
+    let mut rules = PRE_TOKENIZERS.iter();
+    rules.find(|rule| rule.names.contains(&name)).ok_or_else(|| {
+        Error::unknown("pre-tokenizer", name, PRE_TOKENIZERS.iter().flat_map(|r| r.names).copied())
+    })
+}
+
+impl PreTokenizer {
+    /// The rule as the `tokenizers` crate runs it.
+    pub(super) fn build(&self) -> Result<PreTokenizerWrapper, tokenizers::Error> {
+        let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
+        for pattern in self.splits {
+            let pattern = SplitPattern::Regex((*pattern).to_owned());
+            steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into());
+        }
+        // Only the spelling of bytes is left to it; its own split rule and prefix space are off.
+        steps.push(ByteLevel::new(false, true, false).into());
+        Ok(Sequence::new(steps).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
+    use super::*;
+
+    fn words(name: &str, text: &str) -> Vec<String> {
+        let rule = PRE_TOKENIZERS.iter().find(|rule| rule.names.contains(&name)).unwrap();
+        let mut string = PreTokenizedString::from(text);
+        rule.build().unwrap().pre_tokenize(&mut string).unwrap();
+        let splits = string.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(word, _, _)| word.replace('Ġ', " ")).collect()
+    }
+
+    #[test]
+    fn every_rule_compiles_and_every_name_occurs_once() {
+        let mut names = std::collections::HashSet::new();
+        for rule in PRE_TOKENIZERS {
+            rule.build().unwrap();
+            assert!(rule.names.iter().all(|name| names.insert(name)));
+        }
+    }
+
+    #[test]
+    fn rules_differ_where_they_should() {
+        let text = "In 1984, it's a_b";
+        assert_eq!(words("smollm", text), ["In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_", "b"]);
+        assert_eq!(words("gpt-2", text), ["In", " 1984", ",", " it", "'s", " a", "_", "b"]);
+        assert_eq!(words("llama-bpe", text), ["In", " ", "198", "4", ",", " it", "'s", " a", "_b"]);
+        assert_eq!(words("qwen2", text), ["In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_b"]);
+        assert_eq!(words("default", text), [
+            "In", " ", "198", "4", ",", " it", "'", "s", " a", "_", "b"
+        ]);
+        assert_eq!(words("tekken", "camelCase"), ["camel", "Case"]);
+        assert_eq!(words("gpt-4o", "DON'T 1234"), ["DON'T", " ", "123", "4"]);
+    }
+}

@@ -1,0 +1,167 @@
+//! MBA: the smallest number of keys that keeps a share of a vector's attention mass.
+
+/// The keys of an attention vector in the order in which a budget keeps them.
+///
+/// Paper: ZigZagKV, arXiv 2412.09036 (MBA). Differs: sums in float64, ties by lower key index.
+/// Shapes: T keys.
+pub struct Ranked {
+    /// Key indices, largest attention first.
+    pub order: Vec<u32>,
+    /// Attention in that order.
+    pub sorted: Vec<f64>,
+    /// Running sums of `sorted`.
+    pub cumulative: Vec<f64>,
+}
+
+impl Ranked {
+    /// Ranks a non-negative vector.
+    pub fn new(attention: &[f64]) -> Self {
+        // Bits of non-negative floats order as the floats do; inverting them sorts downwards.
+        let mut keys: Vec<(u64, u32)> =
+            attention.iter().enumerate().map(|(i, a)| (!a.to_bits(), i as u32)).collect();
+        keys.sort_unstable();
+        let order: Vec<u32> = keys.iter().map(|k| k.1).collect();
+        let sorted: Vec<f64> = keys.iter().map(|k| f64::from_bits(!k.0)).collect();
+        let cumulative = running_sums(&sorted);
+        Self { order, sorted, cumulative }
+    }
+
+    /// Sum of the vector.
+    pub fn total(&self) -> f64 {
+        self.cumulative.last().copied().unwrap_or(0.0)
+    }
+
+    /// The smallest b whose b largest entries hold `threshold` of the total.
+    ///
+    /// Units: keys, 1 to T; 0 only for an empty vector.
+    pub fn minimum_budget(&self, threshold: f64) -> usize {
+        first_reaching(&self.cumulative, threshold * self.total())
+    }
+
+    /// Share of the total that the `budget` largest entries hold.
+    pub fn retained_mass(&self, budget: usize) -> f64 {
+        match budget.min(self.cumulative.len()) {
+            0 => 0.0,
+            b => self.cumulative[b - 1] / self.total(),
+        }
+    }
+}
+
+fn running_sums(sorted: &[f64]) -> Vec<f64> {
+    let mut sum = 0.0;
+    sorted
+        .iter()
+        .map(|a| {
+            sum += a;
+            sum
+        })
+        .collect()
+}
+
+/// Number of ascending `sums` below `target`, plus one; never more than there are.
+fn first_reaching(sums: &[f64], target: f64) -> usize {
+    (sums.partition_point(|&s| s < target) + 1).min(sums.len())
+}
+
+/// MBA of one float32 row at several thresholds, without ranking the whole row.
+///
+/// Only keys that can matter are sorted: those below (1 - τ)·Σa/T together hold less than the
+/// share that may be lost at the largest τ.
+/// Differs: equal to [`Ranked::minimum_budget`] on the same row, faster.
+/// Units: keys. `scratch` is reused between calls; `budgets` gets one entry per threshold.
+pub fn minimum_budgets(
+    row: &[f32],
+    thresholds: &[f64],
+    scratch: &mut Vec<u32>,
+    budgets: &mut [u32],
+) {
+    let total: f64 = row.iter().map(|&a| f64::from(a)).sum();
+    let strictest = thresholds.iter().copied().fold(0.0, f64::max);
+    // Half of the bound leaves room for rounding of the sums.
+    let least = (0.5 * (1.0 - strictest) * total / row.len().max(1) as f64) as f32;
+    scratch.clear();
+    scratch.extend(row.iter().filter(|a| **a >= least).map(|a| !a.to_bits()));
+    scratch.sort_unstable();
+    let mut next = scratch.iter().map(|bits| f64::from(f32::from_bits(!bits)));
+    let mut ascending: Vec<usize> = (0..thresholds.len()).collect();
+    ascending.sort_by(|&a, &b| thresholds[a].total_cmp(&thresholds[b]));
+    let (mut kept, mut sum) = (0u32, 0f64);
+    for i in ascending {
+        while kept == 0 || sum < thresholds[i] * total {
+            let Some(a) = next.next() else { break };
+            sum += a;
+            kept += 1;
+        }
+        budgets[i] = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mba(attention: &[f64], threshold: f64) -> usize {
+        Ranked::new(attention).minimum_budget(threshold)
+    }
+
+    #[test]
+    fn uniform_row_needs_its_share_of_keys() {
+        assert_eq!(mba(&[0.1; 10], 0.9), 9);
+        assert_eq!(mba(&[0.125; 8], 0.5), 4);
+        assert_eq!(mba(&[0.125; 8], 1.0), 8);
+        assert_eq!(mba(&[0.125; 8], 0.51), 5);
+    }
+
+    #[test]
+    fn one_hot_row_needs_one_key() {
+        assert_eq!(mba(&[0.0, 0.0, 1.0, 0.0], 0.99), 1);
+        assert_eq!(mba(&[1.0], 0.9), 1);
+        assert_eq!(mba(&[], 0.9), 0);
+    }
+
+    #[test]
+    fn mass_is_relative_to_the_rows_own_sum() {
+        assert_eq!(mba(&[5.0, 3.0, 2.0], 0.8), 2);
+        assert_eq!(mba(&[5.0, 3.0, 2.0], 0.81), 3);
+        assert_eq!(mba(&[5.0, 3.0, 2.0], 0.0), 1);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_key() {
+        let ranked = Ranked::new(&[0.2, 0.3, 0.2, 0.3]);
+        assert_eq!(ranked.order, [1, 3, 0, 2]);
+        assert_eq!(ranked.retained_mass(0), 0.0);
+        assert!((ranked.retained_mass(2) - 0.6).abs() < 1e-15);
+        assert_eq!(ranked.retained_mass(9), 1.0);
+    }
+
+    #[test]
+    fn rows_of_zeros_do_not_hang() {
+        let mut budgets = [9];
+        minimum_budgets(&[0.0; 4], &[0.9], &mut Vec::new(), &mut budgets);
+        assert_eq!(budgets, [1]);
+        minimum_budgets(&[], &[0.9], &mut Vec::new(), &mut budgets);
+        assert_eq!(budgets, [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_row_equals_the_ranked_row(
+            row in prop::collection::vec(prop_oneof![0.0f32..1.0, 0.0f32..1e-6, Just(0.25f32)], 1..300),
+            threshold in 0.0f64..1.0,
+        ) {
+            let wide: Vec<f64> = row.iter().map(|&a| f64::from(a)).collect();
+            let ranked = Ranked::new(&wide);
+            let thresholds = [0.99, threshold, 0.5];
+            let mut budgets = [0; 3];
+            minimum_budgets(&row, &thresholds, &mut Vec::new(), &mut budgets);
+            for (t, b) in thresholds.iter().zip(budgets) {
+                let want = ranked.minimum_budget(*t);
+                // A sum that lands on the target to the last bit may fall on either side.
+                let margin = (ranked.cumulative[want - 1] - t * ranked.total()).abs() / ranked.total();
+                prop_assert!(b as usize == want || margin < 1e-14, "{t}: {b} against {want}");
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The columns of a profile's tables, filled from the measures of one prompt.
+
+use super::budget_grid::budget_grid;
+use super::output_budget::OutputCurves;
+use super::probe::{LayerMeasures, MeasureOptions, MinimumBudgets};
+use super::threshold_name;
+use crate::table::{Column, Table};
+
+/// A prompt as tables name it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptLabel {
+    /// Number in the run, counted from 0.
+    pub index: usize,
+    /// The data set's own name for it.
+    pub id: String,
+    /// T.
+    pub tokens: usize,
+}
+
+/// The four tables of one prompt, in the order of [`super::TABLES`].
+pub type PromptTables = [Table; 4];
+
+/// Turns the measures of one prompt into rows.
+///
+/// Shapes: `layers` in layer order -> heads (L·H_q rows), kv_heads (L·H_kv), layers (L),
+/// curves (L·H_q·grid).
+pub fn prompt_tables(
+    label: &PromptLabel,
+    layers: &[LayerMeasures],
+    options: &MeasureOptions,
+) -> PromptTables {
+    [
+        heads(label, layers, options),
+        kv_heads(label, layers, options),
+        layer_rows(label, layers, options),
+        curves(label, layers),
+    ]
+}
+
+/// Columns under construction: values are pushed by name, row by row.
+struct Rows {
+    table: Vec<(String, Column)>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        Self { table: Vec::new() }
+    }
+
+    fn column(&mut self, name: String, empty: Column) -> &mut Column {
+        let at = match self.table.iter().position(|(n, _)| *n == name) {
+            Some(at) => at,
+            None => {
+                self.table.push((name, empty));
+                self.table.len() - 1
+            }
+        };
+        &mut self.table[at].1
+    }
+
+    fn count(&mut self, name: impl Into<String>, value: usize) {
+        if let Column::Count(v) = self.column(name.into(), Column::Count(Vec::new())) {
+            v.push(value as u32);
+        }
+    }
+
+    fn number(&mut self, name: impl Into<String>, value: f64) {
+        if let Column::Number(v) = self.column(name.into(), Column::Number(Vec::new())) {
+            v.push(value);
+        }
+    }
+
+    fn text(&mut self, name: impl Into<String>, value: &str) {
+        if let Column::Text(v) = self.column(name.into(), Column::Text(Vec::new())) {
+            v.push(value.to_owned());
+        }
+    }
+
+    fn label(&mut self, label: &PromptLabel, layer: usize) {
+        self.count("prompt", label.index);
+        self.text("prompt_id", &label.id);
+        self.count("tokens", label.tokens);
+        self.count("layer", layer);
+    }
+
+    fn budgets(&mut self, budgets: &MinimumBudgets, thresholds: &[f64]) {
+        for (i, name) in thresholds.iter().map(|t| threshold_name(*t)).enumerate() {
+            self.count(format!("mba_last_{name}"), budgets.last[i] as usize);
+            self.count(format!("mba_pooled_{name}"), budgets.pooled[i] as usize);
+            self.number(format!("mba_rows_{name}"), budgets.rows[i]);
+        }
+    }
+
+    fn finish(self) -> Table {
+        let mut table = Table::default();
+        self.table.into_iter().for_each(|(name, column)| table.push(name, column));
+        table
+    }
+}
+
+fn heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+    let mut rows = Rows::new();
+    for (l, layer) in layers.iter().enumerate() {
+        let group = layer.heads.len() / layer.kv_heads.len().max(1);
+        for (h, head) in layer.heads.iter().enumerate() {
+            rows.label(label, l);
+            rows.count("head", h);
+            rows.count("kv_head", h / group.max(1));
+            rows.budgets(&head.budgets, &options.thresholds);
+            rows.number("entropy", head.entropy);
+            rows.number("sink_mass", head.sink_mass);
+            rows.number("window_mass", head.window_mass);
+        }
+    }
+    rows.finish()
+}
+
+fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+    let mut rows = Rows::new();
+    for (l, layer) in layers.iter().enumerate() {
+        for (h, budgets) in layer.kv_heads.iter().enumerate() {
+            rows.label(label, l);
+            rows.count("kv_head", h);
+            rows.budgets(budgets, &options.thresholds);
+        }
+    }
+    rows.finish()
+}
+
+fn layer_rows(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+    let mut rows = Rows::new();
+    for (l, layer) in layers.iter().enumerate() {
+        rows.label(label, l);
+        for (i, threshold) in options.thresholds.iter().enumerate() {
+            let of_heads = |budget: &dyn Fn(&MinimumBudgets) -> f64| -> Vec<f64> {
+                layer.heads.iter().map(|h| budget(&h.budgets)).collect()
+            };
+            for (query, budgets) in [
+                ("last", of_heads(&|b| f64::from(b.last[i]))),
+                ("pooled", of_heads(&|b| f64::from(b.pooled[i]))),
+                ("rows", of_heads(&|b| b.rows[i])),
+            ] {
+                let mean = budgets.iter().sum::<f64>() / budgets.len().max(1) as f64;
+                let max = budgets.iter().copied().fold(0.0, f64::max);
+                let name = format!("lmba_{query}_{}", threshold_name(*threshold));
+                rows.number(name.clone(), mean);
+                rows.number(format!("{name}_max"), max);
+                rows.number(format!("{name}_of_t"), mean / label.tokens.max(1) as f64);
+            }
+        }
+        for (query, curves) in [("last", &layer.output_last), ("pooled", &layer.output_pooled)] {
+            output_budgets(&mut rows, query, curves, &options.output_thresholds);
+        }
+    }
+    rows.finish()
+}
+
+fn output_budgets(rows: &mut Rows, query: &str, curves: &OutputCurves, thresholds: &[f64]) {
+    for (kind, curve) in [("", &curves.renormalised), ("raw_", &curves.raw)] {
+        for threshold in thresholds {
+            let name = format!("lmbo_{query}_{kind}{}", threshold_name(*threshold));
+            rows.count(format!("{name}_first"), curve.first(*threshold));
+            rows.count(format!("{name}_stable"), curve.stable(*threshold));
+        }
+    }
+    rows.number(format!("output_norm_{query}"), curves.norm);
+}
+
+fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
+    let mut rows = Rows::new();
+    let grid = budget_grid(label.tokens);
+    for (l, layer) in layers.iter().enumerate() {
+        for (h, head) in layer.heads.iter().enumerate() {
+            for (i, &budget) in grid.iter().enumerate() {
+                rows.label(label, l);
+                rows.count("head", h);
+                rows.count("budget", budget);
+                rows.number("mass_last", head.mass_last[i]);
+                rows.number("mass_pooled", head.mass_pooled[i]);
+                for (query, c) in [("last", &layer.output_last), ("pooled", &layer.output_pooled)] {
+                    rows.number(format!("cos_{query}"), c.renormalised.cosine[budget - 1]);
+                    rows.number(format!("l2_{query}"), c.renormalised.relative_l2[budget - 1]);
+                    rows.number(format!("cos_raw_{query}"), c.raw.cosine[budget - 1]);
+                    rows.number(format!("l2_raw_{query}"), c.raw.relative_l2[budget - 1]);
+                }
+            }
+        }
+    }
+    rows.finish()
+}
