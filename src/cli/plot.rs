@@ -1,0 +1,75 @@
+//! `kvprof plot`: charts from profiles.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kvprof::plot::{self, ChartOptions, Crossing, Query};
+use kvprof::profile::Profile;
+
+/// Arguments of `kvprof plot`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Chart to draw; `kvprof list charts` names them all
+    chart: String,
+    /// Profile folder; repeat it to compare
+    #[arg(long = "profile", required = true, value_name = "FOLDER")]
+    profiles: Vec<PathBuf>,
+    /// Where to write, without an ending: .svg and .png are added
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Which rows were measured: last, pooled or rows
+    #[arg(long, default_value = "pooled")]
+    query: Query,
+    /// Retained-mass threshold of MBA and LMBA
+    #[arg(long, default_value_t = 0.9)]
+    threshold: f64,
+    /// Cosine thresholds of LMBO
+    #[arg(long, value_delimiter = ',', default_values_t = [0.9, 0.99, 0.999])]
+    output_thresholds: Vec<f64>,
+    /// Which crossing of a cosine threshold counts: first or stable
+    #[arg(long, default_value = "first")]
+    crossing: Crossing,
+    /// Kept probabilities as they were, not renormalised
+    #[arg(long)]
+    raw: bool,
+    /// Shares of the prompt instead of tokens
+    #[arg(long)]
+    relative: bool,
+    /// Width in inches
+    #[arg(long, default_value_t = plot::COLUMN)]
+    width: f64,
+    /// Title above the chart
+    #[arg(long)]
+    title: Option<String>,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let profiles = self
+            .profiles
+            .iter()
+            .map(|folder| Profile::load(folder))
+            .collect::<Result<Vec<_>, _>>()
+            .context("reading profiles")?;
+        let options = ChartOptions {
+            query: self.query,
+            threshold: self.threshold,
+            output_thresholds: self.output_thresholds,
+            crossing: self.crossing,
+            raw: self.raw,
+            relative: self.relative,
+            width: self.width,
+            title: self.title,
+            ..ChartOptions::default()
+        };
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let provenance = format!("kvprof {}", command.join(" "));
+        let figure = plot::draw(&self.chart, &profiles, &options, &provenance)
+            .with_context(|| format!("drawing {}", self.chart))?;
+        let base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
+        for path in figure.write(&base)? {
+            println!("{}", path.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+//! `kvprof profile`: prefill prompts, measure every head, leave a profile folder.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Context;
+use candle_core::DType;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvprof::dataset::{self, Dataset, Template, cut};
+use kvprof::model::Model;
+use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, threshold_name};
+
+use super::load::ModelArguments;
+
+/// Arguments of `kvprof profile`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Data set: a built-in name, or a path to JSONL or Parquet
+    #[arg(long, default_value = dataset::DEFAULT)]
+    data: String,
+    /// Template over the data set's columns (minijinja)
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// Leave the model's chat template out
+    #[arg(long)]
+    raw: bool,
+    /// Number of prompts to take from the start of the data set
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Cut longer prompts in the middle
+    #[arg(long, value_name = "TOKENS")]
+    max_prompt_tokens: Option<usize>,
+    /// Observation window in rows, or `all`
+    #[arg(long, default_value = "32")]
+    window: Window,
+    /// Retained-mass thresholds of MBA
+    #[arg(long, value_delimiter = ',', default_values_t = MeasureOptions::default().thresholds)]
+    thresholds: Vec<f64>,
+    /// Cosine thresholds of LMBO
+    #[arg(long, value_delimiter = ',', default_values_t = MeasureOptions::default().output_thresholds)]
+    output_thresholds: Vec<f64>,
+    /// Seed, kept as provenance: nothing in a profile is random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Output folder; by default named after model and data set
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Continue a run that was interrupted
+    #[arg(long)]
+    resume: bool,
+    /// No progress and no table
+    #[arg(long)]
+    quiet: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window(Option<usize>);
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self(None)),
+            _ => text.parse().map(|w| Self(Some(w))).map_err(|_| "expected a number or `all`".into()),
+        }
+    }
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let data = Dataset::open(&self.data).context("reading the data set")?;
+        let template = match &self.template {
+            Some(path) => Template::from_file(path)?,
+            None => Template::default_for(data.kind),
+        };
+        let model = self.model.load(self.quiet)?;
+        let prompts = self.prompts(&data, &template, &model)?;
+        let meta = self.meta(&data, &template, &model, prompts.len());
+        let folder = self.out.clone().unwrap_or_else(|| {
+            PathBuf::from(format!("profile-{}-{}", meta.model, meta.dataset))
+        });
+        let run = Run::prepare(&folder, meta, self.resume)?;
+        stop_cleanly(&folder);
+        self.measure(&run, &prompts, &model)?;
+        let profile = run.finish()?;
+        self.report(&profile, &folder)
+    }
+
+    fn prompts(
+        &self,
+        data: &Dataset,
+        template: &Template,
+        model: &Model,
+    ) -> anyhow::Result<Vec<Prompt>> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        anyhow::ensure!(limit > 0, "--limit is 0, at least one prompt is needed");
+        let context = model.decoder.config().max_position_embeddings;
+        let mut prompts = Vec::new();
+        for record in data.records.iter().take(limit) {
+            let ids = if record.ids.is_empty() {
+                let text = template.render(record)?.text;
+                model.message_ids(&text, self.raw, self.max_prompt_tokens, cut::middle_cut)?
+            } else {
+                match self.max_prompt_tokens {
+                    Some(max) => cut::middle_cut(&record.ids, max),
+                    None => record.ids.clone(),
+                }
+            };
+            if ids.len() > context {
+                return Err(kvprof::error::Error::PromptTooLong {
+                    prompt: record.id.clone(),
+                    tokens: ids.len(),
+                    context,
+                }
+                .into());
+            }
+            anyhow::ensure!(!ids.is_empty(), "prompt {} has no token", record.id);
+            prompts.push(Prompt { id: record.id.clone(), ids });
+        }
+        Ok(prompts)
+    }
+
+    fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: usize) -> Meta {
+        let config = model.decoder.config();
+        let command: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|a| !["--resume", "--quiet", "--json"].contains(&a.as_str()))
+            .collect();
+        Meta {
+            schema: SCHEMA,
+            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+            command: format!("kvprof {}", command.join(" ")),
+            model: model.files.name.clone(),
+            model_source: model.files.origin.clone(),
+            model_sha256: model.files.sha256.clone(),
+            architecture: config.family.architecture.to_owned(),
+            num_layers: config.num_hidden_layers,
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            dataset: data.name.clone(),
+            dataset_sha256: data.sha256.clone(),
+            template: format!("{}{}", template.sha256(), if self.raw { " raw" } else { "" }),
+            prompts,
+            max_prompt_tokens: self.max_prompt_tokens,
+            window: self.window.0,
+            thresholds: self.thresholds.clone(),
+            output_thresholds: self.output_thresholds.clone(),
+            device: format!("{:?}", model.decoder.device().location()),
+            dtype: dtype_name(model.decoder.dtype()).to_owned(),
+            seed: self.seed,
+        }
+    }
+
+    fn measure(&self, run: &Run, prompts: &[Prompt], model: &Model) -> anyhow::Result<()> {
+        let layers = model.decoder.config().num_hidden_layers.max(1);
+        let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
+        let tokens: usize = todo.iter().map(|&i| prompts[i].ids.len()).sum();
+        let bar = progress_bar(tokens, self.quiet);
+        let mut done = 0usize;
+        for index in todo {
+            let prompt = &prompts[index];
+            bar.set_message(format!("prompt {}/{}", index + 1, prompts.len()));
+            let mut layer_tokens = 0usize;
+            run.measure(index, prompt, &model.decoder, &mut |tokens| {
+                layer_tokens += tokens;
+                bar.set_position((done + layer_tokens / layers) as u64);
+            })
+            .with_context(|| format!("profiling prompt {} ({})", index + 1, prompt.id))?;
+            done += prompt.ids.len();
+            bar.set_position(done as u64);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn report(&self, profile: &Profile, folder: &std::path::Path) -> anyhow::Result<()> {
+        let rows = summary(profile, &self.thresholds, &self.output_thresholds)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let value = serde_json::json!({
+                "profile": folder, "meta": profile.meta, "layers": rows,
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        } else if !self.quiet {
+            write_table(&mut out, &rows)?;
+            writeln!(out, "\n{} prompts of {} in {}", profile.meta.prompts, profile.meta.dataset, folder.display())?;
+            writeln!(out, "next: kvprof plot lmba --profile {}", folder.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// One layer of the summary: column name and mean over prompts.
+type SummaryRow = serde_json::Map<String, serde_json::Value>;
+
+fn summary(
+    profile: &Profile,
+    thresholds: &[f64],
+    output_thresholds: &[f64],
+) -> anyhow::Result<Vec<SummaryRow>> {
+    let tau = nearest(thresholds, 0.9);
+    let mut columns = vec![
+        format!("lmba_pooled_{}", threshold_name(tau)),
+        format!("lmba_pooled_{}_of_t", threshold_name(tau)),
+    ];
+    for wanted in [0.9, 0.99, 0.999] {
+        let name = format!("lmbo_pooled_{}_first", threshold_name(nearest(output_thresholds, wanted)));
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+    }
+    let mut rows = vec![SummaryRow::new(); profile.meta.num_layers];
+    for (l, row) in rows.iter_mut().enumerate() {
+        row.insert("layer".into(), l.into());
+    }
+    for column in &columns {
+        let grid = profile.layer_grid(column)?;
+        for (l, row) in rows.iter_mut().enumerate() {
+            let mean = grid.iter().map(|p| p[l]).sum::<f64>() / grid.len().max(1) as f64;
+            row.insert(column.clone(), mean.into());
+        }
+    }
+    Ok(rows)
+}
+
+/// The threshold of `list` that is closest to `wanted`.
+fn nearest(list: &[f64], wanted: f64) -> f64 {
+    let distance = |t: &f64| (t - wanted).abs();
+    list.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(wanted)
+}
+
+fn write_table(out: &mut impl Write, rows: &[SummaryRow]) -> std::io::Result<()> {
+    const BAR: usize = 24;
+    let Some(first) = rows.first() else { return Ok(()) };
+    let names: Vec<&String> = first.keys().collect();
+    let number = |row: &SummaryRow, name: &str| row.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let bar_column = names.get(1).map_or("", |n| n.as_str());
+    let most = rows.iter().map(|r| number(r, bar_column)).fold(f64::MIN_POSITIVE, f64::max);
+    for name in &names {
+        write!(out, "{:>width$}  ", name, width = name.len().max(6))?;
+    }
+    writeln!(out)?;
+    for row in rows {
+        for name in &names {
+            let width = name.len().max(6);
+            let value = number(row, name);
+            match name.as_str() {
+                "layer" => write!(out, "{value:>width$.0}  ")?,
+                n if n.ends_with("_of_t") => write!(out, "{value:>width$.4}  ")?,
+                _ => write!(out, "{value:>width$.1}  ")?,
+            }
+        }
+        let filled = (number(row, bar_column) / most * BAR as f64).round() as usize;
+        writeln!(out, "{}", "█".repeat(filled.max(1)))?;
+    }
+    Ok(())
+}
+
+fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(tokens as u64), target);
+    let style = "{msg} [{bar:30}] {pos}/{len} tokens, {per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Parts are renamed into place, so stopping at any moment is safe; say how to go on.
+fn stop_cleanly(folder: &std::path::Path) {
+    let folder = folder.display().to_string();
+    let handler = move || {
+        eprintln!("\nstopped; finished prompts are kept in {folder}: add --resume to go on");
+        std::process::exit(130);
+    };
+    if let Err(e) = ctrlc::set_handler(handler) {
+        eprintln!("warning: Ctrl-C will stop without a message: {e}");
+    }
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    dtype.as_str()
+}

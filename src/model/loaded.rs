@@ -1,0 +1,86 @@
+//! A model ready to run: tokenizer, chat template and decoder of one weight file.
+
+use candle_core::{DType, Device};
+
+use super::chat::{ChatTemplate, Message};
+use super::config::ModelConfig;
+use super::decoder::Decoder;
+use super::gguf::Gguf;
+use super::source::ModelFiles;
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+
+/// Text side and tensor side of one model.
+pub struct Model {
+    /// Where it came from.
+    pub files: ModelFiles,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// How a conversation is written; `None` for base models.
+    pub chat: Option<ChatTemplate>,
+    /// The weights.
+    pub decoder: Decoder,
+}
+
+impl Model {
+    /// Reads a model onto a device.
+    ///
+    /// Errors: whatever reading the file, its tokenizer or its weights returns.
+    pub fn load(files: ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
+        let mut gguf = Gguf::open(&files.weights)?;
+        let config = ModelConfig::from_gguf(&mut gguf)?;
+        let tokenizer = match &files.tokenizer_json {
+            Some(path) => Tokenizer::from_file(path, Some(&gguf))?,
+            None => Tokenizer::from_gguf(&gguf)?,
+        };
+        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
+        let decoder = Decoder::load(&mut gguf, config, device, dtype)?;
+        Ok(Self { files, tokenizer, chat, decoder })
+    }
+
+    /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.
+    ///
+    /// `cut` shortens ids to a number of tokens; `raw` leaves the chat template out.
+    /// Errors: [`crate::error::Error::Invalid`] when the wrapper alone is over the limit.
+    pub fn message_ids(
+        &self,
+        text: &str,
+        raw: bool,
+        limit: Option<usize>,
+        cut: fn(&[u32], usize) -> Vec<u32>,
+    ) -> Result<Vec<u32>> {
+        let ids = self.tokenizer.encode_with_bos(&self.wrap(text, raw)?)?;
+        let Some(limit) = limit.filter(|l| ids.len() > *l) else {
+            return Ok(ids);
+        };
+        let wrapper = self.tokenizer.encode_with_bos(&self.wrap("", raw)?)?.len();
+        if limit <= wrapper {
+            return Err(crate::error::Error::invalid(
+                "--max-prompt-tokens",
+                limit,
+                format!("the chat wrapper alone takes {wrapper} tokens"),
+            ));
+        }
+        let message = self.tokenizer.encode(text)?;
+        let mut room = limit - wrapper;
+        // Joined halves may tokenise to a few tokens more than they had apart.
+        loop {
+            let shorter = self.tokenizer.decode(&cut(&message, room))?;
+            let ids = self.tokenizer.encode_with_bos(&self.wrap(&shorter, raw)?)?;
+            match ids.len().checked_sub(limit) {
+                None | Some(0) => return Ok(ids),
+                Some(over) => room = room.saturating_sub(over),
+            }
+            if room == 0 {
+                return Ok(self.tokenizer.encode_with_bos(&self.wrap("", raw)?)?);
+            }
+        }
+    }
+
+    fn wrap(&self, text: &str, raw: bool) -> Result<String> {
+        match &self.chat {
+            Some(chat) if !raw => chat.render(&[Message::new("user", text)], true),
+            _ => Ok(text.to_owned()),
+        }
+    }
+}
