@@ -117,17 +117,29 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`] for `action` on `path`.
     pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// An [`Error::Format`] without a line.
     pub fn format(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Format { path: path.to_owned(), line: None, problem: problem.into() }
+        Self::Format {
+            path: path.to_owned(),
+            line: None,
+            problem: problem.into(),
+        }
     }
 
     /// An [`Error::Format`] at a 1-based line.
     pub fn format_at(path: &Path, line: usize, problem: impl Into<String>) -> Self {
-        Self::Format { path: path.to_owned(), line: Some(line), problem: problem.into() }
+        Self::Format {
+            path: path.to_owned(),
+            line: Some(line),
+            problem: problem.into(),
+        }
     }
 
     /// An [`Error::Invalid`].
@@ -136,7 +148,11 @@ impl Error {
         value: impl ToString,
         bound: impl Into<String>,
     ) -> Self {
-        Self::Invalid { what: what.into(), value: value.to_string(), bound: bound.into() }
+        Self::Invalid {
+            what: what.into(),
+            value: value.to_string(),
+            bound: bound.into(),
+        }
     }
 
     /// An [`Error::UnknownName`] listing `known`.
@@ -146,6 +162,10 @@ impl Error {
         known: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let known: Vec<_> = known.into_iter().collect();
-        Self::UnknownName { kind, name: name.to_owned(), known: known.join(", ") }
+        Self::UnknownName {
+            kind,
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
     }
 }

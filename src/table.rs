@@ -109,7 +109,7 @@ impl Table {
             ));
         }
         for ((name, mine), (other_name, theirs)) in self.columns.iter_mut().zip(other.columns) {
-            match (&*name == &other_name, mine, theirs) {
+            match (*name == other_name, mine, theirs) {
                 (true, Column::Count(a), Column::Count(b)) => a.extend(b),
                 (true, Column::Number(a), Column::Number(b)) => a.extend(b),
                 (true, Column::Text(a), Column::Text(b)) => a.extend(b),

@@ -33,12 +33,14 @@ impl Arguments {
             Kind::Families => (kvprof::model::config::FAMILIES.iter())
                 .map(|f| (f.architecture, f.about.to_owned()))
                 .collect(),
-            Kind::Data => {
-                kvprof::dataset::BUILT_IN.iter().map(|d| (d.name, d.about.to_owned())).collect()
-            }
-            Kind::Charts => {
-                kvprof::plot::CHARTS.iter().map(|c| (c.name, c.about.to_owned())).collect()
-            }
+            Kind::Data => kvprof::dataset::BUILT_IN
+                .iter()
+                .map(|d| (d.name, d.about.to_owned()))
+                .collect(),
+            Kind::Charts => kvprof::plot::CHARTS
+                .iter()
+                .map(|c| (c.name, c.about.to_owned()))
+                .collect(),
         };
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut out = std::io::stdout().lock();

@@ -56,8 +56,11 @@ impl FromStr for DeviceName {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
             "metal" => Ok(Self::Metal),
-            _ => (text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda))
-                .ok_or_else(|| "expected auto, cpu, cuda, cuda:N or metal".to_owned()),
+            _ => (text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda))
+            .ok_or_else(|| "expected auto, cpu, cuda, cuda:N or metal".to_owned()),
         }
     }
 }
@@ -65,7 +68,9 @@ impl FromStr for DeviceName {
 impl DeviceName {
     fn open(&self) -> anyhow::Result<Device> {
         let missing = |kind: &str| {
-            format!("this build has no {kind} support; build it with --features {kind}, or use --device cpu")
+            format!(
+                "this build has no {kind} support; build it with --features {kind}, or use --device cpu"
+            )
         };
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -75,7 +80,9 @@ impl DeviceName {
             Self::Metal if !candle_core::utils::metal_is_available() => {
                 anyhow::bail!(missing("metal"))
             }
-            Self::Cuda(n) => Device::new_cuda(*n).with_context(|| format!("opening CUDA device {n}")),
+            Self::Cuda(n) => {
+                Device::new_cuda(*n).with_context(|| format!("opening CUDA device {n}"))
+            }
             Self::Metal => Device::new_metal(0).context("opening the Metal device"),
             Self::Auto if candle_core::utils::cuda_is_available() => {
                 Ok(Device::new_cuda(0).unwrap_or(Device::Cpu))

@@ -1,5 +1,6 @@
 //! Verbs and their arguments; one file per verb.
 
+mod generate;
 mod list;
 mod load;
 mod plot;
@@ -21,6 +22,8 @@ enum Verb {
     Profile(Box<profile::Arguments>),
     /// Draw a chart from one or several profiles, as SVG and PNG
     Plot(plot::Arguments),
+    /// Answer a prompt from the full cache
+    Generate(Box<generate::Arguments>),
     /// List what can be named on the command line
     List(list::Arguments),
 }
@@ -31,6 +34,7 @@ impl Arguments {
         match self.verb {
             Verb::Profile(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
+            Verb::Generate(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }
     }

@@ -68,7 +68,10 @@ impl FromStr for Window {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "all" => Ok(Self(None)),
-            _ => text.parse().map(|w| Self(Some(w))).map_err(|_| "expected a number or `all`".into()),
+            _ => text
+                .parse()
+                .map(|w| Self(Some(w)))
+                .map_err(|_| "expected a number or `all`".into()),
         }
     }
 }
@@ -83,9 +86,10 @@ impl Arguments {
         let model = self.model.load(self.quiet)?;
         let prompts = self.prompts(&data, &template, &model)?;
         let meta = self.meta(&data, &template, &model, prompts.len());
-        let folder = self.out.clone().unwrap_or_else(|| {
-            PathBuf::from(format!("profile-{}-{}", meta.model, meta.dataset))
-        });
+        let folder = self
+            .out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(format!("profile-{}-{}", meta.model, meta.dataset)));
         let run = Run::prepare(&folder, meta, self.resume)?;
         stop_cleanly(&folder);
         self.measure(&run, &prompts, &model)?;
@@ -122,7 +126,10 @@ impl Arguments {
                 .into());
             }
             anyhow::ensure!(!ids.is_empty(), "prompt {} has no token", record.id);
-            prompts.push(Prompt { id: record.id.clone(), ids });
+            prompts.push(Prompt {
+                id: record.id.clone(),
+                ids,
+            });
         }
         Ok(prompts)
     }
@@ -147,7 +154,11 @@ impl Arguments {
             head_dim: config.head_dim,
             dataset: data.name.clone(),
             dataset_sha256: data.sha256.clone(),
-            template: format!("{}{}", template.sha256(), if self.raw { " raw" } else { "" }),
+            template: format!(
+                "{}{}",
+                template.sha256(),
+                if self.raw { " raw" } else { "" }
+            ),
             prompts,
             max_prompt_tokens: self.max_prompt_tokens,
             window: self.window.0,
@@ -191,7 +202,13 @@ impl Arguments {
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         } else if !self.quiet {
             write_table(&mut out, &rows)?;
-            writeln!(out, "\n{} prompts of {} in {}", profile.meta.prompts, profile.meta.dataset, folder.display())?;
+            writeln!(
+                out,
+                "\n{} prompts of {} in {}",
+                profile.meta.prompts,
+                profile.meta.dataset,
+                folder.display()
+            )?;
             writeln!(out, "next: kvprof plot lmba --profile {}", folder.display())?;
         }
         Ok(())
@@ -212,7 +229,10 @@ fn summary(
         format!("lmba_pooled_{}_of_t", threshold_name(tau)),
     ];
     for wanted in [0.9, 0.99, 0.999] {
-        let name = format!("lmbo_pooled_{}_first", threshold_name(nearest(output_thresholds, wanted)));
+        let name = format!(
+            "lmbo_pooled_{}_first",
+            threshold_name(nearest(output_thresholds, wanted))
+        );
         if !columns.contains(&name) {
             columns.push(name);
         }
@@ -234,16 +254,28 @@ fn summary(
 /// The threshold of `list` that is closest to `wanted`.
 fn nearest(list: &[f64], wanted: f64) -> f64 {
     let distance = |t: &f64| (t - wanted).abs();
-    list.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(wanted)
+    list.iter()
+        .copied()
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        .unwrap_or(wanted)
 }
 
 fn write_table(out: &mut impl Write, rows: &[SummaryRow]) -> std::io::Result<()> {
     const BAR: usize = 24;
-    let Some(first) = rows.first() else { return Ok(()) };
+    let Some(first) = rows.first() else {
+        return Ok(());
+    };
     let names: Vec<&String> = first.keys().collect();
-    let number = |row: &SummaryRow, name: &str| row.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let number = |row: &SummaryRow, name: &str| {
+        row.get(name)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or(0.0)
+    };
     let bar_column = names.get(1).map_or("", |n| n.as_str());
-    let most = rows.iter().map(|r| number(r, bar_column)).fold(f64::MIN_POSITIVE, f64::max);
+    let most = rows
+        .iter()
+        .map(|r| number(r, bar_column))
+        .fold(f64::MIN_POSITIVE, f64::max);
     for name in &names {
         write!(out, "{:>width$}  ", name, width = name.len().max(6))?;
     }
@@ -265,10 +297,16 @@ fn write_table(out: &mut impl Write, rows: &[SummaryRow]) -> std::io::Result<()>
 }
 
 fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
     let bar = ProgressBar::with_draw_target(Some(tokens as u64), target);
     let style = "{msg} [{bar:30}] {pos}/{len} tokens, {per_sec}, {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar
 }
 

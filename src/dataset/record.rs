@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(longbench.context(), Some("Ana kept the mill."));
         assert_eq!(
             (longbench.answers, longbench.evidence),
-            (vec!["Ana".to_owned()], vec![0..18])
+            (vec!["Ana".to_owned()], std::iter::once(0..18).collect())
         );
 
         let ruler =

@@ -19,7 +19,11 @@ pub struct HeadCache {
 impl HeadCache {
     fn new(capacity: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
         let zeros = || Tensor::zeros((capacity.max(1), head_dim), dtype, device);
-        Ok(Self { keys: zeros()?, values: zeros()?, positions: Vec::new() })
+        Ok(Self {
+            keys: zeros()?,
+            values: zeros()?,
+            positions: Vec::new(),
+        })
     }
 
     /// Tokens held.
@@ -69,7 +73,8 @@ impl HeadCache {
         self.reserve(held + added)?;
         self.keys.slice_set(keys, 0, held)?;
         self.values.slice_set(values, 0, held)?;
-        self.positions.extend((first_position..first_position + added).map(|p| p as u32));
+        self.positions
+            .extend((first_position..first_position + added).map(|p| p as u32));
         Ok(())
     }
 
@@ -107,11 +112,18 @@ impl KvCache {
     ) -> Result<Self> {
         let head = || HeadCache::new(capacity, config.head_dim, dtype, device);
         let layer = || {
-            let heads = (0..config.num_key_value_heads).map(|_| head()).collect::<Result<_>>()?;
+            let heads = (0..config.num_key_value_heads)
+                .map(|_| head())
+                .collect::<Result<_>>()?;
             Ok::<_, Error>(LayerCache { heads })
         };
-        let layers = (0..config.num_hidden_layers).map(|_| layer()).collect::<Result<_>>()?;
-        Ok(Self { layers, next_position: 0 })
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| layer())
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            layers,
+            next_position: 0,
+        })
     }
 
     /// The cache of layer `layer`.
@@ -139,6 +151,10 @@ impl KvCache {
 
     /// Bytes allocated for keys and values.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().flat_map(|l| &l.heads).map(HeadCache::bytes).sum()
+        self.layers
+            .iter()
+            .flat_map(|l| &l.heads)
+            .map(HeadCache::bytes)
+            .sum()
     }
 }

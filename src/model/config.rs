@@ -70,17 +70,20 @@ impl ModelConfig {
     /// [`Error::Format`] for numbers that do not fit together.
     pub fn from_gguf(gguf: &mut Gguf) -> Result<Self> {
         let architecture = gguf.text("general.architecture")?.to_owned();
-        let family = *FAMILIES.iter().find(|f| f.architecture == architecture).ok_or_else(|| {
-            let known: Vec<_> = FAMILIES
-                .iter()
-                .map(|f| format!("{} ({})", f.architecture, f.about))
-                .collect();
-            Error::Unsupported {
-                what: "architecture",
-                found: architecture.clone(),
-                supported: known.join(", "),
-            }
-        })?;
+        let family = *FAMILIES
+            .iter()
+            .find(|f| f.architecture == architecture)
+            .ok_or_else(|| {
+                let known: Vec<_> = FAMILIES
+                    .iter()
+                    .map(|f| format!("{} ({})", f.architecture, f.about))
+                    .collect();
+                Error::Unsupported {
+                    what: "architecture",
+                    found: architecture.clone(),
+                    supported: known.join(", "),
+                }
+            })?;
         let key = |name: &str| format!("{architecture}.{name}");
         refuse_experts(gguf, &key("expert_count"))?;
         let num_attention_heads = uniform_heads(gguf, &key("attention.head_count"))?;
@@ -95,7 +98,10 @@ impl ModelConfig {
             None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
         };
         let mut max_position_embeddings = gguf.uint(&key("context_length"))?;
-        if let Some(window) = gguf.uint_opt(&key("attention.sliding_window")).filter(|w| *w > 0) {
+        if let Some(window) = gguf
+            .uint_opt(&key("attention.sliding_window"))
+            .filter(|w| *w > 0)
+        {
             // Attention is full here: up to the window the two are the same model.
             max_position_embeddings =
                 max_position_embeddings.min(usize::try_from(window).unwrap_or(usize::MAX));
@@ -149,17 +155,25 @@ impl ModelConfig {
             ("context length", self.max_position_embeddings, 1 << 30),
         ] {
             if value == 0 || value > most {
-                return bad(format!("declares a {name} of {value}, expected 1 to {most}"));
+                return bad(format!(
+                    "declares a {name} of {value}, expected 1 to {most}"
+                ));
             }
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
             return bad(format!(
                 "declares {} query heads, not a multiple of its {} KV heads",
                 self.num_attention_heads, self.num_key_value_heads
             ));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return bad(format!("declares an odd head dimension of {}", self.head_dim));
+            return bad(format!(
+                "declares an odd head dimension of {}",
+                self.head_dim
+            ));
         }
         Ok(())
     }
@@ -187,7 +201,12 @@ fn uniform_heads(gguf: &Gguf, key: &str) -> Result<usize> {
     };
     let counts: Vec<u64> = array
         .iter()
-        .filter_map(|v| v.to_i32().map(|x| x.max(0) as u64).or_else(|_| v.to_u64()).ok())
+        .filter_map(|v| {
+            v.to_i32()
+                .map(|x| x.max(0) as u64)
+                .or_else(|_| v.to_u64())
+                .ok()
+        })
         .collect();
     match counts.first() {
         Some(&n) if counts.len() == array.len() && counts.iter().all(|&c| c == n) => {
@@ -206,7 +225,10 @@ fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Res
     let key = |name: &str| format!("{architecture}.rope.{name}");
     let theta = gguf.float_opt(&key("freq_base")).unwrap_or(10_000.0);
     if !(theta.is_finite() && theta > 0.0) {
-        return Err(Error::format(gguf.path(), format!("declares a RoPE base of {theta}")));
+        return Err(Error::format(
+            gguf.path(),
+            format!("declares a RoPE base of {theta}"),
+        ));
     }
     if let Some(rotated) = gguf.uint_opt(&key("dimension_count"))
         && rotated != head_dim as u64
@@ -229,7 +251,10 @@ fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Res
         }
     };
     if !(linear.is_finite() && linear > 0.0) {
-        return Err(Error::format(gguf.path(), format!("declares a RoPE factor of {linear}")));
+        return Err(Error::format(
+            gguf.path(),
+            format!("declares a RoPE factor of {linear}"),
+        ));
     }
     let half = head_dim / 2;
     let mut frequencies: Vec<f32> = (0..half)
@@ -250,7 +275,10 @@ fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Res
         }
     }
     if frequencies.iter().any(|f| !f.is_finite()) {
-        return Err(Error::format(gguf.path(), "has RoPE factors that are zero or not finite"));
+        return Err(Error::format(
+            gguf.path(),
+            "has RoPE factors that are zero or not finite",
+        ));
     }
     Ok(frequencies)
 }

@@ -105,7 +105,12 @@ impl Decoder {
         dtype: DType,
     ) -> Result<Self> {
         let c = &config;
-        let mut weights = Weights { gguf, device, dtype, taken: Default::default() };
+        let mut weights = Weights {
+            gguf,
+            device,
+            dtype,
+            taken: Default::default(),
+        };
         let embedding = weights.tensor("token_embd.weight", &[c.vocab_size, c.hidden_size])?;
         let layers = (0..c.num_hidden_layers)
             .map(|l| Layer::load(&mut weights, c, l))
@@ -116,7 +121,13 @@ impl Decoder {
             false => Some(weights.linear("output", c.vocab_size, c.hidden_size)?),
         };
         weights.refuse_leftovers()?;
-        Ok(Self { config, embedding, layers, norm, head })
+        Ok(Self {
+            config,
+            embedding,
+            layers,
+            norm,
+            head,
+        })
     }
 
     /// The model's geometry.
@@ -154,10 +165,18 @@ impl Decoder {
         probe: &mut dyn AttentionProbe,
     ) -> Result<Tensor> {
         if ids.is_empty() {
-            return Err(Error::invalid("prompt length", 0, "at least one token is needed"));
+            return Err(Error::invalid(
+                "prompt length",
+                0,
+                "at least one token is needed",
+            ));
         }
         if run == 0 {
-            return Err(Error::invalid("prefill run", 0, "at least one token at a time is needed"));
+            return Err(Error::invalid(
+                "prefill run",
+                0,
+                "at least one token at a time is needed",
+            ));
         }
         let total = cache.next_position() + ids.len();
         let mut logits = None;
@@ -191,7 +210,11 @@ impl Decoder {
         let mut hidden = self.embedding.index_select(&index, 0)?; // (n, hidden)
         let rotation = Rotation::new(self, first, ids.len())?;
         for (l, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm(&hidden, &layer.attention_norm, self.config.rms_norm_eps as f32)?;
+            let normed = rms_norm(
+                &hidden,
+                &layer.attention_norm,
+                self.config.rms_norm_eps as f32,
+            )?;
             let queries = rotation.apply(&self.split_heads(&layer.query.forward(&normed)?)?)?;
             let keys = rotation.apply(&self.split_heads(&layer.key.forward(&normed)?)?)?;
             let values = self.split_heads(&layer.value.forward(&normed)?)?;
@@ -206,8 +229,11 @@ impl Decoder {
                 output_projection: &layer.output.weight,
             })?;
             hidden = (hidden + layer.output.forward(&attended)?)?;
-            let normed =
-                rms_norm(&hidden, &layer.feed_forward_norm, self.config.rms_norm_eps as f32)?;
+            let normed = rms_norm(
+                &hidden,
+                &layer.feed_forward_norm,
+                self.config.rms_norm_eps as f32,
+            )?;
             hidden = (hidden + layer.feed_forward.forward(&normed)?)?;
         }
         cache.advance(ids.len());
@@ -218,7 +244,9 @@ impl Decoder {
     fn split_heads(&self, x: &Tensor) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
         let d = self.config.head_dim;
-        Ok(x.reshape((n, width / d, d))?.transpose(0, 1)?.contiguous()?)
+        Ok(x.reshape((n, width / d, d))?
+            .transpose(0, 1)?
+            .contiguous()?)
     }
 
     /// Logits of the last row of the residual stream.
@@ -233,7 +261,8 @@ impl Decoder {
         if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Err(Error::NotFinite {
                 place: "the model's output".into(),
-                advice: "the weights are damaged, or --dtype is too narrow for them: try f32".into(),
+                advice: "the weights are damaged, or --dtype is too narrow for them: try f32"
+                    .into(),
             });
         }
         Ok(logits)
@@ -242,7 +271,11 @@ impl Decoder {
     fn check_ids(&self, ids: &[u32], first: usize) -> Result<()> {
         let vocab = self.config.vocab_size;
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-            return Err(Error::invalid("token id", id, format!("the vocabulary ends at {}", vocab - 1)));
+            return Err(Error::invalid(
+                "token id",
+                id,
+                format!("the vocabulary ends at {}", vocab - 1),
+            ));
         }
         let context = self.config.max_position_embeddings;
         if first + ids.len() > context {
@@ -311,7 +344,10 @@ impl Rotation {
             let shape = (tokens, frequencies.len());
             Ok(Tensor::from_vec(values, shape, decoder.device())?.to_dtype(decoder.dtype())?)
         };
-        Ok(Self { cos: tensor(f64::cos)?, sin: tensor(f64::sin)? })
+        Ok(Self {
+            cos: tensor(f64::cos)?,
+            sin: tensor(f64::sin)?,
+        })
     }
 
     /// `(heads, n, D)` -> the same, rotated.

@@ -55,9 +55,10 @@ impl InplaceOp2 for SiluProduct {
         let (CpuStorage::F32(gate), CpuStorage::F32(up)) = (gate, up) else {
             candle_core::bail!("silu-product works on float32 tensors");
         };
-        let (Some((g0, g1)), Some((u0, u1))) =
-            (gate_layout.contiguous_offsets(), up_layout.contiguous_offsets())
-        else {
+        let (Some((g0, g1)), Some((u0, u1))) = (
+            gate_layout.contiguous_offsets(),
+            up_layout.contiguous_offsets(),
+        ) else {
             candle_core::bail!("silu-product works on contiguous tensors");
         };
         gate[g0..g1]

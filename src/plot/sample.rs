@@ -1,7 +1,7 @@
 //! Profiles made up for tests: any geometry, any prompt lengths, values that look like a model's.
 
-use crate::table::{Column, Table};
 use crate::profile::{Meta, Profile, SCHEMA, threshold_name};
+use crate::table::{Column, Table};
 
 /// MBA of (prompt, layer, query head).
 type Mba = fn(usize, usize, usize) -> f64;

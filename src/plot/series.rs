@@ -3,8 +3,8 @@
 use super::options::Query;
 use super::text;
 use crate::error::{Error, Result};
-use crate::table::Table;
 use crate::profile::{Profile, threshold_name};
+use crate::table::Table;
 
 /// A family of columns that differ in their threshold.
 pub(super) struct Family {

@@ -31,7 +31,10 @@ mod tests {
         for t in [16, 18, 100, 2048, 8191] {
             let grid = budget_grid(t);
             assert_eq!(grid.last(), Some(&t));
-            assert!(grid.windows(2).all(|w| w[0] < w[1] && (w[1] <= 16 || w[1] * 4 <= w[0] * 5)));
+            assert!(
+                grid.windows(2)
+                    .all(|w| w[0] < w[1] && (w[1] <= 16 || w[1] * 4 <= w[0] * 5))
+            );
         }
     }
 }

@@ -17,13 +17,20 @@ impl Ranked {
     /// Ranks a non-negative vector.
     pub fn new(attention: &[f64]) -> Self {
         // Bits of non-negative floats order as the floats do; inverting them sorts downwards.
-        let mut keys: Vec<(u64, u32)> =
-            attention.iter().enumerate().map(|(i, a)| (!a.to_bits(), i as u32)).collect();
+        let mut keys: Vec<(u64, u32)> = attention
+            .iter()
+            .enumerate()
+            .map(|(i, a)| (!a.to_bits(), i as u32))
+            .collect();
         keys.sort_unstable();
         let order: Vec<u32> = keys.iter().map(|k| k.1).collect();
         let sorted: Vec<f64> = keys.iter().map(|k| f64::from_bits(!k.0)).collect();
         let cumulative = running_sums(&sorted);
-        Self { order, sorted, cumulative }
+        Self {
+            order,
+            sorted,
+            cumulative,
+        }
     }
 
     /// Sum of the vector.

@@ -25,13 +25,19 @@ impl OutputCurve {
     /// The smallest budget whose cosine reaches `threshold`; T if none does.
     pub fn first(&self, threshold: f64) -> usize {
         let t = self.cosine.len();
-        self.cosine.iter().position(|&c| c >= threshold).map_or(t, |i| i + 1)
+        self.cosine
+            .iter()
+            .position(|&c| c >= threshold)
+            .map_or(t, |i| i + 1)
     }
 
     /// The smallest budget from which on every larger one reaches `threshold` too; T if none does.
     pub fn stable(&self, threshold: f64) -> usize {
-        // A NaN must count as not reached.
-        match self.cosine.iter().rposition(|&c| !(c >= threshold)) {
+        match self
+            .cosine
+            .iter()
+            .rposition(|&c| c.is_nan() || c < threshold)
+        {
             Some(i) => (i + 2).min(self.cosine.len()),
             None => 1.min(self.cosine.len()),
         }
@@ -100,16 +106,28 @@ pub fn output_curves(
         .map(|(h, ranked)| PrefixSum::new(ranked, values[h / group], head_dim))
         .collect();
     let complete: Vec<f32> = sums.iter().flat_map(|s| s.complete()).collect();
-    let full: Vec<f64> =
-        project(complete)?.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
+    let full: Vec<f64> = project(complete)?
+        .flatten_all()?
+        .to_vec1::<f32>()?
+        .into_iter()
+        .map(f64::from)
+        .collect();
     let norm = full.iter().map(|x| x * x).sum::<f64>().sqrt();
 
-    let mut curves = OutputCurves { norm, ..Default::default() };
+    let mut curves = OutputCurves {
+        norm,
+        ..Default::default()
+    };
     for start in (0..tokens).step_by(BUDGET_BLOCK) {
         let block = BUDGET_BLOCK.min(tokens - start);
-        let columns: Vec<[Vec<f32>; 2]> =
-            sums.par_iter_mut().map(|sum| sum.advance(start..start + block)).collect();
-        for (kind, curve) in [&mut curves.renormalised, &mut curves.raw].into_iter().enumerate() {
+        let columns: Vec<[Vec<f32>; 2]> = sums
+            .par_iter_mut()
+            .map(|sum| sum.advance(start..start + block))
+            .collect();
+        for (kind, curve) in [&mut curves.renormalised, &mut curves.raw]
+            .into_iter()
+            .enumerate()
+        {
             let mut rows = vec![0f32; block * width];
             for (h, column) in columns.iter().enumerate() {
                 let pairs = rows.chunks_mut(width).zip(column[kind].chunks(head_dim));
@@ -134,7 +152,12 @@ struct PrefixSum<'a> {
 
 impl<'a> PrefixSum<'a> {
     fn new(ranked: &'a Ranked, values: &'a [f32], head_dim: usize) -> Self {
-        Self { ranked, values, head_dim, sum: vec![0.0; head_dim] }
+        Self {
+            ranked,
+            values,
+            head_dim,
+            sum: vec![0.0; head_dim],
+        }
     }
 
     fn add(&mut self, rank: usize) {
@@ -210,11 +233,17 @@ mod tests {
 
     #[test]
     fn first_and_stable_differ_where_the_curve_dips() {
-        let curve = OutputCurve { cosine: vec![0.5, 0.95, 0.8, 0.97, 1.0], relative_l2: vec![] };
+        let curve = OutputCurve {
+            cosine: vec![0.5, 0.95, 0.8, 0.97, 1.0],
+            relative_l2: vec![],
+        };
         assert_eq!((curve.first(0.9), curve.stable(0.9)), (2, 4));
         assert_eq!((curve.first(0.4), curve.stable(0.4)), (1, 1));
         assert_eq!((curve.first(0.96), curve.stable(0.96)), (4, 4));
-        let never = OutputCurve { cosine: vec![0.5, 0.6], relative_l2: vec![] };
+        let never = OutputCurve {
+            cosine: vec![0.5, 0.6],
+            relative_l2: vec![],
+        };
         assert_eq!((never.first(0.9), never.stable(0.9)), (2, 2));
         let none = OutputCurve::default();
         assert_eq!((none.first(0.9), none.stable(0.9)), (0, 0));
@@ -224,13 +253,21 @@ mod tests {
     fn many_keys_equal_a_direct_evaluation_across_blocks() {
         let t = BUDGET_BLOCK + 77;
         let attention = |seed: usize| -> Vec<f64> {
-            (0..t).map(|i| 1.0 / (1.0 + ((i * 7919 + seed) % 611) as f64)).collect()
+            (0..t)
+                .map(|i| 1.0 / (1.0 + ((i * 7919 + seed) % 611) as f64))
+                .collect()
         };
         let vectors = [attention(1), attention(5), attention(9), attention(13)];
         let values: Vec<Vec<f32>> = (0..2)
-            .map(|h| (0..t * 3).map(|i| ((i * 31 + h * 7) % 19) as f32 / 9.0 - 1.0).collect())
+            .map(|h| {
+                (0..t * 3)
+                    .map(|i| ((i * 31 + h * 7) % 19) as f32 / 9.0 - 1.0)
+                    .collect()
+            })
             .collect();
-        let weights: Vec<f32> = (0..5 * 12).map(|i| ((i * 13) % 17) as f32 / 8.0 - 1.0).collect();
+        let weights: Vec<f32> = (0..5 * 12)
+            .map(|i| ((i * 13) % 17) as f32 / 8.0 - 1.0)
+            .collect();
         let projection = Tensor::from_vec(weights.clone(), (5, 12), &Device::Cpu).unwrap();
         let ranked: Vec<_> = vectors.iter().map(|v| Ranked::new(v)).collect();
         let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
@@ -263,7 +300,10 @@ mod tests {
                 assert!((curve.cosine[budget - 1] - cosine).abs() < 1e-6, "{budget}");
                 if budget < t || !renormalise {
                     let l2 = norm(&gap) / norm(&full);
-                    assert!((curve.relative_l2[budget - 1] - l2).abs() < 1e-5, "{budget}");
+                    assert!(
+                        (curve.relative_l2[budget - 1] - l2).abs() < 1e-5,
+                        "{budget}"
+                    );
                 }
             }
         }

@@ -39,21 +39,38 @@ impl MeasureOptions {
     /// Errors: [`Error::Invalid`] for a window of 0, thresholds outside (0, 1], repeated or none.
     pub fn check(&self) -> Result<()> {
         if self.window == Some(0) {
-            return Err(Error::invalid("--window", 0, "at least one row must be observed"));
+            return Err(Error::invalid(
+                "--window",
+                0,
+                "at least one row must be observed",
+            ));
         }
-        for (what, list) in
-            [("--thresholds", &self.thresholds), ("LMBO thresholds", &self.output_thresholds)]
-        {
+        for (what, list) in [
+            ("--thresholds", &self.thresholds),
+            ("LMBO thresholds", &self.output_thresholds),
+        ] {
             if list.is_empty() {
-                return Err(Error::invalid(what, "empty", "at least one threshold is needed"));
+                return Err(Error::invalid(
+                    what,
+                    "empty",
+                    "at least one threshold is needed",
+                ));
             }
             if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t <= 1.0)) {
-                return Err(Error::invalid(what, bad, "a threshold lies above 0 and at most at 1"));
+                return Err(Error::invalid(
+                    what,
+                    bad,
+                    "a threshold lies above 0 and at most at 1",
+                ));
             }
             let mut names: Vec<_> = list.iter().map(|t| super::threshold_name(*t)).collect();
             names.sort();
             if names.windows(2).any(|w| w[0] == w[1]) {
-                return Err(Error::invalid(what, format!("{list:?}"), "each threshold is named once"));
+                return Err(Error::invalid(
+                    what,
+                    format!("{list:?}"),
+                    "each threshold is named once",
+                ));
             }
         }
         Ok(())
@@ -122,7 +139,12 @@ pub struct Profiler<'a> {
 impl<'a> Profiler<'a> {
     /// A profiler for one prompt; `on_layer` hears the number of tokens of each run and layer done.
     pub fn new(options: &'a MeasureOptions, on_layer: &'a mut dyn FnMut(usize)) -> Self {
-        Self { options, watching: Vec::new(), layers: Vec::new(), on_layer }
+        Self {
+            options,
+            watching: Vec::new(),
+            layers: Vec::new(),
+            on_layer,
+        }
     }
 
     /// The measures, one per layer.
@@ -137,7 +159,12 @@ impl AttentionProbe for Profiler<'_> {
         let tokens = view.prompt_tokens;
         if self.watching.len() <= view.layer {
             let h_kv = view.cache.heads.len();
-            self.watching.push(WindowSums::new(h_q, h_kv, tokens, self.options.thresholds.len()));
+            self.watching.push(WindowSums::new(
+                h_q,
+                h_kv,
+                tokens,
+                self.options.thresholds.len(),
+            ));
         }
         let first_row = tokens - self.options.rows(tokens);
         let sums = &mut self.watching[view.layer];
@@ -199,11 +226,13 @@ impl WindowSums {
         if flat.iter().any(|p| !p.is_finite()) {
             return Err(Error::NotFinite {
                 place: "attention".into(),
-                advice: "the weights are damaged, or --dtype is too narrow for them: try f32".into(),
+                advice: "the weights are damaged, or --dtype is too narrow for them: try f32"
+                    .into(),
             });
         }
-        let pairs: Vec<(usize, usize)> =
-            (0..self.kv_rows.len()).flat_map(|kv| (0..rows).map(move |r| (kv, r))).collect();
+        let pairs: Vec<(usize, usize)> = (0..self.kv_rows.len())
+            .flat_map(|kv| (0..rows).map(move |r| (kv, r)))
+            .collect();
         let group = self.group;
         let measured: Vec<GroupRows> = pairs
             .par_iter()
@@ -220,11 +249,16 @@ impl WindowSums {
             }
             add_counts(&mut self.kv_rows[kv], &rows.mean);
         }
-        self.pooled.par_iter_mut().enumerate().for_each(|(head, sum)| {
-            for row in 0..rows {
-                sum.iter_mut().zip(line(head, row)).for_each(|(s, &p)| *s += f64::from(p));
-            }
-        });
+        self.pooled
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(head, sum)| {
+                for row in 0..rows {
+                    sum.iter_mut()
+                        .zip(line(head, row))
+                        .for_each(|(s, &p)| *s += f64::from(p));
+                }
+            });
         if first + rows == self.tokens {
             self.last = (0..self.pooled.len())
                 .map(|h| line(h, rows - 1).iter().map(|&p| f64::from(p)).collect())
@@ -273,7 +307,12 @@ impl WindowSums {
             })
             .collect();
         let (output_last, output_pooled) = outputs(view, &last, &pooled)?;
-        Ok(LayerMeasures { heads, kv_heads, output_last, output_pooled })
+        Ok(LayerMeasures {
+            heads,
+            kv_heads,
+            output_last,
+            output_pooled,
+        })
     }
 }
 
@@ -286,14 +325,20 @@ impl GroupRows {
         };
         let heads: Vec<Vec<u32>> = lines.iter().map(|line| of(line)).collect();
         if lines.len() == 1 {
-            return Self { mean: heads[0].clone(), heads };
+            return Self {
+                mean: heads[0].clone(),
+                heads,
+            };
         }
         let mut mean = lines[0].to_vec();
         for line in &lines[1..] {
             mean.iter_mut().zip(*line).for_each(|(m, p)| *m += p);
         }
         // A common factor changes no MBA: the sum stands for the mean.
-        Self { mean: of(&mean), heads }
+        Self {
+            mean: of(&mean),
+            heads,
+        }
     }
 }
 
@@ -304,9 +349,8 @@ fn outputs(
     pooled: &[Ranked],
 ) -> Result<(OutputCurves, OutputCurves)> {
     let (_, _, head_dim) = view.queries.dims3()?;
-    let local = |t: &Tensor| -> Result<Tensor> {
-        Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)
-    };
+    let local =
+        |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
     let values: Vec<Vec<f32>> = view
         .cache
         .heads
@@ -322,11 +366,16 @@ fn outputs(
 }
 
 fn add_counts(sums: &mut [f64], counts: &[u32]) {
-    sums.iter_mut().zip(counts).for_each(|(s, &c)| *s += f64::from(c));
+    sums.iter_mut()
+        .zip(counts)
+        .for_each(|(s, &c)| *s += f64::from(c));
 }
 
 fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
-    thresholds.iter().map(|&t| ranked.minimum_budget(t) as u32).collect()
+    thresholds
+        .iter()
+        .map(|&t| ranked.minimum_budget(t) as u32)
+        .collect()
 }
 
 fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {
@@ -343,8 +392,11 @@ fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {
 /// Units: nats, 0 to ln T.
 pub fn entropy(attention: &[f64]) -> f64 {
     let total: f64 = attention.iter().sum();
-    let sum: f64 =
-        attention.iter().filter(|a| **a > 0.0).map(|a| a / total * (a / total).ln()).sum();
+    let sum: f64 = attention
+        .iter()
+        .filter(|a| **a > 0.0)
+        .map(|a| a / total * (a / total).ln())
+        .sum();
     (-sum).max(0.0)
 }
 

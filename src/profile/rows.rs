@@ -93,7 +93,9 @@ impl Rows {
 
     fn finish(self) -> Table {
         let mut table = Table::default();
-        self.table.into_iter().for_each(|(name, column)| table.push(name, column));
+        self.table
+            .into_iter()
+            .for_each(|(name, column)| table.push(name, column));
         table
     }
 }
@@ -148,7 +150,10 @@ fn layer_rows(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOp
                 rows.number(format!("{name}_of_t"), mean / label.tokens.max(1) as f64);
             }
         }
-        for (query, curves) in [("last", &layer.output_last), ("pooled", &layer.output_pooled)] {
+        for (query, curves) in [
+            ("last", &layer.output_last),
+            ("pooled", &layer.output_pooled),
+        ] {
             output_budgets(&mut rows, query, curves, &options.output_thresholds);
         }
     }
@@ -177,9 +182,15 @@ fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
                 rows.count("budget", budget);
                 rows.number("mass_last", head.mass_last[i]);
                 rows.number("mass_pooled", head.mass_pooled[i]);
-                for (query, c) in [("last", &layer.output_last), ("pooled", &layer.output_pooled)] {
+                for (query, c) in [
+                    ("last", &layer.output_last),
+                    ("pooled", &layer.output_pooled),
+                ] {
                     rows.number(format!("cos_{query}"), c.renormalised.cosine[budget - 1]);
-                    rows.number(format!("l2_{query}"), c.renormalised.relative_l2[budget - 1]);
+                    rows.number(
+                        format!("l2_{query}"),
+                        c.renormalised.relative_l2[budget - 1],
+                    );
                     rows.number(format!("cos_raw_{query}"), c.raw.cosine[budget - 1]);
                     rows.number(format!("l2_raw_{query}"), c.raw.relative_l2[budget - 1]);
                 }

@@ -62,7 +62,10 @@ impl Run {
 
     fn check_folder(&self, resume: bool) -> Result<()> {
         let refuse = |problem: String| {
-            Err(Error::OutputExists { path: self.folder.clone(), problem })
+            Err(Error::OutputExists {
+                path: self.folder.clone(),
+                problem,
+            })
         };
         if self.folder.exists() && !self.folder.is_dir() {
             return refuse("exists and is not a folder; choose another with --out".into());
@@ -71,7 +74,9 @@ impl Run {
         let Some(path) = earlier.iter().find(|p| p.is_file()) else {
             let used = fs::read_dir(&self.folder).is_ok_and(|mut d| d.next().is_some());
             return match used {
-                true => refuse("holds files that are not a profile; choose another with --out".into()),
+                true => {
+                    refuse("holds files that are not a profile; choose another with --out".into())
+                }
                 false => Ok(()),
             };
         };
@@ -89,7 +94,8 @@ impl Run {
             true => Ok(()),
             false => refuse(
                 "already holds this very profile, finished or not; \
-                 continue with --resume or choose another folder with --out".into(),
+                 continue with --resume or choose another folder with --out"
+                    .into(),
             ),
         }
     }
@@ -116,13 +122,23 @@ impl Run {
     ) -> Result<()> {
         let mut cache = decoder.new_cache(prompt.ids.len())?;
         let mut profiler = Profiler::new(&self.options, on_layer);
-        decoder.prefill(&prompt.ids, &mut cache, PREFILL_RUN, &mut profiler).map_err(|e| match e {
-            Error::PromptTooLong { tokens, context, .. } => {
-                Error::PromptTooLong { prompt: prompt.id.clone(), tokens, context }
-            }
-            other => other,
-        })?;
-        let label = PromptLabel { index, id: prompt.id.clone(), tokens: prompt.ids.len() };
+        decoder
+            .prefill(&prompt.ids, &mut cache, PREFILL_RUN, &mut profiler)
+            .map_err(|e| match e {
+                Error::PromptTooLong {
+                    tokens, context, ..
+                } => Error::PromptTooLong {
+                    prompt: prompt.id.clone(),
+                    tokens,
+                    context,
+                },
+                other => other,
+            })?;
+        let label = PromptLabel {
+            index,
+            id: prompt.id.clone(),
+            tokens: prompt.ids.len(),
+        };
         let tables: PromptTables = prompt_tables(&label, &profiler.finish(), &self.options);
         for (name, table) in TABLES.iter().zip(&tables) {
             table.write(&self.part(index, name))?;
@@ -166,7 +182,9 @@ fn difference(theirs: &Meta, ours: &Meta) -> Option<(String, String, String)> {
         .filter(|(name, _)| *name != "command" && *name != "model_source")
         .find(|(name, value)| theirs.get(*name) != Some(value))
         .map(|(name, value)| {
-            let old = theirs.get(name).map_or("none".to_owned(), ToString::to_string);
+            let old = theirs
+                .get(name)
+                .map_or("none".to_owned(), ToString::to_string);
             (name.replace('_', " "), old, value.to_string())
         })
 }
@@ -175,7 +193,9 @@ fn difference(theirs: &Meta, ours: &Meta) -> Option<(String, String, String)> {
 ///
 /// Errors: [`Error::Io`].
 fn remove_partial_files(folder: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
         if files::is_partial(&name.to_string_lossy()) {

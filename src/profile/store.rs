@@ -93,13 +93,23 @@ impl Profile {
             };
             return Err(Error::format(folder, problem));
         }
-        let text = std::fs::read_to_string(&meta_path).map_err(|e| Error::io("read", &meta_path, e))?;
+        let text =
+            std::fs::read_to_string(&meta_path).map_err(|e| Error::io("read", &meta_path, e))?;
         let meta: Meta = serde_json::from_str(&text).map_err(|e| {
-            Error::format_at(&meta_path, e.line(), format!("is not a profile's metadata: {e}"))
+            Error::format_at(
+                &meta_path,
+                e.line(),
+                format!("is not a profile's metadata: {e}"),
+            )
         })?;
         if meta.schema != SCHEMA {
-            return Err(Error::format(&meta_path, format!(
-                "has layout version {}, this kvprof reads {SCHEMA}: profile again", meta.schema)));
+            return Err(Error::format(
+                &meta_path,
+                format!(
+                    "has layout version {}, this kvprof reads {SCHEMA}: profile again",
+                    meta.schema
+                ),
+            ));
         }
         let read = |name: &str| Table::read(&folder.join(format!("{name}.parquet")));
         let [heads, kv_heads, layers, curves] = TABLES;
@@ -122,8 +132,13 @@ impl Profile {
             ("layers", &self.layers, p * l),
         ] {
             if table.rows() != rows {
-                return Err(Error::format(folder, format!(
-                    "{name}.parquet has {} rows, meta.json promises {rows}", table.rows())));
+                return Err(Error::format(
+                    folder,
+                    format!(
+                        "{name}.parquet has {} rows, meta.json promises {rows}",
+                        table.rows()
+                    ),
+                ));
             }
         }
         Ok(())
@@ -134,7 +149,10 @@ impl Profile {
     /// Errors: [`Error::UnknownName`], listing the columns there are.
     pub fn layer_grid(&self, column: &str) -> Result<Vec<Vec<f64>>> {
         let values = self.layers.numbers(column)?;
-        Ok(values.chunks(self.meta.num_layers.max(1)).map(<[f64]>::to_vec).collect())
+        Ok(values
+            .chunks(self.meta.num_layers.max(1))
+            .map(<[f64]>::to_vec)
+            .collect())
     }
 
     /// A column of `heads.parquet` as `[prompt][layer][query head]`.
@@ -154,8 +172,8 @@ impl Profile {
     /// Errors: [`Error::Io`].
     pub fn write_meta(folder: &Path, meta: &Meta) -> Result<()> {
         let path = folder.join("meta.json");
-        let text = serde_json::to_string_pretty(meta)
-            .map_err(|e| Error::format(&path, e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(meta).map_err(|e| Error::format(&path, e.to_string()))?;
         files::replace_with(&path, format!("{text}\n").as_bytes())
     }
 }

@@ -16,7 +16,10 @@ pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Resu
         let rows = QUERY_BLOCK.min(n - start);
         let mut outputs = Vec::new();
         for (h, head) in cache.heads.iter().enumerate() {
-            let q = queries.narrow(0, h * group, group)?.narrow(1, start, rows)?.contiguous()?;
+            let q = queries
+                .narrow(0, h * group, group)?
+                .narrow(1, start, rows)?
+                .contiguous()?;
             let seen = visible(head.positions(), first + start + rows - 1);
             let p = block_probabilities(&q, head, first + start, seen)?;
             let v = head.values()?.narrow(0, 0, seen)?;

@@ -16,12 +16,14 @@ pub(in crate::model) fn with_slices<R>(
     let guards: Vec<_> = tensors.iter().map(|t| t.storage_and_layout()).collect();
     let slices = guards
         .iter()
-        .map(|(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
-            (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(&data[start..end]),
-            _ => Err(Error::Candle(candle_core::Error::msg(
-                "expected a contiguous float32 tensor on the CPU",
-            ))),
-        })
+        .map(
+            |(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
+                (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(&data[start..end]),
+                _ => Err(Error::Candle(candle_core::Error::msg(
+                    "expected a contiguous float32 tensor on the CPU",
+                ))),
+            },
+        )
         .collect::<Result<Vec<_>>>()?;
     Ok(work(&slices))
 }
@@ -91,7 +93,14 @@ fn with_heads<R>(
     }
     let positions = cache.heads.iter().map(|h| h.positions()).collect();
     with_slices(&tensors.iter().collect::<Vec<_>>(), |slices| {
-        work(&Heads { slices, positions, h_q, n, d, first })
+        work(&Heads {
+            slices,
+            positions,
+            h_q,
+            n,
+            d,
+            first,
+        })
     })
 }
 
@@ -101,13 +110,17 @@ pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Resu
     let group = h_q / cache.heads.len();
     let blocks = n.div_ceil(QUERY_BLOCK);
     // The last blocks see the most keys: they start first, so that no thread is left with one.
-    let tasks: Vec<(usize, usize)> =
-        (0..blocks).rev().flat_map(|b| (0..cache.heads.len()).map(move |h| (b, h))).collect();
+    let tasks: Vec<(usize, usize)> = (0..blocks)
+        .rev()
+        .flat_map(|b| (0..cache.heads.len()).map(move |h| (b, h)))
+        .collect();
     let done: Vec<Vec<f32>> = with_heads(queries, cache, first, |heads| {
         tasks
             .par_iter()
             .with_max_len(1)
-            .map_init(Vec::new, |scratch, &(block, head)| attend_block(heads, block, head, scratch))
+            .map_init(Vec::new, |scratch, &(block, head)| {
+                attend_block(heads, block, head, scratch)
+            })
             .collect()
     })?;
     let mut output = vec![0f32; n * h_q * d];
@@ -167,13 +180,16 @@ pub(super) fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) 
     }
     let mut output = vec![0f32; h_q * n * seen];
     with_heads(queries, cache, first, |heads| {
-        output.par_chunks_mut((n * seen).max(1)).enumerate().for_each(|(query_head, lines)| {
-            let mut reciprocals = vec![0f32; n];
-            heads.scores(query_head, 0, seen, lines, &mut reciprocals);
-            for (line, reciprocal) in lines.chunks_mut(seen).zip(&reciprocals) {
-                line.iter_mut().for_each(|x| *x *= reciprocal);
-            }
-        });
+        output
+            .par_chunks_mut((n * seen).max(1))
+            .enumerate()
+            .for_each(|(query_head, lines)| {
+                let mut reciprocals = vec![0f32; n];
+                heads.scores(query_head, 0, seen, lines, &mut reciprocals);
+                for (line, reciprocal) in lines.chunks_mut(seen).zip(&reciprocals) {
+                    line.iter_mut().for_each(|x| *x *= reciprocal);
+                }
+            });
     })?;
     Ok(Tensor::from_vec(output, (h_q, n, seen), &Device::Cpu)?)
 }
@@ -189,8 +205,14 @@ fn multiply(
         return;
     }
     assert!(c.len() >= m * n, "product needs {m} x {n} elements");
-    assert!(k == 0 || a.len() > (m - 1) * a_row + (k - 1) * a_col, "left operand too short");
-    assert!(k == 0 || b.len() > (k - 1) * b_row + (n - 1) * b_col, "right operand too short");
+    assert!(
+        k == 0 || a.len() > (m - 1) * a_row + (k - 1) * a_col,
+        "left operand too short"
+    );
+    assert!(
+        k == 0 || b.len() > (k - 1) * b_row + (n - 1) * b_col,
+        "right operand too short"
+    );
     // SAFETY: the assertions keep every element that the strides reach inside its slice.
     unsafe {
         gemm::gemm(

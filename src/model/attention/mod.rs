@@ -79,14 +79,18 @@ mod tests {
 
     fn filled(config: &ModelConfig, t: usize, scale: f64) -> (Tensor, KvCache, Tensor, Tensor) {
         let device = Device::Cpu;
-        let (h_q, h_kv, d) =
-            (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let (h_q, h_kv, d) = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        );
         let wave = |n: usize, step: f64| -> Vec<f32> {
-            (0..n).map(|i| (((i as f64 * step).sin() * 43_758.547).fract() * scale) as f32).collect()
+            (0..n)
+                .map(|i| (((i as f64 * step).sin() * 43_758.547).fract() * scale) as f32)
+                .collect()
         };
-        let tensor = |h: usize, step| {
-            Tensor::from_vec(wave(h * t * d, step), (h, t, d), &device).unwrap()
-        };
+        let tensor =
+            |h: usize, step| Tensor::from_vec(wave(h * t * d, step), (h, t, d), &device).unwrap();
         let (q, k, v) = (tensor(h_q, 1.7), tensor(h_kv, 2.3), tensor(h_kv, 0.9));
         let mut cache = KvCache::new(config, 3, DType::F32, &device).unwrap();
         cache.append(0, &k, &v).unwrap();
@@ -98,7 +102,13 @@ mod tests {
     fn by_hand(q: &Tensor, k: &Tensor, v: &Tensor, group: usize) -> (Vec<f64>, Vec<f64>) {
         let (h_q, t, d) = q.dims3().unwrap();
         let flat = |x: &Tensor| -> Vec<f64> {
-            x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
+            x.flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+                .into_iter()
+                .map(f64::from)
+                .collect()
         };
         let (q, k, v) = (flat(q), flat(k), flat(v));
         let mut probs = vec![0.0; h_q * t * t];
@@ -107,7 +117,9 @@ mod tests {
             let kv = h / group;
             for i in 0..t {
                 let logit = |j: usize| -> f64 {
-                    (0..d).map(|x| q[(h * t + i) * d + x] * k[(kv * t + j) * d + x]).sum::<f64>()
+                    (0..d)
+                        .map(|x| q[(h * t + i) * d + x] * k[(kv * t + j) * d + x])
+                        .sum::<f64>()
                         / (d as f64).sqrt()
                 };
                 let max = (0..=i).map(logit).fold(f64::MIN, f64::max);
@@ -128,7 +140,10 @@ mod tests {
         let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(got.len(), want.len(), "{what}");
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            assert!((f64::from(*g) - w).abs() < 3e-6, "{what} at {i}: {g} against {w}");
+            assert!(
+                (f64::from(*g) - w).abs() < 3e-6,
+                "{what} at {i}: {g} against {w}"
+            );
         }
     }
 
@@ -141,8 +156,16 @@ mod tests {
             let layer = cache.layer(0);
             assert_close(&cpu::attend(&q, layer, 0).unwrap(), &out, "cpu output");
             assert_close(&blocks::attend(&q, layer, 0).unwrap(), &out, "block output");
-            assert_close(&cpu::probabilities(&q, layer, 0).unwrap(), &probs, "cpu rows");
-            assert_close(&blocks::probabilities(&q, layer, 0).unwrap(), &probs, "block rows");
+            assert_close(
+                &cpu::probabilities(&q, layer, 0).unwrap(),
+                &probs,
+                "cpu rows",
+            );
+            assert_close(
+                &blocks::probabilities(&q, layer, 0).unwrap(),
+                &probs,
+                "block rows",
+            );
         }
     }
 
@@ -156,7 +179,12 @@ mod tests {
         let want = all.narrow(1, 70, 30).unwrap().flatten_all().unwrap();
         assert_close(
             &some,
-            &want.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<_>>(),
+            &want
+                .to_vec1::<f32>()
+                .unwrap()
+                .into_iter()
+                .map(f64::from)
+                .collect::<Vec<_>>(),
             "tail",
         );
     }
@@ -165,7 +193,10 @@ mod tests {
     fn huge_logits_stay_finite() {
         let config = config(2, 1, 4);
         let (q, cache, _, _) = filled(&config, 20, 500.0);
-        let rows = probabilities(&q, cache.layer(0), 0).unwrap().sum(2).unwrap();
+        let rows = probabilities(&q, cache.layer(0), 0)
+            .unwrap()
+            .sum(2)
+            .unwrap();
         for sum in rows.flatten_all().unwrap().to_vec1::<f32>().unwrap() {
             assert!((sum - 1.0).abs() < 1e-5, "{sum}");
         }

@@ -19,7 +19,12 @@ fn exp_nonpositive(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let fraction = p * (r * r) + r + 1.0;
-    f32::from_bits(shifted.to_bits().wrapping_shl(23).wrapping_add(fraction.to_bits()))
+    f32::from_bits(
+        shifted
+            .to_bits()
+            .wrapping_shl(23)
+            .wrapping_add(fraction.to_bits()),
+    )
 }
 
 const LANES: usize = 16;
@@ -34,7 +39,10 @@ fn exponentials_generic(row: &mut [f32], scale: f32) -> f32 {
         }
     }
     let rest = chunks.remainder().iter().copied();
-    let max = lanes.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max);
+    let max = lanes
+        .into_iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, f32::max);
     let mut sums = [0f32; LANES];
     let mut chunks = row.chunks_exact_mut(LANES);
     for chunk in &mut chunks {
@@ -56,7 +64,11 @@ fn silu_product_generic(gate: &mut [f32], up: &[f32]) {
     for (g, &u) in gate.iter_mut().zip(up) {
         // Both signs through e^-|x|, which cannot overflow.
         let e = exp_nonpositive(-g.abs());
-        let sigmoid = if *g >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) };
+        let sigmoid = if *g >= 0.0 {
+            1.0 / (1.0 + e)
+        } else {
+            e / (1.0 + e)
+        };
         *g *= sigmoid * u;
     }
 }
@@ -162,7 +174,10 @@ mod tests {
         silu_product(&mut got, &up);
         for ((got, &g), &u) in got.iter().zip(&gate).zip(&up) {
             let want = f64::from(g) / (1.0 + (-f64::from(g)).exp()) * f64::from(u);
-            assert!((f64::from(*got) - want).abs() <= 1e-6 * want.abs().max(1e-3), "{g} {u}");
+            assert!(
+                (f64::from(*got) - want).abs() <= 1e-6 * want.abs().max(1e-3),
+                "{g} {u}"
+            );
         }
     }
 }

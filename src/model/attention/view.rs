@@ -45,8 +45,9 @@ impl AttentionView<'_> {
                 format!("this run holds the rows {:?}", self.rows),
             ));
         }
-        let queries =
-            self.queries.narrow(1, positions.start - self.rows.start, positions.len())?;
+        let queries = self
+            .queries
+            .narrow(1, positions.start - self.rows.start, positions.len())?;
         super::probabilities(&queries.contiguous()?, self.cache, positions.start)
     }
 }
@@ -69,7 +70,10 @@ impl AttentionProbe for NoProbe {
 }
 
 /// Two probes on one prefill.
-pub struct Tee<'a>(pub &'a mut dyn AttentionProbe, pub &'a mut dyn AttentionProbe);
+pub struct Tee<'a>(
+    pub &'a mut dyn AttentionProbe,
+    pub &'a mut dyn AttentionProbe,
+);
 
 impl AttentionProbe for Tee<'_> {
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {

@@ -4,11 +4,28 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
-const WEEKDAYS: [&str; 7] =
-    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const WEEKDAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +37,12 @@ pub struct Date {
 impl Date {
     /// Today in UTC.
     pub fn today() -> Self {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Self { days: i64::try_from(seconds / 86_400).unwrap_or(0) }
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        Self {
+            days: i64::try_from(seconds / 86_400).unwrap_or(0),
+        }
     }
 
     /// A date by year, month (1 to 12) and day (1 to 31); `None` if the calendar has no such day.
@@ -31,7 +52,9 @@ impl Date {
         let shifted = y - i64::from(m < 3);
         let day_of_year = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
         let leaps = shifted.div_euclid(4) - shifted.div_euclid(100) + shifted.div_euclid(400);
-        let date = Self { days: 365 * shifted + leaps + day_of_year - 719_468 };
+        let date = Self {
+            days: 365 * shifted + leaps + day_of_year - 719_468,
+        };
         (date.civil() == (y, m, d)).then_some(date)
     }
 
@@ -69,7 +92,10 @@ impl Date {
 
     fn directive(self, directive: char) -> String {
         let (year, month, day) = self.civil();
-        let month_name = usize::try_from(month - 1).ok().and_then(|m| MONTHS.get(m)).unwrap_or(&"");
+        let month_name = usize::try_from(month - 1)
+            .ok()
+            .and_then(|m| MONTHS.get(m))
+            .unwrap_or(&"");
         let weekday = usize::try_from((self.days + 4).rem_euclid(7)).unwrap_or(0);
         let weekday = WEEKDAYS.get(weekday).unwrap_or(&"");
         let mut out = String::new();
@@ -103,10 +129,23 @@ mod tests {
         assert_eq!(date(1970, 1, 1).days, 0);
         assert_eq!(date(2000, 3, 1).days, 11_017);
         assert_eq!(date(2024, 7, 26).format("%d %b %Y"), "26 Jul 2024");
-        assert_eq!(date(2024, 2, 29).format("%A, %B %-d, %y %a %H:%M"), "Thursday, February 29, 24 Thu 00:00");
-        assert_eq!(date(1999, 12, 31).format("%F %e 100%% %q %"), "1999-12-31 31 100% %q %");
+        assert_eq!(
+            date(2024, 2, 29).format("%A, %B %-d, %y %a %H:%M"),
+            "Thursday, February 29, 24 Thu 00:00"
+        );
+        assert_eq!(
+            date(1999, 12, 31).format("%F %e 100%% %q %"),
+            "1999-12-31 31 100% %q %"
+        );
         assert_eq!(date(2025, 3, 5).format("%-d/%-m|%e"), "5/3| 5");
-        for (y, m, d) in [(2023, 2, 29), (1900, 2, 29), (2024, 13, 1), (2024, 4, 31), (2024, 0, 1), (2024, 1, 0)] {
+        for (y, m, d) in [
+            (2023, 2, 29),
+            (1900, 2, 29),
+            (2024, 13, 1),
+            (2024, 4, 31),
+            (2024, 0, 1),
+            (2024, 1, 0),
+        ] {
             assert_eq!(Date::new(y, m, d), None);
         }
     }

@@ -34,7 +34,10 @@ pub struct Message {
 impl Message {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
     }
 }
 
@@ -54,16 +57,29 @@ impl ChatTemplate {
     /// Errors: [`Error::Format`] with the line of a syntax error.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         environment.set_syntax(syntax.map_err(|e| failure(&e))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.add_function("raise_exception", |text: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
-        });
+        environment.add_function(
+            "raise_exception",
+            |text: String| -> Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
+            },
+        );
         environment.add_filter("tojson", python_json::filter);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| failure(&e))?;
-        let template = Self { environment, bos: bos.to_owned(), eos: eos.to_owned() };
+        environment
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|e| failure(&e))?;
+        let template = Self {
+            environment,
+            bos: bos.to_owned(),
+            eos: eos.to_owned(),
+        };
         Ok(template.dated(Date::today()))
     }
 
@@ -71,20 +87,25 @@ impl ChatTemplate {
     ///
     /// Errors: as [`new`](Self::new).
     pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(source) = gguf.text_opt("tokenizer.chat_template") else { return Ok(None) };
+        let Some(source) = gguf.text_opt("tokenizer.chat_template") else {
+            return Ok(None);
+        };
         let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let template = Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()));
         template.map(Some).map_err(|error| match error {
-            Error::Format { line, problem, .. } => {
-                Error::Format { path: gguf.path().to_owned(), line: None, problem: in_template(line, &problem) }
-            }
+            Error::Format { line, problem, .. } => Error::Format {
+                path: gguf.path().to_owned(),
+                line: None,
+                problem: in_template(line, &problem),
+            },
             other => other,
         })
     }
 
     /// Fixes the date that the template sees, so that the same conversation gives the same prompt tomorrow.
     pub fn dated(mut self, date: Date) -> Self {
-        self.environment.add_function("strftime_now", move |format: String| date.format(&format));
+        self.environment
+            .add_function("strftime_now", move |format: String| date.format(&format));
         self
     }
 
@@ -95,7 +116,9 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let conversation: Vec<Value> = messages
             .iter()
-            .map(|m| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]))
+            .map(|m| {
+                Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
+            })
             .collect();
         let context = Value::from_pairs([
             ("messages", Value::from(conversation)),
@@ -103,9 +126,14 @@ impl ChatTemplate {
             ("bos_token", Value::from(self.bos.as_str())),
             ("eos_token", Value::from(self.eos.as_str())),
         ]);
-        let length: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let length: usize = messages
+            .iter()
+            .map(|m| m.role.len() + m.content.len())
+            .sum();
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL.saturating_add(u64::try_from(length).unwrap_or(u64::MAX))));
+        environment.set_fuel(Some(
+            FUEL.saturating_add(u64::try_from(length).unwrap_or(u64::MAX)),
+        ));
         let template = environment.get_template(NAME).map_err(|e| failure(&e))?;
         template.render(context).map_err(|e| failure(&e))
     }
@@ -113,7 +141,10 @@ impl ChatTemplate {
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChatTemplate").field("bos", &self.bos).field("eos", &self.eos).finish_non_exhaustive()
+        f.debug_struct("ChatTemplate")
+            .field("bos", &self.bos)
+            .field("eos", &self.eos)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,11 +155,17 @@ fn failure(error: &minijinja::Error) -> Error {
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     };
-    Error::Format { path: Path::new(NAME).to_owned(), line: error.line(), problem }
+    Error::Format {
+        path: Path::new(NAME).to_owned(),
+        line: error.line(),
+        problem,
+    }
 }
 
 fn in_template(line: Option<usize>, problem: &str) -> String {
-    let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let line = line
+        .map(|line| format!(", line {line}"))
+        .unwrap_or_default();
     format!("tokenizer.chat_template{line}: {problem}")
 }
 

@@ -15,7 +15,11 @@ pub(super) fn filter(state: &State, value: &Value, options: Kwargs) -> Result<Va
     let _: Option<bool> = options.get("ensure_ascii")?;
     let _: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    let mut writer = Writer { out: String::new(), indent: indent.map(|n| n.min(16)), state };
+    let mut writer = Writer {
+        out: String::new(),
+        indent: indent.map(|n| n.min(16)),
+        state,
+    };
     writer.value(value, 0)?;
     Ok(Value::from(writer.out))
 }
@@ -29,12 +33,17 @@ struct Writer<'a, 's> {
 impl Writer<'_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > DEPTH {
-            return Err(Error::new(ErrorKind::BadSerialization, "tojson: nested too deeply"));
+            return Err(Error::new(
+                ErrorKind::BadSerialization,
+                "tojson: nested too deeply",
+            ));
         }
         self.state.consume_fuel(1)?;
         match value.kind() {
             ValueKind::Undefined | ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .out
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&value.to_string()),
             ValueKind::Map => {
                 let mut is_first = true;
@@ -65,7 +74,8 @@ impl Writer<'_, '_> {
     }
 
     fn text(&mut self, text: &str) -> Result<(), Error> {
-        self.state.consume_fuel(u64::try_from(text.len() / 64).unwrap_or(u64::MAX))?;
+        self.state
+            .consume_fuel(u64::try_from(text.len() / 64).unwrap_or(u64::MAX))?;
         let quoted = serde_json::to_string(text)
             .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
         self.out.push_str(&quoted);
@@ -92,6 +102,7 @@ impl Writer<'_, '_> {
 
     fn line(&mut self, depth: usize) {
         self.out.push('\n');
-        self.out.push_str(&" ".repeat(self.indent.unwrap_or(0) * depth));
+        self.out
+            .push_str(&" ".repeat(self.indent.unwrap_or(0) * depth));
     }
 }

@@ -56,7 +56,10 @@ const PHI_3: &str = "{% for message in messages %}{% if message['role'] == 'skip
     {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}";
 
 fn conversation(turns: &[(&str, &str)]) -> Vec<Message> {
-    turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    turns
+        .iter()
+        .map(|(role, content)| Message::new(*role, *content))
+        .collect()
 }
 
 fn render(source: &str, turns: &[(&str, &str)], prompt: bool) -> Result<String> {
@@ -65,7 +68,9 @@ fn render(source: &str, turns: &[(&str, &str)], prompt: bool) -> Result<String> 
 }
 
 fn failure_of(source: &str) -> String {
-    render(source, &[("user", "Hi")], true).unwrap_err().to_string()
+    render(source, &[("user", "Hi")], true)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -83,7 +88,12 @@ fn smollm2_style_adds_a_system_message() {
 #[test]
 fn llama_3_style_trims_and_dates() {
     assert_eq!(
-        render(LLAMA_3, &[("system", " S "), ("user", " it's <b> \n")], true).unwrap(),
+        render(
+            LLAMA_3,
+            &[("system", " S "), ("user", " it's <b> \n")],
+            true
+        )
+        .unwrap(),
         "<s><|start_header_id|>system<|end_header_id|>\n\nToday: 26 Jul 2024\n\nS<|eot_id|>\
          <|start_header_id|>user<|end_header_id|>\n\nit's <b><|eot_id|>\
          <|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -93,17 +103,36 @@ fn llama_3_style_trims_and_dates() {
 #[test]
 fn mistral_style_refuses_what_it_cannot_say() {
     assert_eq!(
-        render(MISTRAL, &[("user", "a"), ("assistant", "b"), ("user", "c")], true).unwrap(),
+        render(
+            MISTRAL,
+            &[("user", "a"), ("assistant", "b"), ("user", "c")],
+            true
+        )
+        .unwrap(),
         "<s>[INST] a [/INST]b</s>[INST] c [/INST]"
     );
-    let error = render(MISTRAL, &[("user", "a"), ("user", "b")], true).unwrap_err().to_string();
-    assert!(error.contains("chat template, line 2") && error.contains("Roles must alternate"), "{error}");
+    let error = render(MISTRAL, &[("user", "a"), ("user", "b")], true)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("chat template, line 2") && error.contains("Roles must alternate"),
+        "{error}"
+    );
 }
 
 #[test]
 fn qwen_2_style_uses_python_methods_and_trims_blocks() {
     assert_eq!(
-        render(QWEN_2, &[("user", "a"), ("assistant", "<think>x</think>\n\nb"), ("user", "c")], true).unwrap(),
+        render(
+            QWEN_2,
+            &[
+                ("user", "a"),
+                ("assistant", "<think>x</think>\n\nb"),
+                ("user", "c")
+            ],
+            true
+        )
+        .unwrap(),
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
          <|im_start|>assistant after 2\n"
     );
@@ -115,7 +144,10 @@ fn phi_3_style_controls_loops() {
         render(PHI_3, &[("user", "a"), ("skip", "b")], true).unwrap(),
         "<|user|>\na<|end|>\n<|assistant|>\n"
     );
-    assert_eq!(render(PHI_3, &[("user", "a")], false).unwrap(), "<|user|>\na<|end|>\n</s>");
+    assert_eq!(
+        render(PHI_3, &[("user", "a")], false).unwrap(),
+        "<|user|>\na<|end|>\n</s>"
+    );
 }
 
 #[test]
@@ -134,18 +166,32 @@ fn errors_name_the_line() {
         ("a\nb\n{{ messages.missing.more }}", ["line 3", "undefined"]),
         ("{{ 'a'|no_such_filter }}", ["line 1", "no_such_filter"]),
         ("{% include 'secret.txt' %}", ["line 1", "secret.txt"]),
-        ("{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}", ["line", "run for ever"]),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ["line", "recursion"]),
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}",
+            ["line", "run for ever"],
+        ),
+        (
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            ["line", "recursion"],
+        ),
         ("{{ 'a' * 10000000000 }}", ["line", ""]),
     ] {
         let error = failure_of(source).to_lowercase();
-        assert!(parts.iter().all(|part| error.contains(part)), "{source}: {error}");
+        assert!(
+            parts.iter().all(|part| error.contains(part)),
+            "{source}: {error}"
+        );
     }
 }
 
 #[test]
 fn deeply_nested_values_do_not_overflow_the_stack() {
-    for tail in ["{{ ns.x|tojson }}", "{{ ns.x|length }}", "{{ ns.x }}", "{{ ns.x == ns.y }}"] {
+    for tail in [
+        "{{ ns.x|tojson }}",
+        "{{ ns.x|length }}",
+        "{{ ns.x }}",
+        "{{ ns.x == ns.y }}",
+    ] {
         let source = format!(
             "{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(9999) %}}{{% for i in range(9999) %}}\
              {{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% if i > DEPTH %}}{{% break %}}{{% endif %}}\
@@ -160,7 +206,9 @@ fn deeply_nested_values_do_not_overflow_the_stack() {
 #[test]
 fn long_conversations_render() {
     let long = "word ".repeat(200_000);
-    let turns: Vec<_> = (0..200).map(|i| (if i % 2 == 0 { "user" } else { "assistant" }, "short")).collect();
+    let turns: Vec<_> = (0..200)
+        .map(|i| (if i % 2 == 0 { "user" } else { "assistant" }, "short"))
+        .collect();
     for source in [SMOLLM_2, LLAMA_3, MISTRAL, QWEN_2, PHI_3] {
         assert!(render(source, &turns, true).is_ok());
         assert!(render(source, &[("user", &long)], true).unwrap().len() >= long.trim().len());

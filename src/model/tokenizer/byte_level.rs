@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn every_byte_has_one_symbol() {
-        let bytes: HashSet<u8> = (0..0x200).filter_map(char::from_u32).filter_map(byte_of).collect();
+        let bytes: HashSet<u8> = (0..0x200)
+            .filter_map(char::from_u32)
+            .filter_map(byte_of)
+            .collect();
         assert_eq!(bytes.len(), 256);
         let symbols = ByteLevel::alphabet();
         assert!(symbols.iter().all(|c| byte_of(*c).is_some()));

@@ -42,19 +42,28 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
 
 /// Merges must join tokens into a token; the BPE builder panics where they do not.
 fn check_merges(path: &Path, model: &Value) -> Result<()> {
-    let Some(merges) = model["merges"].as_array() else { return Ok(()) };
+    let Some(merges) = model["merges"].as_array() else {
+        return Ok(());
+    };
     let Some(vocabulary) = model["vocab"].as_object() else {
         return Err(Error::format(path, "has merges but no vocabulary"));
     };
-    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    let prefix = model["continuing_subword_prefix"]
+        .as_str()
+        .unwrap_or_default();
     for (index, merge) in merges.iter().enumerate() {
         let pair = match merge {
             Value::String(text) => text.split_once(' '),
-            other => other.get(0).and_then(Value::as_str).zip(other.get(1).and_then(Value::as_str)),
+            other => other
+                .get(0)
+                .and_then(Value::as_str)
+                .zip(other.get(1).and_then(Value::as_str)),
         };
         let joins = pair.is_some_and(|(left, right)| {
             right.strip_prefix(prefix).is_some_and(|rest| {
-                [left, right, &[left, rest].concat()].iter().all(|part| vocabulary.contains_key(*part))
+                [left, right, &[left, rest].concat()]
+                    .iter()
+                    .all(|part| vocabulary.contains_key(*part))
             })
         });
         if !joins {
@@ -93,11 +102,20 @@ fn spelling(path: &Path, decoder: &Value) -> Result<(Spelling, bool)> {
     }
 }
 
-fn pieces(path: &Path, inner: &tokenizers::Tokenizer, spell: &Spelling) -> Result<Vec<Option<Piece>>> {
+fn pieces(
+    path: &Path,
+    inner: &tokenizers::Tokenizer,
+    spell: &Spelling,
+) -> Result<Vec<Option<Piece>>> {
     let added = inner.get_added_tokens_decoder();
     let tokens = inner.get_vocab(true);
-    let highest = tokens.values().max().ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
-    let size = usize::try_from(*highest).unwrap_or(usize::MAX).saturating_add(1);
+    let highest = tokens
+        .values()
+        .max()
+        .ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
+    let size = usize::try_from(*highest)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
     // A few ids may be left out; a wild one must not decide how much memory is taken.
     if size > tokens.len().saturating_mul(2).saturating_add(1 << 16) {
         let problem = format!("has {} tokens, but one has the id {highest}", tokens.len());
@@ -125,9 +143,14 @@ pub(super) fn check_same_vocabulary(
     pieces: &[Option<Piece>],
 ) -> Result<()> {
     let vocabulary = Vocabulary::read(gguf)?;
-    let words = vocabulary.entries().filter(|(_, _, kind)| *kind == TokenKind::Normal);
+    let words = vocabulary
+        .entries()
+        .filter(|(_, _, kind)| *kind == TokenKind::Normal);
     let same = |id: u32, text: &str| {
-        let piece = usize::try_from(id).ok().and_then(|id| pieces.get(id)).and_then(Option::as_ref);
+        let piece = usize::try_from(id)
+            .ok()
+            .and_then(|id| pieces.get(id))
+            .and_then(Option::as_ref);
         piece.is_some_and(|piece| piece.text == text)
     };
     let total = words.clone().count();
@@ -166,21 +189,33 @@ pub(super) fn special_ids_beside(
     // A token is written as its text, or as an object with the text in it.
     let named = |key: &str| {
         let value = &tokenizer[key];
-        value.as_str().or_else(|| value["content"].as_str()).and_then(|text| inner.token_to_id(text))
+        value
+            .as_str()
+            .or_else(|| value["content"].as_str())
+            .and_then(|text| inner.token_to_id(text))
     };
     let numbers = |key: &str| -> Vec<u32> {
         let value = &generation[key];
-        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        list.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()).collect()
+        let list = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        list.iter()
+            .filter_map(Value::as_u64)
+            .filter_map(|id| u32::try_from(id).ok())
+            .collect()
     };
     let ends = numbers("eos_token_id");
     let eos = named("eos_token").or_else(|| ends.first().copied());
     let stop: HashSet<u32> = ends.into_iter().chain(eos).collect();
     Ok(SpecialIds {
-        bos: named("bos_token").or_else(|| numbers("bos_token_id").first().copied()).or(encodes_bos),
+        bos: named("bos_token")
+            .or_else(|| numbers("bos_token_id").first().copied())
+            .or(encodes_bos),
         eos,
         stop: stop.into_iter().collect(),
-        adds_bos: tokenizer["add_bos_token"].as_bool().unwrap_or(encodes_bos.is_some()),
+        adds_bos: tokenizer["add_bos_token"]
+            .as_bool()
+            .unwrap_or(encodes_bos.is_some()),
         adds_eos: tokenizer["add_eos_token"].as_bool().unwrap_or(false),
     })
 }

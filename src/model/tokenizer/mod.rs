@@ -66,14 +66,21 @@ impl Tokenizer {
             "llama" => {
                 spell = Piece::sentence_piece;
                 let special = SpecialIds::read(gguf, SpecialIds::sentence_piece(vocabulary.len()))?;
-                let prefix = special::flag(gguf, "tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                (sentence_piece::build(gguf, &vocabulary, prefix)?, prefix, special)
+                let prefix =
+                    special::flag(gguf, "tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+                (
+                    sentence_piece::build(gguf, &vocabulary, prefix)?,
+                    prefix,
+                    special,
+                )
             }
             other => {
                 return Err(Error::Unsupported {
                     what: "tokenizer",
                     found: other.to_owned(),
-                    supported: format!("{MODELS}; or put the model's tokenizer.json beside the weights"),
+                    supported: format!(
+                        "{MODELS}; or put the model's tokenizer.json beside the weights"
+                    ),
                 });
             }
         };
@@ -84,12 +91,23 @@ impl Tokenizer {
         }
         let strips_spaces = special::spaces_after_are_stripped(gguf);
         inner
-            .add_tokens(vocabulary.entries().filter_map(|(_, text, kind)| {
-                verbatim(text, kind, strips_spaces)
-            }))
+            .add_tokens(
+                vocabulary
+                    .entries()
+                    .filter_map(|(_, text, kind)| verbatim(text, kind, strips_spaces)),
+            )
             .map_err(|e| Error::format(gguf.path(), format!("special tokens: {e}")))?;
-        let pieces = vocabulary.entries().map(|(_, text, kind)| Some(spell(text, kind))).collect();
-        Ok(Self { path: gguf.path().to_owned(), inner, pieces, strips_first_space, special })
+        let pieces = vocabulary
+            .entries()
+            .map(|(_, text, kind)| Some(spell(text, kind)))
+            .collect();
+        Ok(Self {
+            path: gguf.path().to_owned(),
+            inner,
+            pieces,
+            strips_first_space,
+            special,
+        })
     }
 
     /// Builds the tokenizer from a `tokenizer.json`; the special ids come from `gguf`, or without it from the
@@ -118,10 +136,20 @@ impl Tokenizer {
         special.check_range(path, pieces.len())?;
         let special = special.with_markers(pieces.iter().enumerate().filter_map(|(id, piece)| {
             let piece = piece.as_ref()?;
-            let kind = if piece.special { TokenKind::Control } else { TokenKind::Normal };
+            let kind = if piece.special {
+                TokenKind::Control
+            } else {
+                TokenKind::Normal
+            };
             Some((u32::try_from(id).ok()?, piece.text.as_str(), kind))
         }));
-        Ok(Self { path: path.to_owned(), inner, pieces, strips_first_space, special })
+        Ok(Self {
+            path: path.to_owned(),
+            inner,
+            pieces,
+            strips_first_space,
+            special,
+        })
     }
 
     /// The ids of `text`, special tokens in it recognised, nothing added around it.
@@ -253,7 +281,11 @@ fn verbatim(text: &str, kind: TokenKind, strips_spaces: bool) -> Option<AddedTok
         return None;
     }
     let strips = strips_spaces && !special::KEEPS_SPACES_AFTER.contains(&text);
-    Some(AddedToken::from(text, special).normalized(false).rstrip(strips))
+    Some(
+        AddedToken::from(text, special)
+            .normalized(false)
+            .rstrip(strips),
+    )
 }
 
 #[cfg(test)]

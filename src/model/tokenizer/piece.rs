@@ -13,10 +13,16 @@ pub(super) struct Piece {
 impl Piece {
     /// A token of a byte-level vocabulary.
     pub(super) fn byte_level(text: &str, kind: TokenKind) -> Self {
-        let spelled = || text.chars().map(byte_level::byte_of).collect::<Option<Vec<u8>>>();
+        let spelled = || {
+            text.chars()
+                .map(byte_level::byte_of)
+                .collect::<Option<Vec<u8>>>()
+        };
         let bytes = match kind {
             TokenKind::Normal | TokenKind::Unused => spelled(),
-            TokenKind::Byte => sentence_piece::byte_of(text).map(|byte| vec![byte]).or_else(spelled),
+            TokenKind::Byte => sentence_piece::byte_of(text)
+                .map(|byte| vec![byte])
+                .or_else(spelled),
             _ => None,
         };
         Self::new(text, kind, bytes)
@@ -36,7 +42,13 @@ impl Piece {
 
     /// Without bytes of its own, a token stands for its spelling.
     fn new(text: &str, kind: TokenKind, bytes: Option<Vec<u8>>) -> Self {
-        let bytes = bytes.unwrap_or_else(|| text.as_bytes().to_vec()).into_boxed_slice();
-        Self { text: text.to_owned(), bytes, special: kind.is_special() }
+        let bytes = bytes
+            .unwrap_or_else(|| text.as_bytes().to_vec())
+            .into_boxed_slice();
+        Self {
+            text: text.to_owned(),
+            bytes,
+            special: kind.is_special(),
+        }
     }
 }

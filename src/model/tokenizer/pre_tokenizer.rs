@@ -26,8 +26,6 @@ const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN_3_5: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Letters of scripts with upper and lower case, as DeepSeek's first tokenizer lists them.
-const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 const DEEPSEEK_3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
 /// The name that stands for an absent `tokenizer.ggml.pre`.
@@ -40,14 +38,28 @@ const DEFAULT: &str = "default";
 const PRE_TOKENIZERS: &[PreTokenizer] = &[
     PreTokenizer {
         names: &[DEFAULT],
-        splits: &[r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", r"[0-9][0-9][0-9]"],
+        splits: &[
+            r"[\p{P}\$\+<=>\^~\|]+",
+            GPT_2,
+            r"\p{N}+",
+            r"[0-9][0-9][0-9]",
+        ],
         whole_words: false,
         adds_bos: false,
     },
     PreTokenizer {
         names: &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "gigachat",
-            "a.x-4.0", "mellum",
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
         ],
         splits: &[GPT_2],
         whole_words: false,
@@ -55,14 +67,30 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &[
-            "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2",
+            "smollm",
+            "starcoder",
+            "refact",
+            "command-r",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+            "mellum2",
         ],
         splits: &[r"\p{N}", GPT_2],
         whole_words: false,
         adds_bos: false,
     },
     PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+        ],
         splits: &[LLAMA_3],
         whole_words: true,
         adds_bos: true,
@@ -81,14 +109,31 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &[
-            "qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2",
+            "qwen2",
+            "deepseek-r1-qwen",
+            "stablelm2",
+            "hunyuan",
+            "megrez",
+            "kormo",
+            "solar-open",
+            "grok-2",
         ],
         splits: &[QWEN_2],
         whole_words: false,
         adds_bos: false,
     },
-    PreTokenizer { names: &["qwen35"], splits: &[QWEN_3_5], whole_words: false, adds_bos: false },
-    PreTokenizer { names: &["tekken"], splits: &[TEKKEN], whole_words: true, adds_bos: true },
+    PreTokenizer {
+        names: &["qwen35"],
+        splits: &[QWEN_3_5],
+        whole_words: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["tekken"],
+        splits: &[TEKKEN],
+        whole_words: true,
+        adds_bos: true,
+    },
     PreTokenizer {
         names: &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
         splits: &[GPT_4O],
@@ -96,21 +141,14 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         adds_bos: false,
     },
     PreTokenizer {
-        names: &["deepseek-llm"],
+        names: &["deepseek-coder"],
         splits: &[
             r"[\r\n]",
-            DEEPSEEK_LETTERS,
-            r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-            r"\s+$",
+            r"\s?\p{L}+",
+            r"\s?\p{P}+",
             r"[一-龥ࠀ-一가-퟿]+",
-            r"\p{N}+",
+            r"\p{N}",
         ],
-        whole_words: false,
-        adds_bos: false,
-    },
-    PreTokenizer {
-        names: &["deepseek-coder"],
-        splits: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
         whole_words: false,
         adds_bos: false,
     },
@@ -137,13 +175,22 @@ pub(super) fn of_gguf(gguf: &Gguf) -> Result<&'static PreTokenizer> {
         (None, _) => DEFAULT,
         (Some(_), Some(name)) => name,
         (Some(other), None) => {
-            return Err(Error::format(gguf.path(), format!("{KEY} is {other:?}, not a string")));
+            return Err(Error::format(
+                gguf.path(),
+                format!("{KEY} is {other:?}, not a string"),
+            ));
         }
     };
     let mut rules = PRE_TOKENIZERS.iter();
-    rules.find(|rule| rule.names.contains(&name)).ok_or_else(|| {
-        Error::unknown("pre-tokenizer", name, PRE_TOKENIZERS.iter().flat_map(|r| r.names).copied())
-    })
+    rules
+        .find(|rule| rule.names.contains(&name))
+        .ok_or_else(|| {
+            Error::unknown(
+                "pre-tokenizer",
+                name,
+                PRE_TOKENIZERS.iter().flat_map(|r| r.names).copied(),
+            )
+        })
 }
 
 impl PreTokenizer {
@@ -167,11 +214,17 @@ mod tests {
     use super::*;
 
     fn words(name: &str, text: &str) -> Vec<String> {
-        let rule = PRE_TOKENIZERS.iter().find(|rule| rule.names.contains(&name)).unwrap();
+        let rule = PRE_TOKENIZERS
+            .iter()
+            .find(|rule| rule.names.contains(&name))
+            .unwrap();
         let mut string = PreTokenizedString::from(text);
         rule.build().unwrap().pre_tokenize(&mut string).unwrap();
         let splits = string.get_splits(OffsetReferential::Original, OffsetType::Byte);
-        splits.into_iter().map(|(word, _, _)| word.replace('Ġ', " ")).collect()
+        splits
+            .into_iter()
+            .map(|(word, _, _)| word.replace('Ġ', " "))
+            .collect()
     }
 
     #[test]
@@ -186,13 +239,28 @@ mod tests {
     #[test]
     fn rules_differ_where_they_should() {
         let text = "In 1984, it's a_b";
-        assert_eq!(words("smollm", text), ["In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_", "b"]);
-        assert_eq!(words("gpt-2", text), ["In", " 1984", ",", " it", "'s", " a", "_", "b"]);
-        assert_eq!(words("llama-bpe", text), ["In", " ", "198", "4", ",", " it", "'s", " a", "_b"]);
-        assert_eq!(words("qwen2", text), ["In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_b"]);
-        assert_eq!(words("default", text), [
-            "In", " ", "198", "4", ",", " it", "'", "s", " a", "_", "b"
-        ]);
+        assert_eq!(
+            words("smollm", text),
+            [
+                "In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_", "b"
+            ]
+        );
+        assert_eq!(
+            words("gpt-2", text),
+            ["In", " 1984", ",", " it", "'s", " a", "_", "b"]
+        );
+        assert_eq!(
+            words("llama-bpe", text),
+            ["In", " ", "198", "4", ",", " it", "'s", " a", "_b"]
+        );
+        assert_eq!(
+            words("qwen2", text),
+            ["In", " ", "1", "9", "8", "4", ",", " it", "'s", " a", "_b"]
+        );
+        assert_eq!(
+            words("default", text),
+            ["In", " ", "198", "4", ",", " it", "'", "s", " a", "_", "b"]
+        );
         assert_eq!(words("tekken", "camelCase"), ["camel", "Case"]);
         assert_eq!(words("gpt-4o", "DON'T 1234"), ["DON'T", " ", "123", "4"]);
     }

@@ -41,7 +41,9 @@ pub(super) fn build(
         steps.push(Prepend::new(visible.clone()).into());
     }
     steps.push(Replace::new(" ", visible).map_err(broken)?.into());
-    tokenizer.with_normalizer(Some(Sequence::new(steps))).map_err(broken)?;
+    tokenizer
+        .with_normalizer(Some(Sequence::new(steps)))
+        .map_err(broken)?;
     Ok(tokenizer)
 }
 
@@ -49,7 +51,10 @@ pub(super) fn build(
 fn ranked_merges(vocabulary: &Vocabulary, scores: &[f32]) -> Vec<(String, String)> {
     let mut merges = Vec::new();
     for ((_, text, kind), score) in vocabulary.entries().zip(scores) {
-        if !matches!(kind, TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused) {
+        if !matches!(
+            kind,
+            TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused
+        ) {
             continue;
         }
         for (at, _) in text.char_indices().skip(1) {
@@ -60,14 +65,22 @@ fn ranked_merges(vocabulary: &Vocabulary, scores: &[f32]) -> Vec<(String, String
         }
     }
     merges.sort_by(|a, b| {
-        b.0.total_cmp(&a.0).then_with(|| b.1.chars().count().cmp(&a.1.chars().count()))
+        b.0.total_cmp(&a.0)
+            .then_with(|| b.1.chars().count().cmp(&a.1.chars().count()))
     });
-    merges.into_iter().map(|(_, left, right)| (left.to_owned(), right.to_owned())).collect()
+    merges
+        .into_iter()
+        .map(|(_, left, right)| (left.to_owned(), right.to_owned()))
+        .collect()
 }
 
 /// The byte that a token such as `<0x0A>` stands for.
 pub(super) fn byte_of(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let is_byte = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_byte { u8::from_str_radix(digits, 16).ok() } else { None }
+    if is_byte {
+        u8::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    }
 }

@@ -52,7 +52,10 @@ pub(super) const KEEPS_SPACES_AFTER: &[&str] = &["<unk>", "<s>", "<|endoftext|>"
 ///
 /// GGUF has no field for it; llama.cpp decides by the model's name too.
 pub(super) fn spaces_after_are_stripped(gguf: &Gguf) -> bool {
-    let name = gguf.text_opt("general.name").unwrap_or_default().to_lowercase();
+    let name = gguf
+        .text_opt("general.name")
+        .unwrap_or_default()
+        .to_lowercase();
     name.contains("phi-3") || name.contains("phi3")
 }
 
@@ -70,13 +73,25 @@ pub(super) struct SpecialIds {
 impl SpecialIds {
     /// What a byte-level vocabulary means when it says nothing.
     pub(super) fn byte_level(adds_bos: bool) -> Self {
-        Self { adds_bos, ..Self::default() }
+        Self {
+            adds_bos,
+            ..Self::default()
+        }
     }
 
     /// What a SentencePiece vocabulary means when it says nothing.
     pub(super) fn sentence_piece(tokens: usize) -> Self {
-        let in_range = |id: u32| usize::try_from(id).is_ok_and(|id| id < tokens).then_some(id);
-        Self { bos: in_range(1), eos: in_range(2), adds_bos: true, ..Self::default() }
+        let in_range = |id: u32| {
+            usize::try_from(id)
+                .is_ok_and(|id| id < tokens)
+                .then_some(id)
+        };
+        Self {
+            bos: in_range(1),
+            eos: in_range(2),
+            adds_bos: true,
+            ..Self::default()
+        }
     }
 
     /// Reads the ids and flags of a GGUF file over `defaults`.
@@ -105,12 +120,18 @@ impl SpecialIds {
             TokenKind::UserDefined => !MARKUP.contains(&text),
             _ => false,
         };
-        let found: Vec<_> =
-            tokens.filter(|&(_, text, kind)| MARKERS.contains(&text) && ends_text(text, kind)).collect();
+        let found: Vec<_> = tokens
+            .filter(|&(_, text, kind)| MARKERS.contains(&text) && ends_text(text, kind))
+            .collect();
         let has = |wanted: &str| found.iter().any(|(_, text, _)| *text == wanted);
         let has_parts = TURN_OF_PARTS.iter().any(|[a, b]| has(a) && has(b));
         let parts = |text: &str| has_parts && text == "<|end|>";
-        self.stop.extend(found.iter().filter(|(_, text, _)| !parts(text)).map(|(id, _, _)| *id));
+        self.stop.extend(
+            found
+                .iter()
+                .filter(|(_, text, _)| !parts(text))
+                .map(|(id, _, _)| *id),
+        );
         self.stop.sort_unstable();
         self.stop.dedup();
         self
@@ -132,8 +153,15 @@ impl SpecialIds {
 /// The id of a role, checked against the vocabulary.
 pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
     let key = format!("tokenizer.ggml.{role}_token_id");
-    let Some(value) = gguf.value(&key) else { return Ok(None) };
-    let wrong = || Error::format(gguf.path(), format!("{key} is {value:?}, not the id of a token"));
+    let Some(value) = gguf.value(&key) else {
+        return Ok(None);
+    };
+    let wrong = || {
+        Error::format(
+            gguf.path(),
+            format!("{key} is {value:?}, not the id of a token"),
+        )
+    };
     let id = match gguf.uint_opt(&key) {
         // Converters write "none" as -1, which reads as the largest number of its type.
         Some(id) if id == u64::from(u32::MAX) || id == u64::MAX => return Ok(None),
@@ -141,7 +169,9 @@ pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
         None if value.to_i32().is_ok_and(|id| id == -1) => return Ok(None),
         None => return Err(wrong()),
     };
-    let tokens = gguf.array_opt("tokenizer.ggml.tokens").map_or(0, <[_]>::len);
+    let tokens = gguf
+        .array_opt("tokenizer.ggml.tokens")
+        .map_or(0, <[_]>::len);
     if usize::try_from(id).map_or(true, |id| id >= tokens) {
         return Err(Error::format(
             gguf.path(),
@@ -156,8 +186,9 @@ pub(super) fn flag(gguf: &Gguf, key: &str) -> Result<Option<bool>> {
     match (gguf.value(key), gguf.bool_opt(key)) {
         (None, _) => Ok(None),
         (Some(_), Some(flag)) => Ok(Some(flag)),
-        (Some(other), None) => {
-            Err(Error::format(gguf.path(), format!("{key} is {other:?}, not true or false")))
-        }
+        (Some(other), None) => Err(Error::format(
+            gguf.path(),
+            format!("{key} is {other:?}, not true or false"),
+        )),
     }
 }

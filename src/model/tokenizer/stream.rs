@@ -16,7 +16,11 @@ pub struct TextStream<'a> {
 
 impl<'a> TextStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer, shows_special: bool) -> Self {
-        Self { tokenizer, shows_special, pending: Vec::new() }
+        Self {
+            tokenizer,
+            shows_special,
+            pending: Vec::new(),
+        }
     }
 
     /// Takes the next id and returns the text that is complete by now, often nothing.
@@ -24,7 +28,8 @@ impl<'a> TextStream<'a> {
     /// Bytes that can never become a character are written as U+FFFD.
     /// Errors: [`Error::Invalid`](crate::error::Error::Invalid) for an id outside the vocabulary.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        self.tokenizer.append(id, self.shows_special, &mut self.pending)?;
+        self.tokenizer
+            .append(id, self.shows_special, &mut self.pending)?;
         let incomplete = incomplete_tail(&self.pending);
         let rest = self.pending.split_off(self.pending.len() - incomplete);
         let complete = std::mem::replace(&mut self.pending, rest);

@@ -19,7 +19,10 @@ impl Toy {
     fn new(metadata: &Metadata) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut bytes = Cursor::new(Vec::new());
-        let pairs: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let pairs: Vec<_> = metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
         gguf_file::write(&mut bytes, &pairs, &[]).ok()?;
         std::fs::write(folder.path().join("toy.gguf"), bytes.into_inner()).unwrap();
         Some(Self { folder })
@@ -43,7 +46,12 @@ fn message(metadata: &Metadata) -> String {
 }
 
 fn texts<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
-    Value::Array(items.into_iter().map(|s| Value::String(s.to_owned())).collect())
+    Value::Array(
+        items
+            .into_iter()
+            .map(|s| Value::String(s.to_owned()))
+            .collect(),
+    )
 }
 
 fn set(metadata: &Metadata, key: &str, value: Value) -> Metadata {
@@ -53,7 +61,11 @@ fn set(metadata: &Metadata, key: &str, value: Value) -> Metadata {
 }
 
 fn without(metadata: &Metadata, key: &str) -> Metadata {
-    metadata.iter().filter(|(name, _)| name != key).cloned().collect()
+    metadata
+        .iter()
+        .filter(|(name, _)| name != key)
+        .cloned()
+        .collect()
 }
 
 const BYTE_LEVEL: &[(&str, i32)] = &[
@@ -77,13 +89,19 @@ const BYTE_LEVEL: &[(&str, i32)] = &[
 
 fn byte_level() -> Metadata {
     let tokens = BYTE_LEVEL.iter().map(|(text, _)| *text);
-    let kinds = BYTE_LEVEL.iter().map(|(_, kind)| Value::I32(*kind)).collect();
+    let kinds = BYTE_LEVEL
+        .iter()
+        .map(|(_, kind)| Value::I32(*kind))
+        .collect();
     [
         ("tokenizer.ggml.model", Value::String("gpt2".into())),
         ("tokenizer.ggml.pre", Value::String("smollm".into())),
         ("tokenizer.ggml.tokens", texts(tokens)),
         ("tokenizer.ggml.token_type", Value::Array(kinds)),
-        ("tokenizer.ggml.merges", texts(["a b", "ab c", "Ġ ab", "1 2"])),
+        (
+            "tokenizer.ggml.merges",
+            texts(["a b", "ab c", "Ġ ab", "1 2"]),
+        ),
         ("tokenizer.ggml.bos_token_id", Value::U32(1)),
         ("tokenizer.ggml.eos_token_id", Value::U32(2)),
         ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
@@ -121,7 +139,10 @@ fn sentence_piece() -> Metadata {
     }
     [
         ("tokenizer.ggml.model", Value::String("llama".into())),
-        ("tokenizer.ggml.tokens", texts(tokens.iter().map(String::as_str))),
+        (
+            "tokenizer.ggml.tokens",
+            texts(tokens.iter().map(String::as_str)),
+        ),
         ("tokenizer.ggml.token_type", Value::Array(kinds)),
         ("tokenizer.ggml.scores", Value::Array(scores)),
     ]
@@ -147,29 +168,61 @@ fn byte_level_ids() {
     }
     assert_eq!(toy.decode_plain(&[1, 10, 3, 2]).unwrap(), "ab<tag>");
     assert_eq!(toy.stop_ids(), [0, 2]);
-    assert_eq!((toy.bos_id(), toy.eos_id(), toy.adds_bos()), (Some(1), Some(2), false));
+    assert_eq!(
+        (toy.bos_id(), toy.eos_id(), toy.adds_bos()),
+        (Some(1), Some(2), false)
+    );
     assert_eq!(toy.encode_with_bos("ab").unwrap(), [10]);
-    assert_eq!((toy.vocab_size(), toy.token(12), toy.id("Ġab")), (16, Some("Ġab"), Some(12)));
+    assert_eq!(
+        (toy.vocab_size(), toy.token(12), toy.id("Ġab")),
+        (16, Some("Ġab"), Some(12))
+    );
     assert_eq!(toy.token(16), None);
     assert!(toy.decode(&[16]).is_err());
 }
 
 #[test]
 fn pre_tokenizer_decides_about_digits() {
-    let pre = |name: &str| set(&byte_level(), "tokenizer.ggml.pre", Value::String(name.into()));
-    assert_eq!(tokenizer(&pre("gpt-2")).unwrap().encode("12").unwrap(), [15]);
+    let pre = |name: &str| {
+        set(
+            &byte_level(),
+            "tokenizer.ggml.pre",
+            Value::String(name.into()),
+        )
+    };
+    assert_eq!(
+        tokenizer(&pre("gpt-2")).unwrap().encode("12").unwrap(),
+        [15]
+    );
     // Llama 3 adds a beginning unless the metadata says otherwise, as they do here.
     assert!(!tokenizer(&pre("llama-bpe")).unwrap().adds_bos());
-    assert!(tokenizer(&without(&pre("llama-bpe"), "tokenizer.ggml.add_bos_token")).unwrap().adds_bos());
+    assert!(
+        tokenizer(&without(&pre("llama-bpe"), "tokenizer.ggml.add_bos_token"))
+            .unwrap()
+            .adds_bos()
+    );
     let unknown = message(&pre("smolllm"));
-    assert!(unknown.contains("smolllm") && unknown.contains("smollm,"), "{unknown}");
+    assert!(
+        unknown.contains("smolllm") && unknown.contains("smollm,"),
+        "{unknown}"
+    );
     // An absent name is llama.cpp's "default".
-    assert_eq!(tokenizer(&without(&pre("x"), "tokenizer.ggml.pre")).unwrap().encode("12").unwrap(), [15]);
+    assert_eq!(
+        tokenizer(&without(&pre("x"), "tokenizer.ggml.pre"))
+            .unwrap()
+            .encode("12")
+            .unwrap(),
+        [15]
+    );
 }
 
 #[test]
 fn whole_words_ignore_merges() {
-    let pre = set(&byte_level(), "tokenizer.ggml.pre", Value::String("llama3".into()));
+    let pre = set(
+        &byte_level(),
+        "tokenizer.ggml.pre",
+        Value::String("llama3".into()),
+    );
     let no_merges = set(&pre, "tokenizer.ggml.merges", texts(["1 2"]));
     let toy = tokenizer(&no_merges).unwrap();
     assert_eq!(toy.encode("abc").unwrap(), [11]);
@@ -198,12 +251,19 @@ fn sentence_piece_ids() {
     assert_eq!(toy.encode_with_bos("<s>ab").unwrap(), [1, 263]);
     assert_eq!(toy.decode_plain(&[1, 263, 2]).unwrap(), "ab");
     // The first two are what the format means when it is silent; the marker is found by its text.
-    assert_eq!((toy.bos_id(), toy.eos_id(), toy.stop_ids()), (Some(1), Some(2), &[2, 266][..]));
+    assert_eq!(
+        (toy.bos_id(), toy.eos_id(), toy.stop_ids()),
+        (Some(1), Some(2), &[2, 266][..])
+    );
 }
 
 #[test]
 fn sentence_piece_flags() {
-    let plain = set(&sentence_piece(), "tokenizer.ggml.add_space_prefix", Value::Bool(false));
+    let plain = set(
+        &sentence_piece(),
+        "tokenizer.ggml.add_space_prefix",
+        Value::Bool(false),
+    );
     let plain = set(&plain, "tokenizer.ggml.add_bos_token", Value::Bool(false));
     let toy = tokenizer(&plain).unwrap();
     assert_eq!(toy.encode_with_bos("ab ab").unwrap(), [262, 263]);
@@ -211,7 +271,10 @@ fn sentence_piece_flags() {
     // Phi-3's marks swallow the white space after them.
     assert_eq!(toy.encode("<|user|>\nab").unwrap(), [267, 3 + 10, 262]);
     let phi = set(&plain, "general.name", Value::String("Phi-3 mini".into()));
-    assert_eq!(tokenizer(&phi).unwrap().encode("<|user|>\nab").unwrap(), [267, 262]);
+    assert_eq!(
+        tokenizer(&phi).unwrap().encode("<|user|>\nab").unwrap(),
+        [267, 262]
+    );
 }
 
 #[test]
@@ -222,7 +285,10 @@ fn scores_decide_between_merges() {
             scores[265] = Value::F32(-0.5);
         }
     }
-    assert_eq!(tokenizer(&metadata).unwrap().encode("abc").unwrap(), [259, 260, 265]);
+    assert_eq!(
+        tokenizer(&metadata).unwrap().encode("abc").unwrap(),
+        [259, 260, 265]
+    );
 }
 
 #[test]
@@ -244,19 +310,61 @@ fn contradictions_are_errors() {
     let base = byte_level();
     let with = |key: &str, value| message(&set(&base, key, value));
     for (text, part) in [
-        (with("tokenizer.ggml.model", Value::String("bert".into())), "gpt2 (byte-level BPE)"),
-        (with("tokenizer.ggml.tokens", texts(["a", "b", "a"])), "\"a\" occurs twice, as ids 0 and 2"),
+        (
+            with("tokenizer.ggml.model", Value::String("bert".into())),
+            "gpt2 (byte-level BPE)",
+        ),
+        (
+            with("tokenizer.ggml.tokens", texts(["a", "b", "a"])),
+            "\"a\" occurs twice, as ids 0 and 2",
+        ),
         (with("tokenizer.ggml.tokens", texts([])), "empty vocabulary"),
-        (with("tokenizer.ggml.tokens", Value::U32(3)), "tokenizer.ggml.tokens (an array of strings)"),
-        (with("tokenizer.ggml.merges", texts(["a z"])), "refers to \"z\""),
+        (
+            with("tokenizer.ggml.tokens", Value::U32(3)),
+            "tokenizer.ggml.tokens (an array of strings)",
+        ),
+        (
+            with("tokenizer.ggml.merges", texts(["a z"])),
+            "refers to \"z\"",
+        ),
         // Both parts exist, but not the union, which is longer than every token.
-        (with("tokenizer.ggml.merges", texts(["<|endoftext|> <|im_start|>"])), "not in the vocabulary"),
-        (with("tokenizer.ggml.merges", texts(["ab"])), "two tokens with a space"),
-        (with("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)])), "1 types for 16 tokens"),
-        (with("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(9); 16])), "no token type"),
-        (with("tokenizer.ggml.eos_token_id", Value::U32(16)), "is 16, but the vocabulary has 16"),
-        (with("tokenizer.ggml.eos_token_id", Value::String("x".into())), "not the id of a token"),
-        (with("tokenizer.ggml.add_bos_token", Value::U32(1)), "not true or false"),
+        (
+            with(
+                "tokenizer.ggml.merges",
+                texts(["<|endoftext|> <|im_start|>"]),
+            ),
+            "not in the vocabulary",
+        ),
+        (
+            with("tokenizer.ggml.merges", texts(["ab"])),
+            "two tokens with a space",
+        ),
+        (
+            with(
+                "tokenizer.ggml.token_type",
+                Value::Array(vec![Value::I32(1)]),
+            ),
+            "1 types for 16 tokens",
+        ),
+        (
+            with(
+                "tokenizer.ggml.token_type",
+                Value::Array(vec![Value::I32(9); 16]),
+            ),
+            "no token type",
+        ),
+        (
+            with("tokenizer.ggml.eos_token_id", Value::U32(16)),
+            "is 16, but the vocabulary has 16",
+        ),
+        (
+            with("tokenizer.ggml.eos_token_id", Value::String("x".into())),
+            "not the id of a token",
+        ),
+        (
+            with("tokenizer.ggml.add_bos_token", Value::U32(1)),
+            "not true or false",
+        ),
         (with("tokenizer.ggml.pre", Value::U32(1)), "not a string"),
     ] {
         assert!(text.contains(part), "{text}");
@@ -270,7 +378,12 @@ fn contradictions_are_errors() {
 
 #[test]
 fn minus_one_means_no_token() {
-    let toy = tokenizer(&set(&byte_level(), "tokenizer.ggml.bos_token_id", Value::U32(u32::MAX))).unwrap();
+    let toy = tokenizer(&set(
+        &byte_level(),
+        "tokenizer.ggml.bos_token_id",
+        Value::U32(u32::MAX),
+    ))
+    .unwrap();
     assert_eq!(toy.bos_id(), None);
 }
 
@@ -278,7 +391,11 @@ fn minus_one_means_no_token() {
 fn tool_calls_make_end_a_part_of_a_turn() {
     let tokens = ["<|return|>", "<|call|>", "<|end|>", "a"];
     let base = set(&byte_level(), "tokenizer.ggml.tokens", texts(tokens));
-    let base = set(&base, "tokenizer.ggml.token_type", Value::Array(vec![Value::I32(3); 4]));
+    let base = set(
+        &base,
+        "tokenizer.ggml.token_type",
+        Value::Array(vec![Value::I32(3); 4]),
+    );
     let base = set(&base, "tokenizer.ggml.merges", texts([]));
     let base = set(&base, "tokenizer.ggml.eos_token_id", Value::U32(0));
     assert_eq!(tokenizer(&base).unwrap().stop_ids(), [0, 1]);
@@ -286,14 +403,20 @@ fn tool_calls_make_end_a_part_of_a_turn() {
 
 /// The toy byte-level vocabulary as a `tokenizer.json`.
 fn json() -> serde_json::Value {
-    let vocab: serde_json::Map<_, _> =
-        BYTE_LEVEL.iter().zip(0..).map(|((text, _), id)| ((*text).to_owned(), id.into())).collect();
-    let added: Vec<_> = (BYTE_LEVEL.iter().zip(0..).filter(|((_, kind), _)| *kind > 1))
-        .map(|((text, kind), id)| {
-            serde_json::json!({"id": id, "content": text, "special": *kind == 3, "single_word": false,
-                "lstrip": false, "rstrip": false, "normalized": false})
-        })
+    let vocab: serde_json::Map<_, _> = BYTE_LEVEL
+        .iter()
+        .zip(0..)
+        .map(|((text, _), id)| ((*text).to_owned(), id.into()))
         .collect();
+    let added: Vec<_> = (BYTE_LEVEL
+        .iter()
+        .zip(0..)
+        .filter(|((_, kind), _)| *kind > 1))
+    .map(|((text, kind), id)| {
+        serde_json::json!({"id": id, "content": text, "special": *kind == 3, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false})
+    })
+    .collect();
     serde_json::json!({
         "version": "1.0", "truncation": {"direction": "Right", "max_length": 1,
             "strategy": "LongestFirst", "stride": 0},
@@ -314,21 +437,45 @@ fn tokenizer_json_wins_and_takes_its_ids_from_beside() {
     // Its own rule keeps digits together, and its truncation to one token is ignored.
     assert_eq!(tokenizer.encode("12<|im_end|>é").unwrap(), [15, 2, 13, 14]);
     assert_eq!(tokenizer.decode_plain(&[15, 2, 13, 14]).unwrap(), "12é");
-    assert_eq!((tokenizer.bos_id(), tokenizer.stop_ids()), (Some(1), &[0, 2][..]));
+    assert_eq!(
+        (tokenizer.bos_id(), tokenizer.stop_ids()),
+        (Some(1), &[0, 2][..])
+    );
 
     let alone = Tokenizer::from_file(&path, None).unwrap();
     assert_eq!((alone.eos_id(), alone.stop_ids()), (None, &[0, 2][..]));
     let config = r#"{"bos_token": {"content": "<|im_start|>"}, "eos_token": "<|im_end|>", "add_bos_token": true}"#;
     std::fs::write(toy.path("tokenizer_config.json"), config).unwrap();
-    std::fs::write(toy.path("generation_config.json"), r#"{"eos_token_id": [2, 3]}"#).unwrap();
+    std::fs::write(
+        toy.path("generation_config.json"),
+        r#"{"eos_token_id": [2, 3]}"#,
+    )
+    .unwrap();
     let alone = Tokenizer::from_file(&path, None).unwrap();
-    assert_eq!((alone.eos_id(), alone.stop_ids()), (Some(2), &[0, 2, 3][..]));
+    assert_eq!(
+        (alone.eos_id(), alone.stop_ids()),
+        (Some(2), &[0, 2, 3][..])
+    );
     assert_eq!(alone.encode_with_bos("ab").unwrap(), [1, 10]);
 
-    std::fs::write(toy.path("generation_config.json"), r#"{"eos_token_id": 99}"#).unwrap();
-    assert!(Tokenizer::from_file(&path, None).unwrap_err().to_string().contains("99"));
+    std::fs::write(
+        toy.path("generation_config.json"),
+        r#"{"eos_token_id": 99}"#,
+    )
+    .unwrap();
+    assert!(
+        Tokenizer::from_file(&path, None)
+            .unwrap_err()
+            .to_string()
+            .contains("99")
+    );
     std::fs::write(toy.path("generation_config.json"), "{\n,").unwrap();
-    assert!(Tokenizer::from_file(&path, None).unwrap_err().to_string().contains("line 2"));
+    assert!(
+        Tokenizer::from_file(&path, None)
+            .unwrap_err()
+            .to_string()
+            .contains("line 2")
+    );
 }
 
 #[test]
@@ -339,11 +486,15 @@ fn damaged_tokenizer_json_is_an_error() {
         let mut value = json();
         change(&mut value);
         std::fs::write(&path, value.to_string()).unwrap();
-        Tokenizer::from_file(&path, Some(&toy.open())).unwrap_err().to_string()
+        Tokenizer::from_file(&path, Some(&toy.open()))
+            .unwrap_err()
+            .to_string()
     };
     let merge = with(&|v| v["model"]["merges"][0] = "<|endoftext|> <|im_start|>".into());
     assert!(merge.contains("merge 0"), "{merge}");
-    let decoder = with(&|v| v["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "#", "cleanup": true}));
+    let decoder = with(&|v| {
+        v["decoder"] = serde_json::json!({"type": "WordPiece", "prefix": "#", "cleanup": true})
+    });
     assert!(decoder.contains("ByteLevel, ByteFallback"), "{decoder}");
     let other = with(&|v| {
         v["model"]["merges"] = serde_json::json!([]);
@@ -396,7 +547,11 @@ const KEYS: &[&str] = &[
 
 /// Replaces a field, or one element of an array field.
 fn mutation() -> impl Strategy<Value = (&'static str, Option<usize>, Value)> {
-    (prop::sample::select(KEYS), prop::option::of(0usize..300), any_value())
+    (
+        prop::sample::select(KEYS),
+        prop::option::of(0usize..300),
+        any_value(),
+    )
 }
 
 proptest! {

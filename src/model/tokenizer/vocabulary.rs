@@ -75,7 +75,12 @@ impl Vocabulary {
             }
         }
         let kinds = kinds(gguf, texts.len())?;
-        Ok(Self { path: gguf.path().to_owned(), texts, kinds, ids })
+        Ok(Self {
+            path: gguf.path().to_owned(),
+            texts,
+            kinds,
+            ids,
+        })
     }
 
     /// The number of tokens.
@@ -90,19 +95,28 @@ impl Vocabulary {
 
     /// Id, text and kind of every token, in the order of ids.
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &str, TokenKind)> + Clone {
-        (0u32..).zip(&self.texts).zip(&self.kinds).map(|((id, text), kind)| (id, text.as_str(), *kind))
+        (0u32..)
+            .zip(&self.texts)
+            .zip(&self.kinds)
+            .map(|((id, text), kind)| (id, text.as_str(), *kind))
     }
 
     /// Marks a token as control.
     pub(super) fn make_control(&mut self, id: u32) {
-        if let Some(kind) = usize::try_from(id).ok().and_then(|id| self.kinds.get_mut(id)) {
+        if let Some(kind) = usize::try_from(id)
+            .ok()
+            .and_then(|id| self.kinds.get_mut(id))
+        {
             *kind = TokenKind::Control;
         }
     }
 
     /// Text to id, as the BPE model wants it.
     pub(super) fn to_bpe(&self) -> tokenizers::models::bpe::Vocab {
-        self.ids.iter().map(|(text, id)| (text.clone(), *id)).collect()
+        self.ids
+            .iter()
+            .map(|(text, id)| (text.clone(), *id))
+            .collect()
     }
 
     /// Splits "left right" and checks that both and their union are tokens.
@@ -110,17 +124,26 @@ impl Vocabulary {
     /// The check cannot be left to the BPE builder, which panics on a union longer than every token.
     pub(super) fn merge(&self, index: usize, merge: &str) -> Result<(String, String)> {
         let broken = |why: String| {
-            Error::format(&self.path, format!("merge {index} of tokenizer.ggml.merges, {merge:?}, {why}"))
+            Error::format(
+                &self.path,
+                format!("merge {index} of tokenizer.ggml.merges, {merge:?}, {why}"),
+            )
         };
         // The first character may itself be a space.
-        let gap = merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
+        let gap = merge
+            .char_indices()
+            .skip(1)
+            .find(|(_, c)| *c == ' ')
+            .map(|(at, _)| at);
         let (left, right) = gap
             .map(|at| (&merge[..at], &merge[at + 1..]))
             .filter(|(_, right)| !right.is_empty())
             .ok_or_else(|| broken("is not two tokens with a space between them".into()))?;
         for part in [left, right, &[left, right].concat()] {
             if self.id(part).is_none() {
-                return Err(broken(format!("refers to {part:?}, which is not in the vocabulary")));
+                return Err(broken(format!(
+                    "refers to {part:?}, which is not in the vocabulary"
+                )));
             }
         }
         Ok((left.to_owned(), right.to_owned()))
@@ -131,9 +154,18 @@ impl Vocabulary {
 ///
 /// Errors: [`Error::Format`] if it is absent or holds anything else.
 pub(super) fn strings(gguf: &Gguf, key: &str) -> Result<Vec<String>> {
-    let wrong = || Error::format(gguf.path(), format!("lacks the metadata field {key} (an array of strings)"));
+    let wrong = || {
+        Error::format(
+            gguf.path(),
+            format!("lacks the metadata field {key} (an array of strings)"),
+        )
+    };
     let text = |value: &Value| value.to_string().cloned().map_err(|_| wrong());
-    gguf.array_opt(key).ok_or_else(wrong)?.iter().map(text).collect()
+    gguf.array_opt(key)
+        .ok_or_else(wrong)?
+        .iter()
+        .map(text)
+        .collect()
 }
 
 /// The score of every token; a higher score merges first.
@@ -144,7 +176,10 @@ pub(super) fn scores(gguf: &Gguf, tokens: usize) -> Result<Vec<f32>> {
         .array_opt(KEY)
         .ok_or_else(|| wrong("a SentencePiece vocabulary needs this array of floats".into()))?;
     if values.len() < tokens {
-        return Err(wrong(format!("has {} scores for {tokens} tokens", values.len())));
+        return Err(wrong(format!(
+            "has {} scores for {tokens} tokens",
+            values.len()
+        )));
     }
     let score = |value: &Value| match value {
         Value::F32(score) if score.is_finite() => Ok(*score),
@@ -161,9 +196,14 @@ fn kinds(gguf: &Gguf, tokens: usize) -> Result<Vec<TokenKind>> {
     if gguf.value(KEY).is_none() {
         return Ok(vec![TokenKind::Normal; tokens]);
     }
-    let values = gguf.array_opt(KEY).ok_or_else(|| wrong("is not an array of integers".into()))?;
+    let values = gguf
+        .array_opt(KEY)
+        .ok_or_else(|| wrong("is not an array of integers".into()))?;
     if values.len() < tokens {
-        return Err(wrong(format!("has {} types for {tokens} tokens", values.len())));
+        return Err(wrong(format!(
+            "has {} types for {tokens} tokens",
+            values.len()
+        )));
     }
     let kind = |value: &Value| {
         let number = match value {

@@ -1,0 +1,49 @@
+"""Condenses the PyTorch reference's golden figures into tests/fixtures/oracle/.
+
+usage: make_fixtures.py GOLDEN_FOLDER OUT_FOLDER   (needs numpy)
+
+The reference runs the dequantised weights of SmolLM2-135M-Instruct.Q4_1.gguf in float32 with transformers
+4.57.1 and torch 2.8.0. One JSON file per prompt: its ids, MBA per head with the reference's own margins
+(distance of the decision from flipping, relative to the total), LMBA, LMBO, logits and the greedy continuation.
+"""
+import json
+import sys
+
+import numpy as np
+
+golden, out = sys.argv[1:3]
+load = lambda name: json.load(open(f"{golden}/{name}"))
+prompts = {p["name"]: p for p in load("prompts.json")["prompts"]}
+generations = {r["prompt"]: r for r in load("generation.json")["results"]}
+
+for name, prompt in prompts.items():
+    layers = load(f"attn_{name}.json")["layers"]
+    rows = np.load(f"{golden}/attn_rows_{name}.npz")["mba_rows"].astype(int)
+    lmbo = {}
+    for query, theirs in (("last", "last"), ("pooled", "mean")):
+        for kind, suffix in (("renorm", ""), ("raw", "raw_")):
+            for t in ("0.8", "0.9", "0.95", "0.99"):
+                for end in ("first", "stable"):
+                    key = f"lmbo_{query}_{suffix}{t[2:].ljust(2, '0')}_{end}"
+                    lmbo[key] = [l["lmbo"][f"{theirs}_{kind}"][f"{end}@{t}"] for l in layers]
+    lmba = {}
+    for query, theirs in (("last", "last"), ("pooled", "win_incl"), ("rows", "mean32")):
+        for p in ("0.5", "0.8", "0.9", "0.95", "0.99"):
+            lmba[f"lmba_{query}_{p[2:].ljust(2, '0')}"] = [l["lmba_p"][p][theirs] for l in layers]
+    record = dict(
+        name=name,
+        ids=prompt["ids"],
+        mba_last=[l["mba_last"] for l in layers],
+        margin_last=[[float(f"{m:.3g}") for m in l["margin_last"]] for l in layers],
+        mba_pooled=[l["mba_win_incl"] for l in layers],
+        margin_pooled=[[float(f"{m:.3g}") for m in l["margin_win_incl"]] for l in layers],
+        mba_rows_sum=rows.sum(-1).tolist(),
+        mba_kv_pooled=[l["mba_kv_incl"] for l in layers],
+        lmba=lmba,
+        lmbo=lmbo,
+        top10_ids=generations[name]["top10_ids"],
+        top10_logits=generations[name]["top10_logits"],
+        greedy=generations[name]["greedy32"],
+    )
+    with open(f"{out}/{name}.json", "w") as file:
+        json.dump(record, file, separators=(",", ":"))
