@@ -1,0 +1,184 @@
+//! The binary as a stranger meets it: results, refusals, exit codes.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+
+fn kvprof(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("kvprof").unwrap();
+    command.current_dir(folder);
+    command
+}
+
+/// Runs and expects a failure with this exit code; gives what was said.
+fn refusal(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = kvprof(folder).args(arguments).assert().code(code);
+    String::from_utf8_lossy(&output.get_output().stderr).into_owned()
+}
+
+/// Three prompts of 40, 41 and 42 token ids.
+fn short_prompts(folder: &Path) -> String {
+    let lines: Vec<String> = (0..3)
+        .map(|p| {
+            let ids: Vec<u32> = (0..40 + p).map(|i| 300 + (i * 37 + p) % 1000).collect();
+            serde_json::json!({"id": format!("p{p}"), "ids": ids}).to_string()
+        })
+        .collect();
+    fs::write(folder.join("short.jsonl"), lines.join("\n")).unwrap();
+    "short.jsonl".to_owned()
+}
+
+#[test]
+fn short_prompts_are_profiled_listed_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = short_prompts(folder.path());
+    let run = kvprof(folder.path())
+        .args(["profile", "--data", &data, "--out", "p", "--json"])
+        .assert()
+        .success();
+    let summary: serde_json::Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
+    assert_eq!(summary["meta"]["prompts"], 3);
+    assert_eq!(summary["layers"].as_array().unwrap().len(), 30);
+    for layer in summary["layers"].as_array().unwrap() {
+        let lmba = layer["lmba_pooled_90"].as_f64().unwrap();
+        assert!((1.0..=42.0).contains(&lmba), "{layer}");
+    }
+    for table in ["heads", "kv_heads", "layers", "curves"] {
+        assert!(folder.path().join(format!("p/{table}.parquet")).is_file());
+    }
+    assert!(!folder.path().join("p/.parts").exists());
+    for chart in ["lmba", "lmbo", "mba-heatmap", "curves"] {
+        kvprof(folder.path())
+            .args(["plot", chart, "--profile", "p", "--out", chart])
+            .assert()
+            .success();
+        let svg = fs::read_to_string(folder.path().join(format!("{chart}.svg"))).unwrap();
+        assert!(svg.contains("kvprof plot"), "{chart} lacks its provenance");
+    }
+
+    let again = refusal(
+        folder.path(),
+        &["profile", "--data", &data, "--out", "p"],
+        1,
+    );
+    assert!(again.contains("--resume"), "{again}");
+    let other = [
+        "profile", "--data", &data, "--out", "p", "--window", "8", "--resume",
+    ];
+    let other = refusal(folder.path(), &other, 1);
+    assert!(other.contains("another window"), "{other}");
+}
+
+#[test]
+fn generation_repeats_itself_and_ends_at_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |seed: &str| -> serde_json::Value {
+        let arguments = [
+            "generate",
+            "--prompt",
+            "Name a river.",
+            "--max-new-tokens",
+            "8",
+            "--temperature",
+            "0.9",
+            "--top-p",
+            "0.95",
+            "--seed",
+            seed,
+            "--json",
+        ];
+        let output = kvprof(folder.path()).args(arguments).assert().success();
+        let value: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        value["ids"].clone()
+    };
+    let first = run("3");
+    assert!((1..=8).contains(&first.as_array().unwrap().len()));
+    assert_eq!(first, run("3"));
+}
+
+#[test]
+fn bad_models_are_refused_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    short_prompts(path);
+    fs::write(path.join("empty.gguf"), b"").unwrap();
+    fs::write(path.join("text.gguf"), b"just some text, no model").unwrap();
+    fs::write(
+        path.join("cut.gguf"),
+        b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\x01\0",
+    )
+    .unwrap();
+    let with = |model: &str| {
+        refusal(
+            path,
+            &[
+                "profile",
+                "--data",
+                "short.jsonl",
+                "--model",
+                model,
+                "--out",
+                "o",
+            ],
+            1,
+        )
+    };
+    assert!(with("empty.gguf").contains("not a GGUF file"));
+    assert!(with("text.gguf").contains("not a GGUF file"));
+    assert!(with("cut.gguf").contains("damaged, truncated"));
+    assert!(with("no-such-model").contains("known: smollm2-135m"));
+    assert!(with("pypi:bad").contains("pypi:package==version/path-in-wheel"));
+    assert!(!path.join("o").exists(), "a refused run leaves nothing");
+}
+
+#[test]
+fn bad_data_and_arguments_are_refused_with_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let long: Vec<u32> = vec![5; 9000];
+    fs::write(path.join("empty.jsonl"), b"").unwrap();
+    fs::write(
+        path.join("broken.jsonl"),
+        b"{\"prompt\": \"a\"}\n{\"prompt\": \n",
+    )
+    .unwrap();
+    let line = serde_json::json!({"id": "long-one", "ids": long}).to_string();
+    fs::write(path.join("long.jsonl"), line).unwrap();
+    let with = |data: &str| refusal(path, &["profile", "--data", data, "--out", "o"], 1);
+    assert!(with("empty.jsonl").contains("empty.jsonl"));
+    assert!(with("broken.jsonl").contains("line 2"));
+    assert!(with("nothing-here").contains("wikimqa-style-2k"));
+    let long = with("long.jsonl");
+    assert!(
+        long.contains("long-one") && long.contains("--max-prompt-tokens 8192"),
+        "{long}"
+    );
+    short_prompts(path);
+    let arguments = [
+        "profile",
+        "--data",
+        "short.jsonl",
+        "--window",
+        "0",
+        "--out",
+        "o",
+    ];
+    assert!(refusal(path, &arguments, 1).contains("--window is 0"));
+    let arguments = [
+        "profile",
+        "--data",
+        "short.jsonl",
+        "--device",
+        "cuda",
+        "--out",
+        "o",
+    ];
+    if !cfg!(feature = "cuda") {
+        assert!(refusal(path, &arguments, 1).contains("--features cuda"));
+    }
+    assert!(refusal(path, &["profile", "--window", "many"], 2).contains("--window"));
+    assert!(refusal(path, &["plot", "lmba", "--profile", "o"], 1).contains("not a profile folder"));
+    assert!(!path.join("o").exists(), "a refused run leaves nothing");
+}

@@ -1,0 +1,111 @@
+//! A run that is stopped and continued ends with the same bytes as one that was not.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use kvprof::model::{Model, source};
+use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, TABLES};
+
+fn meta(prompts: usize) -> Meta {
+    let options = MeasureOptions::default();
+    Meta {
+        schema: SCHEMA,
+        kvprof: "test".into(),
+        command: "kvprof profile".into(),
+        model: "smollm2-135m".into(),
+        model_source: "test".into(),
+        model_sha256: "0".into(),
+        architecture: "llama".into(),
+        num_layers: 30,
+        num_heads: 9,
+        num_kv_heads: 3,
+        head_dim: 64,
+        dataset: "test".into(),
+        dataset_sha256: "0".into(),
+        template: "raw".into(),
+        prompts,
+        max_prompt_tokens: None,
+        window: options.window,
+        thresholds: options.thresholds,
+        output_thresholds: options.output_thresholds,
+        device: "Cpu".into(),
+        dtype: "f32".into(),
+        seed: 0,
+    }
+}
+
+fn bytes(folder: &Path) -> Vec<Vec<u8>> {
+    let tables = TABLES
+        .iter()
+        .map(|t| fs::read(folder.join(format!("{t}.parquet"))).unwrap());
+    tables
+        .chain([fs::read(folder.join("meta.json")).unwrap()])
+        .collect()
+}
+
+#[test]
+fn an_interrupted_run_ends_with_the_same_bytes() {
+    let cache = source::cache_folder().unwrap();
+    let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
+    let model = Model::load(files, &Device::Cpu, DType::F32).unwrap();
+    // Lengths of one token, less than a window, and more.
+    let prompts: Vec<Prompt> = [1, 20, 60]
+        .into_iter()
+        .map(|n| Prompt {
+            id: format!("n{n}"),
+            ids: (0..n).map(|i| 200 + i * 31 % 900).collect(),
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |run: &Run, range: std::ops::Range<usize>| {
+        for i in range {
+            if !run.has(i) {
+                run.measure(i, &prompts[i], &model.decoder, &mut |_| ())
+                    .unwrap();
+            }
+        }
+    };
+    let whole = folder.path().join("whole");
+    let run = Run::prepare(&whole, meta(3), false).unwrap();
+    measure(&run, 0..3);
+    let profile = run.finish().unwrap();
+
+    let parts = folder.path().join("parts");
+    measure(&Run::prepare(&parts, meta(3), false).unwrap(), 0..2);
+    assert!(
+        Profile::load(&parts)
+            .unwrap_err()
+            .to_string()
+            .contains("--resume")
+    );
+    // What a killed write leaves behind, and half a part: the first tables of prompt 2 only.
+    fs::write(parts.join(".parts/.kvprof-x.partial"), b"half").unwrap();
+    let from = parts.join(".parts/000001.heads.parquet");
+    fs::copy(from, parts.join(".parts/000002.heads.parquet")).unwrap();
+    assert!(
+        Run::prepare(&parts, meta(3), false).is_err(),
+        "only with resume"
+    );
+    assert!(
+        Run::prepare(&parts, meta(2), true).is_err(),
+        "another run's folder"
+    );
+    let run = Run::prepare(&parts, meta(3), true).unwrap();
+    measure(&run, 0..3);
+    run.finish().unwrap();
+    assert_eq!(bytes(&whole), bytes(&parts));
+    assert!(!parts.join(".parts").exists());
+
+    // One key: every budget is 1, every mass 1.
+    let one = &profile.heads.numbers("mba_pooled_99").unwrap()[..270];
+    assert!(one.iter().all(|&b| b == 1.0));
+    let lmbo = profile.layer_grid("lmbo_last_99_9_first").unwrap();
+    assert!(lmbo[0].iter().all(|&b| b == 1.0));
+    assert!(
+        profile.heads.numbers("window_mass").unwrap()[..540]
+            .iter()
+            .all(|&m| m == 1.0)
+    );
+}
