@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use candle_core::{DType, Device};
-use kvprof::model::{Model, source};
+use kvprof::model::gguf::Gguf;
+use kvprof::model::source::{self, ModelFiles};
+use kvprof::model::Model;
+use kvprof::model::tokenizer::Tokenizer;
 
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
@@ -24,14 +27,25 @@ impl ModelArguments {
     /// Fetches, opens and loads the model.
     pub fn load(&self, quiet: bool) -> anyhow::Result<Model> {
         let device = self.device.open()?;
-        let mut notice = |text: &str| {
-            if !quiet {
-                eprintln!("{text}");
-            }
-        };
-        let files = source::resolve(&self.model, &source::cache_folder()?, &mut notice)?;
+        let files = fetch(&self.model, quiet)?;
         Model::load(files, &device, self.dtype.0).with_context(|| format!("loading {}", self.model))
     }
+}
+
+/// The tokenizer of a model, without its weights.
+pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
+    let files = fetch(model, quiet)?;
+    let gguf = Gguf::open(&files.weights)?;
+    Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
+}
+
+fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {
+    let mut notice = |text: &str| {
+        if !quiet {
+            eprintln!("{text}");
+        }
+    };
+    Ok(source::resolve(model, &source::cache_folder()?, &mut notice)?)
 }
 
 /// A device as the command line names it.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device, Tensor};
 
+use super::alignment;
 use crate::error::{Error, Result};
 
 /// An open GGUF file whose header has been read and checked against the file's length.
@@ -43,7 +44,13 @@ impl Gguf {
         reader
             .seek(SeekFrom::Start(0))
             .map_err(|e| Error::io("read", path, e))?;
-        refuse_zero_alignment(path, &mut reader)?;
+        if alignment::declared(&mut reader) == Some(0) {
+            // candle divides by it without looking.
+            return Err(Error::format(path, "declares an alignment of zero"));
+        }
+        reader
+            .seek(SeekFrom::Start(0))
+            .map_err(|e| Error::io("read", path, e))?;
         let content = Content::read(&mut reader).map_err(|e| {
             Error::format(
                 path,
@@ -202,7 +209,7 @@ impl Gguf {
             .tensor(&mut self.reader, name, device)
             .and_then(|quantised| quantised.dequantize(device))
             .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
-        // Squares keep NaN and infinity, and one sum shows them.
+        // NaN and infinity survive in a sum of absolute values, so one number shows them.
         let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
         if !sum.is_finite() {
             return Err(Error::NotFinite {
@@ -212,31 +219,4 @@ impl Gguf {
         }
         Ok(tensor.to_dtype(dtype)?)
     }
-}
-
-/// candle divides by `general.alignment` without looking at it; a zero must not reach it.
-fn refuse_zero_alignment(path: &Path, reader: &mut (impl Read + Seek)) -> Result<()> {
-    const KEY: &[u8] = b"general.alignment";
-    let mut head = Vec::new();
-    reader
-        .take(64 << 20)
-        .read_to_end(&mut head)
-        .map_err(|e| Error::io("read", path, e))?;
-    reader
-        .seek(SeekFrom::Start(0))
-        .map_err(|e| Error::io("read", path, e))?;
-    for at in 0..head.len().saturating_sub(KEY.len() + 8) {
-        if head[at] == KEY[0] && head[at..].starts_with(KEY) {
-            let width = match head[at + KEY.len()] {
-                0 | 1 => 1,
-                2 | 3 => 2,
-                _ => 4,
-            };
-            let value = &head[at + KEY.len() + 4..];
-            if value[..width.min(value.len())].iter().all(|b| *b == 0) {
-                return Err(Error::format(path, "declares an alignment of zero"));
-            }
-        }
-    }
-    Ok(())
 }

@@ -29,10 +29,7 @@ impl Model {
     pub fn load(files: ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
         let mut gguf = Gguf::open(&files.weights)?;
         let config = ModelConfig::from_gguf(&mut gguf)?;
-        let tokenizer = match &files.tokenizer_json {
-            Some(path) => Tokenizer::from_file(path, Some(&gguf))?,
-            None => Tokenizer::from_gguf(&gguf)?,
-        };
+        let tokenizer = tokenizer_of(&files, &gguf)?;
         let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
         let decoder = Decoder::load(&mut gguf, config, device, dtype)?;
         Ok(Self {
@@ -87,5 +84,15 @@ impl Model {
             Some(chat) if !raw => chat.render(&[Message::new("user", text)], true),
             _ => Ok(text.to_owned()),
         }
+    }
+}
+
+/// The tokenizer of a model: `tokenizer.json` beside the weights if there is one, else the GGUF's own.
+///
+/// Errors: whatever reading either returns.
+pub fn tokenizer_of(files: &ModelFiles, gguf: &Gguf) -> Result<Tokenizer> {
+    match &files.tokenizer_json {
+        Some(path) => Tokenizer::from_file(path, Some(gguf)),
+        None => Tokenizer::from_gguf(gguf),
     }
 }

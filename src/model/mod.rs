@@ -1,5 +1,6 @@
 //! Models: where they come from, how they are read, and a decoder whose attention can be observed.
 
+mod alignment;
 pub mod attention;
 pub mod cache;
 pub mod chat;
@@ -11,4 +12,4 @@ mod loaded;
 pub mod source;
 pub mod tokenizer;
 
-pub use loaded::Model;
+pub use loaded::{Model, tokenizer_of};

@@ -1,0 +1,71 @@
+//! `kvprof dataset`: prompts of our own, as JSONL.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use kvprof::dataset::wikimqa_style::{self, Options};
+use kvprof::dataset::write_jsonl;
+
+use super::load;
+
+/// Arguments of `kvprof dataset`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// Multi-hop questions over passages about an invented world, in LongBench's fields
+    WikimqaStyle(WikimqaStyle),
+}
+
+#[derive(Debug, clap::Args)]
+struct WikimqaStyle {
+    /// Number of questions; the four types take turns
+    #[arg(long, default_value_t = 12)]
+    questions: usize,
+    /// Size of each message in tokens, before the chat wrapper
+    #[arg(long, default_value_t = 2008)]
+    tokens: usize,
+    /// Same seed, same bytes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Model whose tokenizer counts
+    #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
+    model: String,
+    /// JSONL file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// No notices
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::WikimqaStyle(arguments) => arguments.run(),
+        }
+    }
+}
+
+impl WikimqaStyle {
+    fn run(self) -> anyhow::Result<()> {
+        let options = Options {
+            questions: self.questions,
+            tokens: self.tokens,
+            seed: self.seed,
+        };
+        let tokenizer = load::tokenizer(&self.model, self.quiet)?;
+        let count = |text: &str| tokenizer.encode(text).map(|ids| ids.len());
+        let records = wikimqa_style::generate(&options, &count).context("generating prompts")?;
+        write_jsonl(&self.out, &records)?;
+        if !self.quiet {
+            println!("{} prompts in {}", records.len(), self.out.display());
+        }
+        Ok(())
+    }
+}

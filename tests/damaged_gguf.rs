@@ -1,0 +1,137 @@
+//! No byte string given as a model may end in a panic.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use candle_core::quantized::gguf_file::{Value, write};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use kvprof::error::Error;
+use kvprof::model::attention::NoProbe;
+use kvprof::model::config::ModelConfig;
+use kvprof::model::decoder::Decoder;
+use kvprof::model::gguf::Gguf;
+use kvprof::model::tokenizer::Tokenizer;
+use proptest::prelude::*;
+
+/// A whole model of one layer: hidden 8, 2 query heads on 1 KV head, vocabulary 12.
+fn tiny_model(mut change: impl FnMut(&str, Tensor) -> Tensor) -> Vec<u8> {
+    let device = Device::Cpu;
+    let shapes: [(&str, &[usize]); 12] = [
+        ("token_embd.weight", &[12, 8]),
+        ("output_norm.weight", &[8]),
+        ("blk.0.attn_norm.weight", &[8]),
+        ("blk.0.attn_q.weight", &[8, 8]),
+        ("blk.0.attn_k.weight", &[4, 8]),
+        ("blk.0.attn_v.weight", &[4, 8]),
+        ("blk.0.attn_output.weight", &[8, 8]),
+        ("blk.0.ffn_norm.weight", &[8]),
+        ("blk.0.ffn_gate.weight", &[16, 8]),
+        ("blk.0.ffn_up.weight", &[16, 8]),
+        ("blk.0.ffn_down.weight", &[8, 16]),
+        ("output.weight", &[12, 8]),
+    ];
+    let tensors: Vec<(&str, QTensor)> = shapes
+        .iter()
+        .map(|(name, shape)| {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n).map(|i| ((i * 37) % 23) as f32 / 11.0 - 1.0).collect();
+            let tensor = change(name, Tensor::from_vec(values, *shape, &device).unwrap());
+            (*name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
+        })
+        .collect();
+    let text = |s: &str| Value::String(s.into());
+    let tokens = (0..12).map(|i| text(&format!("t{i}"))).collect();
+    let fields: Vec<(&str, Value)> = vec![
+        ("general.architecture", text("llama")),
+        ("general.alignment", Value::U32(32)),
+        ("llama.block_count", Value::U32(1)),
+        ("llama.context_length", Value::U32(64)),
+        ("llama.embedding_length", Value::U32(8)),
+        ("llama.feed_forward_length", Value::U32(16)),
+        ("llama.attention.head_count", Value::U32(2)),
+        ("llama.attention.head_count_kv", Value::U32(1)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("tokenizer.ggml.model", text("gpt2")),
+        ("tokenizer.ggml.pre", text("smollm")),
+        ("tokenizer.ggml.tokens", Value::Array(tokens)),
+        ("tokenizer.ggml.merges", Value::Array(vec![])),
+    ];
+    let fields: Vec<(&str, &Value)> = fields.iter().map(|(k, v)| (*k, v)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(k, v)| (*k, v)).collect();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    write(&mut bytes, &fields, &tensors).unwrap();
+    bytes.into_inner()
+}
+
+/// Opens the bytes as a model, and runs it where it loads.
+fn run(bytes: &[u8]) -> Result<(), Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    let mut gguf = Gguf::open(&path)?;
+    let _ = Tokenizer::from_gguf(&gguf);
+    let config = ModelConfig::from_gguf(&mut gguf)?;
+    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32)?;
+    let mut cache = decoder.new_cache(4)?;
+    decoder
+        .prefill(&[1, 2, 3, 0], &mut cache, 3, &mut NoProbe)
+        .map(|_| ())
+}
+
+#[test]
+fn the_tiny_model_itself_runs() {
+    run(&tiny_model(|_, t| t)).unwrap();
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_named() {
+    let bytes = tiny_model(|name, t| match name {
+        "blk.0.ffn_up.weight" => (t * f64::NAN).unwrap(),
+        _ => t,
+    });
+    let error = run(&bytes).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    assert!(error.to_string().contains("blk.0.ffn_up.weight"), "{error}");
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let whole = tiny_model(|_, t| t);
+    for end in (0..whole.len() - 32).step_by(7) {
+        assert!(run(&whole[..end]).is_err(), "{end} of {}", whole.len());
+    }
+}
+
+#[test]
+fn an_alignment_of_zero_is_an_error() {
+    let mut bytes = tiny_model(|_, t| t);
+    let key = b"general.alignment";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
+    bytes[at..at + 4].fill(0);
+    let error = run(&bytes).unwrap_err().to_string();
+    assert!(error.contains("alignment of zero"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn changed_bytes_never_panic(
+        changes in prop::collection::vec((0.0f64..1.0, any::<u8>()), 1..6),
+        in_header in any::<bool>(),
+    ) {
+        let mut bytes = tiny_model(|_, t| t);
+        let span = if in_header { 900 } else { bytes.len() };
+        for (at, byte) in changes {
+            let at = (at * span as f64) as usize;
+            bytes[at] = byte;
+        }
+        let _ = run(&bytes);
+    }
+
+    #[test]
+    fn noise_after_the_magic_never_panics(noise in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = run(&[b"GGUF\x03\0\0\0".as_slice(), &noise].concat());
+    }
+}
