@@ -1,1 +1,225 @@
-//! Prompts in the style of 2WikiMultihopQA.
+//! Prompts in the style of 2WikiMultihopQA over an invented world.
+//!
+//! Every question gets a world of its own: people, films, books, songs, firms, schools, towns and
+//! rivers with invented names, so that nothing can be answered from memory. The answer follows from
+//! two to four sentences in different passages; they are marked as evidence. Passages that surround
+//! them speak of things of the same kinds, some with nearly the same names.
+//!
+//! Paper: 2WikiMultihopQA (arXiv 2011.01060) for the four types of question, LongBench (arXiv
+//! 2308.14508) for the fields. Differs: text, names and questions are our own.
+
+mod compare;
+mod dice;
+mod distractors;
+mod fit;
+mod kin;
+mod names;
+mod passage;
+mod people;
+mod prose_houses;
+mod prose_people;
+mod prose_places;
+mod prose_works;
+mod question;
+mod text;
+mod things;
+mod world;
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use self::dice::Dice;
+use self::distractors::Distractors;
+use self::fit::{Scale, compose, fill_up};
+use self::passage::{Draft, Orders};
+use self::question::{Question, Turns, has_one_answer};
+use self::text::Deck;
+use self::world::{Fact, Thing, World};
+use crate::error::{Error, Result};
+
+/// Smallest message in tokens that holds ten passages and a question.
+pub const MIN_TOKENS: usize = 1_000;
+
+/// Largest message in tokens.
+pub const MAX_TOKENS: usize = 1 << 20;
+
+/// Most questions in one data set.
+pub const MAX_QUESTIONS: usize = 10_000;
+
+/// Every context has at least this many passages.
+const MIN_PASSAGES: usize = 10;
+
+/// Worlds tried for one question before giving up; nearly every first one will do.
+const ATTEMPTS: u64 = 64;
+
+/// What to generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Number of questions, types taking turns.
+    pub questions: usize,
+    /// Size of the rendered message (default template, no chat template): at most this, and within
+    /// 2 % of it.
+    ///
+    /// Units: tokens, as the caller counts them.
+    pub tokens: usize,
+    /// The same seed gives the same bytes; question i does not depend on how many follow.
+    pub seed: u64,
+}
+
+/// Generates records with LongBench's fields, the question's type and its evidence.
+///
+/// Units: `evidence` is in characters of `context`, `length` in words of it.
+///
+/// Errors: [`Error::Invalid`] for options out of bounds, or whatever `count_tokens` returns.
+pub fn generate(
+    options: &Options,
+    count_tokens: &dyn Fn(&str) -> Result<usize>,
+) -> Result<Vec<Map<String, Value>>> {
+    check(options)?;
+    let turns = Turns::new(options.seed);
+    (0..options.questions)
+        .map(|index| record(options, &turns, index, count_tokens))
+        .collect()
+}
+
+fn check(options: &Options) -> Result<()> {
+    let Options {
+        questions, tokens, ..
+    } = *options;
+    if questions == 0 || questions > MAX_QUESTIONS {
+        let bound = format!("from 1 to {MAX_QUESTIONS} can be generated at once");
+        return Err(Error::invalid("number of questions", questions, bound));
+    }
+    if tokens < MIN_TOKENS {
+        return Err(too_small(tokens, MIN_TOKENS));
+    }
+    if tokens > MAX_TOKENS {
+        let bound = format!("prompts of at most {MAX_TOKENS} tokens can be generated");
+        return Err(Error::invalid("prompt size in tokens", tokens, bound));
+    }
+    Ok(())
+}
+
+fn too_small(tokens: usize, needed: usize) -> Error {
+    let bound = format!("a question over {MIN_PASSAGES} passages needs at least {needed}");
+    Error::invalid("prompt size in tokens", tokens, bound)
+}
+
+fn record(
+    options: &Options,
+    turns: &Turns,
+    index: usize,
+    count_tokens: &dyn Fn(&str) -> Result<usize>,
+) -> Result<Map<String, Value>> {
+    for attempt in 0..ATTEMPTS {
+        let mut dice = Dice::new(options.seed, index as u64 * ATTEMPTS + attempt);
+        let mut world = World::new(&mut dice);
+        let Some(question) = turns.question(&mut world, &mut dice, index) else {
+            continue;
+        };
+        let scale = Scale::new(count_tokens, &question.text, options.tokens);
+        let drafts = passages(&mut world, &mut dice, &question, &scale)?;
+        if let Some(drafts) = drafts
+            && has_one_answer(&world, &question)
+            && let Some(record) = finish(options, index, &question, &drafts)
+        {
+            return Ok(record);
+        }
+    }
+    let bound =
+        format!("no world for question {index} came out in {ATTEMPTS} attempts: try another");
+    Err(Error::invalid("seed", options.seed, bound))
+}
+
+/// The passages of one context in their order; `None` if they cannot be made to fit.
+fn passages(
+    world: &mut World,
+    dice: &mut Dice,
+    question: &Question,
+    scale: &Scale<'_>,
+) -> Result<Option<Vec<Draft>>> {
+    let gold: HashSet<Fact> = question.gold.iter().map(|(_, fact)| *fact).collect();
+    let mut distractors = Distractors::new(world, dice, question);
+    let mut deck = Deck::default();
+    let mut drafts = Vec::new();
+    for thing in question.things() {
+        let facts = question
+            .gold
+            .iter()
+            .filter(|(of, _)| *of == thing)
+            .map(|(_, fact)| *fact);
+        let need: Vec<_> = facts.collect();
+        let orders = Orders {
+            need: &need,
+            gold: &gold,
+            named: question.answer_is_subject,
+        };
+        match Draft::new(world, thing, &orders, dice, &mut deck) {
+            Some(draft) => drafts.push(draft),
+            None => return Ok(None),
+        }
+    }
+    // The share of all possible sentences that a context uses: the less, the more passages it has.
+    let share = dice.between(50, 75) as usize;
+    let (mut stated, mut optional) = (scale.message(&[])?, 0);
+    for draft in &drafts {
+        stated += scale.passage(draft)?;
+        optional += scale.optional(draft)?;
+    }
+    while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < scale.tokens {
+        let distractor = distractors.next(world, dice);
+        let orders = Orders {
+            need: &distractor.says,
+            gold: &gold,
+            named: false,
+        };
+        if let Some(draft) = Draft::new(world, distractor.thing, &orders, dice, &mut deck) {
+            stated += scale.passage(&draft)?;
+            optional += scale.optional(&draft)?;
+            drafts.push(draft);
+        }
+    }
+    dice.shuffle(&mut drafts);
+    let size = scale.message(&drafts)?;
+    if size > scale.tokens && drafts.len() == MIN_PASSAGES {
+        return Err(too_small(scale.tokens, size));
+    }
+    Ok(fill_up(&mut drafts, scale, dice)?.then_some(drafts))
+}
+
+/// The finished record, if its evidence holds what it must.
+fn finish(
+    options: &Options,
+    index: usize,
+    question: &Question,
+    drafts: &[Draft],
+) -> Option<Map<String, Value>> {
+    let titles: HashSet<_> = drafts.iter().map(|draft| &draft.title).collect();
+    if titles.len() < drafts.len() {
+        return None;
+    }
+    let context = compose(drafts);
+    let place = |(thing, fact): &(Thing, Fact)| context.only_place(*thing, *fact);
+    let spans: Vec<_> = question.gold.iter().map(place).collect::<Option<_>>()?;
+    let evidence: Vec<_> = spans
+        .iter()
+        .map(|span| json!([span.start, span.end]))
+        .collect();
+    let columns = json!({
+        "input": question.text,
+        "context": context.text,
+        "answers": [question.answer],
+        "length": context.text.split_whitespace().count(),
+        "dataset": "wikimqa-style",
+        "language": "en",
+        "all_classes": null,
+        "_id": format!("wikimqa-style-{}-{index:04}", options.seed),
+        "type": question.kind.name(),
+        "evidence": evidence,
+    });
+    match columns {
+        Value::Object(columns) => Some(columns),
+        _ => None,
+    }
+}

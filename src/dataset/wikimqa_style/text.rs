@@ -1,0 +1,155 @@
+//! Sentences from patterns: slots, alternatives and the right article.
+
+use std::collections::HashSet;
+
+use super::dice::Dice;
+
+/// What stands for the slots of a pattern.
+pub(super) type Slots = Vec<(&'static str, String)>;
+
+/// Draws patterns so that none repeats within a context before its list is used up.
+#[derive(Debug, Default)]
+pub(super) struct Deck {
+    spent: HashSet<&'static str>,
+}
+
+impl Deck {
+    /// A pattern of `list` not drawn yet; all are fresh again once all were drawn.
+    pub(super) fn draw(&mut self, dice: &mut Dice, list: &[&'static str]) -> &'static str {
+        let fresh: Vec<_> = list
+            .iter()
+            .copied()
+            .filter(|p| !self.spent.contains(p))
+            .collect();
+        if fresh.is_empty() {
+            for pattern in list {
+                self.spent.remove(pattern);
+            }
+            return dice.word(list);
+        }
+        let pattern = dice.word(&fresh);
+        self.spent.insert(pattern);
+        pattern
+    }
+}
+
+/// A sentence from a pattern.
+///
+/// `{name}` is a slot, `[one|two]` a choice (not nested, slots allowed inside), `a~` the indefinite
+/// article that fits the next word. The first letter becomes a capital.
+pub(super) fn fill(dice: &mut Dice, pattern: &str, slots: &Slots) -> String {
+    let mut chosen = String::new();
+    let mut rest = pattern;
+    while let Some((before, after)) = rest.split_once('[') {
+        let (choices, after) = after.split_once(']').unwrap_or((after, ""));
+        let choices: Vec<_> = choices.split('|').collect();
+        chosen += before;
+        chosen += dice.pick(&choices).unwrap_or_default();
+        rest = after;
+    }
+    chosen += rest;
+
+    let mut filled = String::new();
+    let mut rest = chosen.as_str();
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        filled += before;
+        match slots.iter().find(|(slot, _)| *slot == name) {
+            Some((_, value)) => filled += value,
+            None => filled += &format!("{{{name}}}"),
+        }
+        rest = after;
+    }
+    filled += rest;
+    capitalised(&articles(&filled))
+}
+
+/// `text` with its first letter in upper case.
+pub(super) fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+/// `n` with commas between its thousands.
+pub(super) fn thousands(n: i32) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn articles(text: &str) -> String {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("a~ ") {
+        result += before;
+        result += if starts_with_vowel_sound(after) {
+            "an "
+        } else {
+            "a "
+        };
+        rest = after;
+    }
+    result + rest
+}
+
+fn starts_with_vowel_sound(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let consonant_sound = ["uni", "eu", "one-", "one ", "u-", "us"];
+    let number = ["8", "11", "18"].iter().any(|n| lower.starts_with(n));
+    number
+        || lower.starts_with(['a', 'e', 'i', 'o', 'u'])
+            && !consonant_sound.iter().any(|start| lower.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_choices_and_articles() {
+        let mut dice = Dice::new(1, 0);
+        let slots = vec![("x", "orange".to_owned()), ("year", "1894".to_owned())];
+        assert_eq!(
+            fill(&mut dice, "a~ {x} and a~ pear.", &slots),
+            "An orange and a pear."
+        );
+        assert_eq!(
+            fill(&mut dice, "it is a~ {year} tale", &slots),
+            "It is an 1894 tale"
+        );
+        let both: HashSet<_> = (0..20)
+            .map(|_| fill(&mut dice, "[red|a~ {x}] end", &slots))
+            .collect();
+        assert_eq!(
+            both,
+            HashSet::from(["Red end".to_owned(), "An orange end".to_owned()])
+        );
+        assert!(!starts_with_vowel_sound("university") && !starts_with_vowel_sound("1934"));
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(
+            [7, 999, 1000, 1234567].map(thousands),
+            ["7", "999", "1,000", "1,234,567"]
+        );
+    }
+
+    #[test]
+    fn a_deck_repeats_only_when_used_up() {
+        let (mut dice, mut deck) = (Dice::new(2, 0), Deck::default());
+        let list = ["a", "b", "c"];
+        let first: HashSet<_> = (0..3).map(|_| deck.draw(&mut dice, &list)).collect();
+        assert_eq!(first.len(), 3);
+        assert!(list.contains(&deck.draw(&mut dice, &list)));
+    }
+}
