@@ -29,7 +29,7 @@ impl ModelArguments {
                 eprintln!("{text}");
             }
         };
-        let files = source::resolve(&self.model, &source::cache_folder()?, &mut notice)?;
+        let files = source::resolve(&self.model, &source::CacheFolder::from_env()?, &mut notice)?;
         Model::load(files, &device, self.dtype.0).with_context(|| format!("loading {}", self.model))
     }
 }
