@@ -35,7 +35,9 @@ fn tiny_model(mut change: impl FnMut(&str, Tensor) -> Tensor) -> Vec<u8> {
         .iter()
         .map(|(name, shape)| {
             let n: usize = shape.iter().product();
-            let values: Vec<f32> = (0..n).map(|i| ((i * 37) % 23) as f32 / 11.0 - 1.0).collect();
+            let values: Vec<f32> = (0..n)
+                .map(|i| ((i * 37) % 23) as f32 / 11.0 - 1.0)
+                .collect();
             let tensor = change(name, Tensor::from_vec(values, *shape, &device).unwrap());
             (*name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
         })

@@ -37,7 +37,7 @@ struct Reference {
 fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| {
-        let cache = source::cache_folder().unwrap();
+        let cache = source::CacheFolder::from_env().unwrap();
         let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
         Model::load(files, &Device::Cpu, DType::F32).unwrap()
     })

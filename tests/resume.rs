@@ -47,7 +47,7 @@ fn bytes(folder: &Path) -> Vec<Vec<u8>> {
 
 #[test]
 fn an_interrupted_run_ends_with_the_same_bytes() {
-    let cache = source::cache_folder().unwrap();
+    let cache = source::CacheFolder::from_env().unwrap();
     let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
     let model = Model::load(files, &Device::Cpu, DType::F32).unwrap();
     // Lengths of one token, less than a window, and more.

@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use candle_core::{DType, Device};
+use kvprof::model::Model;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::source::{self, ModelFiles};
-use kvprof::model::Model;
 use kvprof::model::tokenizer::Tokenizer;
 
 /// Which model runs, and where.
@@ -45,7 +45,11 @@ fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {
             eprintln!("{text}");
         }
     };
-    Ok(source::resolve(model, &source::cache_folder()?, &mut notice)?)
+    Ok(source::resolve(
+        model,
+        &source::CacheFolder::from_env()?,
+        &mut notice,
+    )?)
 }
 
 /// A device as the command line names it.

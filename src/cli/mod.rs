@@ -1,5 +1,6 @@
 //! Verbs and their arguments; one file per verb.
 
+mod dataset;
 mod generate;
 mod list;
 mod load;
@@ -24,6 +25,8 @@ enum Verb {
     Plot(plot::Arguments),
     /// Answer a prompt from the full cache
     Generate(Box<generate::Arguments>),
+    /// Generate prompts of our own
+    Dataset(dataset::Arguments),
     /// List what can be named on the command line
     List(list::Arguments),
 }
@@ -35,6 +38,7 @@ impl Arguments {
             Verb::Profile(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
+            Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }
     }

@@ -9,10 +9,7 @@ const DEPTH: usize = 64;
 ///
 /// Differs: judges nothing else; a header that breaks off gives `None`.
 pub(super) fn declared<R: Read + Seek>(reader: &mut BufReader<R>) -> Option<u64> {
-    let mut walk = Walk {
-        reader,
-        wide: true,
-    };
+    let mut walk = Walk { reader, wide: true };
     walk.skip(4)?; // magic
     walk.wide = walk.uint(4)? > 1;
     walk.length()?; // tensors
@@ -121,12 +118,7 @@ mod tests {
     #[test]
     fn it_is_found_behind_every_kind_of_value() {
         let text = [2u64.to_le_bytes().as_slice(), b"ab"].concat();
-        let numbers = [
-            4u32.to_le_bytes().as_slice(),
-            &2u64.to_le_bytes(),
-            &[0; 8],
-        ]
-        .concat();
+        let numbers = [4u32.to_le_bytes().as_slice(), &2u64.to_le_bytes(), &[0; 8]].concat();
         let texts = [8u32.to_le_bytes().as_slice(), &1u64.to_le_bytes(), &text].concat();
         let entries = [
             ("a", 0, [7].as_slice()),
@@ -150,7 +142,11 @@ mod tests {
         for end in 0..whole.len() {
             assert_eq!(alignment(whole[..end].to_vec()), None, "{end}");
         }
-        let endless = header(&[("x", 9, &[9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 127])]);
+        let endless = header(&[(
+            "x",
+            9,
+            &[9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 127],
+        )]);
         assert_eq!(alignment(endless), None);
     }
 }

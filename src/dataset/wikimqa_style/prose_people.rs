@@ -211,7 +211,8 @@ pub(super) fn write(writer: &mut Writer<'_>, id: Id) {
     writer.lead(if dead { LEADS_DEAD } else { LEADS_ALIVE });
     write_birth(writer);
     write_family(writer, id);
-    if writer.world.people[id].school.is_some() {
+    if let Some(school) = writer.world.people[id].school {
+        writer.slot("school", writer.world.houses[school].name.clone());
         writer.say(26, &[School], SCHOOLING);
     }
     write_works(writer, id);

@@ -301,16 +301,6 @@ impl World {
             .filter(|&child| is_child(self.people[child].parents))
             .collect()
     }
-
-    /// Every thing there is.
-    pub(super) fn things(&self) -> impl Iterator<Item = Thing> {
-        (0..self.people.len())
-            .map(Thing::Person)
-            .chain((0..self.works.len()).map(Thing::Work))
-            .chain((0..self.houses.len()).map(Thing::House))
-            .chain((0..self.towns.len()).map(Thing::Town))
-            .chain((0..self.rivers.len()).map(Thing::River))
-    }
 }
 
 #[cfg(test)]

