@@ -2,11 +2,11 @@
 //!
 //! | metadata | read by |
 //! |---|---|
-//! | `tokenizer.ggml.tokens`, `token_type`, `scores`, `merges` | [`vocabulary`] |
-//! | `tokenizer.ggml.pre` | [`pre_tokenizer`], a table with one row per rule |
-//! | `tokenizer.ggml.model` = `gpt2` | [`byte_level`] |
-//! | `tokenizer.ggml.model` = `llama` | [`sentence_piece`] |
-//! | `bos`, `eos`, `eot`, `eom` ids, `add_*` flags | [`special`] |
+//! | `tokenizer.ggml.tokens`, `token_type`, `scores`, `merges` | `vocabulary` |
+//! | `tokenizer.ggml.pre` | `pre_tokenizer`, a table with one row per rule |
+//! | `tokenizer.ggml.model` = `gpt2` | `byte_level` |
+//! | `tokenizer.ggml.model` = `llama` | `sentence_piece` |
+//! | `bos`, `eos`, `eot`, `eom` ids, `add_*` flags | `special` |
 
 mod byte_level;
 mod json;
