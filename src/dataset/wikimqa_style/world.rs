@@ -282,6 +282,13 @@ impl World {
         there.then_some(Fact { of: thing, what })
     }
 
+    /// The towns of a country.
+    pub(super) fn towns_of(&self, country: Id) -> Vec<Id> {
+        (0..self.towns.len())
+            .filter(|&town| self.towns[town].country == country)
+            .collect()
+    }
+
     /// Brothers and sisters.
     pub(super) fn siblings(&self, person: Id) -> Vec<Id> {
         let Some(parents) = self.people[person].parents else {
@@ -300,16 +307,6 @@ impl World {
         (0..self.people.len())
             .filter(|&child| is_child(self.people[child].parents))
             .collect()
-    }
-
-    /// Every thing there is.
-    pub(super) fn things(&self) -> impl Iterator<Item = Thing> {
-        (0..self.people.len())
-            .map(Thing::Person)
-            .chain((0..self.works.len()).map(Thing::Work))
-            .chain((0..self.houses.len()).map(Thing::House))
-            .chain((0..self.towns.len()).map(Thing::Town))
-            .chain((0..self.rivers.len()).map(Thing::River))
     }
 }
 
