@@ -227,7 +227,7 @@ mod tests {
         let of = |kin: Kin| kin.of(&world, child);
         assert_eq!(of(Kin::ParentInLaw { female: true }), [spouses_parents.1]);
         assert_eq!(of(Kin::SiblingInLaw { female: true }), [sister_in_law]);
-        assert_eq!(of(Kin::SiblingInLaw { female: false }), []);
+        assert!(of(Kin::SiblingInLaw { female: false }).is_empty());
         assert_eq!(
             of(Kin::Grandparent {
                 father_side: false,
@@ -249,13 +249,11 @@ mod tests {
             }),
             [aunt]
         );
-        assert_eq!(
-            of(Kin::ParentsSibling {
-                father_side: false,
-                female: false
-            }),
-            []
-        );
+        let none = of(Kin::ParentsSibling {
+            father_side: false,
+            female: false,
+        });
+        assert!(none.is_empty());
 
         let (facts, between, answer) = Kin::ParentsSibling {
             father_side: true,

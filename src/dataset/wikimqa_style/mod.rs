@@ -21,6 +21,8 @@ mod prose_people;
 mod prose_places;
 mod prose_works;
 mod question;
+#[cfg(test)]
+mod tests;
 mod text;
 mod things;
 mod world;
