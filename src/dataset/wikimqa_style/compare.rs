@@ -119,7 +119,7 @@ pub(super) fn comparison(world: &mut World, dice: &mut Dice, by: Compared) -> Op
         Compared::Length => ("Which river is shorter".to_owned(), false),
         Compared::Population => ("Which place has more inhabitants".to_owned(), true),
         Compared::RiverCountry => (format!("Are {a} and {b} in the same country"), false),
-        Compared::TownCountry => (format!("Are {a} and {b} both in the same country"), false),
+        Compared::TownCountry => (format!("Are {a} and {b} in the same country"), false),
         Compared::WorkCountry => (
             format!("Are the films {a} and {b} from the same country"),
             false,

@@ -21,6 +21,8 @@ mod prose_people;
 mod prose_places;
 mod prose_works;
 mod question;
+#[cfg(test)]
+mod tests;
 mod text;
 mod things;
 mod world;
@@ -35,7 +37,7 @@ use self::fit::{Scale, compose, fill_up};
 use self::passage::{Draft, Orders};
 use self::question::{Question, Turns, has_one_answer};
 use self::text::Deck;
-use self::world::{Fact, Thing, World};
+use self::world::{Fact, Relation, Thing, World};
 use crate::error::{Error, Result};
 
 /// Smallest message in tokens that holds ten passages and a question.
@@ -161,17 +163,22 @@ fn passages(
         }
     }
     // The share of all possible sentences that a context uses: the less, the more passages it has.
-    let share = dice.between(50, 75) as usize;
+    let share = usize::try_from(dice.between(55, 85)).unwrap_or(70);
     let (mut stated, mut optional) = (scale.message(&[])?, 0);
     for draft in &drafts {
         stated += scale.passage(draft)?;
         optional += scale.optional(draft)?;
     }
+    let elsewhere = gold
+        .iter()
+        .flat_map(|fact| shortcuts(*fact))
+        .chain(gold.clone())
+        .collect();
     while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < scale.tokens {
         let distractor = distractors.next(world, dice);
         let orders = Orders {
             need: &distractor.says,
-            gold: &gold,
+            gold: &elsewhere,
             named: false,
         };
         if let Some(draft) = Draft::new(world, distractor.thing, &orders, dice, &mut deck) {
@@ -186,6 +193,18 @@ fn passages(
         return Err(too_small(scale.tokens, size));
     }
     Ok(fill_up(&mut drafts, scale, dice)?.then_some(drafts))
+}
+
+/// Facts which would lead to a gold fact by another way, and so are said in no distractor.
+fn shortcuts(fact: Fact) -> Vec<Fact> {
+    let parents =
+        |thing: Thing| [Relation::Father, Relation::Mother].map(|what| Fact { of: thing, what });
+    match fact.what {
+        // Who knows one parent and that parent's spouse knows the other.
+        Relation::Father | Relation::Mother => parents(fact.of).to_vec(),
+        Relation::Sibling(other) => [parents(fact.of), parents(Thing::Person(other))].concat(),
+        _ => vec![],
+    }
 }
 
 /// The finished record, if its evidence holds what it must.

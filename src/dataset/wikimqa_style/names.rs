@@ -378,9 +378,12 @@ fn reads_well(name: &str) -> bool {
     let letters: Vec<char> = name.to_lowercase().chars().collect();
     let vowel = |c: &char| "aeiouy".contains(*c);
     let run = |length: usize, same: &dyn Fn(&[char]) -> bool| letters.windows(length).any(same);
+    let consonants = |w: &[char]| !w.iter().any(vowel);
     letters.len() >= 5
+        && !letters.iter().take(2).all(vowel)
+        && !run(3, &|w| consonants(w) && (w[0] == w[1] || w[1] == w[2]))
         && !run(3, &|w| w.iter().all(|c| *c == w[0]))
-        && !run(5, &|w| !w.iter().any(vowel))
+        && !run(5, &consonants)
         && !run(3, &|w| w.iter().all(vowel))
 }
 

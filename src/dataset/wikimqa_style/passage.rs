@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::dice::Dice;
 use super::text::{Deck, Slots, fill};
-use super::world::{Fact, Relation, Thing, World};
+use super::world::{Fact, Id, Relation, Thing, World};
 use super::{prose_houses, prose_people, prose_places, prose_works};
 
 /// One sentence of a passage.
@@ -57,7 +57,9 @@ impl Draft {
             dice,
             deck,
             slots: vec![],
+            rolls: vec![],
             mentions: None,
+            patterns: vec![],
             said: vec![],
         };
         match thing {
@@ -100,6 +102,17 @@ pub(super) struct Mentions {
     pub(super) possessive: &'static str,
 }
 
+/// A slot that is filled anew for each sentence.
+#[derive(Clone, Debug)]
+pub(super) enum Roll {
+    /// A number within bounds.
+    Number(i32, i32),
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// The name of one of some towns.
+    Town(Vec<Id>),
+}
+
 /// Collects the sentences of one passage.
 pub(super) struct Writer<'a> {
     pub(super) world: &'a World,
@@ -107,8 +120,10 @@ pub(super) struct Writer<'a> {
     orders: &'a Orders<'a>,
     pub(super) dice: &'a mut Dice,
     deck: &'a mut Deck,
-    pub(super) slots: Slots,
+    slots: Slots,
+    rolls: Vec<(&'static str, Roll)>,
     mentions: Option<Mentions>,
+    patterns: Vec<&'static str>,
     said: Vec<Sentence>,
 }
 
@@ -124,6 +139,24 @@ impl Writer<'_> {
     pub(super) fn slot(&mut self, name: &'static str, value: impl Into<String>) {
         self.slots.retain(|(slot, _)| *slot != name);
         self.slots.push((name, value.into()));
+    }
+
+    /// Lets a slot be filled anew for each sentence.
+    pub(super) fn roll(&mut self, name: &'static str, roll: Roll) {
+        self.rolls.push((name, roll));
+    }
+
+    /// Whether a sentence says the fact `what` of the passage's thing.
+    pub(super) fn has_said(&self, what: Relation) -> bool {
+        let fact = self.fact(what);
+        self.said
+            .iter()
+            .any(|sentence| sentence.facts.contains(&fact))
+    }
+
+    /// Whether the passage must say the fact `what` of its thing.
+    pub(super) fn must_say(&self, what: Relation) -> bool {
+        self.orders.need.contains(&self.fact(what))
     }
 
     /// The fact `what` of the passage's thing.
@@ -144,7 +177,9 @@ impl Writer<'_> {
             }
         }
         let patterns: Vec<_> = allowed.iter().map(|(_, pattern)| *pattern).collect();
-        let pattern = self.deck.draw(self.dice, &patterns);
+        let Some(pattern) = self.deck.draw(self.dice, &patterns, &[]) else {
+            return;
+        };
         if let Some((facts, _)) = allowed.into_iter().find(|(_, p)| *p == pattern) {
             self.push(0, facts, pattern);
         }
@@ -172,8 +207,7 @@ impl Writer<'_> {
             .copied()
             .filter(|p| !named || p.contains("{S}"))
             .collect();
-        if !fit.is_empty() {
-            let pattern = self.deck.draw(self.dice, &fit);
+        if let Some(pattern) = self.deck.draw(self.dice, &fit, &self.patterns) {
             self.push(rank, facts, pattern);
         }
     }
@@ -181,8 +215,9 @@ impl Writer<'_> {
     /// Adds sentences that say nothing anybody will ask for.
     pub(super) fn chat(&mut self, rank: u8, count: usize, patterns: &[&'static str]) {
         for _ in 0..count {
-            let pattern = self.deck.draw(self.dice, patterns);
-            self.push(rank, vec![], pattern);
+            if let Some(pattern) = self.deck.draw(self.dice, patterns, &self.patterns) {
+                self.push(rank, vec![], pattern);
+            }
         }
     }
 
@@ -197,7 +232,19 @@ impl Writer<'_> {
         self.orders.named && facts.iter().any(|f| self.orders.need.contains(f))
     }
 
-    fn push(&mut self, rank: u8, facts: Vec<Fact>, pattern: &str) {
+    fn push(&mut self, rank: u8, facts: Vec<Fact>, pattern: &'static str) {
+        self.patterns.push(pattern);
+        for (name, roll) in self.rolls.clone() {
+            let value = match roll {
+                Roll::Number(low, high) => self.dice.between(low, high.max(low)).to_string(),
+                Roll::Word(words) => self.dice.word(words).to_owned(),
+                Roll::Town(towns) => match self.dice.pick(&towns) {
+                    Some(town) => self.world.towns[town].name.clone(),
+                    None => "the provincial capital".to_owned(),
+                },
+            };
+            self.slot(name, value);
+        }
         let named = self.must_name(&facts);
         if let Some(mentions) = self.mentions.clone() {
             let by_pronoun = self.dice.chance(55);

@@ -1,6 +1,7 @@
 //! Prose about firms and schools.
 
-use super::passage::{Mentions, Writer};
+use super::passage::{Mentions, Roll, Writer};
+use super::text::{FEW, thousands};
 use super::world::Relation::{self, Country, Founder, Seat, Year};
 use super::world::{HouseKind, Id};
 
@@ -27,7 +28,7 @@ const LEADS: &[(&[Relation], &str)] = &[
 const FOUNDER: &[&str] = &[
     "{S} was founded by {founder}.",
     "{S} was founded by {founder}, [with borrowed money|against the advice of the family|in rented rooms].",
-    "The founder of {S} was {founder}.",
+    "{S} goes back to a plan of {founder}, the founder.",
     "{S} owes its existence to {founder}, who [sold a farm to pay for it|remained in charge for decades].",
 ];
 const YEAR: &[&str] = &[
@@ -38,7 +39,7 @@ const YEAR: &[&str] = &[
 const SEAT: &[&str] = &[
     "{S} is based in {seat}.",
     "{S} has its seat in {seat}, [close to the station|in a brick building by the water|on a hill above the town].",
-    "The main building of {S} stands in {seat}.",
+    "{S} occupies [a former barracks|two old warehouses|a plain stone building] in {seat}.",
 ];
 const FIRM_CHAT: &[&str] = &[
     "{S} employed {staff} people at its height.",
@@ -49,6 +50,14 @@ const FIRM_CHAT: &[&str] = &[
     "{S} was sold to [a group of investors|its employees|a foundation] in {later}.",
     "The trade mark shows [a heron|two crossed keys|a lantern|an anchor].",
     "The company's [brass band|football team|lending library] was known far beyond {town}.",
+    "A catalogue of {later} [lists {few} hundred articles|has become a collector's item].",
+    "The chimney, [a landmark of {town}|struck by lightning twice], was pulled down in {later}.",
+    "Two floods in {later} [ruined the stock|reached the first floor].",
+    "Apprentices came from as far as {town}, [most of them on foot|attracted by the pay].",
+    "The firm paid for [a kindergarten|a public bath|a footbridge] in {later}.",
+    "An attempt to enter foreign markets [failed|succeeded only] in {later}.",
+    "A museum of the firm's history [was opened|closed] in {later}.",
+    "Its night shift was [abolished|introduced] in {later}.",
     "Exports [grew slowly|collapsed] after {later}.",
     "Its former [warehouse|canteen] in {town} is now [a theatre|a block of flats].",
 ];
@@ -60,6 +69,12 @@ const SCHOOL_CHAT: &[&str] = &[
     "Its motto, [carved above the gate|printed on every diploma], praises [patience|curiosity|plain speech].",
     "The rowing club [is older than the chapel|won a cup in {later}].",
     "A branch in {town} was [opened|given up] in {later}.",
+    "Corporal punishment was [abolished|forbidden] there in {later}.",
+    "The teachers [struck|went without pay] for {few} weeks in {later}.",
+    "A well-known portrait gallery [hangs on the stairs|was sold in {later}].",
+    "Its observatory [is used by amateurs|was built by the pupils] and dates from {later}.",
+    "The school magazine [has appeared without a break since {later}|was banned in {later}].",
+    "The dining hall [seats {few} hundred|has a painted ceiling].",
     "The clock tower was paid for by [former pupils|a wool merchant] in {later}.",
     "Lessons were held in [a convent|an inn|the town hall] for the first {few} years.",
     "Its botanical garden is open [on Sundays|in summer].",
@@ -70,19 +85,17 @@ pub(super) fn write(writer: &mut Writer<'_>, id: Id) {
     let world = writer.world;
     let house = &world.houses[id];
     let country = world.towns[house.seat].country;
-    let towns: Vec<_> = (0..world.towns.len())
-        .filter(|&t| world.towns[t].country == country)
-        .collect();
-    let town = writer.dice.pick(&towns).unwrap_or(house.seat);
     let short = match house.kind {
         HouseKind::Firm => writer.dice.word(&["the company", "the firm"]),
         HouseKind::School => "the school",
     };
-    let later = (house.year + writer.dice.between(12, 60)).min(2014);
     let staff = writer.dice.between(4, 190) * 10;
-    let few = writer
-        .dice
-        .word(&["three", "four", "five", "six", "eight", "nine"]);
+    writer.roll("town", Roll::Town(world.towns_of(country)));
+    writer.roll(
+        "later",
+        Roll::Number(house.year + 12, (house.year + 90).min(2014)),
+    );
+    writer.roll("few", Roll::Word(FEW));
     writer.introduce(Mentions {
         full: house.name.clone(),
         short: short.to_owned(),
@@ -96,10 +109,7 @@ pub(super) fn write(writer: &mut Writer<'_>, id: Id) {
         ("year", house.year.to_string()),
         ("nat", world.countries[country].adjective.clone()),
         ("founder", world.name(house.founder)),
-        ("town", world.towns[town].name.clone()),
-        ("later", later.to_string()),
-        ("staff", super::text::thousands(staff)),
-        ("few", few.to_owned()),
+        ("staff", thousands(staff)),
     ] {
         writer.slot(name, value);
     }

@@ -1,7 +1,7 @@
 //! Prose about people.
 
-use super::passage::{Mentions, Writer};
-use super::text::Slots;
+use super::passage::{Mentions, Roll, Writer};
+use super::text::FEW;
 use super::things::founder_trade;
 use super::world::Relation::{
     self, Birthplace, Born, Country, DeathPlace, Died, Father, Maker, Mother, School, Year,
@@ -119,11 +119,6 @@ const DEATH_PLACE: &[&str] = &[
     "{S} died in {death_place} [after a short illness|at the age of {age}|while visiting friends].",
     "Having moved to {death_place} [for the sea air|to be near family|on retiring], {S} died there at the age of {age}.",
 ];
-const DIED: &[&str] = &[
-    "{S} died on {died}.",
-    "{S} died on {died}, aged {age}.",
-    "After a long illness {S} died on {died}.",
-];
 const FILM: &[&str] = &[
     "{S} directed the {genre} film {work}, released in {work_year}.",
     "{P} film {work} [came out|was first shown] in {work_year}.",
@@ -168,10 +163,20 @@ const CAREER: &[&str] = &[
     "{P} notebooks from {mid}, [{few} in number|bound in green cloth|written in pencil], are kept in {town}.",
     "Illness [forced a pause of {few} months|interrupted work] in {mid}.",
     "{S} served on the jury of the {town} [festival|fair|exhibition] in {late}.",
+    "A trip to [the coast|the mountains|the salt lakes] in {mid} ended [in a snowstorm|with a broken leg|a week early].",
+    "{S} [shared|rented] a studio in {town} with [two friends|a cousin|a printer] until {late}.",
+    "A portrait painted in {mid} shows {O} [with a small dog|at an open window|in a borrowed coat].",
+    "{S} [contributed to|edited] a monthly magazine that [lasted {few} years|ran into debt|was printed in {town}].",
+    "In {late} a fire destroyed [half of the library|several unfinished works|the family home] in {town}.",
+    "{S} corresponded with [colleagues abroad|a retired admiral|a schoolmaster in {town}] for {few} years.",
+    "An invitation to {town} came in {mid}, but {S} [arrived too late|was not paid|stayed only a week].",
+    "{S} [took part in|helped to organise] the {town} congress of {mid}.",
+    "The tax rolls of {town} list {O} as [a tenant|the owner of a garden|absent] in {mid}.",
+    "For {few} years {S} [led a choir|ran a reading club|taught drawing] in {town}.",
     "Colleagues described {O} as [punctual|generous|hard to please|fond of long walks] and [sparing with praise|quick to laugh|careful with money].",
 ];
 const CAREER_FILM: &[&str] = &[
-    "{S} began as [an editor|a camera assistant|a set painter] and preferred [natural light|long takes|untrained actors].",
+    "{S} had begun as [an editor|a camera assistant|a set painter] and always preferred [natural light|long takes|untrained actors].",
     "{S} shot most outdoor scenes near {town} and [rarely used music|cut the films at home|worked with small crews].",
     "A planned film about [a lighthouse keeper|a strike|the building of a canal] was abandoned in {late}.",
     "{S} trained in the theatre in {town} before turning to film.",
@@ -199,6 +204,12 @@ const LATER: &[&str] = &[
     "{P} [letters|papers|photographs] were [given to the archive|sold at auction|deposited in the museum] in {town}.",
     "{S} [refused|declined] an honorary title in {late}.",
     "A small exhibition in {town} recalled {P} work in {late}.",
+    "{P} [coin collection|herbarium|library] was left to the town of {town}.",
+    "A memorial [bench|stone|window] in {town} was [paid for by friends|unveiled in heavy rain].",
+    "{S} wrote a short memoir in {late}, [which ends in mid-sentence|never printed|praised for its humour].",
+    "From {late} on {S} [walked with a stick|lived on the ground floor|kept to a strict diet].",
+    "Old friends met at {P} house in {town} [every autumn|until the roof gave way].",
+    "The town of {town} offered {O} [a pension|free lodgings|honorary citizenship] in {late}.",
     "{S} was [an enthusiastic|a passable|a poor] chess player and [hated being photographed|never learned to drive|always travelled by train].",
     "An [incomplete|illustrated|unreliable] biography appeared in {late}.",
     "{S} [gave up|returned to] public life in {late}.",
@@ -225,13 +236,10 @@ pub(super) fn write(writer: &mut Writer<'_>, id: Id) {
     };
     writer.chat(24, 1, YOUTH);
     writer.chat(44, 1, career);
-    writer.chat(46, 2, CAREER);
-    writer.chat(66, 1, LATER);
+    writer.chat(46, 4, CAREER);
+    writer.chat(66, 2, LATER);
     if dead {
-        if writer.dice.chance(60) {
-            writer.say(80, &[Died, DeathPlace], DEATH);
-        }
-        writer.say(80, &[Died], DIED);
+        writer.say(80, &[Died, DeathPlace], DEATH);
         writer.say(81, &[DeathPlace], DEATH_PLACE);
     }
 }
@@ -240,49 +248,6 @@ fn set_slots(writer: &mut Writer<'_>, id: Id) {
     let world = writer.world;
     let person = &world.people[id];
     let town = |id: Id| world.towns[id].name.clone();
-    let age_at_end = person
-        .died
-        .map_or(60, |(died, _)| person.born.years_until(died))
-        .min(75);
-    let (early, mid) = (writer.dice.between(17, 24), writer.dice.between(28, 37));
-    let late = writer
-        .dice
-        .between(38, age_at_end.max(39))
-        .min(2014 - person.born.year);
-    let in_year = |age: i32| (person.born.year + age).to_string();
-    let mut slots: Slots = vec![
-        ("nat", world.countries[person.country].adjective.clone()),
-        ("trade", person.trade.to_owned()),
-        ("born", person.born.to_string()),
-        ("birthplace", town(person.birthplace)),
-        (
-            "child",
-            if person.female { "daughter" } else { "son" }.to_owned(),
-        ),
-        ("early", in_year(early)),
-        ("mid", in_year(mid)),
-        ("late", in_year(late)),
-        (
-            "few",
-            writer
-                .dice
-                .word(&["three", "four", "five", "six", "seven", "nine"])
-                .to_owned(),
-        ),
-    ];
-    let towns: Vec<_> = (0..world.towns.len())
-        .filter(|&t| world.towns[t].country == person.country)
-        .collect();
-    slots.push((
-        "town",
-        town(writer.dice.pick(&towns).unwrap_or(person.birthplace)),
-    ));
-    if let Some((died, place)) = person.died {
-        slots.push(("died", died.to_string()));
-        slots.push(("death_place", town(place)));
-        slots.push(("age", person.born.years_until(died).to_string()));
-    }
-    writer.slots = slots;
     writer.introduce(Mentions {
         full: world.name(id),
         short: person.family.clone(),
@@ -290,14 +255,38 @@ fn set_slots(writer: &mut Writer<'_>, id: Id) {
         object: if person.female { "her" } else { "him" },
         possessive: if person.female { "her" } else { "his" },
     });
+    writer.slot("nat", world.countries[person.country].adjective.clone());
+    writer.slot("trade", person.trade);
+    writer.slot("born", person.born.to_string());
+    writer.slot("birthplace", town(person.birthplace));
+    writer.slot("child", if person.female { "daughter" } else { "son" });
+    if let Some((died, place)) = person.died {
+        writer.slot("died", died.to_string());
+        writer.slot("death_place", town(place));
+        writer.slot("age", person.born.years_until(died).to_string());
+    }
+    let last_year = person
+        .died
+        .map_or(2013, |(died, _)| died.year - 1)
+        .min(person.born.year + 75);
+    let at_age = |age: i32| person.born.year + age;
+    writer.roll("early", Roll::Number(at_age(17), at_age(24)));
+    writer.roll("mid", Roll::Number(at_age(27), at_age(39)));
+    writer.roll("late", Roll::Number(at_age(40), last_year));
+    writer.roll("few", Roll::Word(FEW));
+    writer.roll("town", Roll::Town(world.towns_of(person.country)));
 }
 
 fn write_birth(writer: &mut Writer<'_>) {
-    if writer.dice.chance(50) {
+    if writer.has_said(Born) {
+        writer.say(11, &[Birthplace], BIRTHPLACE);
+    } else if writer.has_said(Birthplace) {
+        writer.say(10, &[Born], BORN);
+    } else if writer.must_say(Birthplace) || writer.dice.chance(75) {
         writer.say(10, &[Born, Birthplace], BORN_AT);
+    } else {
+        writer.say(10, &[Born], BORN);
     }
-    writer.say(10, &[Born], BORN);
-    writer.say(11, &[Birthplace], BIRTHPLACE);
 }
 
 fn write_family(writer: &mut Writer<'_>, id: Id) {

@@ -1,7 +1,7 @@
 //! Prose about towns and rivers.
 
-use super::passage::{Mentions, Writer};
-use super::text::thousands;
+use super::passage::{Mentions, Roll, Writer};
+use super::text::{FEW, thousands};
 use super::world::Relation::{self, Country, Length, Mouth, Population};
 use super::world::{Id, Thing};
 
@@ -29,7 +29,7 @@ const TOWN_COUNTRY: &[&str] = &[
 const TOWN_POPULATION: &[&str] = &[
     "{S} has {population} inhabitants.",
     "At the last census {S} had {population} inhabitants.",
-    "The population of {S} was {population} at the last count.",
+    "By the latest count {S} has {population} inhabitants.",
 ];
 const TOWN_CHAT: &[&str] = &[
     "The market square is dominated by [a brick church|an arcaded town hall|a dry fountain].",
@@ -43,13 +43,21 @@ const TOWN_CHAT: &[&str] = &[
     "Charter rights were granted in {old_year}.",
     "The dialect of the town [is hard to follow|has its own word for fog].",
     "The station, {few} kilometres outside, is served by [two trains a day|a bus].",
+    "Its [bell foundry|printing works|observatory] was moved to {town} in {year}.",
+    "The road to {town} [was paved only in {year}|climbs through {few} hairpin bends].",
+    "Storks nest on [the grain store|the old gatehouse].",
+    "A mutiny in {old_year} ended [without a shot|in the cellar of the town hall].",
+    "The harbour on the lake [has silted up|is used by pleasure boats].",
+    "The weekly market moved to [the station square|the old parade ground] in {year}.",
+    "A theatre with {few} hundred seats was built in {year}.",
+    "The coat of arms shows [a bear|a millstone|three fishes].",
     "A hot spring [drew visitors|was used for bathing] until {year}.",
 ];
 const RIVER_LEADS: &[(&[Relation], &str)] = &[
     (&[Country], "The {N} is a~ river in {country}."),
     (
         &[Country, Length],
-        "The {N} is a~ {length}-kilometre river in {country}.",
+        "The {N} is a~ river in {country}, {length} kilometres long.",
     ),
     (&[Length], "The {N} is a~ river {length} kilometres long."),
     (
@@ -83,6 +91,11 @@ const RIVER_CHAT: &[&str] = &[
     "Old maps show [a different course|{few} islands that have vanished].",
     "Crayfish, [once common|now protected], are found in its upper course.",
     "The river freezes [about once in ten years|in most winters].",
+    "A painter from {town} [drew|painted] the river [in all seasons|more than a hundred times].",
+    "Gravel was dug from its bed until {year}.",
+    "The upper valley was settled in {old_year} by [charcoal burners|shepherds|monks].",
+    "A towpath, [now a cycle track|overgrown today], follows the left bank.",
+    "Barges reached {town} until {year}.",
     "There are {few} bridges, the oldest of them [built of stone|from {old_year}].",
 ];
 
@@ -137,29 +150,15 @@ fn set_slots(writer: &mut Writer<'_>, country: Id, full: String, short: String) 
         object: "it",
         possessive: "its",
     });
-    let others: Vec<_> = (0..world.towns.len())
-        .filter(|&t| world.towns[t].country == country && Thing::Town(t) != writer.thing)
-        .collect();
-    let town = match writer.dice.pick(&others) {
-        Some(town) => world.towns[town].name.clone(),
-        None => "the old ford".to_owned(),
-    };
-    let region = writer
-        .dice
-        .word(&["north", "south", "east", "west", "north-east", "south-west"]);
-    let year = writer.dice.between(1860, 1975).to_string();
-    let old_year = writer.dice.between(1310, 1790).to_string();
-    let few = writer
-        .dice
-        .word(&["three", "four", "five", "six", "seven", "eight"]);
-    for (name, value) in [
-        ("country", world.countries[country].name.clone()),
-        ("town", town),
-        ("region", region.to_owned()),
-        ("year", year),
-        ("old_year", old_year),
-        ("few", few.to_owned()),
-    ] {
-        writer.slot(name, value);
-    }
+    let mut others = world.towns_of(country);
+    others.retain(|&town| Thing::Town(town) != writer.thing);
+    writer.roll("town", Roll::Town(others));
+    writer.roll(
+        "region",
+        Roll::Word(&["north", "south", "east", "west", "north-east", "south-west"]),
+    );
+    writer.roll("year", Roll::Number(1860, 1975));
+    writer.roll("old_year", Roll::Number(1310, 1790));
+    writer.roll("few", Roll::Word(FEW));
+    writer.slot("country", world.countries[country].name.clone());
 }

@@ -1,6 +1,7 @@
 //! Prose about films, books and songs.
 
-use super::passage::{Mentions, Writer};
+use super::passage::{Mentions, Roll, Writer};
+use super::text::FEW;
 use super::world::Relation::{self, Cast, Country, Maker, Producer, Year};
 use super::world::{Id, Thing, Work, WorkKind};
 
@@ -35,7 +36,7 @@ const FILM_LEADS: &[(&[Relation], &str)] = &[
 const FILM_MAKER: &[&str] = &[
     "{S} was directed by {maker}.",
     "{S} was directed by {maker}, [working from a short story|in a matter of weeks|from a script written years before].",
-    "The direction of {S} was entrusted to {maker}.",
+    "{S} was made under the direction of {maker}.",
     "{maker} directed {S} [on a small budget|between two larger projects].",
 ];
 const FILM_YEAR: &[&str] = &[
@@ -71,6 +72,15 @@ const FILM_CHAT: &[&str] = &[
     "The sets [were built from old theatre scenery|filled a disused tram depot|took {few} weeks to build].",
     "A sequel was announced but [never made|given up for lack of money].",
     "The running time is {minutes} minutes.",
+    "A scene on a frozen lake was [shot in summer|cut before the première|added at the last moment].",
+    "The poster, [drawn by a schoolboy|printed in two colours], is sought after by collectors.",
+    "Two of the actors [married after the shooting|had never seen a camera before|quarrelled in public].",
+    "Newspapers in {town} reported [long queues|an empty house|applause in the middle of the film].",
+    "The script went through {few} versions, [one of them in verse|none of which survives].",
+    "The dialogue was recorded afterwards because of [a noisy sawmill|the wind|a faulty microphone].",
+    "Television first showed it [late at night|in a shortened version|on a public holiday].",
+    "The horses [came from a circus|were borrowed from the army].",
+    "A novel based on the film [sold better than the tickets|was printed in {town}].",
     "A much-quoted scene shows [a wedding interrupted by rain|a chess game on a train|an empty ballroom].",
 ];
 const BOOK_LEADS: &[(&[Relation], &str)] = &[
@@ -92,7 +102,7 @@ const BOOK_LEADS: &[(&[Relation], &str)] = &[
 const BOOK_MAKER: &[&str] = &[
     "{S} was written by {maker}.",
     "{S} was written by {maker} [in a single winter|over many years|during a long illness].",
-    "The author of {S} is {maker}.",
+    "{S} is the work of {maker}.",
 ];
 const BOOK_YEAR: &[&str] = &[
     "{S} was published in {year}.",
@@ -115,6 +125,13 @@ const BOOK_CHAT: &[&str] = &[
     "The first printing sold out within {few} weeks.",
     "A school edition [leaves out two chapters|is still in use|has notes on the dialect].",
     "The title refers to [a song|a family joke|an inn sign].",
+    "A radio play was made of [the second part|the ending|two chapters].",
+    "The dedication, [to a postman|in Latin|to nobody], [has puzzled readers|was left out later].",
+    "A misprint on the first page [was never corrected|made the first edition valuable].",
+    "The chapters are named after [the months|stations of a railway|dishes].",
+    "The author's notes for it fill {few} boxes [in the archive of {town}|in a private collection].",
+    "The most famous scene describes [a flood|a wedding without a groom|the sale of a piano].",
+    "Schoolchildren in {town} [still learn a page of it by heart|once staged it in a barn].",
     "The book has {pages} pages in its first edition.",
 ];
 const SONG_LEADS: &[(&[Relation], &str)] = &[
@@ -139,7 +156,7 @@ const SONG_LEADS: &[(&[Relation], &str)] = &[
 const SONG_MAKER: &[&str] = &[
     "{S} was performed by {maker}.",
     "{S} was recorded by {maker} [in one take|with a small band|late at night].",
-    "The singer of {S} is {maker}.",
+    "{S} was first sung by {maker}.",
 ];
 const SONG_YEAR: &[&str] = &[
     "{S} was released in {year}.",
@@ -161,6 +178,11 @@ const SONG_CHAT: &[&str] = &[
     "A radio station in {town} [banned it for a year|used it as its signal].",
     "The last verse was [written in a taxi|left out on the record].",
     "{S} lasts {few} minutes, which was unusual at the time.",
+    "A choir in {town} [sang it every New Year's Eve|made an arrangement for four voices].",
+    "The refrain is repeated {few} times, [each time a little slower|the last time without words].",
+    "Soldiers [changed the words|whistled it on the march].",
+    "A music box playing the tune was sold in {town}.",
+    "The drummer [left before the end|kept time on a suitcase].",
     "The sheet music [sold well|carried a drawing of a swallow].",
 ];
 
@@ -205,22 +227,14 @@ pub(super) fn write(writer: &mut Writer<'_>, id: Id) {
 
 fn set_slots(writer: &mut Writer<'_>, work: &Work) {
     let world = writer.world;
-    let towns: Vec<_> = (0..world.towns.len())
-        .filter(|&t| world.towns[t].country == work.country)
-        .collect();
-    let town = writer
-        .dice
-        .pick(&towns)
-        .map(|t| world.towns[t].name.clone())
-        .unwrap_or_default();
-    let gap = writer
-        .dice
-        .word(&["eleven", "twenty", "twenty-five", "thirty", "forty"]);
-    let few = writer
-        .dice
-        .word(&["three", "four", "five", "six", "seven", "nine"]);
-    let minutes = writer.dice.between(71, 168).to_string();
-    let pages = writer.dice.between(120, 780).to_string();
+    writer.roll("town", Roll::Town(world.towns_of(work.country)));
+    writer.roll(
+        "gap",
+        Roll::Word(&["eleven", "twenty", "twenty-five", "thirty", "forty"]),
+    );
+    writer.roll("few", Roll::Word(FEW));
+    writer.roll("minutes", Roll::Number(71, 168));
+    writer.roll("pages", Roll::Number(120, 780));
     let (short, full) = match work.kind {
         WorkKind::Film => ("the film", in_text(work)),
         WorkKind::Book => ("the book", in_text(work)),
@@ -241,11 +255,6 @@ fn set_slots(writer: &mut Writer<'_>, work: &Work) {
         ("country", world.countries[work.country].name.clone()),
         ("maker", world.name(work.maker)),
         ("producer", world.title(Thing::House(work.producer))),
-        ("town", town),
-        ("gap", gap.to_owned()),
-        ("few", few.to_owned()),
-        ("minutes", minutes),
-        ("pages", pages),
     ] {
         writer.slot(name, value);
     }

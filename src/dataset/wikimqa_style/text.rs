@@ -7,6 +7,9 @@ use super::dice::Dice;
 /// What stands for the slots of a pattern.
 pub(super) type Slots = Vec<(&'static str, String)>;
 
+/// Small numbers in words.
+pub(super) const FEW: &[&str] = &["three", "four", "five", "six", "seven", "eight", "nine"];
+
 /// Draws patterns so that none repeats within a context before its list is used up.
 #[derive(Debug, Default)]
 pub(super) struct Deck {
@@ -14,22 +17,29 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    /// A pattern of `list` not drawn yet; all are fresh again once all were drawn.
-    pub(super) fn draw(&mut self, dice: &mut Dice, list: &[&'static str]) -> &'static str {
-        let fresh: Vec<_> = list
-            .iter()
-            .copied()
-            .filter(|p| !self.spent.contains(p))
-            .collect();
+    /// A pattern of `list` not drawn yet; all but those of `here` are fresh again once all were drawn.
+    pub(super) fn draw(
+        &mut self,
+        dice: &mut Dice,
+        list: &[&'static str],
+        here: &[&'static str],
+    ) -> Option<&'static str> {
+        let unused = |spent: &HashSet<&str>| -> Vec<&'static str> {
+            list.iter()
+                .copied()
+                .filter(|p| !spent.contains(p) && !here.contains(p))
+                .collect()
+        };
+        let mut fresh = unused(&self.spent);
         if fresh.is_empty() {
             for pattern in list {
                 self.spent.remove(pattern);
             }
-            return dice.word(list);
+            fresh = unused(&self.spent);
         }
-        let pattern = dice.word(&fresh);
+        let pattern = dice.pick(&fresh)?;
         self.spent.insert(pattern);
-        pattern
+        Some(pattern)
     }
 }
 
@@ -148,8 +158,11 @@ mod tests {
     fn a_deck_repeats_only_when_used_up() {
         let (mut dice, mut deck) = (Dice::new(2, 0), Deck::default());
         let list = ["a", "b", "c"];
-        let first: HashSet<_> = (0..3).map(|_| deck.draw(&mut dice, &list)).collect();
+        let first: HashSet<_> = (0..3)
+            .filter_map(|_| deck.draw(&mut dice, &list, &[]))
+            .collect();
         assert_eq!(first.len(), 3);
-        assert!(list.contains(&deck.draw(&mut dice, &list)));
+        assert_eq!(deck.draw(&mut dice, &list, &["a", "c"]), Some("b"));
+        assert_eq!(deck.draw(&mut dice, &list, &list), None);
     }
 }

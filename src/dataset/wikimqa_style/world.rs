@@ -282,6 +282,13 @@ impl World {
         there.then_some(Fact { of: thing, what })
     }
 
+    /// The towns of a country.
+    pub(super) fn towns_of(&self, country: Id) -> Vec<Id> {
+        (0..self.towns.len())
+            .filter(|&town| self.towns[town].country == country)
+            .collect()
+    }
+
     /// Brothers and sisters.
     pub(super) fn siblings(&self, person: Id) -> Vec<Id> {
         let Some(parents) = self.people[person].parents else {
