@@ -224,8 +224,8 @@ pub fn read_json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
             return Err(Error::Unsupported {
                 what: "Parquet column type",
                 found: format!(
-                    "{:?} of column {} in {}",
-                    field.dtype,
+                    "{} of column {} in {}",
+                    type_name(&field.dtype),
                     field.name,
                     path.display()
                 ),
@@ -247,6 +247,12 @@ pub fn read_json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
         }
     }
     Ok(rows)
+}
+
+/// A type without its parameters, which for a structure fill a screen.
+fn type_name(dtype: &ArrowDataType) -> String {
+    let text = format!("{dtype:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
 }
 
 fn is_plain(dtype: &ArrowDataType) -> bool {
