@@ -240,7 +240,7 @@ impl Writer<'_> {
                 Roll::Word(words) => self.dice.word(words).to_owned(),
                 Roll::Town(towns) => match self.dice.pick(&towns) {
                     Some(town) => self.world.towns[town].name.clone(),
-                    None => "the provincial capital".to_owned(),
+                    None => "the old ford".to_owned(),
                 },
             };
             self.slot(name, value);
