@@ -6,6 +6,7 @@ mod list;
 mod load;
 mod plot;
 mod profile;
+mod summary;
 
 use clap::{Parser, Subcommand};
 

@@ -1,7 +1,7 @@
 //! `kvprof profile`: prefill prompts, measure every head, leave a profile folder.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
@@ -9,9 +9,10 @@ use candle_core::DType;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvprof::dataset::{self, Dataset, Template, cut};
 use kvprof::model::Model;
-use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, threshold_name};
+use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA};
 
 use super::load::ModelArguments;
+use super::summary::Summary;
 
 /// Arguments of `kvprof profile`.
 #[derive(Debug, clap::Args)]
@@ -192,108 +193,32 @@ impl Arguments {
         Ok(())
     }
 
-    fn report(&self, profile: &Profile, folder: &std::path::Path) -> anyhow::Result<()> {
-        let rows = summary(profile, &self.thresholds, &self.output_thresholds)?;
+    fn report(&self, profile: &Profile, folder: &Path) -> anyhow::Result<()> {
+        let summary = Summary::of(profile)?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let value = serde_json::json!({
-                "profile": folder, "meta": profile.meta, "layers": rows,
+                "profile": folder, "meta": profile.meta, "layers": summary.to_json(),
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         } else if !self.quiet {
-            write_table(&mut out, &rows)?;
+            summary.write(&mut out)?;
+            let meta = &profile.meta;
+            let tokens = profile.layers.counts("tokens")?;
+            let (least, most) = (tokens.iter().min(), tokens.iter().max());
             writeln!(
                 out,
-                "\n{} prompts of {} in {}",
-                profile.meta.prompts,
-                profile.meta.dataset,
+                "\nMean over {} prompts of {} ({} to {} tokens), written to {}",
+                meta.prompts,
+                meta.dataset,
+                least.unwrap_or(&0),
+                most.unwrap_or(&0),
                 folder.display()
             )?;
-            writeln!(out, "next: kvprof plot lmba --profile {}", folder.display())?;
+            writeln!(out, "Next: kvprof plot lmba --profile {}", folder.display())?;
         }
         Ok(())
     }
-}
-
-/// One layer of the summary: column name and mean over prompts.
-type SummaryRow = serde_json::Map<String, serde_json::Value>;
-
-fn summary(
-    profile: &Profile,
-    thresholds: &[f64],
-    output_thresholds: &[f64],
-) -> anyhow::Result<Vec<SummaryRow>> {
-    let tau = nearest(thresholds, 0.9);
-    let mut columns = vec![
-        format!("lmba_pooled_{}", threshold_name(tau)),
-        format!("lmba_pooled_{}_of_t", threshold_name(tau)),
-    ];
-    for wanted in [0.9, 0.99, 0.999] {
-        let name = format!(
-            "lmbo_pooled_{}_first",
-            threshold_name(nearest(output_thresholds, wanted))
-        );
-        if !columns.contains(&name) {
-            columns.push(name);
-        }
-    }
-    let mut rows = vec![SummaryRow::new(); profile.meta.num_layers];
-    for (l, row) in rows.iter_mut().enumerate() {
-        row.insert("layer".into(), l.into());
-    }
-    for column in &columns {
-        let grid = profile.layer_grid(column)?;
-        for (l, row) in rows.iter_mut().enumerate() {
-            let mean = grid.iter().map(|p| p[l]).sum::<f64>() / grid.len().max(1) as f64;
-            row.insert(column.clone(), mean.into());
-        }
-    }
-    Ok(rows)
-}
-
-/// The threshold of `list` that is closest to `wanted`.
-fn nearest(list: &[f64], wanted: f64) -> f64 {
-    let distance = |t: &f64| (t - wanted).abs();
-    list.iter()
-        .copied()
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)))
-        .unwrap_or(wanted)
-}
-
-fn write_table(out: &mut impl Write, rows: &[SummaryRow]) -> std::io::Result<()> {
-    const BAR: usize = 24;
-    let Some(first) = rows.first() else {
-        return Ok(());
-    };
-    let names: Vec<&String> = first.keys().collect();
-    let number = |row: &SummaryRow, name: &str| {
-        row.get(name)
-            .and_then(serde_json::Value::as_f64)
-            .unwrap_or(0.0)
-    };
-    let bar_column = names.get(1).map_or("", |n| n.as_str());
-    let most = rows
-        .iter()
-        .map(|r| number(r, bar_column))
-        .fold(f64::MIN_POSITIVE, f64::max);
-    for name in &names {
-        write!(out, "{:>width$}  ", name, width = name.len().max(6))?;
-    }
-    writeln!(out)?;
-    for row in rows {
-        for name in &names {
-            let width = name.len().max(6);
-            let value = number(row, name);
-            match name.as_str() {
-                "layer" => write!(out, "{value:>width$.0}  ")?,
-                n if n.ends_with("_of_t") => write!(out, "{value:>width$.4}  ")?,
-                _ => write!(out, "{value:>width$.1}  ")?,
-            }
-        }
-        let filled = (number(row, bar_column) / most * BAR as f64).round() as usize;
-        writeln!(out, "{}", "█".repeat(filled.max(1)))?;
-    }
-    Ok(())
 }
 
 fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
@@ -311,7 +236,7 @@ fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
 }
 
 /// Parts are renamed into place, so stopping at any moment is safe; say how to go on.
-fn stop_cleanly(folder: &std::path::Path) {
+fn stop_cleanly(folder: &Path) {
     let folder = folder.display().to_string();
     let handler = move || {
         eprintln!("\nstopped; finished prompts are kept in {folder}: add --resume to go on");

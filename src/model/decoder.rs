@@ -6,70 +6,14 @@ use candle_nn::rotary_emb::rope;
 
 use super::attention::{self, AttentionProbe, AttentionView};
 use super::cache::KvCache;
-use super::config::{ModelConfig, RopePairs};
+use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
+use super::weights::{Linear, Weights, to_halves};
 use crate::error::{Error, Result};
 
 /// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
 pub const PREFILL_RUN: usize = 1024;
-
-/// A matrix `(out, in)` applied to rows of activations, with an optional bias.
-pub(super) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
-    }
-}
-
-/// Reads the tensors of a model and remembers which were taken.
-pub(super) struct Weights<'a> {
-    gguf: &'a mut Gguf,
-    device: &'a Device,
-    dtype: DType,
-    taken: std::collections::HashSet<String>,
-}
-
-impl Weights<'_> {
-    pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.taken.insert(name.to_owned());
-        self.gguf.tensor(name, shape, self.device, self.dtype)
-    }
-
-    pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
-        let weight = self.tensor(&format!("{name}.weight"), &[out, width])?;
-        let bias_name = format!("{name}.bias");
-        let bias = match self.gguf.has_tensor(&bias_name) {
-            true => Some(self.tensor(&bias_name, &[out])?),
-            false => None,
-        };
-        Ok(Linear { weight, bias })
-    }
-
-    /// A tensor that nobody asked for would be a part of the model that is silently left out.
-    fn refuse_leftovers(&self) -> Result<()> {
-        let left: Vec<_> = (self.gguf.tensor_names().into_iter())
-            .filter(|name| !self.taken.contains(*name) && *name != "rope_freqs.weight")
-            .take(4)
-            .collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Unsupported {
-            what: "tensor",
-            found: left.join(", "),
-            supported: "the tensors of a plain Llama decoder".into(),
-        })
-    }
-}
 
 struct Layer {
     attention_norm: Tensor,
@@ -105,12 +49,7 @@ impl Decoder {
         dtype: DType,
     ) -> Result<Self> {
         let c = &config;
-        let mut weights = Weights {
-            gguf,
-            device,
-            dtype,
-            taken: Default::default(),
-        };
+        let mut weights = Weights::new(gguf, device, dtype);
         let embedding = weights.tensor("token_embd.weight", &[c.vocab_size, c.hidden_size])?;
         let layers = (0..c.num_hidden_layers)
             .map(|l| Layer::load(&mut weights, c, l))
@@ -305,25 +244,6 @@ impl Layer {
             feed_forward: FeedForward::load(weights, c, l)?,
         })
     }
-}
-
-/// Reorders the rows of a query or key projection so that RoPE pairs dimension i with i + D/2.
-///
-/// Shapes: rows `(heads, D/2, 2)` -> `(heads, 2, D/2)`. Attention is unchanged by it.
-fn to_halves(linear: Linear, pairs: RopePairs, head_dim: usize) -> Result<Linear> {
-    if pairs == RopePairs::Halves {
-        return Ok(linear);
-    }
-    let reorder = |x: &Tensor| -> Result<Tensor> {
-        let rows = x.dim(0)?;
-        let width = x.elem_count() / rows;
-        let y = x.reshape((rows / head_dim, head_dim / 2, 2, width))?;
-        Ok(y.transpose(1, 2)?.contiguous()?.reshape(x.shape())?)
-    };
-    Ok(Linear {
-        weight: reorder(&linear.weight)?,
-        bias: linear.bias.as_ref().map(reorder).transpose()?,
-    })
 }
 
 /// Cosines and sines of the positions of one run.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::attention::softmax::silu_product;
 use super::config::ModelConfig;
-use super::decoder::{Linear, Weights};
+use super::weights::{Linear, Weights};
 use crate::error::Result;
 
 pub(super) struct FeedForward {

@@ -220,3 +220,46 @@ impl Gguf {
         Ok(tensor.to_dtype(dtype)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+
+    #[test]
+    fn every_quantisation_is_read_as_candle_dequantises_it() {
+        use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        let values: Vec<f32> = (0..512).map(|i| (i as f32 * 0.37).sin()).collect();
+        let tensor = Tensor::from_vec(values, (2, 256), &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [
+            F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K,
+        ] {
+            let quantised = QTensor::quantize(&tensor, kind).unwrap();
+            let path = folder.path().join("t.gguf");
+            let mut file = File::create(&path).unwrap();
+            gguf_file::write(&mut file, &[], &[("t", &quantised)]).unwrap();
+            let mut gguf = Gguf::open(&path).unwrap();
+            let read = gguf
+                .tensor("t", &[2, 256], &Device::Cpu, DType::F32)
+                .unwrap();
+            let want = quantised.dequantize(&Device::Cpu).unwrap();
+            assert_eq!(
+                read.to_vec2::<f32>().unwrap(),
+                want.to_vec2::<f32>().unwrap(),
+                "{kind:?}"
+            );
+            let shape = gguf.tensor("t", &[256, 2], &Device::Cpu, DType::F32);
+            assert!(shape.unwrap_err().to_string().contains("has shape"));
+            let name = gguf.tensor("u", &[2, 256], &Device::Cpu, DType::F32);
+            assert!(name.unwrap_err().to_string().contains("lacks the tensor u"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_gguf_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Gguf::open(folder.path()).is_err());
+        assert!(Gguf::open(&folder.path().join("missing")).is_err());
+    }
+}

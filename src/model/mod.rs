@@ -11,5 +11,6 @@ pub mod gguf;
 mod loaded;
 pub mod source;
 pub mod tokenizer;
+mod weights;
 
 pub use loaded::{Model, tokenizer_of};

@@ -1,19 +1,22 @@
 //! Measuring how many cached tokens each head and layer needs, and the profile that holds the result.
 
 mod budget_grid;
+mod measures;
 mod minimum_budget;
+mod options;
 mod output_budget;
 mod probe;
 mod rows;
 mod run;
 mod store;
+mod window_sums;
 
 pub use budget_grid::budget_grid;
+pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 pub use minimum_budget::{Ranked, minimum_budgets};
+pub use options::MeasureOptions;
 pub use output_budget::{OutputCurve, OutputCurves, output_curves};
-pub use probe::{
-    HeadMeasures, LayerMeasures, MeasureOptions, MinimumBudgets, Profiler, SINKS, entropy, share,
-};
+pub use probe::Profiler;
 pub use rows::{PromptLabel, PromptTables, prompt_tables};
 pub use run::{Prompt, Run};
 pub use store::{Meta, Profile, SCHEMA, TABLES, threshold_name};

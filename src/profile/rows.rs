@@ -1,8 +1,9 @@
 //! The columns of a profile's tables, filled from the measures of one prompt.
 
 use super::budget_grid::budget_grid;
+use super::measures::{LayerMeasures, MinimumBudgets};
+use super::options::MeasureOptions;
 use super::output_budget::OutputCurves;
-use super::probe::{LayerMeasures, MeasureOptions, MinimumBudgets};
 use super::threshold_name;
 use crate::table::{Column, Table};
 

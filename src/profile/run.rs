@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::probe::{MeasureOptions, Profiler};
+use super::options::MeasureOptions;
+use super::probe::Profiler;
 use super::rows::{PromptLabel, PromptTables, prompt_tables};
 use super::store::{Meta, Profile, TABLES};
 use crate::error::{Error, Result};

@@ -1,0 +1,96 @@
+//! What a profile measures: window and thresholds, checked before anything runs.
+
+use super::threshold_name;
+use crate::error::{Error, Result};
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeasureOptions {
+    /// Observation window w: how many of the last rows; `None` is every row.
+    pub window: Option<usize>,
+    /// Retained-mass thresholds of MBA, each in (0, 1].
+    pub thresholds: Vec<f64>,
+    /// Cosine thresholds of LMBO, each in (0, 1].
+    pub output_thresholds: Vec<f64>,
+}
+
+impl Default for MeasureOptions {
+    fn default() -> Self {
+        Self {
+            window: Some(32),
+            thresholds: vec![0.5, 0.8, 0.9, 0.95, 0.99],
+            output_thresholds: vec![0.8, 0.9, 0.95, 0.99, 0.999],
+        }
+    }
+}
+
+impl MeasureOptions {
+    /// Refuses what cannot be measured.
+    ///
+    /// Errors: [`Error::Invalid`] for a window of 0, thresholds outside (0, 1], repeated or none.
+    pub fn check(&self) -> Result<()> {
+        if self.window == Some(0) {
+            return Err(Error::invalid(
+                "--window",
+                0,
+                "at least one row must be observed",
+            ));
+        }
+        for (what, list) in [
+            ("--thresholds", &self.thresholds),
+            ("LMBO thresholds", &self.output_thresholds),
+        ] {
+            if list.is_empty() {
+                return Err(Error::invalid(
+                    what,
+                    "empty",
+                    "at least one threshold is needed",
+                ));
+            }
+            if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t <= 1.0)) {
+                return Err(Error::invalid(
+                    what,
+                    bad,
+                    "a threshold lies above 0 and at most at 1",
+                ));
+            }
+            let mut names: Vec<_> = list.iter().map(|t| threshold_name(*t)).collect();
+            names.sort();
+            if names.windows(2).any(|w| w[0] == w[1]) {
+                return Err(Error::invalid(
+                    what,
+                    format!("{list:?}"),
+                    "each threshold is named once",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that a prompt of `tokens` has in its window.
+    pub fn rows(&self, tokens: usize) -> usize {
+        self.window.unwrap_or(tokens).min(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_bounds_are_refused() {
+        let with = |f: fn(&mut MeasureOptions)| {
+            let mut options = MeasureOptions::default();
+            f(&mut options);
+            options.check()
+        };
+        assert!(with(|_| ()).is_ok());
+        assert!(with(|o| o.window = None).is_ok());
+        assert!(with(|o| o.window = Some(0)).is_err());
+        assert!(with(|o| o.thresholds = vec![0.0]).is_err());
+        assert!(with(|o| o.thresholds = vec![1.1]).is_err());
+        assert!(with(|o| o.thresholds = vec![f64::NAN]).is_err());
+        assert!(with(|o| o.thresholds = vec![0.9, 0.9]).is_err());
+        assert!(with(|o| o.output_thresholds = vec![]).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! What every registered thing and every geometry must keep, on a tiny model.
+#![allow(clippy::unwrap_used)]
+
+mod tiny_model;
+
+use candle_core::{DType, Device};
+use kvprof::dataset::BUILT_IN;
+use kvprof::error::Result;
+use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
+use kvprof::model::config::{FAMILIES, ModelConfig};
+use kvprof::model::decoder::Decoder;
+use kvprof::model::gguf::Gguf;
+use kvprof::model::source::MODELS;
+use kvprof::plot::CHARTS;
+use kvprof::profile::{
+    LayerMeasures, MeasureOptions, Profiler, Ranked, budget_grid, entropy, share,
+};
+use tiny_model::{LAYERS, tiny_model};
+
+/// Float32 re-ordering between runs of other lengths, on probabilities.
+const TOLERANCE: f64 = 2e-6;
+
+/// (query heads, KV heads): grouped, plain, one of each.
+const GEOMETRIES: [(usize, usize); 4] = [(2, 1), (4, 2), (3, 3), (1, 1)];
+
+fn decoder(heads: usize, kv_heads: usize, dtype: DType) -> Decoder {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
+    let mut gguf = Gguf::open(&path).unwrap();
+    let config = ModelConfig::from_gguf(&mut gguf).unwrap();
+    Decoder::load(&mut gguf, config, &Device::Cpu, dtype).unwrap()
+}
+
+fn prompt(tokens: usize) -> Vec<u32> {
+    (0..tokens).map(|i| ((i * 7 + i * i) % 12) as u32).collect()
+}
+
+/// Keeps every row of every layer, one query head after the other.
+#[derive(Default)]
+struct Rows {
+    /// `[layer][head][row]`, each row as long as the keys it sees.
+    layers: Vec<Vec<Vec<Vec<f64>>>>,
+}
+
+impl AttentionProbe for Rows {
+    fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
+        let block = view.probabilities(view.rows.clone())?.to_vec3::<f32>()?;
+        if self.layers.len() <= view.layer {
+            self.layers.push(vec![Vec::new(); block.len()]);
+        }
+        for (head, rows) in block.iter().enumerate() {
+            for (row, position) in rows.iter().zip(view.rows.clone()) {
+                assert!(row[position + 1..].iter().all(|p| *p == 0.0), "causal");
+                let row = row[..=position].iter().map(|&p| f64::from(p)).collect();
+                self.layers[view.layer][head].push(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn measure(
+    decoder: &Decoder,
+    ids: &[u32],
+    run: usize,
+    options: &MeasureOptions,
+) -> (Vec<LayerMeasures>, Rows, Vec<f32>) {
+    let mut ignore = |_| ();
+    let mut profiler = Profiler::new(options, &mut ignore);
+    let mut rows = Rows::default();
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    let mut probe = Tee(&mut profiler, &mut rows);
+    let logits = decoder.prefill(ids, &mut cache, run, &mut probe).unwrap();
+    (profiler.finish(), rows, logits.to_vec1().unwrap())
+}
+
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() < TOLERANCE
+}
+
+/// MBA straight from the definition: sort, add, count.
+fn mba(row: &[f64], threshold: f64) -> f64 {
+    let mut sorted = row.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let total: f64 = sorted.iter().sum();
+    let mut sum = 0.0;
+    let kept = sorted.iter().take_while(|a| {
+        let more = sum < threshold * total;
+        sum += **a;
+        more
+    });
+    kept.count() as f64
+}
+
+fn mean_row(rows: &[Vec<f64>], tokens: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; tokens];
+    for row in rows {
+        mean.iter_mut()
+            .zip(row)
+            .for_each(|(m, p)| *m += p / rows.len() as f64);
+    }
+    mean
+}
+
+#[test]
+fn measures_equal_their_definitions_for_every_geometry_length_and_window() {
+    for (heads, kv_heads) in GEOMETRIES {
+        let decoder = decoder(heads, kv_heads, DType::F32);
+        for tokens in [1, 2, 5, 40] {
+            for window in [Some(1), Some(3), Some(32), None] {
+                let options = MeasureOptions {
+                    window,
+                    ..MeasureOptions::default()
+                };
+                let ids = prompt(tokens);
+                let (layers, rows, _) = measure(&decoder, &ids, 1024, &options);
+                assert_eq!(layers.len(), LAYERS);
+                let w = window.unwrap_or(tokens).min(tokens);
+                for (layer, rows) in layers.iter().zip(&rows.layers) {
+                    assert_eq!((layer.heads.len(), layer.kv_heads.len()), (heads, kv_heads));
+                    for (head, rows) in layer.heads.iter().zip(rows) {
+                        check_head(head, &rows[tokens - w..], tokens, &options);
+                    }
+                    for curve in [&layer.output_last, &layer.output_pooled] {
+                        assert_eq!(curve.renormalised.cosine.len(), tokens);
+                        assert!(near(curve.renormalised.cosine[tokens - 1], 1.0));
+                        assert!(near(curve.raw.relative_l2[tokens - 1], 0.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_head(
+    head: &kvprof::profile::HeadMeasures,
+    rows: &[Vec<f64>],
+    tokens: usize,
+    options: &MeasureOptions,
+) {
+    let pooled = mean_row(rows, tokens);
+    for (i, &threshold) in options.thresholds.iter().enumerate() {
+        let last = &rows[rows.len() - 1];
+        assert_eq!(f64::from(head.budgets.last[i]), mba(last, threshold));
+        assert_eq!(f64::from(head.budgets.pooled[i]), mba(&pooled, threshold));
+        let mean = rows.iter().map(|r| mba(r, threshold)).sum::<f64>() / rows.len() as f64;
+        assert!(near(head.budgets.rows[i], mean));
+    }
+    assert!(near(head.entropy, entropy(&pooled)));
+    assert!(near(head.sink_mass, share(&pooled, 0..tokens.min(4))));
+    assert!(near(
+        head.window_mass,
+        share(&pooled, tokens - rows.len()..tokens)
+    ));
+    let ranked = Ranked::new(&pooled);
+    for (mass, budget) in head.mass_pooled.iter().zip(budget_grid(tokens)) {
+        assert!(near(*mass, ranked.retained_mass(budget)));
+    }
+}
+
+#[test]
+fn runs_of_any_length_give_the_same_measures() {
+    for (heads, kv_heads) in GEOMETRIES {
+        let decoder = decoder(heads, kv_heads, DType::F32);
+        let (options, ids) = (MeasureOptions::default(), prompt(50));
+        let (whole, _, logits) = measure(&decoder, &ids, 50, &options);
+        for run in [1, 7, 31, 49] {
+            let (parts, _, part_logits) = measure(&decoder, &ids, run, &options);
+            for (a, b) in logits.iter().zip(&part_logits) {
+                assert!((a - b).abs() < 1e-4, "runs of {run}");
+            }
+            for (a, b) in whole.iter().zip(&parts) {
+                for (a, b) in a.heads.iter().zip(&b.heads) {
+                    assert!(near(a.entropy, b.entropy), "runs of {run}");
+                    let masses = a.mass_pooled.iter().zip(&b.mass_pooled);
+                    masses.for_each(|(a, b)| assert!(near(*a, *b), "runs of {run}"));
+                }
+                let cosines = a
+                    .output_pooled
+                    .raw
+                    .cosine
+                    .iter()
+                    .zip(&b.output_pooled.raw.cosine);
+                cosines.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "runs of {run}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_probe_changes_no_bit_of_the_logits() {
+    for (heads, kv_heads) in GEOMETRIES {
+        let decoder = decoder(heads, kv_heads, DType::F32);
+        let ids = prompt(33);
+        let mut cache = decoder.new_cache(0).unwrap();
+        let bare = decoder.prefill(&ids, &mut cache, 10, &mut NoProbe).unwrap();
+        let (_, _, probed) = measure(&decoder, &ids, 10, &MeasureOptions::default());
+        assert_eq!(bare.to_vec1::<f32>().unwrap(), probed);
+        assert_eq!(cache.next_position(), 33);
+        let element = std::mem::size_of::<f32>();
+        let least = 33 * decoder.config().cache_bytes_per_token(element);
+        assert!(cache.bytes() >= least);
+    }
+}
+
+#[test]
+fn half_precision_follows_float32() {
+    let ids = prompt(40);
+    let exact = measure(
+        &decoder(4, 2, DType::F32),
+        &ids,
+        64,
+        &MeasureOptions::default(),
+    );
+    let half = measure(
+        &decoder(4, 2, DType::BF16),
+        &ids,
+        64,
+        &MeasureOptions::default(),
+    );
+    let scale = exact.2.iter().fold(0f32, |m, x| m.max(x.abs()));
+    for (a, b) in exact.2.iter().zip(&half.2) {
+        // bfloat16 keeps 8 bits: about 0.4 % per operation.
+        assert!((a - b).abs() < 0.05 * scale, "{a} {b}");
+    }
+    for (a, b) in exact.0.iter().zip(&half.0) {
+        for (a, b) in a.heads.iter().zip(&b.heads) {
+            assert!((a.entropy - b.entropy).abs() < 0.1);
+        }
+    }
+}
+
+#[test]
+fn prompts_that_cannot_run_are_refused() {
+    let decoder = decoder(2, 1, DType::F32);
+    let run = |ids: &[u32], run| {
+        let mut cache = decoder.new_cache(4).unwrap();
+        let result = decoder.prefill(ids, &mut cache, run, &mut NoProbe);
+        result.unwrap_err().to_string()
+    };
+    assert!(run(&[], 4).contains("at least one token"));
+    assert!(run(&[1], 0).contains("prefill run"));
+    assert!(run(&[12], 4).contains("vocabulary ends at 11"));
+    assert!(run(&prompt(65), 4).contains("context of 64"));
+}
+
+#[test]
+fn names_are_unique_and_kebab_case() {
+    let registries: [Vec<&str>; 4] = [
+        MODELS.iter().map(|m| m.name).collect(),
+        FAMILIES.iter().map(|f| f.architecture).collect(),
+        BUILT_IN.iter().map(|d| d.name).collect(),
+        CHARTS.iter().map(|c| c.name).collect(),
+    ];
+    for names in registries {
+        for (i, name) in names.iter().enumerate() {
+            let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            assert!(name.bytes().all(kebab), "{name}");
+            assert!(!names[..i].contains(name), "{name} twice");
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_chart_and_data_set() {
+    let readme = include_str!("../README.md");
+    let charts = CHARTS.iter().map(|c| c.name);
+    for name in charts.chain(MODELS.iter().map(|m| m.name)) {
+        assert!(readme.contains(&format!("`{name}`")), "README lacks {name}");
+    }
+}
