@@ -103,14 +103,22 @@ impl DeviceName {
             }
             Self::Metal => Device::new_metal(0).context("opening the Metal device"),
             Self::Auto if candle_core::utils::cuda_is_available() => {
-                Ok(Device::new_cuda(0).unwrap_or(Device::Cpu))
+                Ok(Device::new_cuda(0).unwrap_or_else(|e| on_the_cpu("CUDA", &e)))
             }
             Self::Auto if candle_core::utils::metal_is_available() => {
-                Ok(Device::new_metal(0).unwrap_or(Device::Cpu))
+                Ok(Device::new_metal(0).unwrap_or_else(|e| on_the_cpu("Metal", &e)))
             }
             Self::Auto => Ok(Device::Cpu),
         }
     }
+}
+
+/// Says, even when quiet, that `auto` found no GPU in a build that is meant for one.
+fn on_the_cpu(kind: &str, error: &candle_core::Error) -> Device {
+    let error = error.to_string();
+    let reason = error.lines().next().unwrap_or_default();
+    eprintln!("warning: no {kind} device answers ({reason}); running on the CPU");
+    Device::Cpu
 }
 
 /// An element type as the command line names it.
