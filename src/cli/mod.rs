@@ -44,3 +44,38 @@ impl Arguments {
         }
     }
 }
+
+/// The command line that was typed, fit to be typed again, without the flags of `left_out`.
+fn command_line(left_out: &[&str]) -> String {
+    let words = std::env::args()
+        .skip(1)
+        .filter(|word| !left_out.contains(&word.as_str()));
+    let mut line = "kvprof".to_owned();
+    for word in words {
+        line.push(' ');
+        line.push_str(&quoted(&word));
+    }
+    line
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted("plots/lmba-0.9"), "plots/lmba-0.9");
+        assert_eq!(quoted("my file"), "'my file'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

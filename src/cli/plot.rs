@@ -62,8 +62,7 @@ impl Arguments {
             title: self.title,
             ..ChartOptions::default()
         };
-        let command: Vec<String> = std::env::args().skip(1).collect();
-        let provenance = format!("kvprof {}", command.join(" "));
+        let provenance = super::command_line(&[]);
         let figure = plot::draw(&self.chart, &profiles, &options, &provenance)
             .with_context(|| format!("drawing {}", self.chart))?;
         let base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));

@@ -137,14 +137,10 @@ impl Arguments {
 
     fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: usize) -> Meta {
         let config = model.decoder.config();
-        let command: Vec<String> = std::env::args()
-            .skip(1)
-            .filter(|a| !["--resume", "--quiet", "--json"].contains(&a.as_str()))
-            .collect();
         Meta {
             schema: SCHEMA,
             kvprof: env!("CARGO_PKG_VERSION").to_owned(),
-            command: format!("kvprof {}", command.join(" ")),
+            command: super::command_line(&["--resume", "--quiet", "--json"]),
             model: model.files.name.clone(),
             model_source: model.files.origin.clone(),
             model_sha256: model.files.sha256.clone(),
