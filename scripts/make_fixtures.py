@@ -4,7 +4,7 @@ usage: make_fixtures.py GOLDEN_FOLDER OUT_FOLDER   (needs numpy)
 
 The reference runs the dequantised weights of SmolLM2-135M-Instruct.Q4_1.gguf in float32 with transformers
 4.57.1 and torch 2.8.0. One JSON file per prompt: its ids, MBA per head with the reference's own margins
-(distance of the decision from flipping, relative to the total), LMBA, LMBO, logits and the greedy continuation.
+(distance of the decision from flipping, relative to the total), LMBA, LMBO, logits and the greedy continuation, and the mass on the first 4 keys and on the window's keys.
 """
 import json
 import sys
@@ -39,6 +39,9 @@ for name, prompt in prompts.items():
         margin_pooled=[[float(f"{m:.3g}") for m in l["margin_win_incl"]] for l in layers],
         mba_rows_sum=rows.sum(-1).tolist(),
         mba_kv_pooled=[l["mba_kv_incl"] for l in layers],
+        sink_mass=[[float(f"{m:.8g}") for m in l["mass_first4_mean"]] for l in layers],
+        window_mass=[[float(f"{m:.8g}") for m in l["mass_window_mean"]] for l in layers],
+        output_norm_last=[l["out_norm_last"] for l in layers],
         lmba=lmba,
         lmbo=lmbo,
         top10_ids=generations[name]["top10_ids"],

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -10,11 +10,14 @@ use crate::error::{Error, Result};
 
 /// Writes `path` through a temporary file beside it, which replaces the target only when complete.
 ///
-/// Errors: [`Error::Io`]; the target is then as it was.
+/// A symbolic link keeps pointing where it does; the file that it points to is replaced.
+/// Errors: [`Error::Io`], or [`Error::OutputExists`] for a target that is not a regular file; the
+/// target is then as it was.
 pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
+    let path = &target_of(path)?;
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -22,6 +25,8 @@ pub fn replace(
     fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".kvprof-").suffix(".partial");
+    #[cfg(unix)]
+    builder.permissions(permissions_for(path));
     let temporary = builder
         .tempfile_in(folder)
         .map_err(|e| Error::io("write into", folder, e))?;
@@ -31,22 +36,39 @@ pub fn replace(
         .and_then(|()| temporary.as_file().sync_all())
         .map_err(|e| Error::io("write", path, e))?;
     drop(writer);
-    make_readable(temporary.as_file()).map_err(|e| Error::io("write", path, e))?;
     temporary
         .persist(path)
         .map_err(|e| Error::io("replace", path, e.error))?;
     Ok(())
 }
 
-/// Temporary files are private to the user; results are as readable as any other file.
-fn make_readable(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+/// The file that a write to `path` should replace.
+fn target_of(path: &Path) -> Result<PathBuf> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {
+            fs::canonicalize(path).map_err(|e| Error::io("resolve", path, e))
+        }
+        Ok(found) => Err(Error::OutputExists {
+            path: path.to_owned(),
+            problem: match found.is_dir() {
+                true => "is a folder, a file is to be written there; choose another path".into(),
+                false => "is a device or pipe, only regular files are written; \
+                          choose another path"
+                    .into(),
+            },
+        }),
+        Err(_) => Ok(path.to_owned()),
     }
-    let _ = file;
-    Ok(())
+}
+
+/// Those of the file that is replaced, or what the user's umask leaves of read and write for all.
+#[cfg(unix)]
+fn permissions_for(path: &Path) -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    match fs::metadata(path) {
+        Ok(found) => found.permissions(),
+        Err(_) => fs::Permissions::from_mode(0o666),
+    }
 }
 
 /// Writes text or bytes whole; see [`replace`].
@@ -67,4 +89,35 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// Whether a file name is that of a write that never ended.
 pub fn is_partial(name: &str) -> bool {
     name.starts_with(".kvprof-") && name.ends_with(".partial")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        replace_with(&path, b"old").unwrap();
+        let failing = replace(&path, |_| Err(io::Error::other("no")));
+        assert!(failing.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace_with(folder.path(), b"x").is_err(), "a folder");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_keep_pointing_and_devices_stay_devices() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace_with(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        let device = replace_with(Path::new("/dev/null"), b"x").unwrap_err();
+        assert!(device.to_string().contains("device"), "{device}");
+    }
 }

@@ -138,31 +138,24 @@ impl Table {
             .iter()
             .map(|(name, column)| -> PolarsColumn {
                 match column {
-                    Column::Count(v) => Series::new(name.as_str().into(), v).into(),
+                    // Signed, since users subtract columns and unsigned differences wrap.
+                    Column::Count(v) => {
+                        let signed: Vec<i32> = v.iter().map(|&n| n as i32).collect();
+                        Series::new(name.as_str().into(), signed).into()
+                    }
                     Column::Number(v) => Series::new(name.as_str().into(), v).into(),
                     Column::Text(v) => Series::new(name.as_str().into(), v).into(),
                 }
             })
             .collect();
         let mut frame = DataFrame::new(self.rows(), columns).map_err(table_error)?;
-        let mut result = Ok(());
-        files::replace(path, |file| {
-            result = ParquetWriter::new(file)
-                .with_compression(ParquetCompression::Zstd(None))
-                .finish(&mut frame)
-                .map(|_| ());
-            match &result {
-                Ok(()) => Ok(()),
-                Err(e) => Err(std::io::Error::other(e.to_string())),
-            }
-        })
-        .map_err(|io| match result {
-            Err(source) => Error::Table {
-                path: path.to_owned(),
-                source,
-            },
-            Ok(()) => io,
-        })
+        // Into memory first: the writer would hide a full disk behind an error of its own.
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes)
+            .with_compression(ParquetCompression::Zstd(None))
+            .finish(&mut frame)
+            .map_err(table_error)?;
+        files::replace_with(path, &bytes)
     }
 
     /// Reads a Parquet file of 32-bit or 64-bit integers, floats and strings.
@@ -196,7 +189,9 @@ fn read_column(column: &PolarsColumn) -> polars::error::PolarsResult<Column> {
             let text = column.str()?;
             Column::Text(text.iter().flatten().map(str::to_owned).collect())
         }
-        DataType::UInt32 => Column::Count(column.u32()?.iter().flatten().collect()),
+        DataType::Int32 if column.i32()?.iter().flatten().all(|n| n >= 0) => {
+            Column::Count(column.i32()?.iter().flatten().map(|n| n as u32).collect())
+        }
         _ => {
             let numbers = column.cast(&DataType::Float64)?;
             Column::Number(numbers.f64()?.iter().flatten().collect())

@@ -26,6 +26,7 @@ fn meta(prompts: usize) -> Meta {
         dataset_sha256: "0".into(),
         template: "raw".into(),
         prompts,
+        prompts_sha256: "0".into(),
         max_prompt_tokens: None,
         window: options.window,
         thresholds: options.thresholds,

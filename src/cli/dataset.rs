@@ -1,11 +1,13 @@
 //! `kvprof dataset`: prompts of our own, as JSONL.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
 use kvprof::dataset::wikimqa_style::{self, Options};
-use kvprof::dataset::write_jsonl;
+use kvprof::dataset::{Dataset, write_jsonl};
+use serde_json::{Map, Value};
 
 use super::load;
 
@@ -39,6 +41,9 @@ struct WikimqaStyle {
     /// JSONL file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Overwrite another file
+    #[arg(long)]
+    force: bool,
     /// No notices
     #[arg(long)]
     quiet: bool,
@@ -62,10 +67,33 @@ impl WikimqaStyle {
         let tokenizer = load::tokenizer(&self.model, self.quiet)?;
         let count = |text: &str| tokenizer.encode(text).map(|ids| ids.len());
         let records = wikimqa_style::generate(&options, &count).context("generating prompts")?;
+        self.refuse_to_overwrite(&records)?;
         write_jsonl(&self.out, &records)?;
         if !self.quiet {
-            println!("{} prompts in {}", records.len(), self.out.display());
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{} prompts in {}", records.len(), self.out.display())?;
         }
+        Ok(())
+    }
+
+    /// Somebody's file is not lost to a mistyped name; the same prompts may be made again.
+    fn refuse_to_overwrite(&self, records: &[Map<String, Value>]) -> anyhow::Result<()> {
+        if self.force || !self.out.is_file() {
+            return Ok(());
+        }
+        let same = Dataset::open(&self.out.to_string_lossy()).is_ok_and(|old| {
+            old.records.len() == records.len()
+                && old
+                    .records
+                    .iter()
+                    .zip(records)
+                    .all(|(old, new)| old.columns == *new)
+        });
+        anyhow::ensure!(
+            same,
+            "{} exists and holds something else; choose another --out, or overwrite it with --force",
+            self.out.display()
+        );
         Ok(())
     }
 }

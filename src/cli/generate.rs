@@ -83,7 +83,11 @@ impl Arguments {
                 "prefill_s": generated.prefill_s, "decode_s": generated.decode_s,
                 "cache_bytes": generated.cache_bytes,
             });
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            writeln!(
+                std::io::stdout().lock(),
+                "{}",
+                serde_json::to_string_pretty(&value)?
+            )?;
         } else if !self.quiet {
             let steps = generated.ids.len().saturating_sub(1);
             eprintln!(
@@ -164,7 +168,7 @@ impl Arguments {
         let rest = stream.finish();
         emit(&rest)?;
         if !self.json {
-            println!();
+            writeln!(std::io::stdout().lock())?;
         }
         Ok(Generated {
             prompt_tokens: ids.len(),

@@ -47,8 +47,9 @@ impl Arguments {
 
 /// The command line that was typed, fit to be typed again, without the flags of `left_out`.
 fn command_line(left_out: &[&str]) -> String {
-    let words = std::env::args()
+    let words = std::env::args_os()
         .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
         .filter(|word| !left_out.contains(&word.as_str()));
     let mut line = "kvprof".to_owned();
     for word in words {
@@ -59,7 +60,7 @@ fn command_line(left_out: &[&str]) -> String {
 }
 
 /// A word as a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),

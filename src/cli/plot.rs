@@ -1,5 +1,6 @@
 //! `kvprof plot`: charts from profiles.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -66,8 +67,9 @@ impl Arguments {
         let figure = plot::draw(&self.chart, &profiles, &options, &provenance)
             .with_context(|| format!("drawing {}", self.chart))?;
         let base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
+        let mut out = std::io::stdout().lock();
         for path in figure.write(&base)? {
-            println!("{}", path.display());
+            writeln!(out, "{}", path.display())?;
         }
         Ok(())
     }

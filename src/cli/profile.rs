@@ -7,11 +7,12 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::DType;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvprof::dataset::{self, Dataset, Template, cut};
+use kvprof::dataset::{self, Dataset, Kind, Template, cut};
 use kvprof::model::Model;
-use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA};
+use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, prompts_sha256};
 
 use super::load::ModelArguments;
+use super::quoted;
 use super::summary::Summary;
 
 /// Arguments of `kvprof profile`.
@@ -79,14 +80,20 @@ impl FromStr for Window {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
+        self.check()?;
         let data = Dataset::open(&self.data).context("reading the data set")?;
+        if data.kind == Kind::Ids && (self.raw || self.template.is_some()) {
+            anyhow::bail!(
+                "--raw and --template do nothing for a data set of token ids: leave them out"
+            );
+        }
         let template = match &self.template {
             Some(path) => Template::from_file(path)?,
             None => Template::default_for(data.kind),
         };
         let model = self.model.load(self.quiet)?;
         let prompts = self.prompts(&data, &template, &model)?;
-        let meta = self.meta(&data, &template, &model, prompts.len());
+        let meta = self.meta(&data, &template, &model, &prompts);
         let folder = self
             .out
             .clone()
@@ -98,6 +105,28 @@ impl Arguments {
         self.report(&profile, &folder)
     }
 
+    /// What can be refused before a model is fetched or loaded.
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.limit != Some(0),
+            "--limit is 0, at least one prompt is needed"
+        );
+        let options = MeasureOptions {
+            window: self.window.0,
+            thresholds: self.thresholds.clone(),
+            output_thresholds: self.output_thresholds.clone(),
+        };
+        options.check()?;
+        if let Some(folder) = &self.out {
+            anyhow::ensure!(
+                folder.is_dir() || !folder.exists(),
+                "--out {} is a file, a folder is needed",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
     fn prompts(
         &self,
         data: &Dataset,
@@ -105,8 +134,8 @@ impl Arguments {
         model: &Model,
     ) -> anyhow::Result<Vec<Prompt>> {
         let limit = self.limit.unwrap_or(usize::MAX);
-        anyhow::ensure!(limit > 0, "--limit is 0, at least one prompt is needed");
-        let context = model.decoder.config().max_position_embeddings;
+        let config = model.decoder.config();
+        let context = config.max_position_embeddings;
         let mut prompts = Vec::new();
         for record in data.records.iter().take(limit) {
             let ids = if record.ids.is_empty() {
@@ -127,6 +156,13 @@ impl Arguments {
                 .into());
             }
             anyhow::ensure!(!ids.is_empty(), "prompt {} has no token", record.id);
+            let vocabulary = config.vocab_size;
+            if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+                anyhow::bail!(
+                    "prompt {}: token id {id} is outside the model's vocabulary of {vocabulary}",
+                    record.id
+                );
+            }
             prompts.push(Prompt {
                 id: record.id.clone(),
                 ids,
@@ -135,7 +171,7 @@ impl Arguments {
         Ok(prompts)
     }
 
-    fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: usize) -> Meta {
+    fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: &[Prompt]) -> Meta {
         let config = model.decoder.config();
         Meta {
             schema: SCHEMA,
@@ -156,7 +192,8 @@ impl Arguments {
                 template.sha256(),
                 if self.raw { " raw" } else { "" }
             ),
-            prompts,
+            prompts: prompts.len(),
+            prompts_sha256: prompts_sha256(prompts),
             max_prompt_tokens: self.max_prompt_tokens,
             window: self.window.0,
             thresholds: self.thresholds.clone(),
@@ -204,14 +241,25 @@ impl Arguments {
             let (least, most) = (tokens.iter().min(), tokens.iter().max());
             writeln!(
                 out,
-                "\nMean over {} prompts of {} ({} to {} tokens), written to {}",
-                meta.prompts,
+                "\nMean over {} of {} ({} to {} tokens), written to {}",
+                if meta.prompts == 1 {
+                    "1 prompt".to_owned()
+                } else {
+                    format!("{} prompts", meta.prompts)
+                },
                 meta.dataset,
                 least.unwrap_or(&0),
                 most.unwrap_or(&0),
                 folder.display()
             )?;
-            writeln!(out, "Next: kvprof plot lmba --profile {}", folder.display())?;
+            let mut next = format!(
+                "kvprof plot lmba --profile {}",
+                quoted(&folder.to_string_lossy())
+            );
+            if !meta.thresholds.contains(&0.9) {
+                next.push_str(&format!(" --threshold {}", summary.threshold()));
+            }
+            writeln!(out, "Next: {next}")?;
         }
         Ok(())
     }

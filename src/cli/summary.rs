@@ -10,6 +10,7 @@ const BAR: usize = 24;
 
 /// Means over prompts, one row per layer.
 pub struct Summary {
+    threshold: f64,
     columns: Vec<SummaryColumn>,
 }
 
@@ -51,7 +52,15 @@ impl Summary {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { columns })
+        Ok(Self {
+            threshold: tau,
+            columns,
+        })
+    }
+
+    /// The retained-mass threshold that is shown.
+    pub fn threshold(&self) -> f64 {
+        self.threshold
     }
 
     /// One object per layer, with the names of `layers.parquet`.

@@ -90,6 +90,12 @@ impl Template {
         let source = String::from_utf8(bytes).map_err(|_| {
             Error::format(path, "is not UTF-8 text; a template is a Jinja text file")
         })?;
+        if source.trim().is_empty() {
+            return Err(Error::format(
+                path,
+                "is empty; a template must say something",
+            ));
+        }
         let template = Self::new(source, path.to_owned());
         template.compile().map_err(|e| template.problem(&e, None))?;
         Ok(template)

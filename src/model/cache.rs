@@ -78,8 +78,12 @@ impl HeadCache {
         Ok(())
     }
 
-    fn bytes(&self) -> usize {
-        2 * self.keys.elem_count() * self.keys.dtype().size_in_bytes()
+    fn bytes(&self, tokens: usize) -> usize {
+        2 * tokens * self.keys.elem_count() / self.capacity() * self.keys.dtype().size_in_bytes()
+    }
+
+    fn capacity(&self) -> usize {
+        self.keys.dims().first().copied().unwrap_or(1)
     }
 }
 
@@ -149,12 +153,17 @@ impl KvCache {
         self.next_position += tokens;
     }
 
-    /// Bytes allocated for keys and values.
+    /// Bytes of the keys and values of all held tokens.
+    ///
+    /// Units: bytes; room kept for tokens to come is not counted, see [`KvCache::allocated_bytes`].
     pub fn bytes(&self) -> usize {
-        self.layers
-            .iter()
-            .flat_map(|l| &l.heads)
-            .map(HeadCache::bytes)
-            .sum()
+        let heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads.map(|head| head.bytes(head.len())).sum()
+    }
+
+    /// Bytes of the buffers, room for tokens to come included.
+    pub fn allocated_bytes(&self) -> usize {
+        let heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads.map(|head| head.bytes(head.capacity())).sum()
     }
 }

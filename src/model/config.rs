@@ -93,14 +93,13 @@ impl ModelConfig {
             num_attention_heads
         };
         let hidden_size = gguf.uint(&key("embedding_length"))?;
-        let head_dim = match gguf.uint_opt(&key("attention.key_length")) {
+        let head_dim = match optional_uint(gguf, &key("attention.key_length"))? {
             Some(d) => usize::try_from(d).unwrap_or(usize::MAX),
             None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
         };
         let mut max_position_embeddings = gguf.uint(&key("context_length"))?;
-        if let Some(window) = gguf
-            .uint_opt(&key("attention.sliding_window"))
-            .filter(|w| *w > 0)
+        if let Some(window) =
+            optional_uint(gguf, &key("attention.sliding_window"))?.filter(|w| *w > 0)
         {
             // Attention is full here: up to the window the two are the same model.
             max_position_embeddings =
@@ -179,12 +178,20 @@ impl ModelConfig {
     }
 }
 
+fn optional_uint(gguf: &Gguf, key: &str) -> Result<Option<u64>> {
+    gguf.understood(key, gguf.uint_opt(key))
+}
+
+fn optional_float(gguf: &Gguf, key: &str) -> Result<Option<f64>> {
+    gguf.understood(key, gguf.float_opt(key))
+}
+
 fn missing(gguf: &Gguf, key: &str) -> Error {
     Error::format(gguf.path(), format!("lacks the metadata field {key}"))
 }
 
 fn refuse_experts(gguf: &Gguf, key: &str) -> Result<()> {
-    match gguf.uint_opt(key) {
+    match optional_uint(gguf, key)? {
         None | Some(0) => Ok(()),
         Some(n) => Err(Error::Unsupported {
             what: "feed-forward layer",
@@ -223,14 +230,14 @@ fn uniform_heads(gguf: &Gguf, key: &str) -> Result<usize> {
 /// Frequencies `theta^(-2i/D)`, with linear scaling or the per-pair factors of Llama 3.
 fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Result<Vec<f32>> {
     let key = |name: &str| format!("{architecture}.rope.{name}");
-    let theta = gguf.float_opt(&key("freq_base")).unwrap_or(10_000.0);
+    let theta = optional_float(gguf, &key("freq_base"))?.unwrap_or(10_000.0);
     if !(theta.is_finite() && theta > 0.0) {
         return Err(Error::format(
             gguf.path(),
             format!("declares a RoPE base of {theta}"),
         ));
     }
-    if let Some(rotated) = gguf.uint_opt(&key("dimension_count"))
+    if let Some(rotated) = optional_uint(gguf, &key("dimension_count"))?
         && rotated != head_dim as u64
     {
         return Err(Error::Unsupported {
@@ -239,17 +246,7 @@ fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Res
             supported: "models that rotate the whole head".into(),
         });
     }
-    let linear = match gguf.text_opt(&key("scaling.type")) {
-        None | Some("none") => 1.0,
-        Some("linear") => gguf.float_opt(&key("scaling.factor")).unwrap_or(1.0),
-        Some(other) => {
-            return Err(Error::Unsupported {
-                what: "RoPE scaling",
-                found: other.to_owned(),
-                supported: "none, linear, the factors of Llama 3".into(),
-            });
-        }
-    };
+    let linear = linear_scaling(gguf, &key)?;
     if !(linear.is_finite() && linear > 0.0) {
         return Err(Error::format(
             gguf.path(),
@@ -281,4 +278,23 @@ fn rope_frequencies(gguf: &mut Gguf, architecture: &str, head_dim: usize) -> Res
         ));
     }
     Ok(frequencies)
+}
+
+/// The factor that positions are divided by; a factor without a type is linear, as is the older field.
+fn linear_scaling(gguf: &Gguf, key: &dyn Fn(&str) -> String) -> Result<f64> {
+    let kind = gguf.text_opt(&key("scaling.type"));
+    match gguf.understood(&key("scaling.type"), kind)? {
+        Some("none") => Ok(1.0),
+        None | Some("linear") => {
+            let factor = optional_float(gguf, &key("scaling.factor"))?;
+            let older = optional_float(gguf, &key("scale_linear"))?;
+            // Some converters write 0 for "none".
+            Ok(factor.or(older).filter(|f| *f != 0.0).unwrap_or(1.0))
+        }
+        Some(other) => Err(Error::Unsupported {
+            what: "RoPE scaling",
+            found: other.to_owned(),
+            supported: "none, linear, the factors of Llama 3".into(),
+        }),
+    }
 }

@@ -117,6 +117,7 @@ impl Decoder {
                 "at least one token at a time is needed",
             ));
         }
+        self.check_ids(ids, cache.next_position())?;
         let total = cache.next_position() + ids.len();
         let mut logits = None;
         for chunk in ids.chunks(run) {
@@ -143,7 +144,6 @@ impl Decoder {
         prompt_tokens: usize,
         probe: &mut dyn AttentionProbe,
     ) -> Result<Tensor> {
-        self.check_ids(ids, cache.next_position())?;
         let first = cache.next_position();
         let index = Tensor::new(ids, self.device())?;
         let mut hidden = self.embedding.index_select(&index, 0)?; // (n, hidden)

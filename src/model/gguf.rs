@@ -25,22 +25,8 @@ impl Gguf {
     ///
     /// Errors: [`Error::Io`], or [`Error::Format`] for a file that is not a whole GGUF.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
-        if meta.is_dir() {
-            return Err(Error::format(path, "is a folder, not a GGUF file"));
-        }
+        let (file, length) = Self::check_magic(path)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let mut magic = [0u8; 4];
-        let read = reader
-            .read(&mut magic)
-            .map_err(|e| Error::io("read", path, e))?;
-        if read < 4 || &magic != b"GGUF" {
-            return Err(Error::format(
-                path,
-                "is not a GGUF file (it does not start with the letters GGUF)",
-            ));
-        }
         reader
             .seek(SeekFrom::Start(0))
             .map_err(|e| Error::io("read", path, e))?;
@@ -62,8 +48,34 @@ impl Gguf {
             content,
             reader,
         };
-        gguf.check_extents(meta.len())?;
+        gguf.check_extents(length)?;
         Ok(gguf)
+    }
+
+    /// Opens `path` and reads its first letters, before anything slow is done with it.
+    ///
+    /// Errors: [`Error::Io`], or [`Error::Format`] for what is not a regular file or not a GGUF.
+    pub(super) fn check_magic(path: &Path) -> Result<(File, u64)> {
+        let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
+        if !meta.is_file() {
+            return Err(Error::format(
+                path,
+                "is not a regular file, so not a GGUF file",
+            ));
+        }
+        let mut magic = Vec::new();
+        (&mut file)
+            .take(4)
+            .read_to_end(&mut magic)
+            .map_err(|e| Error::io("read", path, e))?;
+        if magic != b"GGUF" {
+            return Err(Error::format(
+                path,
+                "is not a GGUF file (it does not start with the letters GGUF)",
+            ));
+        }
+        Ok((file, meta.len()))
     }
 
     /// The file that was opened.
@@ -131,12 +143,28 @@ impl Gguf {
             .ok_or_else(|| self.missing(key, "an unsigned integer"))
     }
 
-    /// A float.
+    /// Refuses a field that is there and is not of the type it should have.
+    ///
+    /// Errors: [`Error::Format`]; a default must never stand in for a value that was not understood.
+    pub fn understood<T>(&self, key: &str, value: Option<T>) -> Result<Option<T>> {
+        match (&value, self.value(key)) {
+            (None, Some(found)) => Err(Error::format(
+                &self.path,
+                format!(
+                    "has a metadata field {key} of an unexpected type ({:?})",
+                    found.value_type()
+                ),
+            )),
+            _ => Ok(value),
+        }
+    }
+
+    /// A float, also where it was stored as an integer.
     pub fn float_opt(&self, key: &str) -> Option<f64> {
         match self.value(key)? {
             Value::F32(v) => Some(f64::from(*v)),
             Value::F64(v) => Some(*v),
-            _ => None,
+            _ => self.uint_opt(key).map(|v| v as f64),
         }
     }
 

@@ -8,7 +8,7 @@ use super::decoder::Decoder;
 use super::gguf::Gguf;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Text side and tensor side of one model.
 pub struct Model {
@@ -43,7 +43,7 @@ impl Model {
     /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.
     ///
     /// `cut` shortens ids to a number of tokens; `raw` leaves the chat template out.
-    /// Errors: [`crate::error::Error::Invalid`] when the wrapper alone is over the limit.
+    /// Errors: [`Error::Invalid`] when the wrapper alone is over the limit.
     pub fn message_ids(
         &self,
         text: &str,
@@ -57,11 +57,7 @@ impl Model {
         };
         let wrapper = self.tokenizer.encode_with_bos(&self.wrap("", raw)?)?.len();
         if limit <= wrapper {
-            return Err(crate::error::Error::invalid(
-                "--max-prompt-tokens",
-                limit,
-                format!("the chat wrapper alone takes {wrapper} tokens"),
-            ));
+            return Err(too_small(limit, wrapper));
         }
         let message = self.tokenizer.encode(text)?;
         let mut room = limit - wrapper;
@@ -74,7 +70,7 @@ impl Model {
                 Some(over) => room = room.saturating_sub(over),
             }
             if room == 0 {
-                return self.tokenizer.encode_with_bos(&self.wrap("", raw)?);
+                return Err(too_small(limit, wrapper));
             }
         }
     }
@@ -85,6 +81,14 @@ impl Model {
             _ => Ok(text.to_owned()),
         }
     }
+}
+
+fn too_small(limit: usize, wrapper: usize) -> Error {
+    Error::invalid(
+        "--max-prompt-tokens",
+        limit,
+        format!("the chat wrapper alone takes {wrapper} tokens; allow more, or use --raw"),
+    )
 }
 
 /// The tokenizer of a model: `tokenizer.json` beside the weights if there is one, else the GGUF's own.

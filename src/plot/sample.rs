@@ -78,6 +78,7 @@ impl Sample {
             dataset_sha256: "b2".repeat(32),
             template: "raw".to_owned(),
             prompts: self.tokens.len(),
+            prompts_sha256: "0".into(),
             max_prompt_tokens: None,
             window: Some(32),
             thresholds: vec![0.5, 0.9],

@@ -18,5 +18,5 @@ pub use options::MeasureOptions;
 pub use output_budget::{OutputCurve, OutputCurves, output_curves};
 pub use probe::Profiler;
 pub use rows::{PromptLabel, PromptTables, prompt_tables};
-pub use run::{Prompt, Run};
+pub use run::{Prompt, Run, prompts_sha256};
 pub use store::{Meta, Profile, SCHEMA, TABLES, threshold_name};

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 pub struct MeasureOptions {
     /// Observation window w: how many of the last rows; `None` is every row.
     pub window: Option<usize>,
-    /// Retained-mass thresholds of MBA, each in (0, 1].
+    /// Retained-mass thresholds of MBA, each above 0 and below 1.
     pub thresholds: Vec<f64>,
-    /// Cosine thresholds of LMBO, each in (0, 1].
+    /// Cosine thresholds of LMBO, each above 0 and below 1.
     pub output_thresholds: Vec<f64>,
 }
 
@@ -38,7 +38,7 @@ impl MeasureOptions {
         }
         for (what, list) in [
             ("--thresholds", &self.thresholds),
-            ("LMBO thresholds", &self.output_thresholds),
+            ("--output-thresholds", &self.output_thresholds),
         ] {
             if list.is_empty() {
                 return Err(Error::invalid(
@@ -47,11 +47,12 @@ impl MeasureOptions {
                     "at least one threshold is needed",
                 ));
             }
-            if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t <= 1.0)) {
+            // At 1 the answer would hang on which tiny terms a float sum still feels.
+            if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t < 1.0)) {
                 return Err(Error::invalid(
                     what,
                     bad,
-                    "a threshold lies above 0 and at most at 1",
+                    "a threshold lies above 0 and below 1",
                 ));
             }
             let mut names: Vec<_> = list.iter().map(|t| threshold_name(*t)).collect();
@@ -88,7 +89,7 @@ mod tests {
         assert!(with(|o| o.window = None).is_ok());
         assert!(with(|o| o.window = Some(0)).is_err());
         assert!(with(|o| o.thresholds = vec![0.0]).is_err());
-        assert!(with(|o| o.thresholds = vec![1.1]).is_err());
+        assert!(with(|o| o.thresholds = vec![1.0]).is_err());
         assert!(with(|o| o.thresholds = vec![f64::NAN]).is_err());
         assert!(with(|o| o.thresholds = vec![0.9, 0.9]).is_err());
         assert!(with(|o| o.output_thresholds = vec![]).is_err());

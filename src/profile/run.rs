@@ -21,6 +21,16 @@ pub struct Prompt {
     pub ids: Vec<u32>,
 }
 
+/// SHA-256 over the ids of all prompts, in order and with their lengths.
+pub fn prompts_sha256(prompts: &[Prompt]) -> String {
+    let mut bytes = Vec::new();
+    for prompt in prompts {
+        bytes.extend((prompt.ids.len() as u64).to_le_bytes());
+        bytes.extend(prompt.ids.iter().flat_map(|id| id.to_le_bytes()));
+    }
+    files::sha256_hex(&bytes)
+}
+
 /// An output folder that is being filled.
 ///
 /// Every prompt's rows are written as soon as they are measured, and renamed into place: a run that
@@ -73,7 +83,12 @@ impl Run {
         }
         let earlier = [&self.folder, &self.parts].map(|f| f.join("meta.json"));
         let Some(path) = earlier.iter().find(|p| p.is_file()) else {
-            let used = fs::read_dir(&self.folder).is_ok_and(|mut d| d.next().is_some());
+            let used = fs::read_dir(&self.folder).is_ok_and(|entries| {
+                // A run that could not even write its settings leaves an empty folder of parts.
+                entries
+                    .flatten()
+                    .any(|entry| entry.path() != self.parts || has_entries(&entry.path()))
+            });
             return match used {
                 true => {
                     refuse("holds files that are not a profile; choose another with --out".into())
@@ -93,9 +108,14 @@ impl Run {
         }
         match resume {
             true => Ok(()),
+            false if self.is_finished() => refuse(format!(
+                "already holds this very profile, finished: draw it with `kvprof plot lmba --profile {}`, \
+                 print it again with --resume, or choose another folder with --out",
+                self.folder.display()
+            )),
             false => refuse(
-                "already holds this very profile, finished or not; \
-                 continue with --resume or choose another folder with --out"
+                "holds this very profile, unfinished: continue with --resume, \
+                 or choose another folder with --out"
                     .into(),
             ),
         }
@@ -106,9 +126,12 @@ impl Run {
         self.folder.join("meta.json").is_file()
     }
 
-    /// Whether the rows of prompt `index` are already there.
+    /// Whether the rows of prompt `index` are already there; a part that cannot be read is not.
     pub fn has(&self, index: usize) -> bool {
-        self.is_finished() || TABLES.iter().all(|t| self.part(index, t).is_file())
+        self.is_finished()
+            || TABLES
+                .iter()
+                .all(|t| Table::read(&self.part(index, t)).is_ok())
     }
 
     /// Prefills one prompt, measures every layer and writes its rows.
@@ -188,6 +211,10 @@ fn difference(theirs: &Meta, ours: &Meta) -> Option<(String, String, String)> {
                 .map_or("none".to_owned(), ToString::to_string);
             (name.replace('_', " "), old, value.to_string())
         })
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Removes a leftover of a write that was killed half-way.

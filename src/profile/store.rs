@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget_grid::budget_grid;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::table::Table;
@@ -41,10 +42,12 @@ pub struct Meta {
     pub dataset: String,
     /// SHA-256 of the data set file.
     pub dataset_sha256: String,
-    /// SHA-256 of the prompt template, or "raw".
+    /// SHA-256 of the prompt template, followed by " raw" where the chat template was left out.
     pub template: String,
     /// Number of prompts.
     pub prompts: usize,
+    /// SHA-256 of all prompts' token ids: what tokenizer, templates and cuts came to.
+    pub prompts_sha256: String,
     /// Longest prompt allowed, in tokens; longer ones were cut in the middle.
     pub max_prompt_tokens: Option<usize>,
     /// Observation window w in rows; `None` is every row.
@@ -124,19 +127,61 @@ impl Profile {
         Ok(profile)
     }
 
+    /// Every table must hold the rows that `meta.json` promises, in the order that readers rely on.
     fn check_shape(&self, folder: &Path) -> Result<()> {
-        let (p, l) = (self.meta.prompts, self.meta.num_layers);
-        for (name, table, rows) in [
-            ("heads", &self.heads, p * l * self.meta.num_heads),
-            ("kv_heads", &self.kv_heads, p * l * self.meta.num_kv_heads),
-            ("layers", &self.layers, p * l),
+        let meta = &self.meta;
+        let tokens = self.layers.counts("tokens")?;
+        let grids: Vec<usize> = (0..meta.prompts)
+            .map(|p| {
+                let row = p * meta.num_layers;
+                tokens
+                    .get(row)
+                    .map_or(0, |&t| budget_grid(t as usize).len())
+            })
+            .collect();
+        let one = vec![1; meta.prompts];
+        for (name, table, inner, heads, repeats) in [
+            ("heads", &self.heads, "head", meta.num_heads, &one),
+            (
+                "kv_heads",
+                &self.kv_heads,
+                "kv_head",
+                meta.num_kv_heads,
+                &one,
+            ),
+            ("layers", &self.layers, "layer", 1, &one),
+            ("curves", &self.curves, "head", meta.num_heads, &grids),
         ] {
-            if table.rows() != rows {
+            let mut rows = Vec::new();
+            for (prompt, &repeat) in repeats.iter().enumerate() {
+                for layer in 0..meta.num_layers {
+                    for head in 0..heads {
+                        let inner = if inner == "layer" { layer } else { head };
+                        let row = [prompt as u32, layer as u32, inner as u32];
+                        rows.extend(std::iter::repeat_n(row, repeat));
+                    }
+                }
+            }
+            let columns = [
+                table.counts("prompt")?,
+                table.counts("layer")?,
+                table.counts(inner)?,
+            ];
+            let ordered = table.rows() == rows.len()
+                && rows.iter().enumerate().all(|(i, row)| {
+                    columns
+                        .iter()
+                        .zip(row)
+                        .all(|(column, &want)| column.get(i) == Some(&want))
+                });
+            if !ordered {
                 return Err(Error::format(
                     folder,
                     format!(
-                        "{name}.parquet has {} rows, meta.json promises {rows}",
-                        table.rows()
+                        "{name}.parquet does not hold the {} rows of {} prompts in order of \
+                         prompt, layer and head: it was changed or damaged, profile again",
+                        rows.len(),
+                        meta.prompts
                     ),
                 ));
             }

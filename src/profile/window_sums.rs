@@ -157,11 +157,10 @@ impl GroupRows {
                 heads,
             };
         }
-        let mut mean = lines[0].to_vec();
-        for line in &lines[1..] {
-            mean.iter_mut().zip(*line).for_each(|(m, p)| *m += p);
-        }
-        // A common factor changes no MBA: the sum stands for the mean.
+        let mean: Vec<f32> = (0..lines[0].len())
+            .map(|k| lines.iter().map(|line| f64::from(line[k])).sum::<f64>())
+            .map(|sum| (sum / lines.len() as f64) as f32)
+            .collect();
         Self {
             mean: of(&mean),
             heads,

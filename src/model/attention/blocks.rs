@@ -1,35 +1,69 @@
-//! Attention in candle operations, one block of queries and one KV head at a time.
+//! Attention in candle operations, one KV head and one block of queries at a time.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use super::{QUERY_BLOCK, visible};
 use crate::error::Result;
 use crate::model::cache::{HeadCache, LayerCache};
 
+/// One KV head with its keys in float32, where logits must be exact, and its positions on the device.
+struct Head<'a> {
+    cache: &'a HeadCache,
+    keys: Tensor,
+    positions: Tensor,
+}
+
+impl<'a> Head<'a> {
+    fn new(cache: &'a HeadCache) -> Result<Self> {
+        let keys = cache.keys()?.to_dtype(DType::F32)?;
+        let positions = Tensor::new(cache.positions(), keys.device())?;
+        Ok(Self {
+            cache,
+            keys,
+            positions,
+        })
+    }
+
+    /// Float32 probabilities of queries `(G, rows, D)` over the first `seen` keys: `(G, rows, seen)`.
+    fn probabilities(&self, queries: &Tensor, first: usize, seen: usize) -> Result<Tensor> {
+        let (group, rows, d) = queries.dims3()?;
+        let queries = queries.to_dtype(DType::F32)?.reshape((group * rows, d))?;
+        let keys = self.keys.narrow(0, 0, seen)?;
+        let logits = (queries.matmul(&keys.t()?)? / (d as f64).sqrt())?;
+        let logits = logits.reshape((group, rows, seen))?;
+        let own = Tensor::arange(first as u32, (first + rows) as u32, keys.device())?;
+        let future = (self.positions.narrow(0, 0, seen)?.unsqueeze(0)?)
+            .broadcast_gt(&own.unsqueeze(1)?)? // (rows, seen)
+            .broadcast_as((group, rows, seen))?;
+        let never = Tensor::new(f32::NEG_INFINITY, keys.device())?.broadcast_as(logits.shape())?;
+        Ok(softmax_last_dim(&future.where_cond(&never, &logits)?)?)
+    }
+}
+
 /// See [`super::attend`].
 pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
     let (h_q, n, d) = queries.dims3()?;
     let group = h_q / cache.heads.len();
-    let mut blocks = Vec::new();
-    for start in (0..n).step_by(QUERY_BLOCK) {
-        let rows = QUERY_BLOCK.min(n - start);
-        let mut outputs = Vec::new();
-        for (h, head) in cache.heads.iter().enumerate() {
-            let q = queries
-                .narrow(0, h * group, group)?
-                .narrow(1, start, rows)?
-                .contiguous()?;
-            let seen = visible(head.positions(), first + start + rows - 1);
-            let p = block_probabilities(&q, head, first + start, seen)?;
-            let v = head.values()?.narrow(0, 0, seen)?;
-            let p = p.reshape((group * rows, seen))?.to_dtype(v.dtype())?;
-            outputs.push(p.matmul(&v)?.reshape((group, rows, d))?);
+    let mut outputs = Vec::new();
+    for (h, head) in cache.heads.iter().enumerate() {
+        let head = Head::new(head)?;
+        let values = head.cache.values()?.to_dtype(DType::F32)?;
+        let queries = queries.narrow(0, h * group, group)?;
+        let mut blocks = Vec::new();
+        for start in (0..n).step_by(QUERY_BLOCK) {
+            let rows = QUERY_BLOCK.min(n - start);
+            let seen = visible(head.cache.positions(), first + start + rows - 1);
+            let block = queries.narrow(1, start, rows)?.contiguous()?;
+            let p = head.probabilities(&block, first + start, seen)?;
+            let p = p.reshape((group * rows, seen))?;
+            let block = p.matmul(&values.narrow(0, 0, seen)?)?;
+            blocks.push(block.reshape((group, rows, d))?);
         }
-        let block = Tensor::cat(&outputs, 0)?; // (H_q, rows, D)
-        blocks.push(block.transpose(0, 1)?.reshape((rows, h_q * d))?);
+        outputs.push(Tensor::cat(&blocks, 1)?); // (G, n, D)
     }
-    Ok(Tensor::cat(&blocks, 0)?)
+    let output = Tensor::cat(&outputs, 0)?.transpose(0, 1)?; // (n, H_q, D)
+    Ok(output.reshape((n, h_q * d))?.to_dtype(queries.dtype())?)
 }
 
 /// See [`super::probabilities`].
@@ -39,28 +73,7 @@ pub(super) fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) 
     let mut outputs = Vec::new();
     for (h, head) in cache.heads.iter().enumerate() {
         let q = queries.narrow(0, h * group, group)?.contiguous()?;
-        outputs.push(block_probabilities(&q, head, first, head.len())?);
+        outputs.push(Head::new(head)?.probabilities(&q, first, head.len())?);
     }
     Ok(Tensor::cat(&outputs, 0)?)
-}
-
-/// Float32 probabilities of queries `(G, rows, D)` over the first `seen` keys: `(G, rows, seen)`.
-fn block_probabilities(
-    queries: &Tensor,
-    head: &HeadCache,
-    first: usize,
-    seen: usize,
-) -> Result<Tensor> {
-    let (group, rows, d) = queries.dims3()?;
-    let keys = head.keys()?.narrow(0, 0, seen)?;
-    let logits = queries.reshape((group * rows, d))?.matmul(&keys.t()?)?;
-    let logits = (logits.to_dtype(DType::F32)? / (d as f64).sqrt())?;
-    let mut mask = vec![0f32; rows * seen];
-    for (row, line) in mask.chunks_mut(seen).enumerate() {
-        line[visible(&head.positions()[..seen], first + row)..].fill(f32::NEG_INFINITY);
-    }
-    let mask = Tensor::from_vec(mask, (1, rows, seen), queries.device())?;
-    let logits = logits.reshape((group, rows, seen))?.broadcast_add(&mask)?;
-    debug_assert_eq!(logits.dim(D::Minus1)?, seen);
-    Ok(softmax_last_dim(&logits)?)
 }

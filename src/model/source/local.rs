@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 use super::{MODELS, ModelFiles, sha256_of_file};
+use crate::model::gguf::Gguf;
 
 /// A GGUF file, or the only one in a folder.
 ///
@@ -25,6 +26,7 @@ pub(super) fn find(path: &Path) -> Result<ModelFiles> {
         path.to_owned()
     };
     refuse_parts(&file_name(&weights))?;
+    Gguf::check_magic(&weights)?;
     let origin = fs::canonicalize(&weights).map_err(|e| Error::io("open", &weights, e))?;
     let tokenizer = weights.with_file_name("tokenizer.json");
     Ok(ModelFiles {

