@@ -170,6 +170,16 @@ fn bad_data_and_arguments_are_refused_with_the_place() {
         "profile",
         "--data",
         "short.jsonl",
+        "--thresholds",
+        "1",
+        "--out",
+        "o",
+    ];
+    assert!(refusal(path, &arguments, 1).contains("below 1"));
+    let arguments = [
+        "profile",
+        "--data",
+        "short.jsonl",
         "--device",
         "cuda",
         "--out",
@@ -181,4 +191,99 @@ fn bad_data_and_arguments_are_refused_with_the_place() {
     assert!(refusal(path, &["profile", "--window", "many"], 2).contains("--window"));
     assert!(refusal(path, &["plot", "lmba", "--profile", "o"], 1).contains("not a profile folder"));
     assert!(!path.join("o").exists(), "a refused run leaves nothing");
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_outputs_odd_names_and_devices_end_in_words_not_panics() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = short_prompts(path);
+    let profile = [
+        "profile", "--data", &data, "--limit", "1", "--quiet", "--out",
+    ];
+    let odd = OsStr::from_bytes(b"p\xff");
+    kvprof(path).args(profile).arg(odd).assert().success();
+    assert!(path.join(odd).join("heads.parquet").is_file());
+
+    kvprof(path).args(profile).arg("p").assert().success();
+    for (arguments, code) in [
+        (vec!["plot", "lmba", "--profile", "p"], 1),
+        (vec!["list", "charts"], 1),
+        (
+            vec![
+                "generate",
+                "--prompt",
+                "hi",
+                "--max-new-tokens",
+                "2",
+                "--json",
+            ],
+            1,
+        ),
+    ] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+            .current_dir(path)
+            .args(&arguments)
+            .stdout(full)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+    let device = [
+        "dataset",
+        "wikimqa-style",
+        "--questions",
+        "1",
+        "--out",
+        "/dev/null",
+    ];
+    assert!(refusal(path, &device, 1).contains("device"));
+    let occupied = [
+        "dataset",
+        "wikimqa-style",
+        "--questions",
+        "1",
+        "--out",
+        &data,
+    ];
+    assert!(refusal(path, &occupied, 1).contains("--force"));
+}
+
+#[test]
+fn a_changed_profile_is_not_drawn() {
+    use kvprof::table::{Column, Table};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = short_prompts(path);
+    kvprof(path)
+        .args([
+            "profile", "--data", &data, "--limit", "1", "--quiet", "--out", "p",
+        ])
+        .assert()
+        .success();
+    let layers = path.join("p/layers.parquet");
+    let whole = Table::read(&layers).unwrap();
+    let mut reversed = Table::default();
+    for name in whole.names() {
+        let mut column = whole.column(name).unwrap().clone();
+        match &mut column {
+            Column::Count(v) => v.reverse(),
+            Column::Number(v) => v.reverse(),
+            Column::Text(v) => v.reverse(),
+        }
+        reversed.push(name, column);
+    }
+    reversed.write(&layers).unwrap();
+    let said = refusal(path, &["plot", "lmba", "--profile", "p"], 1);
+    assert!(said.contains("changed or damaged"), "{said}");
+    fs::write(&layers, b"PAR1").unwrap();
+    assert!(refusal(path, &["plot", "lmba", "--profile", "p"], 1).contains("layers.parquet"));
 }
