@@ -298,3 +298,98 @@ fn linear_scaling(gguf: &Gguf, key: &dyn Fn(&str) -> String) -> Result<f64> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::quantized::gguf_file::{Value, write};
+    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::{DType, Tensor};
+
+    /// Configuration of a file with these fields changed (`None` leaves one out) and RoPE factors.
+    fn config(changes: &[(&str, Option<Value>)], factors: Option<[f32; 2]>) -> Result<ModelConfig> {
+        let number = |n: u32| Value::U32(n);
+        let mut fields: Vec<(&str, Value)> = vec![
+            ("general.architecture", Value::String("llama".into())),
+            ("llama.block_count", number(1)),
+            ("llama.vocab_size", number(8)),
+            ("llama.context_length", number(64)),
+            ("llama.embedding_length", number(8)),
+            ("llama.feed_forward_length", number(16)),
+            ("llama.attention.head_count", number(2)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ];
+        for (key, value) in changes {
+            fields.retain(|(k, _)| k != key);
+            if let Some(value) = value {
+                fields.push((key, value.clone()));
+            }
+        }
+        let factors = factors.map(|f| {
+            let tensor = Tensor::new(&f, &Device::Cpu).unwrap();
+            QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
+        });
+        let tensors: Vec<(&str, &QTensor)> =
+            factors.iter().map(|t| ("rope_freqs.weight", t)).collect();
+        let fields: Vec<(&str, &Value)> = fields.iter().map(|(k, v)| (*k, v)).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        write(
+            &mut std::fs::File::create(&path).unwrap(),
+            &fields,
+            &tensors,
+        )
+        .unwrap();
+        ModelConfig::from_gguf(&mut Gguf::open(&path)?)
+    }
+
+    #[test]
+    fn geometry_follows_the_metadata() {
+        let c = config(&[], None).unwrap();
+        assert_eq!((c.head_dim, c.num_key_value_heads, c.group()), (4, 2, 1));
+        assert!(c.tie_word_embeddings);
+        // Two layers of keys and values would be 2 x 2 x 2 heads x 4 x 4 bytes; this is one layer.
+        assert_eq!(c.cache_bytes_per_token(DType::F32.size_in_bytes()), 64);
+        let grouped = config(
+            &[("llama.attention.head_count_kv", Some(Value::U32(1)))],
+            None,
+        );
+        assert_eq!(grouped.unwrap().group(), 2);
+        let window = [("llama.attention.sliding_window", Some(Value::U32(16)))];
+        assert_eq!(config(&window, None).unwrap().max_position_embeddings, 16);
+    }
+
+    #[test]
+    fn frequencies_follow_base_and_scaling() {
+        let base = |v| ("llama.rope.freq_base", Some(v));
+        let c = config(&[base(Value::F32(10_000.0))], None).unwrap();
+        assert_eq!(c.rope_frequencies, [1.0, 0.01]);
+        // An integer is a number too.
+        let c = config(&[base(Value::U32(100))], None).unwrap();
+        assert_eq!(c.rope_frequencies, [1.0, 0.1]);
+        // Linear scaling divides positions, in the newer and the older spelling.
+        for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
+            let c = config(&[(key, Some(Value::F32(4.0)))], None).unwrap();
+            assert_eq!(c.rope_frequencies, [0.25, 0.0025], "{key}");
+        }
+        // Llama 3 stores a factor for every pair, which divides its frequency.
+        let c = config(&[], Some([1.0, 8.0])).unwrap();
+        assert_eq!(c.rope_frequencies, [1.0, 0.00125]);
+        assert!(config(&[], Some([1.0, 0.0])).is_err());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let refused =
+            |key: &str, value| config(&[(key, Some(value))], None).unwrap_err().to_string();
+        let text = |s: &str| Value::String(s.into());
+        assert!(refused("general.architecture", text("gpt9")).contains("Mistral"));
+        assert!(refused("llama.rope.freq_base", text("1e4")).contains("unexpected type"));
+        assert!(refused("llama.rope.scaling.type", text("yarn")).contains("Llama 3"));
+        assert!(refused("llama.rope.dimension_count", Value::U32(2)).contains("2 of 4"));
+        assert!(refused("llama.expert_count", Value::U32(8)).contains("experts"));
+        assert!(refused("llama.attention.head_count", Value::U32(0)).contains("heads"));
+        assert!(refused("llama.attention.head_count_kv", Value::U32(3)).contains("multiple"));
+        assert!(refused("llama.block_count", Value::U32(1 << 20)).contains("layers"));
+    }
+}
