@@ -8,7 +8,9 @@ mod curve;
 mod evaluate;
 mod fit;
 mod geometry;
+pub mod interchange;
 mod measured;
+mod plan;
 mod profile_curves;
 mod request;
 mod spend;
@@ -30,6 +32,7 @@ pub use evaluate::{Prediction, Predictor};
 pub use fit::{Floor, TokenBudgets, fit};
 pub use geometry::{Geometry, Granularity};
 pub use measured::longest_prompt;
+pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
 pub use profile_curves::OutputMeasure;
 pub use request::{Allocator, Request, Targets};
 
