@@ -50,8 +50,13 @@ fn plans(request: &Request<'_>) -> Vec<BudgetPlan> {
     made.collect()
 }
 
+static PREDICTORS: LazyLock<[Predictor; 2]> = LazyLock::new(|| {
+    let tokens = longest_prompt(&PROFILE).unwrap();
+    [Query::Last, Query::Pooled].map(|query| Predictor::new(&PROFILE, query, tokens).unwrap())
+});
+
 fn predict(plan: &BudgetPlan, query: Query) -> Prediction {
-    let predictor = Predictor::new(&PROFILE, query, plan.reference_tokens).unwrap();
+    let predictor = &PREDICTORS[usize::from(query == Query::Pooled)];
     predictor.predict(&plan.tokens).unwrap()
 }
 
