@@ -190,7 +190,10 @@ static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
 /// A plan, or `None` for a granularity that the strategy does not have.
 fn allocate(strategy: &str, request: &Request<'_>) -> Option<Result<BudgetPlan, Error>> {
     match BudgetPlan::allocate(strategy, json!({}), request, Provenance::default()) {
-        Err(Error::Unsupported { what, .. }) if what == "granularity" => None,
+        Err(Error::Unsupported {
+            what: "granularity",
+            ..
+        }) => None,
         other => Some(other),
     }
 }

@@ -56,7 +56,7 @@ impl Geometry {
         let sound = self.layers > 0
             && self.kv_heads > 0
             && self.heads > 0
-            && self.heads % self.kv_heads == 0
+            && self.heads.is_multiple_of(self.kv_heads)
             && self.cells() <= MAX_HEADS;
         if sound {
             return Ok(());

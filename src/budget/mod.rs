@@ -12,6 +12,7 @@ pub mod interchange;
 mod measured;
 mod plan;
 mod profile_curves;
+mod readable_json;
 mod request;
 mod spend;
 

@@ -9,6 +9,7 @@ use super::ALLOCATORS;
 use super::amount::Budget;
 use super::fit::{Floor, TokenBudgets, fit};
 use super::geometry::{Geometry, Granularity};
+use super::readable_json::readable_json;
 use super::request::{Request, Targets};
 use crate::error::{Error, Result};
 use crate::files;
@@ -242,9 +243,9 @@ impl BudgetPlan {
     ///
     /// Errors: [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)
+        let text = readable_json(self)
             .map_err(|e| Error::format(path, format!("cannot hold the plan: {e}")))?;
-        files::replace_with(path, format!("{text}\n").as_bytes())
+        files::replace_with(path, text.as_bytes())
     }
 }
 
@@ -301,6 +302,7 @@ mod tests {
         plan.write(&path).unwrap();
         let back = BudgetPlan::read(&path).unwrap();
         assert_eq!(back, plan);
+        let text = std::fs::read_to_string(&path).unwrap();
         let bits = |p: &BudgetPlan| {
             p.shares
                 .concat()
@@ -309,6 +311,11 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(bits(&back), bits(&plan));
+        assert!(
+            text.lines()
+                .any(|line| line.trim() == "[32, 33]," || line.contains("[32, 32]")),
+            "{text}"
+        );
         assert_eq!(back.tokens_at(100).unwrap(), plan.tokens);
         assert_eq!((plan.floor, plan.sinks, plan.window), (4, 0, 2));
     }
@@ -348,7 +355,7 @@ mod tests {
     fn numbers_that_cannot_be_are_refused() {
         let shares = |s: f64| json!([[s, 0.2], [0.2, 0.2], [0.2, 0.2]]);
         assert!(refused("shares", shares(-0.2)).contains("layer 0, KV head 0 is -0.2"));
-        assert!(refused("shares", shares(1.0)).contains("sum of the shares is 2"));
+        assert!(refused("shares", shares(1.0)).contains("shares sum to 1"));
         let nan = serde_json::to_string(&plan())
             .unwrap()
             .replacen("[[0.", "[[NaN0.", 1);

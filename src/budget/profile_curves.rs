@@ -65,6 +65,9 @@ pub enum OutputMeasure {
     RelativeL2,
 }
 
+/// T of a prompt, and one of its curves as (budget, value).
+type Line = (u32, Vec<(usize, f64)>);
+
 /// Curves `[layer x head][prompt]` of a column, for the heads in `heads`.
 fn read(
     profile: &Profile,
@@ -81,7 +84,7 @@ fn read(
     let count = |name| table.counts(name);
     let (prompt, layer, head) = (count("prompt")?, count("layer")?, count("head")?);
     let (budget, tokens) = (count("budget")?, count("tokens")?);
-    let mut points: BTreeMap<(usize, u32), (u32, Vec<(usize, f64)>)> = BTreeMap::new();
+    let mut points: BTreeMap<(usize, u32), Line> = BTreeMap::new();
     for (row, value) in values.into_iter().enumerate() {
         if heads.contains(&(head[row] as usize)) {
             let cell = layer[row] as usize * heads.len() + head[row] as usize;

@@ -269,6 +269,17 @@ mod tests {
         prop_assert!(best.iter().all(|n| (floor * heads..=8 * heads).contains(n)));
         let gap = brute_force(curves, purse) - value(curves, &best, heads);
         prop_assert!(gap.abs() < 1e-9, "{gap}");
+        // Along the hulls, for what no table can hold: spent as exactly, and never better.
+        let points: Vec<_> = curves.iter().map(|c| c.points(floor, 8, heads)).collect();
+        let steps = by_falling_gain(&points, total - curves.len() * floor * heads);
+        let along: Vec<usize> = steps.iter().map(|n| n + floor * heads).collect();
+        prop_assert_eq!(along.iter().sum::<usize>(), total);
+        prop_assert!(
+            along
+                .iter()
+                .all(|n| (floor * heads..=8 * heads).contains(n))
+        );
+        prop_assert!(value(curves, &along, heads) <= value(curves, &best, heads) + 1e-9);
         Ok(())
     }
 
