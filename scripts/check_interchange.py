@@ -53,13 +53,17 @@ def spread(plan, total):
         cells = [i for i in cells if i not in full]
         if not cells:
             return np.array(kept)
+    # In units of 2^-20 tokens; shares are floats, and what is within a unit of the last remainder ties.
+    units = {i: int(ideal[i] * 2**20 + Fraction(1, 2)) for i in cells}
     for i in cells:
-        kept[i] += int(ideal[i])
-        left -= int(ideal[i])
-    # Shares are floats: what differs by less than a millionth of a token is a tie.
-    order = sorted(cells, key=lambda i: (-round((ideal[i] - int(ideal[i])) * 2**20), i))
-    for i in order[:left]:
-        kept[i] += 1
+        kept[i] += units[i] >> 20
+        left -= units[i] >> 20
+    if left > 0:
+        remainder = {i: units[i] & (2**20 - 1) for i in cells}
+        last = sorted(remainder.values(), reverse=True)[left - 1]
+        rank = {i: 0 if r > last + 1 else 1 if r + 1 >= last else 2 for i, r in remainder.items()}
+        for i in sorted(cells, key=lambda i: (rank[i], i))[:left]:
+            kept[i] += 1
     return np.array(kept)
 
 

@@ -56,8 +56,8 @@ impl Floor {
 /// T·L·H_kv, by largest remainder; ties go to the lower layer, then to the lower head. A prompt shorter
 /// than the floor is kept whole where the budget allows it.
 ///
-/// Tokens are computed with integers and snapped to 2⁻²⁰ of a token before they are rounded, so that
-/// shares which are equal fractions up to the last bits of a float do tie.
+/// Tokens are computed with integers, to 2⁻²⁰ of a token, and remainders within such a step of the last one
+/// that is rounded up tie with it: shares are floats, and the last bits of a fraction must not decide.
 ///
 /// Paper: none: house definition (largest remainder is Hamilton's method of apportionment).
 /// Shapes: `[layer][kv_head]` in and out. Units: tokens.
@@ -188,16 +188,26 @@ fn ideal_amounts(weights: &[f64], open: &[usize], left: u64) -> Vec<u128> {
         .collect()
 }
 
-/// Whole parts first, then one token each by largest remainder.
+/// Whole parts first, then one token each by largest remainder; see [`fit`] for what a tie is.
 fn round(given: &mut [u64], open: &[usize], ideal: &[u128], left: u64) {
     let mut missing = left;
     for (&i, amount) in open.iter().zip(ideal) {
         given[i] = (amount >> SNAP) as u64;
         missing = missing.saturating_sub(given[i]);
     }
-    let fraction = |k: &usize| ideal[*k] & ((1 << SNAP) - 1);
+    let remainder = |k: usize| ideal[k] & ((1 << SNAP) - 1);
     let mut order: Vec<usize> = (0..open.len()).collect();
-    order.sort_by_key(|k| (std::cmp::Reverse(fraction(k)), *k));
+    order.sort_by_key(|&k| std::cmp::Reverse(remainder(k)));
+    let Some(last) = (missing as usize).checked_sub(1).and_then(|k| order.get(k)) else {
+        return;
+    };
+    let tie = remainder(*last);
+    let rank = |k: usize| match remainder(k) {
+        r if r > tie + 1 => 0,
+        r if r + 1 >= tie => 1,
+        _ => 2,
+    };
+    order.sort_by_key(|&k| (rank(k), k));
     for k in order.into_iter().take(missing as usize) {
         given[open[k]] += 1;
     }
@@ -368,11 +378,14 @@ mod tests {
             prop_assert_eq!(flat.iter().sum::<usize>(), total);
             prop_assert!(flat.iter().all(|&b| (lowest..=tokens).contains(&b)));
             prop_assert_eq!(&kept, &fit(&shares, budget, &floor, tokens).unwrap());
-            // More share, no fewer tokens; equal shares, at most one apart.
+            // More share, no fewer tokens; equal shares, at most one apart. Below a hundred-thousandth of
+            // a token, shares tie.
             let weights = shares.concat();
+            let sum: f64 = weights.iter().sum();
+            let per_weight = (total - lowest * cells) as f64 / sum.max(f64::MIN_POSITIVE);
             for i in 0..cells {
                 for j in 0..cells {
-                    if weights[i] > weights[j] * (1.0 + 1e-6) {
+                    if (weights[i] - weights[j]) * per_weight > 1e-5 {
                         prop_assert!(flat[i] >= flat[j], "{:?} {:?}", weights, flat);
                     }
                     if weights[i] == weights[j] {
