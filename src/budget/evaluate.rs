@@ -37,9 +37,11 @@ impl Predictor {
     /// Errors: for a profile without curves or columns, or with damaged ones.
     pub fn new(profile: &Profile, query: Query, tokens: usize) -> Result<Self> {
         let query = output_query(query)?;
+        let geometry = Geometry::of(&profile.meta);
+        geometry.check()?;
         let loss = |measure| loss_curves(profile, query, measure, false, tokens);
         Ok(Self {
-            geometry: Geometry::of(&profile.meta),
+            geometry,
             tokens,
             mass: mass_curves(profile, query, tokens)?,
             cosine: loss(OutputMeasure::Cosine)?,

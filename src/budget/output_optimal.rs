@@ -15,8 +15,8 @@ use crate::registry::{Entry, described, parse};
 
 /// Minimises the output error summed over layers, at a fixed total.
 ///
-/// Outputs belong to layers: there is no variant by head. The curves need not be convex; see
-/// ARCHITECTURE.md for when the minimum is exact.
+/// Outputs belong to layers: there is no variant by head. The curves need not be convex: the minimum is exact
+/// as long as the table that finds it has a sensible size, and along convex hulls beyond it.
 ///
 /// Paper: none: house definition.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -57,7 +57,8 @@ impl HeadScores {
     ///
     /// Errors: [`Error::Invalid`] for other heads than the model has, and where all scores are 0.
     pub fn normalised(&self, geometry: &Geometry) -> Result<Vec<f64>> {
-        let per_layer = self.scores.len() / geometry.layers.max(1);
+        geometry.check()?;
+        let per_layer = self.scores.len() / geometry.layers;
         let complete = |heads: usize| {
             let all = (0..geometry.layers).flat_map(|l| (0..heads).map(move |h| (l, h)));
             self.scores.len() == geometry.layers * heads
