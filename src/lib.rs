@@ -31,10 +31,12 @@
 //! shows every layer to a [`profile::Profiler`]; [`profile::Run`] writes what it measured, and
 //! [`profile::Profile::load`] reads it back for [`plot::draw`].
 
+pub mod budget;
 pub mod dataset;
 pub mod error;
 pub mod files;
 pub mod model;
 pub mod plot;
 pub mod profile;
+pub mod registry;
 pub mod table;

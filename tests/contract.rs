@@ -4,6 +4,7 @@
 mod tiny_model;
 
 use candle_core::{DType, Device};
+use kvprof::budget::ALLOCATORS;
 use kvprof::dataset::BUILT_IN;
 use kvprof::error::Result;
 use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
@@ -247,7 +248,8 @@ fn prompts_that_cannot_run_are_refused() {
 
 #[test]
 fn names_are_unique_and_kebab_case() {
-    let registries: [Vec<&str>; 4] = [
+    let registries: [Vec<&str>; 5] = [
+        ALLOCATORS.iter().map(|a| a.name).collect(),
         MODELS.iter().map(|m| m.name).collect(),
         FAMILIES.iter().map(|f| f.architecture).collect(),
         BUILT_IN.iter().map(|d| d.name).collect(),

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error"],
     &["files"],
+    &["registry"],
     &["table"],
     &["model", "dataset"],
     &["profile"],
+    &["budget"],
     &["plot"],
 ];
 

@@ -29,9 +29,10 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use crate::profile::{Crossing, Query};
 pub use canvas::{COLUMN, PAGE};
 pub use figure::Figure;
-pub use options::{ChartOptions, Crossing, Query};
+pub use options::ChartOptions;
 
 use crate::error::{Error, Result};
 use crate::profile::Profile;

@@ -1,9 +1,8 @@
 //! Columns of a profile as a chart needs them: complete, finite, one list per prompt.
 
-use super::options::Query;
 use super::text;
 use crate::error::{Error, Result};
-use crate::profile::{Profile, threshold_name};
+use crate::profile::{Profile, Query, threshold_name};
 use crate::table::Table;
 
 /// A family of columns that differ in their threshold.

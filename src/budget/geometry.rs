@@ -1,0 +1,132 @@
+//! The numbers of a model that a budget depends on.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::amount::MAX_HEADS;
+use crate::error::{Error, Result};
+use crate::profile::Meta;
+
+/// Which model a budget is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Geometry {
+    /// Model name as a figure shows it.
+    pub model: String,
+    /// SHA-256 of the weight file; empty where it is not known.
+    pub model_sha256: String,
+    /// L.
+    pub layers: usize,
+    /// H_q.
+    pub heads: usize,
+    /// H_kv.
+    pub kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+}
+
+impl Geometry {
+    /// The model that a profile was measured on.
+    pub fn of(meta: &Meta) -> Self {
+        Self {
+            model: meta.model.clone(),
+            model_sha256: meta.model_sha256.clone(),
+            layers: meta.num_layers,
+            heads: meta.num_heads,
+            kv_heads: meta.num_kv_heads,
+            head_dim: meta.head_dim,
+        }
+    }
+
+    /// L·H_kv: the KV heads of all layers.
+    pub fn cells(&self) -> usize {
+        self.layers.saturating_mul(self.kv_heads)
+    }
+
+    /// G: query heads per KV head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads.max(1)
+    }
+
+    /// Refuses numbers that no model has.
+    ///
+    /// Errors: [`Error::Invalid`].
+    pub fn check(&self) -> Result<()> {
+        let sound = self.layers > 0
+            && self.kv_heads > 0
+            && self.heads > 0
+            && self.heads.is_multiple_of(self.kv_heads)
+            && self.cells() <= MAX_HEADS;
+        if sound {
+            return Ok(());
+        }
+        let bound = format!(
+            "layers and heads must be positive, heads a multiple of KV heads, and layers x KV heads at \
+             most {MAX_HEADS}"
+        );
+        Err(Error::invalid("model geometry", self.numbers(), bound))
+    }
+
+    /// Layers and heads in words, for messages.
+    pub fn numbers(&self) -> String {
+        format!(
+            "{} layers, {} heads, {} KV heads of {}",
+            self.layers, self.heads, self.kv_heads, self.head_dim
+        )
+    }
+
+    /// Whether layers, heads and head dimension are the same; names and weights may differ.
+    pub fn same_numbers(&self, other: &Self) -> bool {
+        (self.layers, self.heads, self.kv_heads, self.head_dim)
+            == (other.layers, other.heads, other.kv_heads, other.head_dim)
+    }
+
+    /// Rows of `kv_heads` values each, from one value per KV head in layer order.
+    pub(super) fn by_layer<T: Clone>(&self, flat: &[T]) -> Vec<Vec<T>> {
+        flat.chunks(self.kv_heads.max(1))
+            .map(<[T]>::to_vec)
+            .collect()
+    }
+
+    /// One value per KV head from one per layer.
+    pub(super) fn repeated(&self, layers: &[f64]) -> Vec<f64> {
+        layers
+            .iter()
+            .flat_map(|&value| std::iter::repeat_n(value, self.kv_heads))
+            .collect()
+    }
+}
+
+/// Whether the KV heads of a layer may differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// Equal KV heads within a layer, to the token that a total may leave over.
+    #[default]
+    Layer,
+    /// Every KV head has its own.
+    Head,
+}
+
+impl Granularity {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Layer, Self::Head];
+
+    /// The name on the command line and in plans.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::Head => "head",
+        }
+    }
+}
+
+impl FromStr for Granularity {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|g| g.name() == name);
+        found.ok_or_else(|| Error::unknown("granularity", name, Self::ALL.map(Self::name)))
+    }
+}

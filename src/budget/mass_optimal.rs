@@ -1,0 +1,112 @@
+//! The budgets that keep the most attention.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::curve::Curve;
+use super::geometry::{Geometry, Granularity};
+use super::profile_curves::mass_curves;
+use super::request::{Allocator, Request, Targets};
+use super::spend::{Purse, best_amounts};
+use super::zigzag_lmbo::output_query;
+use crate::error::Result;
+use crate::profile::Query;
+use crate::registry::{Entry, described, parse};
+
+/// Maximises the retained mass summed over layers and KV heads, at a fixed total.
+///
+/// Exact for the profile's mean curves, which are concave. By layer, a layer's curve is the mean of its
+/// heads'.
+///
+/// Paper: none: house definition; LU-KV (arXiv:2602.08585) does the same with utilities of later tokens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MassOptimal {
+    /// Whose attention: `last` or `pooled`.
+    pub query: Query,
+}
+
+pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
+    name: "mass-optimal",
+    paper: "house definition; cf. arXiv:2602.08585 (LU-KV)",
+    about: "keeps the most attention mass that the total can, by the measured curves",
+    build: |p| Ok(Box::new(parse::<MassOptimal>(p)?)),
+};
+
+impl Allocator for MassOptimal {
+    fn parameters(&self) -> Value {
+        described(self)
+    }
+
+    fn targets(&self, request: &Request<'_>) -> Result<Targets> {
+        let query = output_query(self.query)?;
+        let curves = mass_curves(request.measured()?, query, request.tokens)?;
+        let amounts = match request.granularity {
+            Granularity::Head => best_amounts(&curves, purse(request, 1)),
+            Granularity::Layer => {
+                let heads = request.geometry.kv_heads;
+                let mean = |layer: &[Curve]| {
+                    Curve::mean(&layer.iter().collect::<Vec<_>>(), request.tokens)
+                };
+                let layers: Vec<Curve> = curves.chunks(heads).map(mean).collect();
+                let amounts = best_amounts(&layers, purse(request, heads));
+                evenly(&request.geometry, &amounts)
+            }
+        };
+        Ok(Targets {
+            floor: request.floor.tokens,
+            tokens: amounts.into_iter().map(|n| n as f64).collect(),
+        })
+    }
+}
+
+/// What a request leaves to spend on curves that `heads` KV heads share.
+pub(super) fn purse(request: &Request<'_>, heads: usize) -> Purse {
+    Purse {
+        total: request.total(),
+        floor: request.lowest(),
+        cap: request.tokens,
+        heads,
+    }
+}
+
+/// Each layer's tokens over its KV heads, what is left over to the lower ones.
+pub(super) fn evenly(geometry: &Geometry, layers: &[usize]) -> Vec<usize> {
+    let heads = geometry.kv_heads;
+    layers
+        .iter()
+        .flat_map(|n| (0..heads).map(move |h| n / heads + usize::from(h < n % heads)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::sample::{Sample, allocated};
+
+    #[test]
+    fn layers_by_hand() {
+        // Mass rises evenly to 1 at 10, 20, 58 tokens: gains 1/10, 1/20, 1/58 per token. Of 120 tokens,
+        // 2 x 10, 2 x 20, and the other 60 to the last layer.
+        let sample = Sample::default();
+        let tokens = allocated(&MassOptimal::default(), &sample.request(20.0, 2));
+        assert_eq!(tokens, [[10, 10], [20, 20], [30, 30]]);
+        // 6 x 10 - 1 = 59: 2 x 10, 2 x 2 (floor), 35 left for the second layer.
+        let request = sample.request(59.0 / 6.0, 2);
+        let tokens = allocated(&MassOptimal::default(), &request);
+        assert_eq!(tokens, [[10, 10], [18, 17], [2, 2]]);
+    }
+
+    #[test]
+    fn heads_by_hand() {
+        // By head, needs are 9, 11 | 16, 20 | 58, 58 (their means are the layers' curves).
+        let sample = Sample {
+            need: |layer, head| [[9, 11], [16, 20], [58, 58]][layer][head],
+            ..Sample::default()
+        };
+        let request = sample.request(12.0, 2).by(Granularity::Head);
+        let tokens = allocated(&MassOptimal::default(), &request);
+        // 72: floor 2 for the last two, 68 left: 9 + 11 + 16 + 20 = 56, and 12 for the last layer.
+        assert_eq!(tokens, [[9, 11], [16, 20], [8, 8]]);
+    }
+}

@@ -1,0 +1,59 @@
+//! How many tokens each layer and KV head may keep: pure numbers, from a profile to a plan.
+//!
+//! An [`Allocator`] answers a [`Request`] with [`Targets`]; [`fit()`] turns them into whole tokens. A new
+//! allocator is one file and one line of [`ALLOCATORS`].
+
+mod amount;
+mod curve;
+mod evaluate;
+mod fit;
+mod geometry;
+pub mod interchange;
+mod measured;
+mod plan;
+mod profile_curves;
+mod readable_json;
+mod request;
+mod spend;
+
+mod mass_optimal;
+mod output_optimal;
+mod proportional;
+mod pyramid;
+mod uniform;
+mod zigzag;
+mod zigzag_lmbo;
+
+#[cfg(test)]
+mod sample;
+
+pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
+pub use curve::Curve;
+pub use evaluate::{Prediction, Predictor};
+pub use fit::{Floor, TokenBudgets, fit};
+pub use geometry::{Geometry, Granularity};
+pub use measured::longest_prompt;
+pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
+pub use profile_curves::OutputMeasure;
+pub use request::{Allocator, Request, Targets};
+
+pub use mass_optimal::MassOptimal;
+pub use output_optimal::OutputOptimal;
+pub use proportional::Proportional;
+pub use pyramid::Pyramid;
+pub use uniform::Uniform;
+pub use zigzag::{LowerBound, ZigZag};
+pub use zigzag_lmbo::ZigZagLmbo;
+
+use crate::registry::Entry;
+
+/// Every allocator there is.
+pub const ALLOCATORS: &[Entry<dyn Allocator>] = &[
+    uniform::ENTRY,
+    proportional::ENTRY,
+    zigzag::ENTRY,
+    zigzag_lmbo::ENTRY,
+    pyramid::ENTRY,
+    mass_optimal::ENTRY,
+    output_optimal::ENTRY,
+];

@@ -1,0 +1,164 @@
+//! What an allocator is asked, and what it answers.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::amount::{Budget, MAX_TOKENS};
+use super::fit::Floor;
+use super::geometry::{Geometry, Granularity};
+use crate::error::{Error, Result};
+use crate::profile::Profile;
+
+/// Everything a budget may depend on.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The model.
+    pub geometry: Geometry,
+    /// What was measured on it, for the strategies that read it.
+    pub profile: Option<&'a Profile>,
+    /// How much cache may stay.
+    pub budget: Budget,
+    /// Whether the KV heads of a layer may differ.
+    pub granularity: Granularity,
+    /// What every KV head keeps at least.
+    pub floor: Floor,
+    /// Reference T: the prompt length that the budget is worked out for.
+    pub tokens: usize,
+}
+
+impl<'a> Request<'a> {
+    /// A request for the model that `profile` was measured on, with equal heads within a layer.
+    pub fn of_profile(profile: &'a Profile, budget: Budget, floor: Floor, tokens: usize) -> Self {
+        Self {
+            profile: Some(profile),
+            ..Self::of_model(Geometry::of(&profile.meta), budget, floor, tokens)
+        }
+    }
+
+    /// A request without measurements, for static strategies.
+    pub fn of_model(geometry: Geometry, budget: Budget, floor: Floor, tokens: usize) -> Self {
+        Self {
+            geometry,
+            profile: None,
+            budget,
+            granularity: Granularity::Layer,
+            floor,
+            tokens,
+        }
+    }
+
+    /// The same with another granularity.
+    #[must_use]
+    pub fn by(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// Refuses what no strategy can answer.
+    ///
+    /// Errors: [`Error::Invalid`] for an amount, floor, geometry or length that cannot be, and for a
+    /// profile of another geometry.
+    pub fn check(&self) -> Result<()> {
+        self.budget.check()?;
+        self.floor.check()?;
+        self.geometry.check()?;
+        if self.tokens == 0 || self.tokens > MAX_TOKENS {
+            let bound = format!("it must be between 1 and {MAX_TOKENS}");
+            return Err(Error::invalid(
+                "reference prompt length",
+                self.tokens,
+                bound,
+            ));
+        }
+        match self.profile {
+            Some(profile) if !Geometry::of(&profile.meta).same_numbers(&self.geometry) => {
+                let bound = format!(
+                    "the model has {}: profile that model",
+                    self.geometry.numbers()
+                );
+                let theirs = Geometry::of(&profile.meta).numbers();
+                Err(Error::invalid("geometry of the profile", theirs, bound))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The measurements.
+    ///
+    /// Errors: [`Error::Invalid`] where there are none.
+    pub fn measured(&self) -> Result<&'a Profile> {
+        self.profile.ok_or_else(|| {
+            let bound =
+                "this strategy reads one: make it with `kvprof profile`, name it with --profile";
+            Error::invalid("profile", "absent", bound)
+        })
+    }
+
+    /// B: tokens per KV head at the reference length, not capped.
+    pub fn per_head(&self) -> f64 {
+        self.budget.per_head(self.tokens)
+    }
+
+    /// ⌊B·L·H_kv⌋ at the reference length.
+    pub fn total(&self) -> usize {
+        self.budget.total(self.geometry.cells(), self.tokens)
+    }
+
+    /// The floor that the reference prompt can have.
+    pub fn lowest(&self) -> usize {
+        self.floor.tokens.min(self.tokens)
+    }
+
+    /// Refuses a granularity that a strategy's data does not have.
+    ///
+    /// Errors: [`Error::Unsupported`].
+    pub(super) fn layers_only(&self, why: &str) -> Result<()> {
+        match self.granularity {
+            Granularity::Layer => Ok(()),
+            Granularity::Head => Err(Error::Unsupported {
+                what: "granularity",
+                found: "head".into(),
+                supported: format!("layer ({why})"),
+            }),
+        }
+    }
+}
+
+/// Tokens a strategy would give, before they are whole.
+///
+/// Targets become shares of what lies above the floor, and [`super::fit()`] makes them tokens: a target
+/// that is whole already comes back as it is at the reference length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Targets {
+    /// Tokens every KV head keeps at least, at any prompt length.
+    pub floor: usize,
+    /// Tokens of every KV head in layer order, L·H_kv of them; those above T are capped later.
+    pub tokens: Vec<f64>,
+}
+
+impl Targets {
+    /// Shares of the rest above the floor, summing to 1; equal where nothing lies above it.
+    pub(super) fn shares(&self) -> Vec<f64> {
+        let floor = self.floor as f64;
+        let above: Vec<f64> = self.tokens.iter().map(|t| (t - floor).max(0.0)).collect();
+        let sum: f64 = above.iter().sum();
+        let equal = 1.0 / above.len().max(1) as f64;
+        above
+            .iter()
+            .map(|a| if sum > 0.0 { a / sum } else { equal })
+            .collect()
+    }
+}
+
+/// A rule that spreads a budget over layers and KV heads.
+pub trait Allocator: fmt::Debug + Send + Sync {
+    /// The parameters in full, defaults included, as a plan keeps them.
+    fn parameters(&self) -> Value;
+
+    /// Tokens of every KV head for a checked request.
+    ///
+    /// Units: tokens, not rounded. Errors: for a profile that lacks what the rule reads, a floor above the
+    /// budget, a granularity that the data does not have.
+    fn targets(&self, request: &Request<'_>) -> Result<Targets>;
+}
