@@ -166,6 +166,7 @@ impl Maker {
             dataset_sha256: "cd".into(),
             template: "raw".into(),
             prompts,
+            prompts_sha256: "0".into(),
             max_prompt_tokens: None,
             window: Some(32),
             thresholds: self.options.thresholds.clone(),

@@ -63,6 +63,7 @@ impl Sample {
             dataset_sha256: "cd".into(),
             template: "raw".into(),
             prompts: self.prompts.len(),
+            prompts_sha256: "0".into(),
             max_prompt_tokens: None,
             window: Some(32),
             thresholds: vec![0.9],
