@@ -13,13 +13,18 @@ const LAYERS: &[&[&str]] = &[
     &["model", "dataset"],
     &["profile"],
     &["budget"],
+    &["select"],
+    &["generate"],
     &["plot"],
 ];
 
 /// Crates that only some modules may name.
 const FENCES: &[(&str, &[&str])] = &[
     ("polars", &["error", "table"]),
-    ("candle_core", &["error", "model", "profile", "cli"]),
+    (
+        "candle_core",
+        &["error", "model", "profile", "select", "generate", "cli"],
+    ),
     ("plotters", &["plot"]),
     ("clap", &["main", "cli"]),
 ];

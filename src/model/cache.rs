@@ -78,6 +78,27 @@ impl HeadCache {
         Ok(())
     }
 
+    /// Keeps the listed slots, ascending, with room for `room` more tokens; the rest is freed.
+    fn retain(&mut self, slots: &[u32], room: usize) -> Result<()> {
+        let ascending = slots.windows(2).all(|w| w[0] < w[1]);
+        if !ascending || slots.last().is_some_and(|&s| s as usize >= self.len()) {
+            let bound = format!("the slots to keep must ascend and lie below {}", self.len());
+            return Err(Error::invalid("list of slots", slots.len(), bound));
+        }
+        let (_, head_dim) = self.keys.dims2()?;
+        let (dtype, device) = (self.keys.dtype(), self.keys.device());
+        let mut smaller = Self::new(slots.len() + room, head_dim, dtype, device)?;
+        if !slots.is_empty() {
+            let index = Tensor::new(slots, device)?;
+            let kept = |x: Tensor| x.index_select(&index, 0);
+            smaller.keys.slice_set(&kept(self.keys()?)?, 0, 0)?;
+            smaller.values.slice_set(&kept(self.values()?)?, 0, 0)?;
+        }
+        smaller.positions = slots.iter().map(|&s| self.positions[s as usize]).collect();
+        *self = smaller;
+        Ok(())
+    }
+
     fn bytes(&self, tokens: usize) -> usize {
         2 * tokens * self.keys.elem_count() / self.capacity() * self.keys.dtype().size_in_bytes()
     }
@@ -138,6 +159,38 @@ impl KvCache {
     /// The position in the text that the next token will have.
     pub fn next_position(&self) -> usize {
         self.next_position
+    }
+
+    /// Keeps the listed slots of every KV head of one layer and frees the memory of the rest.
+    ///
+    /// Positions stay what they were; so does the next position.
+    /// Shapes: `kept` `[kv_head][kept slot]`, ascending. `room` is for tokens to come.
+    /// Errors: [`Error::Invalid`] for another number of heads, or slots that are not there.
+    pub fn retain(&mut self, layer: usize, kept: &[Vec<u32>], room: usize) -> Result<()> {
+        let heads = &mut self.layers[layer].heads;
+        if kept.len() != heads.len() {
+            let bound = format!("layer {layer} has {} KV heads", heads.len());
+            return Err(Error::invalid(
+                "number of lists of slots",
+                kept.len(),
+                bound,
+            ));
+        }
+        for (head, slots) in heads.iter_mut().zip(kept) {
+            head.retain(slots, room)?;
+        }
+        Ok(())
+    }
+
+    /// Number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Tokens held, `[layer][kv_head]`.
+    pub fn lengths(&self) -> Vec<Vec<usize>> {
+        let layer = |l: &LayerCache| l.heads.iter().map(HeadCache::len).collect();
+        self.layers.iter().map(layer).collect()
     }
 
     /// Adds the keys and values `(H_kv, n, D)` of the next n tokens to one layer.

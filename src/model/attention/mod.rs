@@ -201,4 +201,61 @@ mod tests {
             assert!((sum - 1.0).abs() < 1e-5, "{sum}");
         }
     }
+
+    /// Evicting keys must be the same as giving them no weight, in both implementations.
+    #[test]
+    fn a_cut_ragged_cache_equals_masking_the_same_keys() {
+        let config = config(6, 3, 8);
+        let (q, full, k, v) = filled(&config, 50, 1.5);
+        let last = q.narrow(1, 49, 1).unwrap().contiguous().unwrap();
+        let kept: Vec<Vec<u32>> = vec![
+            (0..50).filter(|i| i % 3 == 0 || *i == 49).collect(),
+            vec![49],
+            (0..50).collect(),
+        ];
+        let mut cut = full.clone();
+        cut.retain(0, &kept, 4).unwrap();
+        assert_eq!(cut.lengths(), [[18, 1, 50]]);
+        assert_eq!(cut.bytes(), (18 + 1 + 50) * 8 * 2 * 4);
+        assert_eq!(full.bytes(), 150 * 8 * 2 * 4, "the original is untouched");
+        let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let (q, k, v) = (flat(&last), flat(&k), flat(&v));
+        let mut want = vec![0f64; 6 * 8];
+        for h in 0..6 {
+            let kv = h / 2;
+            let logit = |j: u32| -> f64 {
+                let j = (kv * 50 + j as usize) * 8;
+                let dot = (0..8).map(|x| f64::from(q[h * 8 + x]) * f64::from(k[j + x]));
+                dot.sum::<f64>() / 8f64.sqrt()
+            };
+            let sum: f64 = kept[kv].iter().map(|&j| logit(j).exp()).sum();
+            for &j in &kept[kv] {
+                for x in 0..8 {
+                    let value = f64::from(v[(kv * 50 + j as usize) * 8 + x]);
+                    want[h * 8 + x] += logit(j).exp() / sum * value;
+                }
+            }
+        }
+        for got in [
+            cpu::attend(&last, cut.layer(0), 49),
+            blocks::attend(&last, cut.layer(0), 49),
+        ] {
+            assert_close(&got.unwrap(), &want, "cut");
+        }
+        let all: Vec<Vec<u32>> = vec![(0..50).collect(); 3];
+        let mut same = full.clone();
+        same.retain(0, &all, 0).unwrap();
+        let (a, b) = (
+            attend(&last, same.layer(0), 49),
+            attend(&last, full.layer(0), 49),
+        );
+        assert_eq!(
+            flat(&a.unwrap()),
+            flat(&b.unwrap()),
+            "a budget of T changes no bit"
+        );
+        assert!(same.retain(0, &[vec![1, 1], vec![], vec![]], 0).is_err());
+        assert!(same.retain(0, &[vec![50], vec![], vec![]], 0).is_err());
+        assert!(same.retain(0, &[vec![0]], 0).is_err());
+    }
 }

@@ -1,0 +1,242 @@
+//! Compressed generation: prefill with a probe, allocate, select and cut, decode.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+
+use crate::budget::TokenBudgets;
+use crate::error::{Error, Result};
+use crate::model::attention::{AttentionProbe, NoProbe, Tee};
+use crate::model::cache::KvCache;
+use crate::model::decoder::{Decoder, PREFILL_RUN};
+use crate::select::{HeadSplit, LayerScores, Scorer, ScoringProbe, Slots, select};
+
+/// Which tokens stay once it is known how many.
+#[derive(Debug)]
+pub struct Selector {
+    /// The rule.
+    pub scorer: Box<dyn Scorer>,
+    /// First tokens that always stay.
+    pub sinks: usize,
+    /// Last tokens that always stay, and the rows that the scorer looks from.
+    pub window: usize,
+    /// How a layer's budget is spent on its KV heads.
+    pub split: HeadSplit,
+}
+
+/// A prefilled prompt: full cache, logits of its last token, scores of every token.
+pub struct Prefilled {
+    /// The full cache.
+    pub cache: KvCache,
+    /// Float32 logits of the last token, `(vocab)`.
+    pub logits: Tensor,
+    /// `[layer][kv_head][token]`; empty without a selector.
+    pub scores: Vec<LayerScores>,
+    /// Seconds of the prefill, probes included.
+    pub seconds: f64,
+}
+
+/// Prefills a prompt, scoring its tokens, while `probe` watches the same attention.
+///
+/// Errors: those of [`Decoder::prefill`] and of the scorer.
+pub fn prefill(
+    decoder: &Decoder,
+    ids: &[u32],
+    room: usize,
+    selector: Option<&Selector>,
+    probe: &mut dyn AttentionProbe,
+) -> Result<Prefilled> {
+    let start = Instant::now();
+    let mut cache = decoder.new_cache(ids.len() + room)?;
+    let scorers = selector
+        .map(|s| (&*s.scorer, s.window))
+        .into_iter()
+        .collect();
+    let mut scoring = ScoringProbe::new(scorers);
+    let logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut Tee(probe, &mut scoring))?;
+    Ok(Prefilled {
+        cache,
+        logits,
+        scores: scoring.finish().pop().unwrap_or_default(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// Selects the tokens that the budgets keep and cuts the cache to them.
+///
+/// Shapes: budgets `[layer][kv_head]` -> kept slots `[layer][kv_head][slot]`.
+/// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
+pub fn cut(
+    cache: &mut KvCache,
+    scores: &[LayerScores],
+    budgets: &TokenBudgets,
+    selector: &Selector,
+    room: usize,
+) -> Result<Vec<Slots>> {
+    if budgets.len() != cache.num_layers() || scores.len() != budgets.len() {
+        let bound = format!("the cache has {} layers", cache.num_layers());
+        return Err(Error::invalid(
+            "number of layers with a budget",
+            budgets.len(),
+            bound,
+        ));
+    }
+    let mut kept = Vec::new();
+    for (layer, (scores, budgets)) in scores.iter().zip(budgets).enumerate() {
+        let (sinks, window) = (selector.sinks, selector.window);
+        let slots = select(scores, budgets, sinks, window, selector.split)?;
+        cache.retain(layer, &slots, room)?;
+        kept.push(slots);
+    }
+    Ok(kept)
+}
+
+/// Tokens that were generated, and the time that they took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Continuation {
+    /// Ids, without the stop id.
+    pub ids: Vec<u32>,
+    /// Seconds from the first choice to the last.
+    pub seconds: f64,
+    /// Steps of the decoder in that time.
+    pub steps: usize,
+}
+
+impl Continuation {
+    /// Steps per second.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.steps as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// Generates until a stop id or `most` tokens; `choose` picks from logits, `emit` hears every token.
+///
+/// Errors: those of the decoder, of `choose` and of `emit`.
+pub fn decode(
+    decoder: &Decoder,
+    cache: &mut KvCache,
+    logits: &Tensor,
+    most: usize,
+    stop_ids: &[u32],
+    choose: &mut dyn FnMut(&Tensor) -> Result<u32>,
+    emit: &mut dyn FnMut(u32) -> Result<()>,
+) -> Result<Continuation> {
+    let start = Instant::now();
+    let mut done = Continuation::default();
+    let mut logits = logits.clone();
+    while done.ids.len() < most {
+        let id = choose(&logits)?;
+        if stop_ids.contains(&id) {
+            break;
+        }
+        done.ids.push(id);
+        emit(id)?;
+        if done.ids.len() < most {
+            logits = decoder.decode(id, cache)?;
+            done.steps += 1;
+        }
+    }
+    done.seconds = start.elapsed().as_secs_f64();
+    Ok(done)
+}
+
+/// Logits before each of `ids` when exactly these are fed to the cache.
+///
+/// Shapes: `(ids, vocab)`, the first being `logits` itself.
+/// Errors: those of the decoder.
+pub fn teacher_forced(
+    decoder: &Decoder,
+    cache: &mut KvCache,
+    logits: &Tensor,
+    ids: &[u32],
+) -> Result<Vec<Vec<f32>>> {
+    let mut all = vec![logits.to_vec1::<f32>()?];
+    for id in ids.iter().take(ids.len().saturating_sub(1)) {
+        all.push(
+            decoder
+                .prefill(&[*id], cache, 1, &mut NoProbe)?
+                .to_vec1::<f32>()?,
+        );
+    }
+    Ok(all)
+}
+
+/// How far a compressed cache's predictions are from the full cache's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fidelity {
+    /// Mean KL(full ‖ compressed), in nats.
+    pub kl: f64,
+    /// Share of steps with the same most likely token.
+    pub top1: f64,
+}
+
+/// Compares logits over the same continuation, step by step.
+///
+/// Paper: none: house definition. Units: nats; a share.
+pub fn fidelity(full: &[Vec<f32>], compressed: &[Vec<f32>]) -> Fidelity {
+    let steps = full.len().min(compressed.len()).max(1) as f64;
+    let pairs = || full.iter().zip(compressed);
+    let agree = pairs()
+        .filter(|(f, c)| most_likely(f) == most_likely(c))
+        .count();
+    Fidelity {
+        kl: pairs().map(|(f, c)| divergence(f, c)).sum::<f64>() / steps,
+        top1: agree as f64 / steps,
+    }
+}
+
+/// The id of the largest logit; the lowest of equals.
+pub fn most_likely(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// KL(p ‖ q) of two rows of logits, in nats.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let log_normaliser = |x: &[f32]| {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = x.iter().map(|&v| f64::from(v - max).exp()).sum();
+        f64::from(max) + sum.ln()
+    };
+    let (zp, zq) = (log_normaliser(p), log_normaliser(q));
+    let terms = p.iter().zip(q).map(|(&a, &b)| {
+        let (log_p, log_q) = (f64::from(a) - zp, f64::from(b) - zq);
+        log_p.exp() * (log_p - log_q)
+    });
+    terms.sum::<f64>().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_by_hand() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - (ln 3) / 2.
+        let (p, q) = ([0.0f32, 0.0], [1f32.ln(), 3f32.ln()]);
+        assert!((divergence(&p, &q) - (2f64.ln() - 3f64.ln() / 2.0)).abs() < 1e-6);
+        assert_eq!(divergence(&q, &q), 0.0);
+        // Adding a constant to logits changes nothing.
+        assert!((divergence(&[5.0, 5.0], &q) - divergence(&p, &q)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn fidelity_is_a_mean_over_steps() {
+        let full = vec![vec![0.0, 1.0], vec![2.0, 0.0]];
+        let same = fidelity(&full, &full);
+        assert_eq!((same.kl, same.top1), (0.0, 1.0));
+        let half = fidelity(&full, &[vec![0.0, 1.0], vec![0.0, 2.0]]);
+        assert_eq!(half.top1, 0.5);
+        assert!(half.kl > 0.0);
+    }
+
+    #[test]
+    fn the_lowest_of_equal_logits_wins() {
+        assert_eq!(most_likely(&[1.0, 3.0, 3.0]), 1);
+    }
+}

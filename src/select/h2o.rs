@@ -1,0 +1,93 @@
+//! H2O: tokens that received the most attention from the whole prompt.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::error::Result;
+use crate::registry::{Entry, described, parse};
+
+/// Attention received from all rows, mean over the group's query heads.
+///
+/// Paper: arXiv:2306.14048 (H2O), section 4. Differs: applied once to the prompt, as the field does
+/// when it compresses prompts; `normalise` divides by the number of rows that can see the token, which
+/// is what kvpress calls observed attention.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct H2o {
+    /// Mean over the rows that see a token instead of the sum, which favours early tokens.
+    pub normalise: bool,
+}
+
+pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
+    name: "h2o",
+    paper: "arXiv:2306.14048 (H2O), section 4",
+    about: "attention received from all rows of the prompt",
+    build: |p| Ok(Box::new(parse::<H2o>(p)?)),
+};
+
+impl Scorer for H2o {
+    fn parameters(&self) -> Value {
+        described(self)
+    }
+
+    fn needs(&self, _: usize) -> Needs {
+        Needs {
+            all_rows: true,
+            ..Needs::default()
+        }
+    }
+
+    fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
+        let (tokens, group) = (observation.tokens, observation.group);
+        let rows_seeing = |key: usize| match self.normalise {
+            true => (tokens - key) as f64,
+            false => 1.0,
+        };
+        let scores = observation.received()?.chunks(group).map(|heads| {
+            (0..tokens)
+                .map(|key| {
+                    let sum: f64 = heads.iter().map(|h| h[key]).sum();
+                    sum / group as f64 / rows_seeing(key)
+                })
+                .collect()
+        });
+        Ok(scores.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_favours_early_tokens_and_the_mean_does_not() {
+        // Rows (1), (0.5, 0.5), (0.2, 0.2, 0.6) of one head; the other head looks at key 0 only.
+        let received = [vec![1.7, 0.7, 0.6], vec![3.0, 0.0, 0.0]];
+        let observation = LayerObservation {
+            layer: 0,
+            tokens: 3,
+            group: 2,
+            kv_heads: 1,
+            head_dim: 1,
+            window: 0,
+            window_mean: None,
+            received: Some(&received),
+            keys: None,
+        };
+        let close = |got: &LayerScores, want: [f64; 3]| {
+            got[0]
+                .iter()
+                .zip(want)
+                .for_each(|(g, w)| assert!((g - w).abs() < 1e-12));
+        };
+        close(
+            &H2o { normalise: false }.score(&observation).unwrap(),
+            [2.35, 0.35, 0.3],
+        );
+        close(
+            &H2o { normalise: true }.score(&observation).unwrap(),
+            [2.35 / 3.0, 0.175, 0.3],
+        );
+    }
+}

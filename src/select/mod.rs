@@ -1,0 +1,58 @@
+//! Which tokens a budget keeps: scorers, one file each; the selection; the probe that scores.
+//!
+//! A scorer says how much a token matters to a KV head. What must stay whatever the scores say, sinks
+//! and window, is an argument of the selection, never a number hidden in a score. A new scorer is one
+//! file and one line of [`SCORERS`].
+
+mod observation;
+mod scoring_probe;
+mod selection;
+
+mod h2o;
+mod knorm;
+mod random;
+mod snapkv;
+mod streaming;
+mod tova;
+
+pub use h2o::H2o;
+pub use knorm::KNorm;
+pub use observation::{LayerObservation, Needs};
+pub use random::Random;
+pub use scoring_probe::{LayerScores, ScoringProbe};
+pub use selection::{HeadSplit, Slots, select};
+pub use snapkv::{GroupReduce, Order, Pooling, SnapKv};
+pub use streaming::Streaming;
+pub use tova::Tova;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::registry::Entry;
+
+/// How much every prompt token matters to every KV head of a layer.
+pub trait Scorer: fmt::Debug + Send + Sync {
+    /// The parameters in full, defaults included.
+    fn parameters(&self) -> Value;
+
+    /// What must be observed during prefill; `window` is that of the selection.
+    fn needs(&self, window: usize) -> Needs;
+
+    /// Scores, larger is kept first.
+    ///
+    /// Shapes: `[kv_head][token]`, T scores each, all finite.
+    /// Errors: [`crate::error::Error::Invalid`] where the rule has no meaning for this prompt.
+    fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores>;
+}
+
+/// Every scorer there is.
+pub const SCORERS: &[Entry<dyn Scorer>] = &[
+    snapkv::ENTRY,
+    streaming::ENTRY,
+    h2o::ENTRY,
+    tova::ENTRY,
+    knorm::ENTRY,
+    random::ENTRY,
+];

@@ -1,0 +1,71 @@
+//! What a scorer is shown of one layer once the prompt is prefilled.
+
+use crate::error::{Error, Result};
+
+/// What must be observed during prefill for a scorer to work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Mean attention of the last so many rows; 0 for none.
+    pub window: usize,
+    /// Attention that every key received from all rows: one more pass over the scores of a layer.
+    pub all_rows: bool,
+    /// The keys themselves.
+    pub keys: bool,
+}
+
+/// One layer after prefill.
+///
+/// Shapes: attention per query head, keys per KV head.
+pub struct LayerObservation<'a> {
+    /// Layer, counted from 0.
+    pub layer: usize,
+    /// T.
+    pub tokens: usize,
+    /// G, query heads per KV head.
+    pub group: usize,
+    /// H_kv.
+    pub kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Last tokens that the selection keeps anyway.
+    pub window: usize,
+    /// Mean of the last rows, `[query head][key]`, if it was asked for.
+    pub window_mean: Option<&'a [Vec<f64>]>,
+    /// Sum over all rows, `[query head][key]`, if it was asked for.
+    pub received: Option<&'a [Vec<f64>]>,
+    /// Keys after RoPE, `(T, D)` row-major per KV head, if they were asked for.
+    pub keys: Option<&'a [Vec<f32>]>,
+}
+
+impl LayerObservation<'_> {
+    /// The mean of the window's rows.
+    ///
+    /// Errors: [`Error::Invalid`] for a scorer that did not say that it needs them.
+    pub fn window_mean(&self) -> Result<&[Vec<f64>]> {
+        self.window_mean
+            .ok_or_else(|| unobserved("rows of the window"))
+    }
+
+    /// The attention that keys received from all rows.
+    ///
+    /// Errors: as [`Self::window_mean`].
+    pub fn received(&self) -> Result<&[Vec<f64>]> {
+        self.received
+            .ok_or_else(|| unobserved("attention of all rows"))
+    }
+
+    /// The keys of every KV head.
+    ///
+    /// Errors: as [`Self::window_mean`].
+    pub fn keys(&self) -> Result<&[Vec<f32>]> {
+        self.keys.ok_or_else(|| unobserved("keys"))
+    }
+}
+
+fn unobserved(what: &str) -> Error {
+    Error::invalid(
+        "scorer's observation",
+        what,
+        "it was not observed during prefill; the scorer must name it in its needs",
+    )
+}

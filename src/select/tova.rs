@@ -1,0 +1,68 @@
+//! TOVA: tokens that the last one attends to, the same set for every head.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::error::Result;
+use crate::registry::{Entry, described, parse};
+
+/// Attention of the last row, mean over all query heads of the layer.
+///
+/// Paper: arXiv:2401.06104 (TOVA), section 3. Differs: applied once to the prompt.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tova {}
+
+pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
+    name: "tova",
+    paper: "arXiv:2401.06104 (TOVA), section 3",
+    about: "attention of the last row, the same for every head of a layer",
+    build: |p| Ok(Box::new(parse::<Tova>(p)?)),
+};
+
+impl Scorer for Tova {
+    fn parameters(&self) -> Value {
+        described(self)
+    }
+
+    fn needs(&self, _: usize) -> Needs {
+        Needs {
+            window: 1,
+            ..Needs::default()
+        }
+    }
+
+    fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
+        let heads = observation.window_mean()?;
+        let count = heads.len().max(1) as f64;
+        let mean: Vec<f64> = (0..observation.tokens)
+            .map(|key| heads.iter().map(|h| h[key]).sum::<f64>() / count)
+            .collect();
+        Ok(vec![mean; observation.kv_heads])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_head_gets_the_mean_over_all_heads() {
+        let last = [vec![0.2, 0.8], vec![0.6, 0.4]];
+        let observation = LayerObservation {
+            layer: 0,
+            tokens: 2,
+            group: 1,
+            kv_heads: 2,
+            head_dim: 1,
+            window: 1,
+            window_mean: Some(&last),
+            received: None,
+            keys: None,
+        };
+        let scores = Tova {}.score(&observation).unwrap();
+        assert_eq!(scores[0], scores[1]);
+        assert!((scores[0][0] - 0.4).abs() < 1e-12 && (scores[0][1] - 0.6).abs() < 1e-12);
+    }
+}
