@@ -1,6 +1,6 @@
 """Condenses the PyTorch reference's golden figures into tests/fixtures/oracle/.
 
-usage: make_fixtures.py GOLDEN_FOLDER OUT_FOLDER   (needs numpy)
+usage: make_fixtures.py GOLDEN_FOLDER OUT_FOLDER   (needs numpy, pandas, pyarrow)
 
 The reference runs the dequantised weights of SmolLM2-135M-Instruct.Q4_1.gguf in float32 with transformers
 4.57.1 and torch 2.8.0. One JSON file per prompt: its ids, MBA per head with the reference's own margins
@@ -50,3 +50,14 @@ for name, prompt in prompts.items():
     )
     with open(f"{out}/{name}.json", "w") as file:
         json.dump(record, file, separators=(",", ":"))
+
+# What kvpress 0.5.5 keeps of the same prompts, and how the model goes on from it.
+import pandas as pd  # noqa: E402
+
+METHODS = ["snapkv_w32_k5", "streamingllm_sink4", "tova", "knorm", "observed_h2o", "adakv_snapkv_a0.2"]
+kept = pd.read_parquet(f"{golden}/kvpress_kept.parquet")
+kept[kept.method.isin(METHODS)].to_parquet(f"{out}/kvpress_kept.parquet", compression="zstd")
+results = [r for r in load("kvpress_gen.json")["results"] if r["method"] in METHODS]
+fields = ("prompt", "method", "keep", "greedy32", "margins")
+with open(f"{out}/kvpress_greedy.json", "w") as file:
+    json.dump([{f: r[f] for f in fields} for r in results], file, separators=(",", ":"))

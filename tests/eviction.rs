@@ -1,0 +1,238 @@
+//! What is kept, and what the model says from it, against kvpress 0.5.5 (fixtures/oracle).
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device};
+use kvprof::generate::{self, Selector, most_likely};
+use kvprof::model::attention::NoProbe;
+use kvprof::model::decoder::PREFILL_RUN;
+use kvprof::model::{Model, source};
+use kvprof::registry;
+use kvprof::select::{HeadSplit, LayerScores, SCORERS, ScoringProbe, select};
+use kvprof::table::read_json_rows;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Scores closer than this, relative to the larger, are ties in float32.
+const TIE: f64 = 2e-5;
+
+fn model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let cache = source::CacheFolder::from_env().unwrap();
+        let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
+        Model::load(files, &Device::Cpu, DType::F32).unwrap()
+    })
+}
+
+fn fixture(name: &str) -> String {
+    format!(
+        "{}/tests/fixtures/oracle/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+fn ids(prompt: &str) -> Vec<u32> {
+    #[derive(Deserialize)]
+    struct Prompt {
+        ids: Vec<u32>,
+    }
+    let text = std::fs::read_to_string(fixture(&format!("{prompt}.json"))).unwrap();
+    serde_json::from_str::<Prompt>(&text).unwrap().ids
+}
+
+/// A kvpress method in our terms.
+fn selector(method: &str) -> Selector {
+    let snapkv = json!({"pooling": "avg", "kernel": 5});
+    let (scorer, parameters, sinks, window, split) = match method {
+        "snapkv_w32_k5" => ("snapkv", snapkv, 0, 32, HeadSplit::PerHead),
+        "adakv_snapkv_a0.2" => {
+            let split = HeadSplit::Pooled { safeguard: 0.2 };
+            ("snapkv", snapkv, 0, 32, split)
+        }
+        "streamingllm_sink4" => ("streaming", json!({}), 4, 0, HeadSplit::PerHead),
+        "tova" => ("tova", json!({}), 0, 1, HeadSplit::PerHead),
+        "knorm" => ("knorm", json!({}), 0, 0, HeadSplit::PerHead),
+        "observed_h2o" => ("h2o", json!({"normalise": true}), 0, 0, HeadSplit::PerHead),
+        other => panic!("{other}"),
+    };
+    Selector {
+        scorer: registry::build("scorer", SCORERS, scorer, parameters).unwrap(),
+        sinks,
+        window,
+        split,
+    }
+}
+
+const METHODS: [&str; 6] = [
+    "snapkv_w32_k5",
+    "adakv_snapkv_a0.2",
+    "streamingllm_sink4",
+    "tova",
+    "knorm",
+    "observed_h2o",
+];
+
+/// `(method, keep)` -> kept slots, `[layer * 3 + kv_head]`.
+type Kept = BTreeMap<(String, usize), Vec<Vec<u32>>>;
+
+fn kvpress_kept(prompt: &str) -> Kept {
+    static ROWS: OnceLock<Vec<serde_json::Map<String, Value>>> = OnceLock::new();
+    let path = fixture("kvpress_kept.parquet");
+    let rows = ROWS.get_or_init(|| read_json_rows(Path::new(&path)).unwrap());
+    let number =
+        |row: &serde_json::Map<String, Value>, name: &str| row[name].as_u64().unwrap() as usize;
+    let mut kept = Kept::new();
+    for row in rows.iter().filter(|row| row["prompt"] == prompt) {
+        let method = row["method"].as_str().unwrap().to_owned();
+        let heads = kept
+            .entry((method, number(row, "keep")))
+            .or_insert_with(|| vec![vec![]; 90]);
+        let slots = row["kept"].as_array().unwrap().iter();
+        heads[number(row, "layer") * 3 + number(row, "kv_head")] =
+            slots.map(|s| s.as_u64().unwrap() as u32).collect();
+    }
+    kept
+}
+
+/// Every slot that only one side keeps must be a tie of the scores at the edge of the budget.
+fn check_head(scores: &[f64], ours: &[u32], theirs: &[u32], what: &str) -> usize {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let only = |a: &[u32], b: &[u32]| -> Vec<f64> {
+        a.iter()
+            .filter(|s| !b.contains(s))
+            .map(|&s| scores[s as usize])
+            .collect()
+    };
+    let (mine, other) = (only(ours, theirs), only(theirs, ours));
+    for (a, b) in mine.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
+        let gap = (a - b).abs() / a.abs().max(b.abs());
+        assert!(gap < TIE, "{what}: scores {a} and {b} are no tie ({gap:e})");
+    }
+    mine.len()
+}
+
+fn probe(selectors: &[Selector]) -> ScoringProbe<'_> {
+    ScoringProbe::new(selectors.iter().map(|s| (&*s.scorer, s.window)).collect())
+}
+
+fn check_prompt(prompt: &str, steps: usize) {
+    let (ids, model) = (ids(prompt), model());
+    let kvpress = kvpress_kept(prompt);
+    assert_eq!(kvpress.len(), METHODS.len() * 2, "{prompt}");
+    let selectors = METHODS.map(selector);
+    let mut full = model.decoder.new_cache(ids.len()).unwrap();
+    let mut probe = probe(&selectors);
+    let logits = model
+        .decoder
+        .prefill(&ids, &mut full, PREFILL_RUN, &mut probe)
+        .unwrap();
+    let (mut ties, mut slots) = (0, 0);
+    for ((method, selector), scores) in METHODS.iter().zip(&selectors).zip(probe.finish()) {
+        for keep in [128, 256] {
+            let budgets = vec![vec![keep; 3]; 30];
+            let mut cache = full.clone();
+            let kept = generate::cut(&mut cache, &scores, &budgets, selector, 64).unwrap();
+            let theirs = &kvpress[&((*method).to_owned(), keep)];
+            for (i, theirs) in theirs.iter().enumerate() {
+                let (layer, head) = (i / 3, i % 3);
+                let what = format!("{prompt} {method} {keep}: layer {layer} head {head}");
+                ties += check_head(&scores[layer][head], &kept[layer][head], theirs, &what);
+                slots += theirs.len();
+            }
+            let held: usize = kept.iter().flatten().map(Vec::len).sum();
+            assert_eq!(held, keep * 90);
+            assert_eq!(cache.bytes(), held * 64 * 2 * 4);
+            check_greedy(prompt, method, keep, &mut cache, &logits, steps);
+        }
+    }
+    // Ties are rare: a few of hundreds of thousands of slots.
+    assert!(
+        ties * 10_000 <= slots,
+        "{prompt}: {ties} of {slots} slots are ties"
+    );
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    prompt: String,
+    method: String,
+    keep: usize,
+    greedy32: Vec<u32>,
+}
+
+fn check_greedy(
+    prompt: &str,
+    method: &str,
+    keep: usize,
+    cache: &mut kvprof::model::cache::KvCache,
+    logits: &candle_core::Tensor,
+    steps: usize,
+) {
+    let text = std::fs::read_to_string(fixture("kvpress_greedy.json")).unwrap();
+    let all: Vec<Greedy> = serde_json::from_str(&text).unwrap();
+    let want = all
+        .iter()
+        .find(|g| g.prompt == prompt && g.method == method && g.keep == keep)
+        .unwrap();
+    let done = generate::decode(
+        &model().decoder,
+        cache,
+        logits,
+        steps,
+        &[],
+        &mut |logits| Ok(most_likely(&logits.to_vec1::<f32>()?)),
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(done.ids, want.greedy32[..steps], "{prompt} {method} {keep}");
+}
+
+#[test]
+fn kept_tokens_and_continuations_of_512_tokens_equal_kvpress() {
+    check_prompt("synth512", 32);
+}
+
+#[test]
+fn kept_tokens_and_continuations_of_1024_tokens_equal_kvpress() {
+    check_prompt("synth1024", 32);
+}
+
+#[test]
+fn kept_tokens_and_continuations_of_2048_tokens_equal_kvpress() {
+    check_prompt("synth2048", 8);
+}
+
+#[test]
+fn kept_tokens_and_continuations_of_4096_tokens_equal_kvpress() {
+    check_prompt("synth4096", 8);
+}
+
+/// Scorers do not disturb each other, and runs of any length give the same scores.
+#[test]
+fn one_prefill_scores_for_every_scorer() {
+    let (ids, model) = (ids("synth512"), model());
+    let selectors = METHODS.map(selector);
+    let mut probe = probe(&selectors);
+    let mut cache = model.decoder.new_cache(ids.len()).unwrap();
+    model
+        .decoder
+        .prefill(&ids, &mut cache, 100, &mut probe)
+        .unwrap();
+    let together: Vec<Vec<LayerScores>> = probe.finish();
+    for (selector, scores) in selectors.iter().zip(together) {
+        let alone =
+            generate::prefill(&model.decoder, &ids, 0, Some(selector), &mut NoProbe).unwrap();
+        for (layer, (a, b)) in alone.scores.iter().zip(&scores).enumerate() {
+            let (sinks, window, split) = (selector.sinks, selector.window, selector.split);
+            let kept = |scores| select(scores, &[100; 3], sinks, window, split).unwrap();
+            for ((a_kept, b_kept), scores) in kept(a).iter().zip(&kept(b)).zip(a) {
+                let what = format!("{:?} layer {layer}", selector.scorer);
+                check_head(scores, a_kept, b_kept, &what);
+            }
+        }
+    }
+}
