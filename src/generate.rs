@@ -62,33 +62,35 @@ pub fn prefill(
     })
 }
 
-/// Selects the tokens that the budgets keep and cuts the cache to them.
+/// The slots that every KV head keeps under its budget, for [`KvCache::retain`] or [`KvCache::cut`].
 ///
-/// Shapes: budgets `[layer][kv_head]` -> kept slots `[layer][kv_head][slot]`.
+/// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
 /// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
-pub fn cut(
-    cache: &mut KvCache,
+pub fn kept_slots(
     scores: &[LayerScores],
     budgets: &TokenBudgets,
     selector: &Selector,
-    room: usize,
 ) -> Result<Vec<Slots>> {
-    if budgets.len() != cache.num_layers() || scores.len() != budgets.len() {
-        let bound = format!("the cache has {} layers", cache.num_layers());
+    if scores.len() != budgets.len() {
+        let bound = format!("the prompt was scored in {} layers", scores.len());
         return Err(Error::invalid(
             "number of layers with a budget",
             budgets.len(),
             bound,
         ));
     }
-    let mut kept = Vec::new();
-    for (layer, (scores, budgets)) in scores.iter().zip(budgets).enumerate() {
-        let (sinks, window) = (selector.sinks, selector.window);
-        let slots = select(scores, budgets, sinks, window, selector.split)?;
-        cache.retain(layer, &slots, room)?;
-        kept.push(slots);
-    }
-    Ok(kept)
+    let layers = scores.iter().zip(budgets);
+    layers
+        .map(|(scores, budgets)| {
+            select(
+                scores,
+                budgets,
+                selector.sinks,
+                selector.window,
+                selector.split,
+            )
+        })
+        .collect()
 }
 
 /// Tokens that were generated, and the time that they took.

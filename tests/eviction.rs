@@ -134,8 +134,8 @@ fn check_prompt(prompt: &str, steps: usize) {
     for ((method, selector), scores) in METHODS.iter().zip(&selectors).zip(probe.finish()) {
         for keep in [128, 256] {
             let budgets = vec![vec![keep; 3]; 30];
-            let mut cache = full.clone();
-            let kept = generate::cut(&mut cache, &scores, &budgets, selector, 64).unwrap();
+            let kept = generate::kept_slots(&scores, &budgets, selector).unwrap();
+            let mut cache = full.cut(&kept, 64).unwrap();
             let theirs = &kvpress[&((*method).to_owned(), keep)];
             for (i, theirs) in theirs.iter().enumerate() {
                 let (layer, head) = (i / 3, i % 3);

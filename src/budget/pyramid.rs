@@ -47,6 +47,10 @@ impl Pyramid {
 }
 
 impl Allocator for Pyramid {
+    fn needs_profile(&self) -> bool {
+        false
+    }
+
     fn parameters(&self) -> Value {
         described(self)
     }

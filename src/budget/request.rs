@@ -153,6 +153,11 @@ impl Targets {
 
 /// A rule that spreads a budget over layers and KV heads.
 pub trait Allocator: fmt::Debug + Send + Sync {
+    /// Whether it reads a profile; static strategies do not.
+    fn needs_profile(&self) -> bool {
+        true
+    }
+
     /// The parameters in full, defaults included, as a plan keeps them.
     fn parameters(&self) -> Value;
 

@@ -22,6 +22,10 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
 };
 
 impl Allocator for Uniform {
+    fn needs_profile(&self) -> bool {
+        false
+    }
+
     fn parameters(&self) -> Value {
         described(self)
     }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use candle_core::DType;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvprof::dataset::{self, Dataset, Kind, Template, cut};
 use kvprof::model::Model;
-use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, prompts_sha256};
+use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
 use super::load::ModelArguments;
 use super::quoted;
@@ -105,18 +104,21 @@ impl Arguments {
         self.report(&profile, &folder)
     }
 
+    fn options(&self) -> MeasureOptions {
+        MeasureOptions {
+            window: self.window.0,
+            thresholds: self.thresholds.clone(),
+            output_thresholds: self.output_thresholds.clone(),
+        }
+    }
+
     /// What can be refused before a model is fetched or loaded.
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.limit != Some(0),
             "--limit is 0, at least one prompt is needed"
         );
-        let options = MeasureOptions {
-            window: self.window.0,
-            thresholds: self.thresholds.clone(),
-            output_thresholds: self.output_thresholds.clone(),
-        };
-        options.check()?;
+        self.options().check()?;
         if let Some(folder) = &self.out {
             anyhow::ensure!(
                 folder.is_dir() || !folder.exists(),
@@ -172,19 +174,8 @@ impl Arguments {
     }
 
     fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: &[Prompt]) -> Meta {
-        let config = model.decoder.config();
         Meta {
-            schema: SCHEMA,
-            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
             command: super::command_line(&["--resume", "--quiet", "--json"]),
-            model: model.files.name.clone(),
-            model_source: model.files.origin.clone(),
-            model_sha256: model.files.sha256.clone(),
-            architecture: config.family.architecture.to_owned(),
-            num_layers: config.num_hidden_layers,
-            num_heads: config.num_attention_heads,
-            num_kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
             dataset: data.name.clone(),
             dataset_sha256: data.sha256.clone(),
             template: format!(
@@ -195,12 +186,8 @@ impl Arguments {
             prompts: prompts.len(),
             prompts_sha256: prompts_sha256(prompts),
             max_prompt_tokens: self.max_prompt_tokens,
-            window: self.window.0,
-            thresholds: self.thresholds.clone(),
-            output_thresholds: self.output_thresholds.clone(),
-            device: format!("{:?}", model.decoder.device().location()),
-            dtype: dtype_name(model.decoder.dtype()).to_owned(),
             seed: self.seed,
+            ..Meta::of_model(model, &self.options())
         }
     }
 
@@ -289,8 +276,4 @@ fn stop_cleanly(folder: &Path) {
     if let Err(e) = ctrlc::set_handler(handler) {
         eprintln!("warning: Ctrl-C will stop without a message: {e}");
     }
-}
-
-fn dtype_name(dtype: DType) -> &'static str {
-    dtype.as_str()
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// Shapes: buffers `(capacity, D)`, of which the first [`HeadCache::len`] rows are held tokens.
 /// Keys are stored after RoPE, so that a key keeps its true position whatever leaves around it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct HeadCache {
     keys: Tensor,
     values: Tensor,
@@ -78,8 +78,8 @@ impl HeadCache {
         Ok(())
     }
 
-    /// Keeps the listed slots, ascending, with room for `room` more tokens; the rest is freed.
-    fn retain(&mut self, slots: &[u32], room: usize) -> Result<()> {
+    /// The listed slots, ascending, in buffers of their own with room for `room` more tokens.
+    fn cut(&self, slots: &[u32], room: usize) -> Result<Self> {
         let ascending = slots.windows(2).all(|w| w[0] < w[1]);
         if !ascending || slots.last().is_some_and(|&s| s as usize >= self.len()) {
             let bound = format!("the slots to keep must ascend and lie below {}", self.len());
@@ -95,8 +95,7 @@ impl HeadCache {
             smaller.values.slice_set(&kept(self.values()?)?, 0, 0)?;
         }
         smaller.positions = slots.iter().map(|&s| self.positions[s as usize]).collect();
-        *self = smaller;
-        Ok(())
+        Ok(smaller)
     }
 
     fn bytes(&self, tokens: usize) -> usize {
@@ -109,17 +108,28 @@ impl HeadCache {
 }
 
 /// The cache of one layer, one entry per KV head.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LayerCache {
     /// One per KV head.
     pub heads: Vec<HeadCache>,
+}
+
+impl LayerCache {
+    fn cut(&self, kept: &[Vec<u32>], room: usize) -> Result<Self> {
+        let heads = self.heads.iter().zip(kept);
+        Ok(Self {
+            heads: heads
+                .map(|(head, slots)| head.cut(slots, room))
+                .collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// The cache of a whole model.
 ///
 /// Paper: none: house definition. Differs: lengths belong to heads, positions to tokens; the next
 /// position is never derived from a length.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
     next_position: usize,
@@ -161,25 +171,58 @@ impl KvCache {
         self.next_position
     }
 
-    /// Keeps the listed slots of every KV head of one layer and frees the memory of the rest.
+    /// Keeps the listed slots of every KV head and frees the memory of the rest, layer by layer.
     ///
     /// Positions stay what they were; so does the next position.
-    /// Shapes: `kept` `[kv_head][kept slot]`, ascending. `room` is for tokens to come.
-    /// Errors: [`Error::Invalid`] for another number of heads, or slots that are not there.
-    pub fn retain(&mut self, layer: usize, kept: &[Vec<u32>], room: usize) -> Result<()> {
-        let heads = &mut self.layers[layer].heads;
-        if kept.len() != heads.len() {
-            let bound = format!("layer {layer} has {} KV heads", heads.len());
-            return Err(Error::invalid(
-                "number of lists of slots",
-                kept.len(),
-                bound,
-            ));
-        }
-        for (head, slots) in heads.iter_mut().zip(kept) {
-            head.retain(slots, room)?;
+    /// Shapes: `kept` `[layer][kv_head][slot]`, ascending. `room` is for tokens to come.
+    /// Errors: [`Error::Invalid`] for other numbers of layers or heads, or slots that are not there;
+    /// layers before the one at fault are then cut already.
+    pub fn retain(&mut self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<()> {
+        self.check_lists(kept)?;
+        for (layer, kept) in self.layers.iter_mut().zip(kept) {
+            *layer = layer.cut(kept, room)?;
         }
         Ok(())
+    }
+
+    /// A cache of the listed slots only, in memory of its own; this one stays whole.
+    ///
+    /// Shapes and errors: as [`KvCache::retain`].
+    pub fn cut(&self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<Self> {
+        self.check_lists(kept)?;
+        let layers = self.layers.iter().zip(kept);
+        Ok(Self {
+            layers: layers
+                .map(|(layer, kept)| layer.cut(kept, room))
+                .collect::<Result<_>>()?,
+            next_position: self.next_position,
+        })
+    }
+
+    /// A whole copy in memory of its own, with room for `room` more tokens.
+    ///
+    /// Differs: there is no `Clone`, since tensors share their memory and caches must not.
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn copy(&self, room: usize) -> Result<Self> {
+        let all = |n: usize| (0..n as u32).collect();
+        let lengths = self.lengths();
+        let kept: Vec<Vec<Vec<u32>>> = lengths
+            .iter()
+            .map(|layer| layer.iter().map(|&n| all(n)).collect())
+            .collect();
+        self.cut(&kept, room)
+    }
+
+    fn check_lists(&self, kept: &[Vec<Vec<u32>>]) -> Result<()> {
+        let heads = self.layers.first().map_or(0, |l| l.heads.len());
+        if kept.len() == self.layers.len() && kept.iter().all(|layer| layer.len() == heads) {
+            return Ok(());
+        }
+        let bound = format!(
+            "one per KV head is needed: {} layers of {heads}",
+            self.layers.len()
+        );
+        Err(Error::invalid("lists of slots", kept.len(), bound))
     }
 
     /// Number of layers.

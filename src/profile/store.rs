@@ -5,8 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::budget_grid::budget_grid;
+use super::measures::LayerMeasures;
+use super::options::MeasureOptions;
+use super::rows::{PromptLabel, prompt_tables};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::Model;
 use crate::table::Table;
 
 /// Version of the folder's layout; readers refuse others.
@@ -64,6 +68,38 @@ pub struct Meta {
     pub seed: u64,
 }
 
+impl Meta {
+    /// What a model and the measures asked for say; data set and command are left empty.
+    pub fn of_model(model: &Model, options: &MeasureOptions) -> Self {
+        let config = model.decoder.config();
+        Self {
+            schema: SCHEMA,
+            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+            command: String::new(),
+            model: model.files.name.clone(),
+            model_source: model.files.origin.clone(),
+            model_sha256: model.files.sha256.clone(),
+            architecture: config.family.architecture.to_owned(),
+            num_layers: config.num_hidden_layers,
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            dataset: String::new(),
+            dataset_sha256: String::new(),
+            template: String::new(),
+            prompts: 0,
+            prompts_sha256: String::new(),
+            max_prompt_tokens: None,
+            window: options.window,
+            thresholds: options.thresholds.clone(),
+            output_thresholds: options.output_thresholds.clone(),
+            device: format!("{:?}", model.decoder.device().location()),
+            dtype: model.decoder.dtype().as_str().to_owned(),
+            seed: 0,
+        }
+    }
+}
+
 /// A finished profile in memory.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -83,6 +119,31 @@ pub struct Profile {
 pub const TABLES: [&str; 4] = ["heads", "kv_heads", "layers", "curves"];
 
 impl Profile {
+    /// The profile of one prompt that was just measured, for allocating in its own prefill.
+    pub fn of_prompt(
+        model: &Model,
+        ids: &[u32],
+        layers: &[LayerMeasures],
+        options: &MeasureOptions,
+    ) -> Self {
+        let label = PromptLabel {
+            index: 0,
+            id: "prompt".to_owned(),
+            tokens: ids.len(),
+        };
+        let [heads, kv_heads, layers, curves] = prompt_tables(&label, layers, options);
+        Self {
+            meta: Meta {
+                prompts: 1,
+                ..Meta::of_model(model, options)
+            },
+            heads,
+            kv_heads,
+            layers,
+            curves,
+        }
+    }
+
     /// Reads a profile folder.
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished profile.
