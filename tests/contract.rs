@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use kvprof::budget::ALLOCATORS;
 use kvprof::dataset::BUILT_IN;
 use kvprof::error::Result;
+use kvprof::generate::{self, Selector};
 use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
 use kvprof::model::config::{FAMILIES, ModelConfig};
 use kvprof::model::decoder::Decoder;
@@ -16,6 +17,9 @@ use kvprof::plot::CHARTS;
 use kvprof::profile::{
     LayerMeasures, MeasureOptions, Profiler, Ranked, budget_grid, entropy, share,
 };
+use kvprof::registry;
+use kvprof::select::{HeadSplit, LayerScores, SCORERS, Scorer, ScoringProbe};
+use serde_json::Value;
 use tiny_model::{LAYERS, tiny_model};
 
 /// Float32 re-ordering between runs of other lengths, on probabilities.
@@ -271,4 +275,94 @@ fn the_readme_names_every_chart_and_data_set() {
     for name in charts.chain(MODELS.iter().map(|m| m.name)) {
         assert!(readme.contains(&format!("`{name}`")), "README lacks {name}");
     }
+}
+
+fn scores_of(decoder: &Decoder, ids: &[u32], run: usize, scorer: &dyn Scorer) -> Vec<LayerScores> {
+    let mut probe = ScoringProbe::new(vec![(scorer, 3)]);
+    let mut cache = decoder.new_cache(ids.len()).unwrap();
+    decoder.prefill(ids, &mut cache, run, &mut probe).unwrap();
+    probe.finish().remove(0)
+}
+
+#[test]
+fn scorers_score_every_token_of_every_kv_head_whatever_the_runs() {
+    for entry in SCORERS {
+        let scorer = registry::build("scorer", SCORERS, entry.name, Value::Null).unwrap();
+        let again = registry::build("scorer", SCORERS, entry.name, scorer.parameters()).unwrap();
+        assert_eq!(scorer.parameters(), again.parameters(), "{}", entry.name);
+        for (heads, kv_heads) in GEOMETRIES {
+            let decoder = decoder(heads, kv_heads, DType::F32);
+            for tokens in [1, 2, 30] {
+                let ids = prompt(tokens);
+                let whole = scores_of(&decoder, &ids, 64, &*scorer);
+                assert_eq!(whole.len(), LAYERS);
+                for layer in &whole {
+                    assert_eq!(layer.len(), kv_heads, "{}", entry.name);
+                    assert!(layer.iter().all(|h| h.len() == tokens));
+                    assert!(layer.iter().flatten().all(|s| s.is_finite()));
+                }
+                let parts = scores_of(&decoder, &ids, 7, &*scorer);
+                let flat = |s: Vec<LayerScores>| s.into_iter().flatten().flatten();
+                for (a, b) in flat(whole).zip(flat(parts)) {
+                    assert!((a - b).abs() < 1e-4, "{}: {a} {b}", entry.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_every_token_is_the_full_cache_bit_for_bit() {
+    let ids = prompt(40);
+    for entry in SCORERS {
+        let selector = Selector {
+            scorer: registry::build("scorer", SCORERS, entry.name, Value::Null).unwrap(),
+            sinks: 2,
+            window: 3,
+            split: HeadSplit::Pooled { safeguard: 0.2 },
+        };
+        for (heads, kv_heads) in GEOMETRIES {
+            let decoder = decoder(heads, kv_heads, DType::F32);
+            let mut full =
+                generate::prefill(&decoder, &ids, 8, Some(&selector), &mut NoProbe).unwrap();
+            let budgets = vec![vec![40; kv_heads]; LAYERS];
+            let kept = generate::kept_slots(&full.scores, &budgets, &selector).unwrap();
+            let mut cut = full.cache.cut(&kept, 0).unwrap();
+            for id in [3, 5, 7] {
+                let a = decoder
+                    .decode(id, &mut full.cache)
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap();
+                let b = decoder
+                    .decode(id, &mut cut)
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap();
+                assert_eq!(a, b, "{}", entry.name);
+            }
+            assert_eq!(cut.next_position(), 43);
+            let short = vec![vec![4; kv_heads]; LAYERS];
+            assert!(generate::kept_slots(&full.scores, &short, &selector).is_err());
+        }
+    }
+}
+
+#[test]
+fn decoding_goes_on_from_true_positions() {
+    // Evicting all but the last tokens must not move them: the logits differ from those of the
+    // last tokens alone as a prompt, whose positions start at 0.
+    let decoder = decoder(4, 2, DType::F32);
+    let ids = prompt(30);
+    let mut cache = decoder.new_cache(30).unwrap();
+    decoder.prefill(&ids, &mut cache, 64, &mut NoProbe).unwrap();
+    let kept = vec![vec![(20..30).collect(); 2]; LAYERS];
+    cache.retain(&kept, 4).unwrap();
+    assert_eq!(
+        cache.layer(0).heads[0].positions(),
+        (20..30).collect::<Vec<u32>>()
+    );
+    decoder.decode(1, &mut cache).unwrap();
+    assert_eq!(cache.layer(1).heads[1].positions().last(), Some(&30));
+    assert_eq!(cache.next_position(), 31);
 }

@@ -1,16 +1,21 @@
-//! `kvprof generate`: plain generation from the full cache.
+//! `kvprof generate`: an answer from the full cache or from a cut one, and how the two differ.
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::Context;
+use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use kvprof::dataset::cut;
+use kvprof::budget::Geometry;
+use kvprof::dataset::{Dataset, Template, cut};
+use kvprof::error::Error;
+use kvprof::generate::{self, Continuation, Fidelity, Prefilled};
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
-use kvprof::model::decoder::PREFILL_RUN;
+use kvprof::model::cache::KvCache;
+use kvprof::model::memory;
 
+use super::compress::{CompressArguments, Compression};
 use super::load::ModelArguments;
 
 /// Arguments of `kvprof generate`.
@@ -18,22 +23,13 @@ use super::load::ModelArguments;
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// The user's message
-    #[arg(
-        long,
-        required_unless_present = "prompt_file",
-        conflicts_with = "prompt_file"
-    )]
-    prompt: Option<String>,
-    /// A file with the user's message
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// Leave the model's chat template out
+    #[command(flatten)]
+    prompt: PromptArguments,
+    #[command(flatten)]
+    compress: CompressArguments,
+    /// Also decode from the full cache, and compare texts, predictions and speed
     #[arg(long)]
-    raw: bool,
-    /// Cut a longer prompt in the middle
-    #[arg(long, value_name = "TOKENS")]
-    max_prompt_tokens: Option<usize>,
+    compare: bool,
     /// Most tokens to generate
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
@@ -49,57 +45,143 @@ pub struct Arguments {
     /// Only the text
     #[arg(long)]
     quiet: bool,
-    /// Print text, ids and timings as JSON at the end
+    /// Print text, ids, kept tokens, bytes and timings as JSON at the end
     #[arg(long)]
     json: bool,
 }
 
-/// What one generation gave.
-struct Generated {
-    prompt_tokens: usize,
-    ids: Vec<u32>,
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group(clap::ArgGroup::new("message").required(true).args(["prompt", "prompt_file", "data"])))]
+struct PromptArguments {
+    /// The user's message
+    #[arg(long)]
+    prompt: Option<String>,
+    /// A file with the user's message
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// A data set, by name or path
+    #[arg(long)]
+    data: Option<String>,
+    /// Which record of the data set, counted from 0
+    #[arg(long, requires = "data")]
+    index: Option<usize>,
+    /// Leave the model's chat template out
+    #[arg(long)]
+    raw: bool,
+    /// Cut a longer prompt in the middle
+    #[arg(long, value_name = "TOKENS")]
+    max_prompt_tokens: Option<usize>,
+}
+
+/// What the cut kept.
+struct Cut {
+    /// `[layer][kv_head]`.
+    kept: Vec<Vec<usize>>,
+    held_bytes: usize,
+    /// Of the process, before and after the cut; `None` where the system does not tell.
+    resident: Option<(usize, usize)>,
+}
+
+/// The same prompt decoded from the full cache.
+struct Comparison {
+    full: Continuation,
     text: String,
-    prefill_s: f64,
-    decode_s: f64,
-    cache_bytes: usize,
+    fidelity: Fidelity,
+}
+
+impl PromptArguments {
+    fn ids(&self, model: &Model) -> anyhow::Result<Vec<u32>> {
+        let message = match (&self.prompt, &self.prompt_file, &self.data) {
+            (Some(text), ..) => text.clone(),
+            (_, Some(path), _) => std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?,
+            (_, _, Some(data)) => {
+                let data = Dataset::open(data).context("reading the data set")?;
+                let (index, count) = (self.index.unwrap_or(0), data.records.len());
+                let record = data.records.get(index).with_context(|| {
+                    format!(
+                        "--index {index} is past the last of {count} records, {}",
+                        count - 1
+                    )
+                })?;
+                if !record.ids.is_empty() {
+                    let limit = self.max_prompt_tokens.unwrap_or(usize::MAX);
+                    return Ok(cut::middle_cut(&record.ids, limit));
+                }
+                Template::default_for(data.kind).render(record)?.text
+            }
+            _ => anyhow::bail!("one of --prompt, --prompt-file and --data is needed"),
+        };
+        Ok(model.message_ids(&message, self.raw, self.max_prompt_tokens, cut::middle_cut)?)
+    }
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
-        let message = match (&self.prompt, &self.prompt_file) {
-            (Some(text), _) => text.clone(),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .with_context(|| format!("reading {}", path.display()))?,
-            (None, None) => anyhow::bail!("--prompt or --prompt-file is needed"),
+        let compression = self.compress.compression()?;
+        let model = self.model.load_checked(self.quiet, |files, config| {
+            let geometry = Geometry {
+                model: files.name.clone(),
+                model_sha256: files.sha256.clone(),
+                layers: config.num_hidden_layers,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            };
+            compression
+                .as_ref()
+                .map_or(Ok(()), |c| c.check_model(&geometry))
+        })?;
+        let ids = self.prompt.ids(&model)?;
+        let context = model.decoder.config().max_position_embeddings;
+        let most = self
+            .max_new_tokens
+            .min(context.saturating_sub(ids.len()) + 1);
+        let room = most.min(1024);
+        let (mut full, kept) = match &compression {
+            Some(c) => {
+                let (full, budgets) = c.prefill(&model, &ids, room)?;
+                let kept = generate::kept_slots(&full.scores, &budgets, &c.selector)?;
+                (full, Some(kept))
+            }
+            None => (
+                generate::prefill(&model.decoder, &ids, room, None, &mut NoProbe)?,
+                None,
+            ),
         };
-        let model = self.model.load(self.quiet)?;
-        let ids = model.message_ids(&message, self.raw, self.max_prompt_tokens, cut::middle_cut)?;
-        let generated = self.generate(&model, &ids)?;
-        if self.json {
-            let value = serde_json::json!({
-                "model": model.files.name, "prompt_tokens": generated.prompt_tokens,
-                "ids": generated.ids, "text": generated.text,
-                "prefill_s": generated.prefill_s, "decode_s": generated.decode_s,
-                "cache_bytes": generated.cache_bytes,
-            });
-            writeln!(
-                std::io::stdout().lock(),
-                "{}",
-                serde_json::to_string_pretty(&value)?
-            )?;
-        } else if !self.quiet {
-            let steps = generated.ids.len().saturating_sub(1);
-            eprintln!(
-                "\n{} prompt tokens at {:.0} tokens/s, {} new ones at {:.1} tokens/s, cache {:.1} MB",
-                generated.prompt_tokens,
-                generated.prompt_tokens as f64 / generated.prefill_s,
-                generated.ids.len(),
-                steps as f64 / generated.decode_s.max(1e-9),
-                generated.cache_bytes as f64 / 1e6,
-            );
+        let full_bytes = full.cache.bytes();
+        let comparison = match (&kept, self.compare) {
+            (Some(kept), true) => Some(self.compared(&model, &mut full, kept, most, room)?),
+            _ => None,
+        };
+        memory::return_freed();
+        let resident_before = memory::resident_bytes();
+        if let Some(kept) = &kept {
+            full.cache.retain(kept, room)?;
         }
-        Ok(())
+        let resident_after = memory::resident_bytes();
+        let cut = kept.map(|_| Cut {
+            kept: full.cache.lengths(),
+            held_bytes: full.cache.bytes(),
+            resident: resident_before.zip(resident_after),
+        });
+        let logits = full.logits.clone();
+        let (done, text) = self.decode(&model, &mut full.cache, &logits, most, !self.json)?;
+        let report = Report {
+            arguments: &self,
+            model: &model,
+            compression: compression.as_ref(),
+            prompt_tokens: ids.len(),
+            prefill_s: full.seconds,
+            full_bytes,
+            cut,
+            done,
+            text,
+            comparison,
+        };
+        report.print()
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -125,58 +207,224 @@ impl Arguments {
         Ok(())
     }
 
-    fn generate(&self, model: &Model, ids: &[u32]) -> anyhow::Result<Generated> {
-        let context = model.decoder.config().max_position_embeddings;
-        let room = context.saturating_sub(ids.len());
-        let most = self.max_new_tokens.min(room.saturating_add(1));
+    fn decode(
+        &self,
+        model: &Model,
+        cache: &mut KvCache,
+        logits: &Tensor,
+        most: usize,
+        show: bool,
+    ) -> anyhow::Result<(Continuation, String)> {
         let sampling = match (self.temperature, self.top_p) {
             (0.0, _) => Sampling::ArgMax,
             (temperature, None) => Sampling::All { temperature },
             (temperature, Some(p)) => Sampling::TopP { p, temperature },
         };
         let mut sampler = LogitsProcessor::from_sampling(self.seed, sampling);
-        let mut cache = model.decoder.new_cache(ids.len() + most.min(1024))?;
-        let start = Instant::now();
-        let mut logits = model
-            .decoder
-            .prefill(ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
-        let prefill_s = start.elapsed().as_secs_f64();
-        let start = Instant::now();
         let mut stream = model.tokenizer.stream(false);
-        let (mut new_ids, mut text) = (Vec::new(), String::new());
-        let mut emit = |piece: &str| -> anyhow::Result<()> {
-            text.push_str(piece);
-            if !self.json {
-                let mut out = std::io::stdout().lock();
-                out.write_all(piece.as_bytes())?;
-                out.flush()?;
-            }
-            Ok(())
-        };
-        loop {
-            let id = sampler.sample(&logits)?;
-            if model.tokenizer.stop_ids().contains(&id) {
-                break;
-            }
-            new_ids.push(id);
-            emit(&stream.push(id)?)?;
-            if new_ids.len() == most {
-                break;
-            }
-            logits = model.decoder.decode(id, &mut cache)?;
-        }
+        let mut text = String::new();
+        let done = generate::decode(
+            &model.decoder,
+            cache,
+            logits,
+            most,
+            model.tokenizer.stop_ids(),
+            &mut |logits| Ok(sampler.sample(logits)?),
+            &mut |id| {
+                let piece = stream.push(id)?;
+                text.push_str(&piece);
+                write_piece(&piece, show)
+            },
+        )?;
         let rest = stream.finish();
-        emit(&rest)?;
-        if !self.json {
+        write_piece(&rest, show)?;
+        text.push_str(&rest);
+        if show {
             writeln!(std::io::stdout().lock())?;
         }
-        Ok(Generated {
-            prompt_tokens: ids.len(),
-            ids: new_ids,
+        Ok((done, text))
+    }
+
+    /// Decodes from a copy of the full cache, and feeds what it says to a copy of the cut one.
+    fn compared(
+        &self,
+        model: &Model,
+        full: &mut Prefilled,
+        kept: &[kvprof::select::Slots],
+        most: usize,
+        room: usize,
+    ) -> anyhow::Result<Comparison> {
+        let mut cache = full.cache.copy(room)?;
+        let (done, text) = self.decode(model, &mut cache, &full.logits, most, false)?;
+        let ids = &done.ids;
+        let mut cache = full.cache.copy(room)?;
+        let reference = generate::teacher_forced(&model.decoder, &mut cache, &full.logits, ids)?;
+        let mut cache = full.cache.cut(kept, room)?;
+        let cut = generate::teacher_forced(&model.decoder, &mut cache, &full.logits, ids)?;
+        Ok(Comparison {
+            fidelity: generate::fidelity(&reference, &cut),
+            full: done,
             text,
-            prefill_s,
-            decode_s: start.elapsed().as_secs_f64(),
-            cache_bytes: cache.bytes(),
         })
     }
+}
+
+fn write_piece(piece: &str, show: bool) -> Result<(), Error> {
+    if !show {
+        return Ok(());
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(piece.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io("write to", std::path::Path::new("standard output"), e))
+}
+
+/// Everything that is said after the text.
+struct Report<'a> {
+    arguments: &'a Arguments,
+    model: &'a Model,
+    compression: Option<&'a Compression>,
+    prompt_tokens: usize,
+    prefill_s: f64,
+    full_bytes: usize,
+    cut: Option<Cut>,
+    done: Continuation,
+    text: String,
+    comparison: Option<Comparison>,
+}
+
+impl Report<'_> {
+    fn print(&self) -> anyhow::Result<()> {
+        if self.arguments.json {
+            let text = serde_json::to_string_pretty(&self.json())?;
+            writeln!(std::io::stdout().lock(), "{text}")?;
+        } else if !self.arguments.quiet {
+            let mut out = std::io::stderr().lock();
+            self.write(&mut out)?;
+        }
+        Ok(())
+    }
+
+    /// First token at which the two greedy texts differ.
+    fn parting(&self, full: &Continuation) -> Option<usize> {
+        let pairs = || self.done.ids.iter().zip(&full.ids);
+        match pairs().position(|(a, b)| a != b) {
+            Some(at) => Some(at),
+            None if self.done.ids.len() != full.ids.len() => Some(pairs().count()),
+            None => None,
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
+        let compression = self.compression.map(|c| {
+            serde_json::json!({
+                "strategy": c.strategy(), "scorer": format!("{:?}", c.selector.scorer),
+                "sinks": c.selector.sinks, "window": c.selector.window,
+            })
+        });
+        let compared = self.comparison.as_ref().map(|c| {
+            serde_json::json!({
+                "full_text": c.text, "full_ids": c.full.ids, "parting_token": self.parting(&c.full),
+                "kl": c.fidelity.kl, "top1": c.fidelity.top1,
+                "full_decode_tokens_per_s": c.full.tokens_per_second(),
+                "speedup": self.done.tokens_per_second() / c.full.tokens_per_second(),
+            })
+        });
+        serde_json::json!({
+            "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
+            "ids": self.done.ids, "text": self.text,
+            "prefill_s": self.prefill_s, "decode_s": self.done.seconds,
+            "decode_tokens_per_s": self.done.tokens_per_second(),
+            "cache_bytes": held, "full_cache_bytes": self.full_bytes,
+            "resident_bytes": self.cut.as_ref().and_then(|c| c.resident),
+            "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
+            "comparison": compared,
+        })
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        if let (Some(cut), Some(compression)) = (&self.cut, self.compression) {
+            writeln!(
+                out,
+                "\nTokens kept per KV head by {}:",
+                compression.strategy()
+            )?;
+            write_kept(out, &cut.kept)?;
+        }
+        let megabytes = |bytes: usize| bytes as f64 / 1e6;
+        writeln!(
+            out,
+            "\nPrefill  {} tokens in {:.2} s, {:.0} tokens/s",
+            self.prompt_tokens,
+            self.prefill_s,
+            self.prompt_tokens as f64 / self.prefill_s
+        )?;
+        writeln!(
+            out,
+            "Decode   {} tokens, {:.1} tokens/s",
+            self.done.ids.len(),
+            self.done.tokens_per_second()
+        )?;
+        match &self.cut {
+            Some(cut) => writeln!(
+                out,
+                "Cache    {:.2} MB held after the cut, {:.1} % of the full {:.2} MB (its peak, in prefill)",
+                megabytes(cut.held_bytes),
+                100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
+                megabytes(self.full_bytes)
+            )?,
+            None => writeln!(
+                out,
+                "Cache    {:.2} MB after prefill",
+                megabytes(self.full_bytes)
+            )?,
+        }
+        if let Some((before, after)) = self.cut.as_ref().and_then(|c| c.resident) {
+            writeln!(
+                out,
+                "Process  {:.0} MB resident before the cut, {:.0} MB after it",
+                megabytes(before),
+                megabytes(after)
+            )?;
+        }
+        if let Some(c) = &self.comparison {
+            let parting = match self.parting(&c.full) {
+                Some(at) => format!("the texts part at token {at}"),
+                None => "the texts are the same".to_owned(),
+            };
+            writeln!(
+                out,
+                "Against the full cache: {parting}; over its {} tokens KL {:.4} nats, top-1 agreement {:.1} %; \
+                 decoding {:.2} x as fast ({:.1} tokens/s)",
+                c.full.ids.len(),
+                c.fidelity.kl,
+                100.0 * c.fidelity.top1,
+                self.done.tokens_per_second() / c.full.tokens_per_second(),
+                c.full.tokens_per_second()
+            )?;
+            writeln!(out, "Its text: {}", c.text.trim())?;
+        }
+        Ok(())
+    }
+}
+
+/// One line per layer, with a bar.
+fn write_kept(out: &mut impl Write, kept: &[Vec<usize>]) -> std::io::Result<()> {
+    const BAR: f64 = 40.0;
+    let mean = |heads: &[usize]| heads.iter().sum::<usize>() as f64 / heads.len().max(1) as f64;
+    let most = kept.iter().map(|h| mean(h)).fold(1.0, f64::max);
+    writeln!(out, "layer     mean  heads")?;
+    for (layer, heads) in kept.iter().enumerate() {
+        let bar = "█".repeat(((mean(heads) / most * BAR).round() as usize).max(1));
+        let list: Vec<String> = heads.iter().take(8).map(ToString::to_string).collect();
+        let more = if heads.len() > 8 { " …" } else { "" };
+        writeln!(
+            out,
+            "{layer:>5}  {:>7.1}  {}{more}  {bar}",
+            mean(heads),
+            list.join(" ")
+        )?;
+    }
+    Ok(())
 }

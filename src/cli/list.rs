@@ -20,6 +20,8 @@ enum Kind {
     Families,
     /// Built-in data sets
     Data,
+    /// Rules that rank tokens
+    Scorers,
     /// Charts of `kvprof plot`
     Charts,
 }
@@ -36,6 +38,9 @@ impl Arguments {
             Kind::Data => kvprof::dataset::BUILT_IN
                 .iter()
                 .map(|d| (d.name, d.about.to_owned()))
+                .collect(),
+            Kind::Scorers => (kvprof::select::SCORERS.iter())
+                .map(|s| (s.name, s.about.to_owned()))
                 .collect(),
             Kind::Charts => kvprof::plot::CHARTS
                 .iter()

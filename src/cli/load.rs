@@ -5,6 +5,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::model::Model;
+use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
@@ -26,8 +27,19 @@ pub struct ModelArguments {
 impl ModelArguments {
     /// Fetches, opens and loads the model.
     pub fn load(&self, quiet: bool) -> anyhow::Result<Model> {
+        self.load_checked(quiet, |_, _| Ok(()))
+    }
+
+    /// The same; `check` may refuse the model before its weights are read.
+    pub fn load_checked(
+        &self,
+        quiet: bool,
+        check: impl FnOnce(&ModelFiles, &ModelConfig) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Model> {
         let device = self.device.open()?;
         let files = fetch(&self.model, quiet)?;
+        let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
+        check(&files, &config)?;
         Model::load(files, &device, self.dtype.0).with_context(|| format!("loading {}", self.model))
     }
 }

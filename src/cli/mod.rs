@@ -1,5 +1,6 @@
 //! Verbs and their arguments; one file per verb.
 
+mod compress;
 mod dataset;
 mod generate;
 mod list;

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::config::ModelConfig;
+use super::memory;
 use crate::error::{Error, Result};
 
 /// Keys and values of one KV head of one layer.
@@ -182,6 +183,7 @@ impl KvCache {
         for (layer, kept) in self.layers.iter_mut().zip(kept) {
             *layer = layer.cut(kept, room)?;
         }
+        memory::return_freed();
         Ok(())
     }
 

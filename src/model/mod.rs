@@ -9,6 +9,7 @@ pub mod decoder;
 mod feed_forward;
 pub mod gguf;
 mod loaded;
+pub mod memory;
 pub mod source;
 pub mod tokenizer;
 mod weights;

@@ -1,0 +1,261 @@
+//! How `kvprof generate` compresses: a plan from disk, or a strategy for the prompt itself.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Context;
+use kvprof::budget::{
+    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request,
+    TokenBudgets,
+};
+use kvprof::generate::{self, Prefilled, Selector};
+use kvprof::model::Model;
+use kvprof::model::attention::NoProbe;
+use kvprof::profile::{MeasureOptions, Profile, Profiler};
+use kvprof::registry;
+use kvprof::select::{HeadSplit, SCORERS};
+use serde_json::{Map, Value};
+
+/// Arguments that cut the cache.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Compression")]
+pub struct CompressArguments {
+    /// Budget plan made by `kvprof allocate`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strategy", "budget"])]
+    plan: Option<PathBuf>,
+    /// Allocate for this very prompt, from what its own prefill shows
+    #[arg(long, value_name = "NAME", requires = "budget")]
+    strategy: Option<String>,
+    /// Mean tokens per KV head and layer, or a share of the prompt such as 12%
+    #[arg(long, requires = "strategy")]
+    budget: Option<Budget>,
+    /// A parameter of the strategy; repeat it for several
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "strategy")]
+    parameters: Vec<String>,
+    /// Whether KV heads of a layer may get different budgets: layer or head
+    #[arg(long, default_value = "layer", requires = "strategy")]
+    granularity: Granularity,
+    /// Rule that ranks tokens; `kvprof list scorers` names them all
+    #[arg(long, default_value = "snapkv")]
+    scorer: String,
+    /// A parameter of the scorer; repeat it for several
+    #[arg(long = "scorer-set", value_name = "KEY=VALUE")]
+    scorer_parameters: Vec<String>,
+    /// First tokens that always stay (4, or the plan's)
+    #[arg(long)]
+    sinks: Option<usize>,
+    /// Last tokens that always stay, and the rows that scorers look from (32, or the plan's)
+    #[arg(long)]
+    window: Option<usize>,
+    /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
+    #[arg(long, default_value = "per-head")]
+    split: Split,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Split(HeadSplit);
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let safeguard = match text {
+            "per-head" => return Ok(Self(HeadSplit::PerHead)),
+            "pooled" => 0.2,
+            _ => text
+                .strip_prefix("pooled:")
+                .and_then(|s| s.parse().ok())
+                .filter(|s| (0.0..=1.0).contains(s))
+                .ok_or("expected per-head, pooled, or pooled:SAFEGUARD with a share from 0 to 1")?,
+        };
+        Ok(Self(HeadSplit::Pooled { safeguard }))
+    }
+}
+
+/// A compression that was asked for and can be done on some model.
+pub struct Compression {
+    source: Source,
+    /// Which tokens stay.
+    pub selector: Selector,
+}
+
+enum Source {
+    Plan(Box<BudgetPlan>),
+    Online {
+        allocator: Box<dyn Allocator>,
+        name: String,
+        budget: Budget,
+        granularity: Granularity,
+    },
+}
+
+impl CompressArguments {
+    /// What was asked for, checked as far as it goes without a model; `None` is the full cache.
+    pub fn compression(&self) -> anyhow::Result<Option<Compression>> {
+        let (source, sinks, window) = match (&self.plan, &self.strategy, self.budget) {
+            (Some(path), _, _) => {
+                let plan = BudgetPlan::read(path).context("reading the plan")?;
+                let (sinks, window) = (plan.sinks, plan.window);
+                (Source::Plan(Box::new(plan)), sinks, window)
+            }
+            (None, Some(name), Some(budget)) => {
+                budget.check()?;
+                let parameters = object(&self.parameters)?;
+                let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
+                let source = Source::Online {
+                    allocator,
+                    name: name.clone(),
+                    budget,
+                    granularity: self.granularity,
+                };
+                (source, 4, 32)
+            }
+            _ => return Ok(None),
+        };
+        let scorer_parameters = object(&self.scorer_parameters)?;
+        let selector = Selector {
+            scorer: registry::build("scorer", SCORERS, &self.scorer, scorer_parameters)?,
+            sinks: self.sinks.unwrap_or(sinks),
+            window: self.window.unwrap_or(window),
+            split: self.split.0,
+        };
+        let compression = Compression { source, selector };
+        compression.check_floor()?;
+        Ok(Some(compression))
+    }
+}
+
+impl Compression {
+    fn check_floor(&self) -> anyhow::Result<()> {
+        let stays = self.selector.sinks.saturating_add(self.selector.window);
+        match &self.source {
+            Source::Plan(plan) => anyhow::ensure!(
+                stays <= plan.floor,
+                "sinks {} and window {} take {stays} tokens, but the plan's floor is {}: \
+                 lower them, or allocate with a higher --floor",
+                self.selector.sinks,
+                self.selector.window,
+                plan.floor
+            ),
+            Source::Online {
+                budget: Budget::TokensPerHead(budget),
+                ..
+            } => anyhow::ensure!(
+                *budget >= stays as f64,
+                "--budget {budget} is below the {stays} tokens that sinks ({}) and window ({}) take: \
+                 allow more, or lower them",
+                self.selector.sinks,
+                self.selector.window
+            ),
+            Source::Online { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses a plan for another model, before its weights are loaded.
+    pub fn check_model(&self, geometry: &Geometry) -> anyhow::Result<()> {
+        if let Source::Plan(plan) = &self.source {
+            plan.check_geometry(geometry)?;
+            if plan.for_other_weights(geometry) {
+                eprintln!(
+                    "warning: the plan was made for other weights of the same shape ({})",
+                    plan.geometry.model
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Name for tables: the strategy of the plan or of the command line.
+    pub fn strategy(&self) -> &str {
+        match &self.source {
+            Source::Plan(plan) => &plan.strategy,
+            Source::Online { name, .. } => name,
+        }
+    }
+
+    /// Prefills the prompt and works out what every KV head keeps.
+    pub fn prefill(
+        &self,
+        model: &Model,
+        ids: &[u32],
+        room: usize,
+    ) -> anyhow::Result<(Prefilled, TokenBudgets)> {
+        let tokens = ids.len();
+        let window = self.selector.window;
+        anyhow::ensure!(
+            window < tokens,
+            "the prompt has {tokens} tokens, the window of {window} must be shorter: lower --window"
+        );
+        let selector = Some(&self.selector);
+        match &self.source {
+            Source::Plan(plan) => {
+                let budgets = plan.tokens_at(tokens)?;
+                let full = generate::prefill(&model.decoder, ids, room, selector, &mut NoProbe)?;
+                Ok((full, budgets))
+            }
+            Source::Online {
+                allocator, name, ..
+            } => {
+                let options = MeasureOptions {
+                    window: Some(window.max(1)),
+                    ..MeasureOptions::default()
+                };
+                let mut ignore = |_| ();
+                let mut profiler = Profiler::new(&options, &mut ignore);
+                let full = match allocator.needs_profile() {
+                    true => generate::prefill(&model.decoder, ids, room, selector, &mut profiler)?,
+                    false => generate::prefill(&model.decoder, ids, room, selector, &mut NoProbe)?,
+                };
+                let layers = profiler.finish();
+                let profile = Profile::of_prompt(model, ids, &layers, &options);
+                let plan = self.online_plan(&profile, tokens).with_context(|| {
+                    format!("allocating with {name} for a prompt of {tokens} tokens")
+                })?;
+                Ok((full, plan.tokens))
+            }
+        }
+    }
+
+    fn online_plan(&self, profile: &Profile, tokens: usize) -> anyhow::Result<BudgetPlan> {
+        let Source::Online {
+            allocator,
+            name,
+            budget,
+            granularity,
+        } = &self.source
+        else {
+            anyhow::bail!("a plan from disk is not allocated again");
+        };
+        let floor = Floor::of(self.selector.sinks, self.selector.window);
+        let request = match allocator.needs_profile() {
+            true => Request::of_profile(profile, *budget, floor, tokens),
+            false => Request::of_model(Geometry::of(&profile.meta), *budget, floor, tokens),
+        }
+        .by(*granularity);
+        let provenance = Provenance::default();
+        Ok(BudgetPlan::allocate(
+            name,
+            allocator.parameters(),
+            &request,
+            provenance,
+        )?)
+    }
+}
+
+/// `key=value` pairs as a JSON object; a value that is no JSON is a text.
+fn object(pairs: &[String]) -> anyhow::Result<Value> {
+    let mut fields = Map::new();
+    for pair in pairs {
+        let (key, value) = pair
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .with_context(|| format!("'{pair}' is no parameter, expected key=value"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        anyhow::ensure!(
+            fields.insert(key.to_owned(), value).is_none(),
+            "parameter '{key}' is given twice"
+        );
+    }
+    Ok(Value::Object(fields))
+}
