@@ -20,6 +20,8 @@ enum Kind {
     Families,
     /// Built-in data sets
     Data,
+    /// Strategies of `kvprof allocate`, with their papers
+    Strategies,
     /// Charts of `kvprof plot`
     Charts,
 }
@@ -36,6 +38,10 @@ impl Arguments {
             Kind::Data => kvprof::dataset::BUILT_IN
                 .iter()
                 .map(|d| (d.name, d.about.to_owned()))
+                .collect(),
+            Kind::Strategies => kvprof::budget::ALLOCATORS
+                .iter()
+                .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
                 .collect(),
             Kind::Charts => kvprof::plot::CHARTS
                 .iter()

@@ -1,0 +1,143 @@
+//! What a figure calls budget plans: strategy and budget, and whatever else tells them apart.
+
+use super::axis::number;
+use super::series::Name;
+use crate::budget::{Budget, BudgetPlan, Granularity};
+
+/// A name for every plan.
+///
+/// The short name has strategy, budget and what differs between the plans; the long one says `by head` in
+/// any case.
+pub(super) fn plan_names(plans: &[BudgetPlan]) -> Vec<Name> {
+    let differ = |part: fn(&BudgetPlan) -> String| {
+        plans
+            .windows(2)
+            .any(|pair| part(&pair[0]) != part(&pair[1]))
+    };
+    let mut parts: Vec<fn(&BudgetPlan) -> String> = vec![|p| p.strategy.clone(), budget];
+    let by_head_tells = differ(by_head);
+    parts.extend(by_head_tells.then_some(by_head as fn(&BudgetPlan) -> String));
+    for part in [model, length] {
+        parts.extend(differ(part).then_some(part));
+    }
+    let bare: Vec<String> = plans
+        .iter()
+        .map(|plan| joined(parts.iter().map(|part| part(plan))))
+        .collect();
+    let name = |(i, plan): (usize, &BudgetPlan)| {
+        let twins = (0..plans.len()).filter(|&j| j != i && bare[j] == bare[i]);
+        let others: Vec<Vec<String>> = twins.map(|j| settings(&plans[j])).collect();
+        let own = settings(plan).into_iter();
+        let telling = own.filter(|s| others.iter().any(|other| !other.contains(s)));
+        let short = joined([bare[i].clone()].into_iter().chain(telling));
+        let head = match by_head_tells {
+            true => String::new(),
+            false => by_head(plan),
+        };
+        Name {
+            long: joined([short.clone(), head]),
+            short,
+        }
+    };
+    plans.iter().enumerate().map(name).collect()
+}
+
+fn joined(words: impl IntoIterator<Item = String>) -> String {
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn budget(plan: &BudgetPlan) -> String {
+    match plan.budget {
+        // A total that another tool's file gives has a mean with many decimals.
+        Budget::TokensPerHead(b) => format!("B = {}", number((b * 10.0).round() / 10.0)),
+        share @ Budget::RetainedFraction(_) => format!("B = {share} of T"),
+    }
+}
+
+fn by_head(plan: &BudgetPlan) -> String {
+    match plan.granularity {
+        Granularity::Layer => String::new(),
+        Granularity::Head => "by head".to_owned(),
+    }
+}
+
+fn model(plan: &BudgetPlan) -> String {
+    plan.geometry.model.clone()
+}
+
+fn length(plan: &BudgetPlan) -> String {
+    format!("T = {}", number(plan.reference_tokens as f64))
+}
+
+/// Scalar parameters as `name value`, and the floor where the strategy names none.
+fn settings(plan: &BudgetPlan) -> Vec<String> {
+    let fields = plan.parameters.as_object().into_iter().flatten();
+    let scalar = |(name, value): (&String, &serde_json::Value)| match value.as_str() {
+        Some(text) => Some(format!("{name} {text}")),
+        None if value.is_number() || value.is_boolean() => Some(format!("{name} {value}")),
+        None => None,
+    };
+    let mut settings: Vec<String> = fields.filter_map(scalar).collect();
+    if !settings.iter().any(|s| s.starts_with("floor ")) {
+        settings.push(format!("floor {}", plan.floor));
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::sample::Sample;
+    use serde_json::json;
+
+    fn short(plans: &[BudgetPlan]) -> Vec<String> {
+        plan_names(plans)
+            .into_iter()
+            .map(|name| name.short)
+            .collect()
+    }
+
+    #[test]
+    fn names_say_what_differs_and_no_more() {
+        let sample = Sample::default();
+        let one = sample.plan("pyramid", json!({}), Granularity::Layer);
+        assert_eq!(short(std::slice::from_ref(&one)), ["pyramid, B = 128"]);
+        let steep = sample.plan("pyramid", json!({"beta": 2}), Granularity::Layer);
+        let even = sample.plan("uniform", json!({}), Granularity::Layer);
+        assert_eq!(
+            short(&[one.clone(), steep, even]),
+            [
+                "pyramid, B = 128, beta 20.0",
+                "pyramid, B = 128, beta 2.0",
+                "uniform, B = 128"
+            ]
+        );
+        let heads = sample.plan("uniform", json!({}), Granularity::Head);
+        assert_eq!(
+            short(&[one, heads.clone()]),
+            ["pyramid, B = 128", "uniform, B = 128, by head"]
+        );
+        let alone = plan_names(&[heads]).remove(0);
+        assert_eq!(alone.long, "uniform, B = 128, by head");
+    }
+
+    #[test]
+    fn models_and_lengths_are_named_where_they_differ() {
+        let plan = |model, tokens: Vec<u32>| {
+            let sample = Sample {
+                model,
+                tokens,
+                ..Sample::default()
+            };
+            sample.plan("uniform", json!({}), Granularity::Layer)
+        };
+        assert_eq!(
+            short(&[plan("a-1b", vec![2000]), plan("b-1b", vec![4000])]),
+            [
+                "uniform, B = 128, a-1b, T = 2,000",
+                "uniform, B = 128, b-1b, T = 4,000"
+            ]
+        );
+    }
+}
