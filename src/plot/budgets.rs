@@ -6,7 +6,7 @@ use super::axis::Axis;
 use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, part, points};
 use super::figure::{Figure, render};
 use super::frame::Frame;
-use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
+use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::lmba::{LAYER_LABEL, draw_series};
 use super::options::ChartOptions;
 use super::pen::{PENS, Pen};
@@ -51,9 +51,8 @@ impl Budgets {
         let width = figure_width(options.width)?;
         let room = width - points(HEADING_MARGIN);
         let keys = series.iter().map(|(pen, _)| Key::Series(*pen));
-        let words = plan_names(plans)
-            .into_iter()
-            .map(|name| name.within(words_room(room)));
+        let words = plan_names(plans);
+        let words = words.iter().map(|name| text::printable(name));
         let mut entries: Vec<(Key, String)> = keys.zip(words).collect();
         if series.iter().any(|(_, s)| s.low != s.high) {
             entries.push((Key::Band, "min\u{2013}max of KV heads".to_owned()));

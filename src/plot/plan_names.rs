@@ -1,23 +1,20 @@
 //! What a figure calls budget plans: strategy and budget, and whatever else tells them apart.
 
 use super::axis::number;
-use super::series::Name;
 use crate::budget::{Budget, BudgetPlan, Granularity};
 
-/// A name for every plan.
-///
-/// The short name has strategy, budget and what differs between the plans; the long one says `by head` in
-/// any case.
-pub(super) fn plan_names(plans: &[BudgetPlan]) -> Vec<Name> {
+/// A name for every plan: strategy, budget, and what tells it from the others.
+pub(super) fn plan_names(plans: &[BudgetPlan]) -> Vec<String> {
     let differ = |part: fn(&BudgetPlan) -> String| {
         plans
             .windows(2)
             .any(|pair| part(&pair[0]) != part(&pair[1]))
     };
     let mut parts: Vec<fn(&BudgetPlan) -> String> = vec![|p| p.strategy.clone(), budget];
-    let by_head_tells = differ(by_head);
-    parts.extend(by_head_tells.then_some(by_head as fn(&BudgetPlan) -> String));
-    for part in [model, length] {
+    if plans.len() == 1 {
+        parts.push(by_head);
+    }
+    for part in [by_head, model, length] {
         parts.extend(differ(part).then_some(part));
     }
     let bare: Vec<String> = plans
@@ -29,15 +26,7 @@ pub(super) fn plan_names(plans: &[BudgetPlan]) -> Vec<Name> {
         let others: Vec<Vec<String>> = twins.map(|j| settings(&plans[j])).collect();
         let own = settings(plan).into_iter();
         let telling = own.filter(|s| others.iter().any(|other| !other.contains(s)));
-        let short = joined([bare[i].clone()].into_iter().chain(telling));
-        let head = match by_head_tells {
-            true => String::new(),
-            false => by_head(plan),
-        };
-        Name {
-            long: joined([short.clone(), head]),
-            short,
-        }
+        joined([bare[i].clone()].into_iter().chain(telling))
     };
     plans.iter().enumerate().map(name).collect()
 }
@@ -91,22 +80,15 @@ mod tests {
     use crate::plot::sample::Sample;
     use serde_json::json;
 
-    fn short(plans: &[BudgetPlan]) -> Vec<String> {
-        plan_names(plans)
-            .into_iter()
-            .map(|name| name.short)
-            .collect()
-    }
-
     #[test]
     fn names_say_what_differs_and_no_more() {
         let sample = Sample::default();
         let one = sample.plan("pyramid", json!({}), Granularity::Layer);
-        assert_eq!(short(std::slice::from_ref(&one)), ["pyramid, B = 128"]);
+        assert_eq!(plan_names(std::slice::from_ref(&one)), ["pyramid, B = 128"]);
         let steep = sample.plan("pyramid", json!({"beta": 2}), Granularity::Layer);
         let even = sample.plan("uniform", json!({}), Granularity::Layer);
         assert_eq!(
-            short(&[one.clone(), steep, even]),
+            plan_names(&[one.clone(), steep, even]),
             [
                 "pyramid, B = 128, beta 20.0",
                 "pyramid, B = 128, beta 2.0",
@@ -115,11 +97,10 @@ mod tests {
         );
         let heads = sample.plan("uniform", json!({}), Granularity::Head);
         assert_eq!(
-            short(&[one, heads.clone()]),
+            plan_names(&[one, heads.clone()]),
             ["pyramid, B = 128", "uniform, B = 128, by head"]
         );
-        let alone = plan_names(&[heads]).remove(0);
-        assert_eq!(alone.long, "uniform, B = 128, by head");
+        assert_eq!(plan_names(&[heads]), ["uniform, B = 128, by head"]);
     }
 
     #[test]
@@ -133,7 +114,7 @@ mod tests {
             sample.plan("uniform", json!({}), Granularity::Layer)
         };
         assert_eq!(
-            short(&[plan("a-1b", vec![2000]), plan("b-1b", vec![4000])]),
+            plan_names(&[plan("a-1b", vec![2000]), plan("b-1b", vec![4000])]),
             [
                 "uniform, B = 128, a-1b, T = 2,000",
                 "uniform, B = 128, b-1b, T = 4,000"

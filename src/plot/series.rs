@@ -170,12 +170,10 @@ pub(super) fn at_most<'s>(most: usize, chart: &str, subject: impl Into<Subject<'
     Err(Error::invalid(what, subject.len(), bound))
 }
 
-/// What a figure calls a profile or a plan.
+/// What a figure calls a profile.
 pub(super) struct Name {
-    /// With what is good to know.
-    pub(super) long: String,
-    /// What tells it from the others.
-    pub(super) short: String,
+    long: String,
+    short: String,
 }
 
 impl Name {

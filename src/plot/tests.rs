@@ -263,7 +263,7 @@ fn budgets_name_strategies_and_heads() {
             "Budget (tokens per KV head)",
             "uniform, B = 128",
             "pyramid, B = 128",
-            "50",
+            "100",
         ],
     );
     assert!(!words(&figure.svg).iter().any(|w| w.contains("KV heads")));
