@@ -1,22 +1,12 @@
 //! The binary as a stranger meets it: results, refusals, exit codes.
 #![allow(clippy::unwrap_used)]
 
+mod binary;
+
 use std::fs;
 use std::path::Path;
 
-use assert_cmd::Command;
-
-fn kvprof(folder: &Path) -> Command {
-    let mut command = Command::cargo_bin("kvprof").unwrap();
-    command.current_dir(folder);
-    command
-}
-
-/// Runs and expects a failure with this exit code; gives what was said.
-fn refusal(folder: &Path, arguments: &[&str], code: i32) -> String {
-    let output = kvprof(folder).args(arguments).assert().code(code);
-    String::from_utf8_lossy(&output.get_output().stderr).into_owned()
-}
+use binary::{kvprof, refusal};
 
 /// Three prompts of 40, 41 and 42 token ids.
 fn short_prompts(folder: &Path) -> String {

@@ -106,7 +106,7 @@ impl Arguments {
         });
         anyhow::ensure!(
             from != to,
-            "{} is {} already; choose another --to",
+            "{} is in the format {} already; choose another --to",
             self.input.display(),
             to.name()
         );
@@ -116,19 +116,26 @@ impl Arguments {
         );
         self.refuse_idle_options(from)?;
         let plan = match from {
-            Format::Plan => BudgetPlan::read(&self.input)?,
+            Format::Plan => {
+                let plan = BudgetPlan::read(&self.input)?;
+                // A --tokens that sinks and window fill would convert into keeping everything.
+                self.reference.floor(Some(plan.floor()))?;
+                plan
+            }
             _ => self.import(from)?,
         };
         let tokens = self.reference.tokens.unwrap_or(plan.reference_tokens);
         let note = self.export(&plan, to, tokens)?;
         if !self.quiet {
             let mut out = std::io::stdout().lock();
-            let (budget, model) = (plan.budget, &plan.geometry.model);
+            let total = plan.tokens_at(tokens)?.iter().flatten().sum::<usize>();
             writeln!(
                 out,
-                "{} ({}, budget {budget:.3}, T = {tokens}, {model}) written as {} to {}",
+                "{} ({}, {:.1} of {tokens} tokens per KV head of {}) written as {} to {}",
                 self.input.display(),
                 plan.strategy,
+                total as f64 / plan.geometry.cells() as f64,
+                plan.geometry.model,
                 to.name(),
                 self.out.display()
             )?;
@@ -252,8 +259,8 @@ impl Arguments {
                     ),
                 };
                 Ok(format!(
-                    "In Python: PerLayerCompressionPress(press, json.load(open(\"{}\"))){lost}",
-                    out.display()
+                    "In Python: PerLayerCompressionPress(press=.., compression_ratios=json.load(open({:?}))){lost}",
+                    out.display().to_string()
                 ))
             }
             Format::LuKv => {

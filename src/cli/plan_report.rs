@@ -187,9 +187,13 @@ impl Line<'_> {
         )?;
         writeln!(
             out,
-            "every KV head keeps at least {} tokens; sinks {} and window {} among them\n",
+            "every KV head keeps at least {} tokens; sinks {} and window {} among them",
             plan.floor, plan.sinks, plan.window
         )?;
+        if total == cells * plan.reference_tokens {
+            writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
+        }
+        writeln!(out)?;
         self.write_layers(out)?;
         match (&self.predicted, prompts) {
             (Some(predicted), Some(prompts)) => predicted.write(out, &plan.strategy, prompts),

@@ -55,7 +55,7 @@ impl ReferenceArguments {
         let floor = Floor::of(self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
         floor.check()?;
         if let Some(tokens) = self.tokens {
-            check_length(&floor, tokens, "--tokens")?;
+            check_length(&floor, tokens, "the prompt of --tokens")?;
         }
         Ok(floor)
     }
