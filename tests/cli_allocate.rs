@@ -116,7 +116,11 @@ fn plans_are_shown_written_and_drawn() {
         "--out",
         "h.json",
     ];
-    printed(path, &allocate(&profile, "proportional", &heads));
+    let shown = printed(path, &allocate(&profile, "proportional", &heads));
+    assert!(
+        shown.contains("tokens in all      5760     18342"),
+        "{shown}"
+    );
     printed(
         path,
         &[

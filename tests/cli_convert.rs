@@ -73,6 +73,45 @@ fn plans_travel_to_other_tools_and_back() {
         Some("heads.npy")
     );
 
+    // The curve of a plan's shares is that plan's; allocated anew it is the strategy's at any budget.
+    let anew = [
+        "convert",
+        "heads.json",
+        "--profile",
+        &profile,
+        "--out",
+        "anew.npy",
+    ];
+    assert!(printed(path, &anew).contains("anew by mass-optimal"));
+    let half = [
+        "--budget",
+        "50%",
+        "--granularity",
+        "head",
+        "--out",
+        "half.json",
+        "--quiet",
+    ];
+    printed(path, &allocate(&profile, "mass-optimal", &half));
+    for (curve, same) in [("heads.npy", false), ("anew.npy", true)] {
+        let back = [
+            "convert",
+            curve,
+            "--budget",
+            "50%",
+            "--like",
+            "half.json",
+            "--out",
+            "b.json",
+        ];
+        printed(path, &[&back[..], &["--force"]].concat());
+        assert_eq!(
+            read("b.json").tokens == read("half.json").tokens,
+            same,
+            "{curve}"
+        );
+    }
+
     let scores: Vec<String> = (0..30)
         .flat_map(|l| (0..9).map(move |h| format!("\"{l}-{h}\": [0.1, {h}.5]")))
         .collect();
@@ -177,6 +216,16 @@ fn conversions_that_cannot_be_are_refused() {
         let said = refusal(path, &all, 1);
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
+    let high = [
+        "--budget", "128", "--floor", "100", "--out", "f.json", "--quiet",
+    ];
+    printed(path, &allocate(&profile, "zigzag", &high));
+    let anew = ["convert", "f.json", "--profile", &profile, "--out", "f.npy"];
+    let said = refusal(path, &anew, 1);
+    assert!(
+        said.contains("96 % removed") && said.contains("floor is 100"),
+        "{said}"
+    );
     let other = ["convert", "p.json", "--tokens", "4096", "--out", "r.json"];
     assert!(refusal(path, &other, 1).contains("--force"));
     assert!(!path.join("x.json").exists());

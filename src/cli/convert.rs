@@ -9,7 +9,7 @@ use kvprof::budget::interchange::{
     BudgetCurve, HeadScores, head_score_plan, layer_ratio_plan, layer_ratios, read_layer_ratios,
     write_layer_ratios,
 };
-use kvprof::budget::{Budget, BudgetPlan, Provenance};
+use kvprof::budget::{Budget, BudgetPlan, Floor, Provenance, Request};
 use kvprof::files::sha256_hex;
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ impl Arguments {
             to != Format::Headkv,
             "HeadKV's scores are only read: budgets do not tell the scores they came from"
         );
-        self.refuse_idle_options(from)?;
+        self.refuse_idle_options(from, to)?;
         let plan = match from {
             Format::Plan => {
                 let plan = BudgetPlan::read(&self.input)?;
@@ -145,13 +145,14 @@ impl Arguments {
     }
 
     /// Options that would do nothing are a misunderstanding.
-    fn refuse_idle_options(&self, from: Format) -> anyhow::Result<()> {
+    fn refuse_idle_options(&self, from: Format, to: Format) -> anyhow::Result<()> {
         let named = self.reference.names_a_model() || self.like.is_some();
         let reserved = self.reference.sinks.is_some() || self.reference.window.is_some();
+        let anew = to == Format::LuKv && self.reference.model.is_none() && self.like.is_none();
         anyhow::ensure!(
-            from != Format::Plan || !(named || reserved),
+            from != Format::Plan || !(named && !anew || reserved),
             "a plan knows its model, sinks and window: leave --profile, --model, --like, --sinks and \
-             --window out"
+             --window out (--profile belongs to lu-kv alone, to allocate anew at every global ratio)"
         );
         anyhow::ensure!(
             self.budget.is_none() || [Format::LuKv, Format::Headkv].contains(&from),
@@ -236,6 +237,39 @@ impl Arguments {
         })
     }
 
+    /// The plan's shares at every global ratio; with a profile, its strategy's own answer.
+    fn curve(&self, plan: &BudgetPlan, tokens: usize) -> anyhow::Result<(BudgetCurve, String)> {
+        if self.reference.profile.is_none() {
+            let how = "the plan's shares".to_owned();
+            return Ok((BudgetCurve::of_plan(plan, tokens)?, how));
+        }
+        let mut reference = self.reference.read(self.quiet)?;
+        plan.check_geometry(&reference.geometry)?;
+        (reference.tokens, reference.floor) = (tokens, Floor::of(plan.sinks, plan.window));
+        let mut removed = 0;
+        let curve = BudgetCurve::of_tokens(tokens, |percent| {
+            removed = percent;
+            let budget: Budget = format!("{}%", 100 - percent).parse()?;
+            let request = reference.request(budget).by(plan.granularity);
+            // What is left is spread evenly where it is no more than sinks and window.
+            let (strategy, parameters, request) = match request.total() {
+                total if total > (request.lowest() + 1) * plan.geometry.cells() => {
+                    (plan.strategy.as_str(), plan.parameters.clone(), request)
+                }
+                _ => {
+                    let floor = Floor::of(0, 0);
+                    ("uniform", Value::Null, Request { floor, ..request })
+                }
+            };
+            let made = BudgetPlan::allocate(strategy, parameters, &request, Provenance::default())?;
+            Ok(made.tokens)
+        });
+        let curve = curve.with_context(|| {
+            format!("allocating with {removed} % removed (without --profile, the plan's own shares serve)")
+        })?;
+        Ok((curve, format!("allocated anew by {}", plan.strategy)))
+    }
+
     /// Writes the plan in another format; gives a line on what to do with it.
     fn export(&self, plan: &BudgetPlan, to: Format, tokens: usize) -> anyhow::Result<String> {
         let (out, force) = (&self.out, self.force);
@@ -264,13 +298,13 @@ impl Arguments {
                 ))
             }
             Format::LuKv => {
-                let curve = BudgetCurve::of_plan(plan, tokens)?;
+                let (curve, how) = self.curve(plan, tokens)?;
                 let same = || BudgetCurve::read(out).is_ok_and(|old| old == curve);
                 refuse_to_overwrite(out, force, same)?;
                 curve.write(out)?;
                 let (layers, heads) = curve.shape();
                 Ok(format!(
-                    "Array [99, {layers}, {heads}] for LUKVPress: the plan's shares at every global ratio"
+                    "Array [99, {layers}, {heads}] for LUKVPress: {how} at every global ratio"
                 ))
             }
             Format::Plan | Format::Headkv => {

@@ -8,6 +8,7 @@ mod list;
 mod load;
 mod output_file;
 mod plan_report;
+mod plan_table;
 mod plot;
 mod profile;
 mod reference;

@@ -1,17 +1,15 @@
-//! What `kvprof allocate` says of plans: tokens per layer, and what the profile predicts of them.
+//! What `kvprof allocate` knows of plans: tokens per layer, and what the profile predicts of them.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use kvprof::budget::{Budget, BudgetPlan, Granularity, Prediction, Predictor, Provenance, Request};
+use kvprof::budget::{Budget, BudgetPlan, Prediction, Predictor, Provenance, Request};
 use kvprof::profile::{Profile, Query};
 use serde_json::{Value, json};
 
+use super::plan_table::{write_comparison, write_plan};
 use super::quoted;
 use super::reference::Reference;
-
-/// Widest bar, in characters.
-const BAR: usize = 24;
 
 /// Plans with their files and predictions.
 pub struct Report<'a> {
@@ -20,17 +18,23 @@ pub struct Report<'a> {
     prompts: Option<String>,
 }
 
-struct Line<'a> {
-    plan: &'a BudgetPlan,
+/// A plan with what is said of it.
+pub struct Line<'a> {
+    /// The plan.
+    pub plan: &'a BudgetPlan,
     out: Option<&'a PathBuf>,
-    predicted: Option<Predicted>,
+    /// Predictions, where there is a profile.
+    pub predicted: Option<Predicted>,
 }
 
 /// What a plan keeps and loses, beside the same budget for every head.
-struct Predicted {
-    query: Query,
-    plan: Prediction,
-    uniform: Prediction,
+pub struct Predicted {
+    /// Whose attention and output.
+    pub query: Query,
+    /// Of the plan.
+    pub plan: Prediction,
+    /// Of the uniform plan of the same budget.
+    pub uniform: Prediction,
 }
 
 impl<'a> Report<'a> {
@@ -73,13 +77,15 @@ impl<'a> Report<'a> {
         Ok(writeln!(io::stdout().lock(), "{text}")?)
     }
 
-    /// Prints a table per plan, and what to type next; `suggestion` writes what was only shown.
+    /// Prints a table, and what to type next; `suggestion` writes what was only shown.
     pub fn write(&self, suggestion: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        for line in &self.lines {
-            line.write(&mut out, self.prompts.as_deref())?;
-            writeln!(out)?;
+        let prompts = self.prompts.as_deref().unwrap_or_default();
+        match &self.lines[..] {
+            [line] => write_plan(&mut out, line, prompts)?,
+            lines => write_comparison(&mut out, lines, prompts)?,
         }
+        writeln!(out)?;
         let files: Vec<String> = self
             .lines
             .iter()
@@ -124,15 +130,19 @@ fn prompts_in_words(profile: &Profile) -> anyhow::Result<String> {
 }
 
 /// A layer's KV heads.
-struct Layer {
-    mean: f64,
-    least: usize,
-    most: usize,
+pub struct Layer {
+    /// Tokens per KV head.
+    pub mean: f64,
+    /// The smallest budget.
+    pub least: usize,
+    /// The largest budget.
+    pub most: usize,
     /// Of all tokens of the plan.
-    share: f64,
+    pub share: f64,
 }
 
-fn layers(plan: &BudgetPlan) -> Vec<Layer> {
+/// The layers of a plan.
+pub fn layers(plan: &BudgetPlan) -> Vec<Layer> {
     let total: usize = plan.tokens.iter().flatten().sum();
     let of = |heads: &Vec<usize>| {
         let sum: usize = heads.iter().sum();
@@ -168,62 +178,6 @@ impl Line<'_> {
             "layers": layers, "predicted": self.predicted.as_ref().map(Predicted::to_json),
         })
     }
-
-    fn write(&self, out: &mut impl Write, prompts: Option<&str>) -> io::Result<()> {
-        let plan = self.plan;
-        let cells = plan.geometry.cells();
-        let total: usize = plan.tokens.iter().flatten().sum();
-        writeln!(
-            out,
-            "{} by {} for {}: {:.1} of {} tokens per KV head ({:.1} %), {total} in {} layers of {} KV heads",
-            plan.strategy,
-            plan.granularity.name(),
-            plan.geometry.model,
-            total as f64 / cells as f64,
-            plan.reference_tokens,
-            100.0 * total as f64 / (cells * plan.reference_tokens) as f64,
-            plan.geometry.layers,
-            plan.geometry.kv_heads,
-        )?;
-        writeln!(
-            out,
-            "every KV head keeps at least {} tokens; sinks {} and window {} among them",
-            plan.floor, plan.sinks, plan.window
-        )?;
-        if total == cells * plan.reference_tokens {
-            writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
-        }
-        writeln!(out)?;
-        self.write_layers(out)?;
-        match (&self.predicted, prompts) {
-            (Some(predicted), Some(prompts)) => predicted.write(out, &plan.strategy, prompts),
-            _ => Ok(()),
-        }
-    }
-
-    fn write_layers(&self, out: &mut impl Write) -> io::Result<()> {
-        let by_head = self.plan.granularity == Granularity::Head;
-        let range = |least: String, most: String| match by_head {
-            true => format!("  {least:>5}  {most:>5}"),
-            false => String::new(),
-        };
-        let heading = range("min".into(), "max".into());
-        writeln!(out, "layer   tokens{heading}  of total")?;
-        let layers = layers(self.plan);
-        let widest = layers.iter().map(|l| l.mean).fold(1.0, f64::max);
-        for (l, layer) in layers.iter().enumerate() {
-            let filled = (layer.mean / widest * BAR as f64).round() as usize;
-            writeln!(
-                out,
-                "{l:>5}  {:>7.1}{}  {:>6.1} %  {}",
-                layer.mean,
-                range(layer.least.to_string(), layer.most.to_string()),
-                100.0 * layer.share,
-                "█".repeat(filled)
-            )?;
-        }
-        Ok(())
-    }
 }
 
 impl Predicted {
@@ -237,33 +191,5 @@ impl Predicted {
         json!({
             "query": self.query.name(), "plan": of(&self.plan), "uniform": of(&self.uniform),
         })
-    }
-
-    fn write(&self, out: &mut impl Write, strategy: &str, prompts: &str) -> io::Result<()> {
-        writeln!(
-            out,
-            "\nPredicted by the profile's curves ({}, {prompts}):",
-            self.query.name()
-        )?;
-        let width = strategy.len().max("uniform".len());
-        writeln!(out, "{:width$}  retained mass  1 - cos of the output", "")?;
-        let mut row = |name: &str, p: &Prediction| {
-            let loss = p
-                .mean_cosine_loss()
-                .map_or("-".to_owned(), |x| format!("{x:.5}"));
-            let mass = 100.0 * p.mean_mass();
-            writeln!(out, "{name:width$}  {mass:>11.2} %  {loss:>21}")
-        };
-        row(strategy, &self.plan)?;
-        if strategy != "uniform" {
-            row("uniform", &self.uniform)?;
-        }
-        if self.plan.mean_cosine_loss().is_none() {
-            writeln!(
-                out,
-                "- outputs were measured with equal KV heads in a layer"
-            )?;
-        }
-        Ok(())
     }
 }
