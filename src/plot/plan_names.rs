@@ -2,6 +2,7 @@
 
 use super::axis::number;
 use crate::budget::{Budget, BudgetPlan, Granularity};
+use serde_json::Value;
 
 /// A name for every plan: strategy, budget, and what tells it from the others.
 pub(super) fn plan_names(plans: &[BudgetPlan]) -> Vec<String> {
@@ -62,10 +63,11 @@ fn length(plan: &BudgetPlan) -> String {
 /// Scalar parameters as `name value`, and the floor where the strategy names none.
 fn settings(plan: &BudgetPlan) -> Vec<String> {
     let fields = plan.parameters.as_object().into_iter().flatten();
-    let scalar = |(name, value): (&String, &serde_json::Value)| match value.as_str() {
-        Some(text) => Some(format!("{name} {text}")),
-        None if value.is_number() || value.is_boolean() => Some(format!("{name} {value}")),
-        None => None,
+    let scalar = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => Some(format!("{name} {text}")),
+        Value::Number(n) => Some(format!("{name} {}", number(n.as_f64()?))),
+        Value::Bool(on) => Some(format!("{name} {on}")),
+        _ => None,
     };
     let mut settings: Vec<String> = fields.filter_map(scalar).collect();
     if !settings.iter().any(|s| s.starts_with("floor ")) {
@@ -90,8 +92,8 @@ mod tests {
         assert_eq!(
             plan_names(&[one.clone(), steep, even]),
             [
-                "pyramid, B = 128, beta 20.0",
-                "pyramid, B = 128, beta 2.0",
+                "pyramid, B = 128, beta 20",
+                "pyramid, B = 128, beta 2",
                 "uniform, B = 128"
             ]
         );
