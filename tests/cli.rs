@@ -1,22 +1,12 @@
 //! The binary as a stranger meets it: results, refusals, exit codes.
 #![allow(clippy::unwrap_used)]
 
+mod binary;
+
 use std::fs;
 use std::path::Path;
 
-use assert_cmd::Command;
-
-fn kvprof(folder: &Path) -> Command {
-    let mut command = Command::cargo_bin("kvprof").unwrap();
-    command.current_dir(folder);
-    command
-}
-
-/// Runs and expects a failure with this exit code; gives what was said.
-fn refusal(folder: &Path, arguments: &[&str], code: i32) -> String {
-    let output = kvprof(folder).args(arguments).assert().code(code);
-    String::from_utf8_lossy(&output.get_output().stderr).into_owned()
-}
+use binary::{kvprof, refusal};
 
 /// Three prompts of 40, 41 and 42 token ids.
 fn short_prompts(folder: &Path) -> String {
@@ -286,4 +276,137 @@ fn a_changed_profile_is_not_drawn() {
     assert!(said.contains("changed or damaged"), "{said}");
     fs::write(&layers, b"PAR1").unwrap();
     assert!(refusal(path, &["plot", "lmba", "--profile", "p"], 1).contains("layers.parquet"));
+}
+
+#[test]
+fn a_cut_cache_is_compared_with_the_full_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = short_prompts(path);
+    let run = |more: &[&str]| -> serde_json::Value {
+        let base = [
+            "generate",
+            "--data",
+            &data,
+            "--index",
+            "2",
+            "--max-new-tokens",
+            "6",
+            "--json",
+        ];
+        let output = kvprof(path).args(base).args(more).assert().success();
+        serde_json::from_slice(&output.get_output().stdout).unwrap()
+    };
+    let full = run(&[]);
+    assert_eq!(full["prompt_tokens"], 42);
+    assert_eq!(full["cache_bytes"], full["full_cache_bytes"]);
+    // A budget of T changes nothing at all.
+    let all = [
+        "--strategy",
+        "uniform",
+        "--budget",
+        "100%",
+        "--window",
+        "8",
+        "--compare",
+    ];
+    let whole = run(&all);
+    assert_eq!(whole["ids"], full["ids"]);
+    assert_eq!(whole["comparison"]["kl"], 0.0);
+    assert_eq!(whole["comparison"]["top1"], 1.0);
+    assert!(whole["comparison"]["parting_token"].is_null());
+    // Half of it is half of it, to the token, for every strategy and split.
+    for strategy in [
+        "uniform",
+        "zigzag",
+        "pyramid",
+        "mass-optimal",
+        "output-optimal",
+    ] {
+        for split in ["per-head", "pooled:0.2"] {
+            let half = run(&[
+                "--strategy",
+                strategy,
+                "--budget",
+                "21",
+                "--window",
+                "8",
+                "--split",
+                split,
+                "--compare",
+            ]);
+            let kept = half["kept"].as_array().unwrap().iter();
+            let total: u64 = kept
+                .flat_map(|layer| layer.as_array().unwrap())
+                .map(|n| n.as_u64().unwrap())
+                .sum();
+            assert_eq!(total, 21 * 90, "{strategy} {split}");
+            assert_eq!(
+                half["cache_bytes"],
+                21 * 90 * 64 * 2 * 4,
+                "{strategy} {split}"
+            );
+            assert!(half["comparison"]["kl"].as_f64().unwrap() > 0.0);
+        }
+    }
+    let profile = ["profile", "--data", &data, "--quiet", "--out", "p"];
+    kvprof(path).args(profile).assert().success();
+    let allocate = [
+        "allocate",
+        "--profile",
+        "p",
+        "--strategy",
+        "zigzag",
+        "--budget",
+        "21",
+        "--window",
+        "8",
+        "--out",
+        "plan.json",
+        "--quiet",
+    ];
+    kvprof(path).args(allocate).assert().success();
+    let served = run(&["--plan", "plan.json"]);
+    assert_eq!(served["cache_bytes"], 21 * 90 * 64 * 2 * 4);
+}
+
+#[test]
+fn compressions_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = short_prompts(path);
+    let with = |more: &[&str], code: i32| {
+        let arguments = [&["generate", "--data", &data], more].concat();
+        refusal(path, &arguments, code)
+    };
+    let low = with(&["--strategy", "zigzag", "--budget", "20"], 1);
+    assert!(low.contains("20") && low.contains("36"), "{low}");
+    let long = with(
+        &["--strategy", "zigzag", "--budget", "90", "--window", "80"],
+        1,
+    );
+    assert!(long.contains("window of 80"), "{long}");
+    assert!(with(&["--strategy", "zagzig", "--budget", "64"], 1).contains("known: uniform"));
+    assert!(with(&["--strategy", "zigzag", "--budget", "-3"], 2).contains("budget"));
+    assert!(with(&["--strategy", "zigzag"], 2).contains("--budget"));
+    let scorer = ["--strategy", "zigzag", "--budget", "64", "--scorer", "luck"];
+    assert!(with(&scorer, 1).contains("known: snapkv"));
+    let kernel = [
+        "--strategy",
+        "uniform",
+        "--budget",
+        "40",
+        "--window",
+        "4",
+        "--scorer-set",
+        "kernel=4",
+    ];
+    assert!(with(&kernel, 1).contains("odd"));
+    assert!(with(&["--index", "3"], 1).contains("last of 3 records"));
+    fs::write(
+        path.join("plan.json"),
+        "{\"schema\": 1, \"surprise\": true}",
+    )
+    .unwrap();
+    assert!(with(&["--plan", "plan.json"], 1).contains("plan.json"));
 }

@@ -269,10 +269,14 @@ fn names_are_unique_and_kebab_case() {
 }
 
 #[test]
-fn the_readme_names_every_chart_and_data_set() {
+fn the_readme_names_every_chart_strategy_and_model() {
     let readme = include_str!("../README.md");
     let charts = CHARTS.iter().map(|c| c.name);
-    for name in charts.chain(MODELS.iter().map(|m| m.name)) {
+    let strategies = ALLOCATORS.iter().map(|a| a.name);
+    for name in charts
+        .chain(strategies)
+        .chain(MODELS.iter().map(|m| m.name))
+    {
         assert!(readme.contains(&format!("`{name}`")), "README lacks {name}");
     }
 }

@@ -14,7 +14,9 @@ use kvprof::model::attention::NoProbe;
 use kvprof::profile::{MeasureOptions, Profile, Profiler};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use super::parameters::object;
 
 /// Arguments that cut the cache.
 #[derive(Debug, clap::Args)]
@@ -27,7 +29,7 @@ pub struct CompressArguments {
     #[arg(long, value_name = "NAME", requires = "budget")]
     strategy: Option<String>,
     /// Mean tokens per KV head and layer, or a share of the prompt such as 12%
-    #[arg(long, requires = "strategy")]
+    #[arg(long, requires = "strategy", allow_negative_numbers = true)]
     budget: Option<Budget>,
     /// A parameter of the strategy; repeat it for several
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "strategy")]
@@ -100,7 +102,7 @@ impl CompressArguments {
             }
             (None, Some(name), Some(budget)) => {
                 budget.check()?;
-                let parameters = object(&self.parameters)?;
+                let parameters = Value::Object(object("--set", &self.parameters)?);
                 let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
                 let source = Source::Online {
                     allocator,
@@ -112,7 +114,8 @@ impl CompressArguments {
             }
             _ => return Ok(None),
         };
-        let scorer_parameters = object(&self.scorer_parameters)?;
+        let scorer_parameters = object("--scorer-set", &self.scorer_parameters)?;
+        let scorer_parameters = Value::Object(scorer_parameters);
         let selector = Selector {
             scorer: registry::build("scorer", SCORERS, &self.scorer, scorer_parameters)?,
             sinks: self.sinks.unwrap_or(sinks),
@@ -241,21 +244,4 @@ impl Compression {
             provenance,
         )?)
     }
-}
-
-/// `key=value` pairs as a JSON object; a value that is no JSON is a text.
-fn object(pairs: &[String]) -> anyhow::Result<Value> {
-    let mut fields = Map::new();
-    for pair in pairs {
-        let (key, value) = pair
-            .split_once('=')
-            .filter(|(key, _)| !key.is_empty())
-            .with_context(|| format!("'{pair}' is no parameter, expected key=value"))?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        anyhow::ensure!(
-            fields.insert(key.to_owned(), value).is_none(),
-            "parameter '{key}' is given twice"
-        );
-    }
-    Ok(Value::Object(fields))
 }

@@ -10,6 +10,7 @@ use kvprof::dataset::{Dataset, write_jsonl};
 use serde_json::{Map, Value};
 
 use super::load;
+use super::output_file::refuse_to_overwrite;
 
 /// Arguments of `kvprof dataset`.
 #[derive(Debug, clap::Args)]
@@ -78,22 +79,12 @@ impl WikimqaStyle {
 
     /// Somebody's file is not lost to a mistyped name; the same prompts may be made again.
     fn refuse_to_overwrite(&self, records: &[Map<String, Value>]) -> anyhow::Result<()> {
-        if self.force || !self.out.is_file() {
-            return Ok(());
-        }
-        let same = Dataset::open(&self.out.to_string_lossy()).is_ok_and(|old| {
-            old.records.len() == records.len()
-                && old
-                    .records
-                    .iter()
-                    .zip(records)
-                    .all(|(old, new)| old.columns == *new)
-        });
-        anyhow::ensure!(
-            same,
-            "{} exists and holds something else; choose another --out, or overwrite it with --force",
-            self.out.display()
-        );
-        Ok(())
+        refuse_to_overwrite(&self.out, self.force, || {
+            Dataset::open(&self.out.to_string_lossy()).is_ok_and(|old| {
+                let pairs = old.records.iter().zip(records);
+                old.records.len() == records.len()
+                    && pairs.into_iter().all(|(old, new)| old.columns == *new)
+            })
+        })
     }
 }

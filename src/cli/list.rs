@@ -22,6 +22,8 @@ enum Kind {
     Data,
     /// Rules that rank tokens
     Scorers,
+    /// Strategies of `kvprof allocate`, with their papers
+    Strategies,
     /// Charts of `kvprof plot`
     Charts,
 }
@@ -40,7 +42,11 @@ impl Arguments {
                 .map(|d| (d.name, d.about.to_owned()))
                 .collect(),
             Kind::Scorers => (kvprof::select::SCORERS.iter())
-                .map(|s| (s.name, s.about.to_owned()))
+                .map(|s| (s.name, format!("{} [{}]", s.about, s.paper)))
+                .collect(),
+            Kind::Strategies => kvprof::budget::ALLOCATORS
+                .iter()
+                .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
                 .collect(),
             Kind::Charts => kvprof::plot::CHARTS
                 .iter()

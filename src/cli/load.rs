@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use candle_core::{DType, Device};
+use kvprof::budget::Geometry;
 use kvprof::model::Model;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
@@ -49,6 +50,20 @@ pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
     let files = fetch(model, quiet)?;
     let gguf = Gguf::open(&files.weights)?;
     Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
+}
+
+/// Layers and heads of a model, from its header.
+pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
+    let files = fetch(model, quiet)?;
+    let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
+    Ok(Geometry {
+        model: files.name,
+        model_sha256: files.sha256,
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+    })
 }
 
 fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {

@@ -1,12 +1,19 @@
 //! Verbs and their arguments; one file per verb.
 
+mod allocate;
 mod compress;
+mod convert;
 mod dataset;
 mod generate;
 mod list;
 mod load;
+mod output_file;
+mod parameters;
+mod plan_report;
+mod plan_table;
 mod plot;
 mod profile;
+mod reference;
 mod summary;
 
 use clap::{Parser, Subcommand};
@@ -23,7 +30,11 @@ pub struct Arguments {
 enum Verb {
     /// Prefill prompts and measure every head: MBA, LMBA, LMBO, curves
     Profile(Box<profile::Arguments>),
-    /// Draw a chart from one or several profiles, as SVG and PNG
+    /// Spread a budget over layers and KV heads, as a plan
+    Allocate(Box<allocate::Arguments>),
+    /// Read and write the budgets of kvpress, LU-KV and HeadKV
+    Convert(Box<convert::Arguments>),
+    /// Draw a chart from one or several profiles or plans, as SVG and PNG
     Plot(plot::Arguments),
     /// Answer a prompt from the full cache
     Generate(Box<generate::Arguments>),
@@ -38,6 +49,8 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         match self.verb {
             Verb::Profile(arguments) => arguments.run(),
+            Verb::Allocate(arguments) => arguments.run(),
+            Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),

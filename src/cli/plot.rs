@@ -1,10 +1,11 @@
-//! `kvprof plot`: charts from profiles.
+//! `kvprof plot`: charts from profiles and plans.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::plot::{self, ChartOptions, Crossing, Query};
+use kvprof::budget::BudgetPlan;
+use kvprof::plot::{self, ChartOptions, Crossing, Query, SubjectKind};
 use kvprof::profile::Profile;
 
 /// Arguments of `kvprof plot`.
@@ -13,8 +14,11 @@ pub struct Arguments {
     /// Chart to draw; `kvprof list charts` names them all
     chart: String,
     /// Profile folder; repeat it to compare
-    #[arg(long = "profile", required = true, value_name = "FOLDER")]
+    #[arg(long = "profile", value_name = "FOLDER")]
     profiles: Vec<PathBuf>,
+    /// Plan of `kvprof allocate`, for charts of plans; repeat it to compare
+    #[arg(long = "plan", value_name = "PLAN.json")]
+    plans: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -36,6 +40,9 @@ pub struct Arguments {
     /// Shares of the prompt instead of tokens
     #[arg(long)]
     relative: bool,
+    /// Logarithmic vertical axis of lmba and budgets
+    #[arg(long)]
+    log: bool,
     /// Width in inches
     #[arg(long, default_value_t = plot::COLUMN)]
     width: f64,
@@ -46,12 +53,19 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
-        let profiles = self
-            .profiles
-            .iter()
-            .map(|folder| Profile::load(folder))
-            .collect::<Result<Vec<_>, _>>()
-            .context("reading profiles")?;
+        let chart = plot::find(&self.chart)?;
+        let (wanted, idle) = match chart.takes() {
+            SubjectKind::Profiles => (SubjectKind::Profiles, &self.plans),
+            SubjectKind::Plans => (SubjectKind::Plans, &self.profiles),
+        };
+        anyhow::ensure!(
+            idle.is_empty(),
+            "{} is drawn from {}s: leave {} out, and name a --{}",
+            chart.name,
+            wanted.name(),
+            idle[0].display(),
+            wanted.name()
+        );
         let options = ChartOptions {
             query: self.query,
             threshold: self.threshold,
@@ -59,13 +73,27 @@ impl Arguments {
             crossing: self.crossing,
             raw: self.raw,
             relative: self.relative,
+            log: self.log,
             width: self.width,
             title: self.title,
             ..ChartOptions::default()
         };
         let provenance = super::command_line(&[]);
-        let figure = plot::draw(&self.chart, &profiles, &options, &provenance)
-            .with_context(|| format!("drawing {}", self.chart))?;
+        let figure = match wanted {
+            SubjectKind::Profiles => {
+                let profiles = self.profiles.iter().map(|folder| Profile::load(folder));
+                let profiles = profiles.collect::<Result<Vec<_>, _>>();
+                let profiles = profiles.context("reading profiles")?;
+                plot::draw(chart.name, &profiles, &options, &provenance)
+            }
+            SubjectKind::Plans => {
+                let plans = self.plans.iter().map(|file| BudgetPlan::read(file));
+                let plans = plans.collect::<Result<Vec<_>, _>>();
+                let plans = plans.context("reading plans")?;
+                plot::draw(chart.name, &plans, &options, &provenance)
+            }
+        };
+        let figure = figure.with_context(|| format!("drawing {}", self.chart))?;
         let base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
         let mut out = std::io::stdout().lock();
         for path in figure.write(&base)? {

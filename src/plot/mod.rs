@@ -1,9 +1,10 @@
-//! Charts of profiles: one file each, averaging over prompts for display and measuring nothing.
+//! Charts of profiles and plans: one file each, averaging for display and measuring nothing.
 //!
-//! A chart reads its columns into a drawing, which is drawn twice, as SVG and as PNG, by one function that
+//! A chart reads its [`Subject`] into a drawing, which is drawn twice, as SVG and as PNG, by one function that
 //! is generic over plotters' backends. A new chart is one file and one row of [`CHARTS`].
 
 mod axis;
+mod budgets;
 mod canvas;
 mod colour_bar;
 mod curve_data;
@@ -16,10 +17,12 @@ mod lmbo;
 mod mba_heatmap;
 mod options;
 mod pen;
+mod plan_names;
 mod provenance;
 mod raster;
 mod series;
 mod spread;
+mod subject;
 mod text;
 
 #[cfg(test)]
@@ -33,9 +36,10 @@ pub use crate::profile::{Crossing, Query};
 pub use canvas::{COLUMN, PAGE};
 pub use figure::Figure;
 pub use options::ChartOptions;
+pub use subject::{Subject, SubjectKind};
 
 use crate::error::{Error, Result};
-use crate::profile::Profile;
+use subject::Painter;
 
 /// A kind of chart.
 pub struct Chart {
@@ -43,9 +47,16 @@ pub struct Chart {
     pub name: &'static str,
     /// What it shows, in a line.
     pub about: &'static str,
-    /// The columns it reads, and of how many profiles.
+    /// The columns it reads, and of how many profiles or plans.
     pub needs: &'static str,
-    draw: fn(&[Profile], &ChartOptions, &str) -> Result<Figure>,
+    draw: Painter,
+}
+
+impl Chart {
+    /// What it is drawn from.
+    pub fn takes(&self) -> SubjectKind {
+        self.draw.takes()
+    }
 }
 
 /// Every chart there is.
@@ -54,52 +65,57 @@ pub const CHARTS: &[Chart] = &[
         name: "lmba",
         about: "LMBA per layer, a line per profile with the spread over prompts",
         needs: "layers: lmba_QUERY_THRESHOLD (with --relative: ..._of_t), of 1 to 7 profiles",
-        draw: lmba::draw,
+        draw: Painter::Profiles(lmba::draw),
     },
     Chart {
         name: "lmbo",
         about: "LMBO per layer, a line per output threshold, a panel per profile",
         needs: "layers: lmbo_QUERY_THRESHOLD_CROSSING, of 1 to 12 profiles",
-        draw: lmbo::draw,
+        draw: Painter::Profiles(lmbo::draw),
     },
     Chart {
         name: "mba-heatmap",
         about: "MBA of every layer and query head, mean over prompts",
         needs: "heads: mba_QUERY_THRESHOLD, of 1 profile",
-        draw: mba_heatmap::draw,
+        draw: Painter::Profiles(mba_heatmap::draw),
     },
     Chart {
         name: "curves",
         about: "retained mass and 1 - cos of the output against the budget, a line per layer",
         needs: "curves: mass_QUERY, cos_QUERY, of 1 profile",
-        draw: curves::draw,
+        draw: Painter::Profiles(curves::draw),
+    },
+    Chart {
+        name: "budgets",
+        about: "tokens per KV head of every layer, a line per budget plan with the spread over KV heads",
+        needs: "1 to 7 plans",
+        draw: Painter::Plans(budgets::draw),
     },
 ];
+
+/// The chart called `name`.
+///
+/// Errors: [`Error::UnknownName`], listing the charts there are.
+pub fn find(name: &str) -> Result<&'static Chart> {
+    let found = CHARTS.iter().find(|chart| chart.name == name);
+    found.ok_or_else(|| Error::unknown("chart", name, CHARTS.iter().map(|c| c.name)))
+}
 
 /// Draws the chart called `name`; `provenance` is the command line that asks for it, kept in both files.
 ///
 /// Equal input gives equal bytes.
 ///
 /// Errors: [`Error::UnknownName`] for a chart, threshold or column that does not exist,
-/// [`Error::Unsupported`] for a query that the chart lacks, [`Error::Invalid`] for no profile, too many
-/// of them, no prompt, or an option out of its bounds, [`Error::NotFinite`].
-pub fn draw(
+/// [`Error::Unsupported`] for a query that the chart lacks, [`Error::Invalid`] for nothing to draw, for
+/// plans where profiles are drawn or the reverse, for too many of them, no prompt, or an option out of its
+/// bounds, [`Error::NotFinite`].
+pub fn draw<'s>(
     name: &str,
-    profiles: &[Profile],
+    subject: impl Into<Subject<'s>>,
     options: &ChartOptions,
     provenance: &str,
 ) -> Result<Figure> {
-    let chart = CHARTS
-        .iter()
-        .find(|chart| chart.name == name)
-        .ok_or_else(|| Error::unknown("chart", name, CHARTS.iter().map(|c| c.name)))?;
-    if profiles.is_empty() {
-        let bound = "a chart needs at least one; name it with --profile";
-        return Err(Error::invalid("number of profiles", 0, bound));
-    }
-    (chart.draw)(
-        profiles,
-        options,
-        &provenance::record(name, profiles, provenance),
-    )
+    let (chart, subject) = (find(name)?, subject.into());
+    let record = provenance::record(name, subject, provenance);
+    chart.draw.paint(name, subject, options, &record)
 }

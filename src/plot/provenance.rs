@@ -1,27 +1,33 @@
 //! Where a figure comes from, as the text inside its files.
 
-use crate::profile::{Meta, Profile};
+use super::subject::Subject;
+use crate::budget::BudgetPlan;
+use crate::profile::Meta;
 
-/// A record of the figure: its command, this program, and every profile with its checksums.
-pub(super) fn record(chart: &str, profiles: &[Profile], command: &str) -> String {
+/// A record of the figure: its command, this program, and every profile or plan with its checksums.
+pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
     let mut lines = vec![
         format!("chart: {chart}"),
         format!("command: {command}"),
         format!("kvprof: {}", env!("CARGO_PKG_VERSION")),
     ];
-    for (number, profile) in profiles.iter().enumerate() {
-        lines.extend(
-            of_profile(&profile.meta).map(|line| format!("profile {}: {line}", number + 1)),
-        );
+    let sources: Vec<Vec<String>> = match subject {
+        Subject::Profiles(all) => all.iter().map(|p| of_profile(&p.meta)).collect(),
+        Subject::Plans(all) => all.iter().map(of_plan).collect(),
+    };
+    let kind = subject.kind().name();
+    for (number, source) in sources.into_iter().enumerate() {
+        let named = |line| format!("{kind} {}: {line}", number + 1);
+        lines.extend(source.into_iter().map(named));
     }
     lines.join("\n")
 }
 
-fn of_profile(meta: &Meta) -> impl Iterator<Item = String> {
+fn of_profile(meta: &Meta) -> Vec<String> {
     let window = meta
         .window
         .map_or_else(|| "all rows".to_owned(), |w| format!("{w} rows"));
-    [
+    vec![
         format!(
             "model {} ({}), from {}",
             meta.model, meta.architecture, meta.model_source
@@ -35,5 +41,33 @@ fn of_profile(meta: &Meta) -> impl Iterator<Item = String> {
         ),
         format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
     ]
-    .into_iter()
+}
+
+fn of_plan(plan: &BudgetPlan) -> Vec<String> {
+    let unknown = || "unknown".to_owned();
+    let made = &plan.provenance;
+    vec![
+        format!(
+            "strategy {} {}, budget {} by {}",
+            plan.strategy,
+            plan.parameters,
+            plan.budget,
+            plan.granularity.name()
+        ),
+        format!(
+            "floor {}, sinks {}, window {}, worked out for {} tokens",
+            plan.floor, plan.sinks, plan.window, plan.reference_tokens
+        ),
+        format!(
+            "model {}, from {}",
+            plan.geometry.model,
+            made.source.clone().unwrap_or_else(unknown)
+        ),
+        format!("model sha256 {}", plan.geometry.model_sha256),
+        format!(
+            "source sha256 {}",
+            made.source_sha256.clone().unwrap_or_else(unknown)
+        ),
+        format!("allocated by kvprof {}: {}", made.kvprof, made.command),
+    ]
 }

@@ -2,10 +2,12 @@
 
 use super::sample::Sample;
 use super::*;
+use crate::budget::BudgetPlan;
+use crate::profile::Profile;
 use crate::table::{Column, Table};
 
-fn error(name: &str, profiles: &[Profile], options: &ChartOptions) -> String {
-    draw(name, profiles, options, "test")
+fn error<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> String {
+    draw(name, subject, options, "test")
         .unwrap_err()
         .to_string()
 }
@@ -15,7 +17,7 @@ fn wrong_requests_are_refused_with_a_way_out() {
     let profile = Sample::default().profile();
     let one = std::slice::from_ref(&profile);
     let default = ChartOptions::default();
-    assert!(error("pie", one, &default).contains("lmba, lmbo, mba-heatmap, curves"));
+    assert!(error("pie", one, &default).contains("lmba, lmbo, mba-heatmap, curves, budgets"));
     let threshold = ChartOptions {
         threshold: 0.85,
         output_thresholds: vec![0.5],
@@ -65,6 +67,22 @@ fn wrong_requests_are_refused_with_a_way_out() {
 }
 
 #[test]
+fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
+    let sample = Sample::default();
+    let plans = vec![sample.plan_by_need(); 8];
+    let options = ChartOptions::default();
+    assert!(error("lmba", &plans, &options).contains("with --profile"));
+    assert!(error("budgets", &[sample.profile()], &options).contains("with --plan"));
+    assert!(error("budgets", &Vec::<BudgetPlan>::new(), &options).contains("at least one"));
+    assert!(error("budgets", &plans, &options).contains("number of plans for budgets is 8"));
+    let width = ChartOptions {
+        width: 0.5,
+        ..options
+    };
+    assert!(error("budgets", &plans[..1], &width).contains("between 2 and 12"));
+}
+
+#[test]
 fn empty_incomplete_or_broken_profiles_are_refused() {
     let empty = [Sample {
         tokens: Vec::new(),
@@ -81,9 +99,9 @@ fn empty_incomplete_or_broken_profiles_are_refused() {
     let mut short = Sample::default().profile();
     short.meta.num_layers += 1;
     short.curves = Table::default();
-    for chart in CHARTS {
+    for chart in CHARTS.iter().filter(|c| c.takes() == SubjectKind::Profiles) {
         let options = ChartOptions::default();
-        assert!(error(chart.name, &[], &options).contains("at least one"));
+        assert!(error(chart.name, &[] as &[Profile; 0], &options).contains("at least one"));
         assert!(error(chart.name, &empty, &options).contains("number of prompts"));
         assert!(error(chart.name, &no_layers, &options).contains("number of prompts"));
         assert!(

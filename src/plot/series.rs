@@ -1,5 +1,6 @@
 //! Columns of a profile as a chart needs them: complete, finite, one list per prompt.
 
+use super::subject::Subject;
 use super::text;
 use crate::error::{Error, Result};
 use crate::profile::{Profile, Query, threshold_name};
@@ -156,19 +157,17 @@ pub(super) fn only<'p>(chart: &str, profiles: &'p [Profile]) -> Result<&'p Profi
     }
 }
 
-/// Refuses more profiles than a chart can keep apart, or none.
+/// Refuses more profiles or plans than a chart can keep apart, or none.
 ///
 /// Errors: [`Error::Invalid`].
-pub(super) fn at_most(most: usize, chart: &str, profiles: &[Profile]) -> Result<()> {
-    if (1..=most).contains(&profiles.len()) {
+pub(super) fn at_most<'s>(most: usize, chart: &str, subject: impl Into<Subject<'s>>) -> Result<()> {
+    let subject = subject.into();
+    if (1..=most).contains(&subject.len()) {
         return Ok(());
     }
     let bound = format!("it must lie between 1 and {most}");
-    Err(Error::invalid(
-        format!("number of profiles for {chart}"),
-        profiles.len(),
-        bound,
-    ))
+    let what = format!("number of {}s for {chart}", subject.kind().name());
+    Err(Error::invalid(what, subject.len(), bound))
 }
 
 /// What a figure calls a profile.

@@ -4,9 +4,19 @@ use std::io::Cursor;
 
 use super::sample::Sample;
 use super::*;
+use crate::budget::Granularity;
+use serde_json::json;
 
-fn drawn(name: &str, profiles: &[Profile], options: &ChartOptions) -> Figure {
-    draw(name, profiles, options, "kvprof plot <chart> & more").unwrap()
+fn drawn<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> Figure {
+    draw(name, subject, options, "kvprof plot <chart> & more").unwrap()
+}
+
+/// Any chart of a sample: its profile, or a plan by its needs.
+fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
+    match chart.takes() {
+        SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
+        SubjectKind::Plans => drawn(chart.name, &vec![sample.plan_by_need()], options),
+    }
 }
 
 /// The words of an SVG, in the order drawn.
@@ -75,9 +85,9 @@ fn png_info(figure: &Figure) -> (u32, u32, String) {
 
 #[test]
 fn every_chart_keeps_its_contract() {
-    let profiles = [Sample::default().profile()];
+    let sample = Sample::default();
     for chart in CHARTS {
-        let figure = drawn(chart.name, &profiles, &ChartOptions::default());
+        let figure = drawn_of(chart, &sample, &ChartOptions::default());
         is_well_formed(&figure.svg);
         assert!(figure.svg.contains("width=\"3.4in\""), "{}", chart.name);
         assert!(
@@ -96,10 +106,7 @@ fn every_chart_keeps_its_contract() {
         );
         assert!(record.contains("command: kvprof plot <chart> & more\nkvprof: "));
         assert!(record.contains(&"a1".repeat(32)) && record.contains(&"b2".repeat(32)));
-        assert_eq!(
-            figure,
-            drawn(chart.name, &profiles, &ChartOptions::default())
-        );
+        assert_eq!(figure, drawn_of(chart, &sample, &ChartOptions::default()));
         // At 3.4 inches, 7 points are 116.7 units of 1/1200 inch.
         let sizes = figure
             .svg
@@ -240,6 +247,40 @@ fn curves_name_both_panels() {
 }
 
 #[test]
+fn budgets_name_strategies_and_heads() {
+    let sample = Sample::default();
+    let even = sample.plan("uniform", json!({}), Granularity::Layer);
+    let pyramid = sample.plan("pyramid", json!({}), Granularity::Layer);
+    let figure = drawn(
+        "budgets",
+        &vec![even.clone(), pyramid],
+        &ChartOptions::default(),
+    );
+    shows(
+        &figure,
+        &[
+            "Layer",
+            "Budget (tokens per KV head)",
+            "uniform, B = 128",
+            "pyramid, B = 128",
+            "100",
+        ],
+    );
+    assert!(!words(&figure.svg).iter().any(|w| w.contains("KV heads")));
+    let both = vec![even, sample.plan_by_need()];
+    let words_of_heads = ["by-need, B = 128, by head", "min–max of KV heads", "10"];
+    shows(
+        &drawn("budgets", &both, &ChartOptions::default()),
+        &words_of_heads,
+    );
+    let relative = ChartOptions {
+        relative: true,
+        ..ChartOptions::default()
+    };
+    shows(&drawn("budgets", &both, &relative), &["Budget (% of T)"]);
+}
+
+#[test]
 fn degenerate_profiles_are_drawn() {
     let base = Sample::default;
     let flat: fn(usize, usize, usize) -> f64 = |_, _, _| 7.0;
@@ -292,7 +333,7 @@ fn degenerate_profiles_are_drawn() {
                     log,
                     ..ChartOptions::default()
                 };
-                let figure = drawn(chart.name, &[sample.profile()], &options);
+                let figure = drawn_of(chart, &sample, &options);
                 is_well_formed(&figure.svg);
                 assert!(!figure.svg.contains(['\u{0}', '\u{1b}']) && !figure.svg.contains("NaN"));
                 assert!(words(&figure.svg).len() >= 5, "{:?}", words(&figure.svg));

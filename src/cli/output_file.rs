@@ -1,0 +1,74 @@
+//! Files that a verb writes: refused before anything is computed, and not lost to a mistyped name.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+/// Refuses what cannot become a file: a folder, a place below a file, a folder that lets nobody write.
+pub fn check_writable(path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        path.file_name().is_some() && !path.is_dir(),
+        "--out {} is a folder, a file is needed",
+        path.display()
+    );
+    let mut folder = path.parent().unwrap_or(Path::new(""));
+    while !folder.as_os_str().is_empty() && !folder.exists() {
+        folder = folder.parent().unwrap_or(Path::new(""));
+    }
+    if folder.as_os_str().is_empty() {
+        folder = Path::new(".");
+    }
+    anyhow::ensure!(
+        folder.is_dir(),
+        "--out {} cannot be written: {} is no folder",
+        path.display(),
+        folder.display()
+    );
+    tempfile::tempfile_in(folder)
+        .map(|_| ())
+        .with_context(|| format!("--out {} cannot be written", path.display()))
+}
+
+/// Refuses to replace an existing file, unless forced or `same` finds that it holds what will be written.
+pub fn refuse_to_overwrite(
+    path: &Path,
+    force: bool,
+    same: impl FnOnce() -> bool,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        force || !path.is_file() || same(),
+        "{} exists and holds something else; choose another --out, or overwrite it with --force",
+        path.display()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_places_for_a_file_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert!(check_writable(&file).is_ok());
+        assert!(check_writable(&folder.path().join("new/deep/plan.json")).is_ok());
+        assert!(
+            !folder.path().join("new").exists(),
+            "looking leaves nothing"
+        );
+        assert!(check_writable(Path::new("plan.json")).is_ok());
+        for bad in [
+            folder.path(),
+            &file.join("plan.json"),
+            Path::new(""),
+            Path::new("/"),
+        ] {
+            assert!(check_writable(bad).is_err(), "{}", bad.display());
+        }
+        assert!(refuse_to_overwrite(&file, false, || false).is_err());
+        assert!(refuse_to_overwrite(&file, true, || false).is_ok());
+        assert!(refuse_to_overwrite(&file, false, || true).is_ok());
+    }
+}

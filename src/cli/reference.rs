@@ -1,0 +1,127 @@
+//! What budgets are worked out for: a model, a prompt length, and what always stays.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use kvprof::budget::{Floor, Geometry, Provenance, Request, longest_prompt, profile_digest};
+use kvprof::profile::Profile;
+
+use super::load;
+
+/// Sinks and window where none are given.
+const DEFAULT_FLOOR: (usize, usize) = (4, 32);
+
+/// Arguments that several verbs share.
+#[derive(Debug, clap::Args)]
+pub struct ReferenceArguments {
+    /// Profile folder of the model
+    #[arg(long, value_name = "FOLDER")]
+    pub profile: Option<PathBuf>,
+    /// Model instead of a profile, for what needs no measurements; only its header is read
+    #[arg(long, conflicts_with = "profile")]
+    pub model: Option<String>,
+    /// Prompt length T to work out tokens for; by default the profile's longest prompt
+    #[arg(long, value_name = "T")]
+    pub tokens: Option<usize>,
+    /// First tokens of a prompt that always stay [default: 4]
+    #[arg(long, value_name = "TOKENS")]
+    pub sinks: Option<usize>,
+    /// Last tokens of a prompt that always stay [default: 32]
+    #[arg(long, value_name = "TOKENS")]
+    pub window: Option<usize>,
+}
+
+/// A model, a prompt length and what always stays of it.
+pub struct Reference {
+    /// The model.
+    pub geometry: Geometry,
+    /// Its measurements and their folder.
+    pub profile: Option<(PathBuf, Profile)>,
+    /// T.
+    pub tokens: usize,
+    /// Sinks and window.
+    pub floor: Floor,
+}
+
+impl ReferenceArguments {
+    /// Whether a model was named.
+    pub fn names_a_model(&self) -> bool {
+        self.profile.is_some() || self.model.is_some()
+    }
+
+    /// Sinks and window, the given ones or `otherwise`.
+    pub fn floor(&self, otherwise: Option<Floor>) -> anyhow::Result<Floor> {
+        let (sinks, window) = otherwise.map_or(DEFAULT_FLOOR, |f| (f.sinks, f.window));
+        let floor = Floor::of(self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
+        floor.check()?;
+        if let Some(tokens) = self.tokens {
+            check_length(&floor, tokens, "the prompt of --tokens")?;
+        }
+        Ok(floor)
+    }
+
+    /// Reads the profile, or the model's header.
+    pub fn read(&self, quiet: bool) -> anyhow::Result<Reference> {
+        let floor = self.floor(None)?;
+        let (geometry, profile, longest) = match (&self.profile, &self.model) {
+            (Some(folder), _) => {
+                let profile = Profile::load(folder).context("reading the profile")?;
+                let longest = longest_prompt(&profile)?;
+                let geometry = Geometry::of(&profile.meta);
+                (geometry, Some((folder.clone(), profile)), Some(longest))
+            }
+            (None, Some(model)) => {
+                anyhow::ensure!(
+                    self.tokens.is_some(),
+                    "--model needs --tokens: without a profile no prompt length is known"
+                );
+                (load::geometry(model, quiet)?, None, None)
+            }
+            (None, None) => anyhow::bail!(
+                "--profile is needed: make one with `kvprof profile`, or name the --model alone"
+            ),
+        };
+        let tokens = self.tokens.or(longest).unwrap_or(0);
+        check_length(&floor, tokens, "the longest prompt of the profile")?;
+        Ok(Reference {
+            geometry,
+            profile,
+            tokens,
+            floor,
+        })
+    }
+}
+
+/// A prompt of sinks and window alone leaves nothing to choose.
+fn check_length(floor: &Floor, tokens: usize, whose: &str) -> anyhow::Result<()> {
+    let reserved = floor.sinks.saturating_add(floor.window);
+    anyhow::ensure!(
+        reserved < tokens,
+        "sinks {} + window {} are {reserved} tokens, but {whose} has {tokens}: lower --sinks or \
+         --window, or raise --tokens",
+        floor.sinks,
+        floor.window
+    );
+    Ok(())
+}
+
+impl Reference {
+    /// A request for a budget of this model.
+    pub fn request(&self, budget: kvprof::budget::Budget) -> Request<'_> {
+        Request {
+            profile: self.profile.as_ref().map(|(_, profile)| profile),
+            ..Request::of_model(self.geometry.clone(), budget, self.floor, self.tokens)
+        }
+    }
+
+    /// Where plans of this model come from; `command` repeats the run.
+    pub fn provenance(&self, command: String) -> anyhow::Result<Provenance> {
+        let folder: Option<&Path> = self.profile.as_ref().map(|(folder, _)| folder.as_path());
+        Ok(Provenance {
+            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+            command,
+            source: folder.map(|f| f.to_string_lossy().into_owned()),
+            source_sha256: folder.map(profile_digest).transpose()?,
+        })
+    }
+}

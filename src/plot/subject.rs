@@ -1,0 +1,135 @@
+//! What charts are drawn from: profiles or budget plans.
+
+use super::figure::Figure;
+use super::options::ChartOptions;
+use crate::budget::BudgetPlan;
+use crate::error::{Error, Result};
+use crate::profile::Profile;
+
+/// What a chart is drawn from; slices and vectors of either become it by themselves.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'s> {
+    /// Measurements.
+    Profiles(&'s [Profile]),
+    /// Budgets.
+    Plans(&'s [BudgetPlan]),
+}
+
+/// Which kind of thing a chart is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// Profile folders.
+    Profiles,
+    /// Plan files.
+    Plans,
+}
+
+/// A chart's own function, by what it reads.
+pub(super) enum Painter {
+    /// Draws profiles.
+    Profiles(fn(&[Profile], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws plans.
+    Plans(fn(&[BudgetPlan], &ChartOptions, &str) -> Result<Figure>),
+}
+
+impl Subject<'_> {
+    /// Which of the two it is.
+    pub fn kind(self) -> SubjectKind {
+        match self {
+            Self::Profiles(_) => SubjectKind::Profiles,
+            Self::Plans(_) => SubjectKind::Plans,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Profiles(profiles) => profiles.len(),
+            Self::Plans(plans) => plans.len(),
+        }
+    }
+
+    /// Whether there is nothing to draw.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl SubjectKind {
+    /// The singular, which is also the option that names one on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Profiles => "profile",
+            Self::Plans => "plan",
+        }
+    }
+}
+
+impl Painter {
+    pub(super) fn takes(&self) -> SubjectKind {
+        match self {
+            Self::Profiles(_) => SubjectKind::Profiles,
+            Self::Plans(_) => SubjectKind::Plans,
+        }
+    }
+
+    /// Draws what fits.
+    ///
+    /// Errors: [`Error::Invalid`] for nothing, and for plans where profiles are drawn or the reverse; the
+    /// chart's own.
+    pub(super) fn paint(
+        &self,
+        chart: &str,
+        subject: Subject<'_>,
+        options: &ChartOptions,
+        record: &str,
+    ) -> Result<Figure> {
+        match (self, subject) {
+            (Self::Profiles(draw), Subject::Profiles(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::Plans(draw), Subject::Plans(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            _ => {
+                let kind = self.takes().name();
+                let bound = format!("this chart needs at least one; name it with --{kind}");
+                Err(Error::invalid(
+                    format!("number of {kind}s for {chart}"),
+                    0,
+                    bound,
+                ))
+            }
+        }
+    }
+}
+
+impl<'s> From<&'s [Profile]> for Subject<'s> {
+    fn from(profiles: &'s [Profile]) -> Self {
+        Self::Profiles(profiles)
+    }
+}
+
+impl<'s> From<&'s Vec<Profile>> for Subject<'s> {
+    fn from(profiles: &'s Vec<Profile>) -> Self {
+        Self::Profiles(profiles)
+    }
+}
+
+impl<'s, const N: usize> From<&'s [Profile; N]> for Subject<'s> {
+    fn from(profiles: &'s [Profile; N]) -> Self {
+        Self::Profiles(profiles)
+    }
+}
+
+impl<'s> From<&'s [BudgetPlan]> for Subject<'s> {
+    fn from(plans: &'s [BudgetPlan]) -> Self {
+        Self::Plans(plans)
+    }
+}
+
+impl<'s> From<&'s Vec<BudgetPlan>> for Subject<'s> {
+    fn from(plans: &'s Vec<BudgetPlan>) -> Self {
+        Self::Plans(plans)
+    }
+}
