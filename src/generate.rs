@@ -79,6 +79,15 @@ pub fn kept_slots(
             bound,
         ));
     }
+    let heads = scores.first().map_or(0, Vec::len);
+    if let Some(other) = budgets.iter().find(|b| b.len() != heads) {
+        let bound = format!("every layer has {heads} KV heads");
+        return Err(Error::invalid(
+            "number of KV heads with a budget",
+            other.len(),
+            bound,
+        ));
+    }
     let layers = scores.iter().zip(budgets);
     layers
         .map(|(scores, budgets)| {
@@ -104,10 +113,13 @@ pub struct Continuation {
     pub steps: usize,
 }
 
+/// Tokens that a cache gets as room for decoding when it is cut; it grows as they come.
+pub const DECODE_ROOM: usize = 32;
+
 impl Continuation {
-    /// Steps per second.
-    pub fn tokens_per_second(&self) -> f64 {
-        self.steps as f64 / self.seconds.max(1e-9)
+    /// Steps per second; `None` where there was no step to time.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        (self.steps > 0 && self.seconds > 0.0).then(|| self.steps as f64 / self.seconds)
     }
 }
 
@@ -142,17 +154,18 @@ pub fn decode(
     Ok(done)
 }
 
-/// Logits before each of `ids` when exactly these are fed to the cache.
+/// Logits before each of `ids` when exactly these are fed to the cache, and the seconds of the steps.
 ///
-/// Shapes: `(ids, vocab)`, the first being `logits` itself.
+/// Shapes: `(ids, vocab)`, the first being `logits` itself; one step less than ids.
 /// Errors: those of the decoder.
 pub fn teacher_forced(
     decoder: &Decoder,
     cache: &mut KvCache,
     logits: &Tensor,
     ids: &[u32],
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<(Vec<Vec<f32>>, f64)> {
     let mut all = vec![logits.to_vec1::<f32>()?];
+    let start = Instant::now();
     for id in ids.iter().take(ids.len().saturating_sub(1)) {
         all.push(
             decoder
@@ -160,7 +173,7 @@ pub fn teacher_forced(
                 .to_vec1::<f32>()?,
         );
     }
-    Ok(all)
+    Ok((all, start.elapsed().as_secs_f64()))
 }
 
 /// How far a compressed cache's predictions are from the full cache's.

@@ -403,6 +403,24 @@ fn compressions_that_cannot_be_are_refused() {
     ];
     assert!(with(&kernel, 1).contains("odd"));
     assert!(with(&["--index", "3"], 1).contains("last of 3 records"));
+    // Nothing that cuts is ignored where nothing is cut.
+    for option in [
+        ["--compare"].as_slice(),
+        &["--scorer", "tova"],
+        &["--window", "7"],
+        &["--split", "pooled"],
+    ] {
+        assert!(with(option, 2).contains("--strategy"), "{option:?}");
+    }
+    let silent = [
+        "--strategy",
+        "zigzag",
+        "--budget",
+        "64",
+        "--compare",
+        "--quiet",
+    ];
+    assert!(with(&silent, 1).contains("--json"));
     fs::write(
         path.join("plan.json"),
         "{\"schema\": 1, \"surprise\": true}",

@@ -331,7 +331,8 @@ fn a_budget_of_every_token_is_the_full_cache_bit_for_bit() {
                 generate::prefill(&decoder, &ids, 8, Some(&selector), &mut NoProbe).unwrap();
             let budgets = vec![vec![40; kv_heads]; LAYERS];
             let kept = generate::kept_slots(&full.scores, &budgets, &selector).unwrap();
-            let mut cut = full.cache.cut(&kept, 0).unwrap();
+            let mut cut = full.cache.copy(0).unwrap();
+            cut.retain(&kept, 0).unwrap();
             for id in [3, 5, 7] {
                 let a = decoder
                     .decode(id, &mut full.cache)
@@ -366,7 +367,31 @@ fn decoding_goes_on_from_true_positions() {
         cache.layer(0).heads[0].positions(),
         (20..30).collect::<Vec<u32>>()
     );
-    decoder.decode(1, &mut cache).unwrap();
+    let moved = {
+        let mut alone = decoder.new_cache(11).unwrap();
+        decoder
+            .prefill(&ids[20..], &mut alone, 64, &mut NoProbe)
+            .unwrap();
+        decoder
+            .decode(1, &mut alone)
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
+    let true_positions = decoder
+        .decode(1, &mut cache)
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap();
+    let gap = |(a, b): (&f32, &f32)| (a - b).abs();
+    assert!(
+        moved
+            .iter()
+            .zip(&true_positions)
+            .map(gap)
+            .fold(0.0, f32::max)
+            > 1e-3
+    );
     assert_eq!(cache.layer(1).heads[1].positions().last(), Some(&30));
     assert_eq!(cache.next_position(), 31);
 }

@@ -20,7 +20,11 @@ use super::parameters::object;
 
 /// Arguments that cut the cache.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Compression")]
+#[group(skip)]
+#[command(
+    next_help_heading = "Compression",
+    group(clap::ArgGroup::new("cut").args(["plan", "strategy"]))
+)]
 pub struct CompressArguments {
     /// Budget plan made by `kvprof allocate`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["strategy", "budget"])]
@@ -38,19 +42,19 @@ pub struct CompressArguments {
     #[arg(long, default_value = "layer", requires = "strategy")]
     granularity: Granularity,
     /// Rule that ranks tokens; `kvprof list scorers` names them all
-    #[arg(long, default_value = "snapkv")]
+    #[arg(long, default_value = "snapkv", requires = "cut")]
     scorer: String,
     /// A parameter of the scorer; repeat it for several
-    #[arg(long = "scorer-set", value_name = "KEY=VALUE")]
+    #[arg(long = "scorer-set", value_name = "KEY=VALUE", requires = "cut")]
     scorer_parameters: Vec<String>,
     /// First tokens that always stay (4, or the plan's)
-    #[arg(long)]
+    #[arg(long, requires = "cut")]
     sinks: Option<usize>,
     /// Last tokens that always stay, and the rows that scorers look from (32, or the plan's)
-    #[arg(long)]
+    #[arg(long, requires = "cut")]
     window: Option<usize>,
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
-    #[arg(long, default_value = "per-head")]
+    #[arg(long, default_value = "per-head", requires = "cut")]
     split: Split,
 }
 
@@ -77,6 +81,7 @@ impl FromStr for Split {
 /// A compression that was asked for and can be done on some model.
 pub struct Compression {
     source: Source,
+    scorer: String,
     /// Which tokens stay.
     pub selector: Selector,
 }
@@ -122,7 +127,11 @@ impl CompressArguments {
             window: self.window.unwrap_or(window),
             split: self.split.0,
         };
-        let compression = Compression { source, selector };
+        let compression = Compression {
+            source,
+            scorer: self.scorer.clone(),
+            selector,
+        };
         compression.check_floor()?;
         Ok(Some(compression))
     }
@@ -167,6 +176,29 @@ impl Compression {
             }
         }
         Ok(())
+    }
+
+    /// The whole request, for scripts.
+    pub fn described(&self) -> Value {
+        let (budget, parameters, granularity) = match &self.source {
+            Source::Plan(plan) => (plan.budget, plan.parameters.clone(), plan.granularity),
+            Source::Online {
+                allocator,
+                budget,
+                granularity,
+                ..
+            } => (*budget, allocator.parameters(), *granularity),
+        };
+        let split = match self.selector.split {
+            HeadSplit::PerHead => serde_json::json!("per-head"),
+            HeadSplit::Pooled { safeguard } => serde_json::json!({"pooled": safeguard}),
+        };
+        serde_json::json!({
+            "strategy": self.strategy(), "parameters": parameters, "budget": budget,
+            "granularity": granularity, "online": matches!(self.source, Source::Online { .. }),
+            "scorer": self.scorer, "scorer_parameters": self.selector.scorer.parameters(),
+            "sinks": self.selector.sinks, "window": self.selector.window, "split": split,
+        })
     }
 
     /// Name for tables: the strategy of the plan or of the command line.

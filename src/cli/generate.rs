@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Context;
 use candle_core::Tensor;
@@ -9,14 +10,18 @@ use candle_transformers::generation::{LogitsProcessor, Sampling};
 use kvprof::budget::Geometry;
 use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
-use kvprof::generate::{self, Continuation, Fidelity, Prefilled};
+use kvprof::generate::{self, Continuation, DECODE_ROOM, Fidelity, Prefilled};
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::memory;
+use kvprof::select::Slots;
 
 use super::compress::{CompressArguments, Compression};
 use super::load::ModelArguments;
+
+/// Fewer decoding steps than this are not timed against each other.
+const LEAST_TIMED_STEPS: usize = 8;
 
 /// Arguments of `kvprof generate`.
 #[derive(Debug, clap::Args)]
@@ -25,10 +30,8 @@ pub struct Arguments {
     model: ModelArguments,
     #[command(flatten)]
     prompt: PromptArguments,
-    #[command(flatten)]
-    compress: CompressArguments,
     /// Also decode from the full cache, and compare texts, predictions and speed
-    #[arg(long)]
+    #[arg(long, requires = "cut")]
     compare: bool,
     /// Most tokens to generate
     #[arg(long, default_value_t = 256)]
@@ -48,6 +51,8 @@ pub struct Arguments {
     /// Print text, ids, kept tokens, bytes and timings as JSON at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    compress: CompressArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,11 +79,21 @@ struct PromptArguments {
     max_prompt_tokens: Option<usize>,
 }
 
+/// A prompt before it is tokenised, or ids that are taken as they are.
+enum Message {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
 /// What the cut kept.
 struct Cut {
     /// `[layer][kv_head]`.
     kept: Vec<Vec<usize>>,
     held_bytes: usize,
+    /// With the room for tokens to come.
+    allocated_bytes: usize,
+    /// Of measuring, allocating, selecting and cutting.
+    seconds: f64,
     /// Of the process, before and after the cut; `None` where the system does not tell.
     resident: Option<(usize, usize)>,
 }
@@ -88,11 +103,14 @@ struct Comparison {
     full: Continuation,
     text: String,
     fidelity: Fidelity,
+    /// Tokens per second of the full and of the cut cache over the same steps; `None` for too few.
+    rates: Option<(f64, f64)>,
 }
 
 impl PromptArguments {
-    fn ids(&self, model: &Model) -> anyhow::Result<Vec<u32>> {
-        let message = match (&self.prompt, &self.prompt_file, &self.data) {
+    /// The text or ids that were asked for, read before a model is loaded.
+    fn message(&self) -> anyhow::Result<Message> {
+        let text = match (&self.prompt, &self.prompt_file, &self.data) {
             (Some(text), ..) => text.clone(),
             (_, Some(path), _) => std::fs::read_to_string(path)
                 .with_context(|| format!("reading {}", path.display()))?,
@@ -107,13 +125,22 @@ impl PromptArguments {
                 })?;
                 if !record.ids.is_empty() {
                     let limit = self.max_prompt_tokens.unwrap_or(usize::MAX);
-                    return Ok(cut::middle_cut(&record.ids, limit));
+                    return Ok(Message::Ids(cut::middle_cut(&record.ids, limit)));
                 }
                 Template::default_for(data.kind).render(record)?.text
             }
             _ => anyhow::bail!("one of --prompt, --prompt-file and --data is needed"),
         };
-        Ok(model.message_ids(&message, self.raw, self.max_prompt_tokens, cut::middle_cut)?)
+        Ok(Message::Text(text))
+    }
+
+    fn ids(&self, message: Message, model: &Model) -> anyhow::Result<Vec<u32>> {
+        match message {
+            Message::Ids(ids) => Ok(ids),
+            Message::Text(text) => {
+                Ok(model.message_ids(&text, self.raw, self.max_prompt_tokens, cut::middle_cut)?)
+            }
+        }
     }
 }
 
@@ -121,6 +148,7 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
+        let message = self.prompt.message()?;
         let model = self.model.load_checked(self.quiet, |files, config| {
             let geometry = Geometry {
                 model: files.name.clone(),
@@ -134,12 +162,13 @@ impl Arguments {
                 .as_ref()
                 .map_or(Ok(()), |c| c.check_model(&geometry))
         })?;
-        let ids = self.prompt.ids(&model)?;
+        let ids = self.prompt.ids(message, &model)?;
         let context = model.decoder.config().max_position_embeddings;
         let most = self
             .max_new_tokens
             .min(context.saturating_sub(ids.len()) + 1);
-        let room = most.min(1024);
+        let room = DECODE_ROOM;
+        let start = Instant::now();
         let (mut full, kept) = match &compression {
             Some(c) => {
                 let (full, budgets) = c.prefill(&model, &ids, room)?;
@@ -151,20 +180,25 @@ impl Arguments {
                 None,
             ),
         };
+        let mut cut_s = start.elapsed().as_secs_f64() - full.seconds;
         let full_bytes = full.cache.bytes();
         let comparison = match (&kept, self.compare) {
-            (Some(kept), true) => Some(self.compared(&model, &mut full, kept, most, room)?),
+            (Some(kept), true) => Some(self.compared(&model, &full, kept, most, room)?),
             _ => None,
         };
         memory::return_freed();
         let resident_before = memory::resident_bytes();
         if let Some(kept) = &kept {
+            let start = Instant::now();
             full.cache.retain(kept, room)?;
+            cut_s += start.elapsed().as_secs_f64();
         }
         let resident_after = memory::resident_bytes();
         let cut = kept.map(|_| Cut {
             kept: full.cache.lengths(),
             held_bytes: full.cache.bytes(),
+            allocated_bytes: full.cache.allocated_bytes(),
+            seconds: cut_s,
             resident: resident_before.zip(resident_after),
         });
         let logits = full.logits.clone();
@@ -200,6 +234,10 @@ impl Arguments {
                 "--top-p needs --temperature above 0: greedy decoding samples nothing"
             );
         }
+        anyhow::ensure!(
+            self.json || !(self.quiet && self.compare),
+            "--compare has nothing to show with --quiet: leave one out, or add --json"
+        );
         anyhow::ensure!(
             self.max_new_tokens > 0,
             "--max-new-tokens is 0, at least one is needed"
@@ -245,26 +283,44 @@ impl Arguments {
         Ok((done, text))
     }
 
-    /// Decodes from a copy of the full cache, and feeds what it says to a copy of the cut one.
+    /// Decodes from a copy of the full cache, and feeds what it says to copies of both.
+    ///
+    /// Both caches run the same steps twice, in turns and in opposite orders, so that neither has the
+    /// warmer machine.
     fn compared(
         &self,
         model: &Model,
-        full: &mut Prefilled,
-        kept: &[kvprof::select::Slots],
+        full: &Prefilled,
+        kept: &[Slots],
         most: usize,
         room: usize,
     ) -> anyhow::Result<Comparison> {
         let mut cache = full.cache.copy(room)?;
         let (done, text) = self.decode(model, &mut cache, &full.logits, most, false)?;
-        let ids = &done.ids;
-        let mut cache = full.cache.copy(room)?;
-        let reference = generate::teacher_forced(&model.decoder, &mut cache, &full.logits, ids)?;
-        let mut cache = full.cache.cut(kept, room)?;
-        let cut = generate::teacher_forced(&model.decoder, &mut cache, &full.logits, ids)?;
+        drop(cache);
+        let forced = |cache: anyhow::Result<KvCache>| {
+            let ids = &done.ids;
+            let rows = generate::teacher_forced(&model.decoder, &mut cache?, &full.logits, ids);
+            Ok::<_, anyhow::Error>(rows?)
+        };
+        let whole = || Ok(full.cache.copy(room)?);
+        let cut = || Ok(full.cache.cut(kept, room)?);
+        let (reference, full_first) = forced(whole())?;
+        let (rows, cut_first) = forced(cut())?;
+        let fidelity = generate::fidelity(&reference, &rows);
+        drop((reference, rows));
+        let (_, cut_second) = forced(cut())?;
+        let (_, full_second) = forced(whole())?;
+        let steps = done.ids.len().saturating_sub(1);
+        let rates = (steps >= LEAST_TIMED_STEPS).then(|| {
+            let rate = |seconds: f64| 2.0 * steps as f64 / seconds.max(1e-9);
+            (rate(full_first + full_second), rate(cut_first + cut_second))
+        });
         Ok(Comparison {
-            fidelity: generate::fidelity(&reference, &cut),
+            fidelity,
             full: done,
             text,
+            rates,
         })
     }
 }
@@ -317,27 +373,28 @@ impl Report<'_> {
 
     fn json(&self) -> serde_json::Value {
         let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
-        let compression = self.compression.map(|c| {
-            serde_json::json!({
-                "strategy": c.strategy(), "scorer": format!("{:?}", c.selector.scorer),
-                "sinks": c.selector.sinks, "window": c.selector.window,
-            })
-        });
+        let compression = self.compression.map(Compression::described);
         let compared = self.comparison.as_ref().map(|c| {
             serde_json::json!({
                 "full_text": c.text, "full_ids": c.full.ids, "parting_token": self.parting(&c.full),
                 "kl": c.fidelity.kl, "top1": c.fidelity.top1,
-                "full_decode_tokens_per_s": c.full.tokens_per_second(),
-                "speedup": self.done.tokens_per_second() / c.full.tokens_per_second(),
+                "steps": c.full.ids.len().saturating_sub(1),
+                "full_tokens_per_s": c.rates.map(|r| r.0), "cut_tokens_per_s": c.rates.map(|r| r.1),
+                "speedup": c.rates.map(|(full, cut)| cut / full),
             })
         });
+        let resident =
+            self.cut.as_ref().and_then(|c| c.resident).map(
+                |(before, after)| serde_json::json!({"before_cut": before, "after_cut": after}),
+            );
         serde_json::json!({
             "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
             "ids": self.done.ids, "text": self.text,
             "prefill_s": self.prefill_s, "decode_s": self.done.seconds,
             "decode_tokens_per_s": self.done.tokens_per_second(),
             "cache_bytes": held, "full_cache_bytes": self.full_bytes,
-            "resident_bytes": self.cut.as_ref().and_then(|c| c.resident),
+            "resident_bytes": resident, "allocated_bytes": self.cut.as_ref().map(|c| c.allocated_bytes),
+            "cut_s": self.cut.as_ref().map(|c| c.seconds),
             "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
             "comparison": compared,
         })
@@ -360,16 +417,20 @@ impl Report<'_> {
             self.prefill_s,
             self.prompt_tokens as f64 / self.prefill_s
         )?;
-        writeln!(
-            out,
-            "Decode   {} tokens, {:.1} tokens/s",
-            self.done.ids.len(),
-            self.done.tokens_per_second()
-        )?;
+        if let Some(cut) = &self.cut {
+            writeln!(
+                out,
+                "Cut      {:.2} s to measure, allocate, select and cut, beside what prefill's probes took",
+                cut.seconds
+            )?;
+        }
+        let rate = self.done.tokens_per_second();
+        let rate = rate.map_or(String::new(), |r| format!(", {r:.1} tokens/s"));
+        writeln!(out, "Decode   {} tokens{rate}", self.done.ids.len())?;
         match &self.cut {
             Some(cut) => writeln!(
                 out,
-                "Cache    {:.2} MB held after the cut, {:.1} % of the full {:.2} MB (its peak, in prefill)",
+                "Cache    {:.2} MB held after the cut, {:.1} % of the {:.2} MB that prefill held",
                 megabytes(cut.held_bytes),
                 100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
                 megabytes(self.full_bytes)
@@ -390,18 +451,23 @@ impl Report<'_> {
         }
         if let Some(c) = &self.comparison {
             let parting = match self.parting(&c.full) {
-                Some(at) => format!("the texts part at token {at}"),
+                Some(at) => format!("the texts part after {at} tokens"),
                 None => "the texts are the same".to_owned(),
+            };
+            let speed = match c.rates {
+                Some((full, cut)) => format!(
+                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps, twice each)",
+                    cut / full,
+                    c.full.ids.len().saturating_sub(1)
+                ),
+                None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
             };
             writeln!(
                 out,
-                "Against the full cache: {parting}; over its {} tokens KL {:.4} nats, top-1 agreement {:.1} %; \
-                 decoding {:.2} x as fast ({:.1} tokens/s)",
+                "Against the full cache: {parting}; over its {} tokens KL {:.4} nats, top-1 agreement {:.1} %; {speed}",
                 c.full.ids.len(),
                 c.fidelity.kl,
                 100.0 * c.fidelity.top1,
-                self.done.tokens_per_second() / c.full.tokens_per_second(),
-                c.full.tokens_per_second()
             )?;
             writeln!(out, "Its text: {}", c.text.trim())?;
         }

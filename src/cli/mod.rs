@@ -36,7 +36,7 @@ enum Verb {
     Convert(Box<convert::Arguments>),
     /// Draw a chart from one or several profiles or plans, as SVG and PNG
     Plot(plot::Arguments),
-    /// Answer a prompt from the full cache
+    /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
     /// Generate prompts of our own
     Dataset(dataset::Arguments),

@@ -94,7 +94,11 @@ impl Arguments {
             }
         };
         let figure = figure.with_context(|| format!("drawing {}", self.chart))?;
-        let base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
+        let mut base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
+        // Both endings are added: one that was typed is meant as the base.
+        if base.extension().is_some_and(|e| e == "svg" || e == "png") {
+            base.set_extension("");
+        }
         let mut out = std::io::stdout().lock();
         for path in figure.write(&base)? {
             writeln!(out, "{}", path.display())?;

@@ -72,7 +72,15 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "snapkv",
     paper: "arXiv:2404.14469 (SnapKV), section 4",
     about: "mean attention of the last rows, pooled over neighbouring tokens",
-    build: |p| Ok(Box::new(parse::<SnapKv>(p)?)),
+    build: |p| {
+        let scorer = parse::<SnapKv>(p)?;
+        match scorer.kernel.is_multiple_of(2) {
+            true => Err(serde::de::Error::custom(
+                "kernel must be odd, to be centred on a token",
+            )),
+            false => Ok(Box::new(scorer)),
+        }
+    },
 };
 
 impl Scorer for SnapKv {
