@@ -1,0 +1,5 @@
+//! Evaluation: one prefill, every method and budget, paired statistics.
+
+mod results;
+
+pub use results::{RESULT_TABLES, Results, ResultsMeta};
