@@ -211,13 +211,21 @@ pub fn most_likely(logits: &[f32]) -> u32 {
     best as u32
 }
 
+/// −ln p(id) under a row of logits, in nats.
+pub fn surprise(logits: &[f32], id: u32) -> f64 {
+    let own = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    log_normaliser(logits) - f64::from(own)
+}
+
+/// ln Σ exp of a row of logits.
+fn log_normaliser(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&v| f64::from(v - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
 /// KL(p ‖ q) of two rows of logits, in nats.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_normaliser = |x: &[f32]| {
-        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = x.iter().map(|&v| f64::from(v - max).exp()).sum();
-        f64::from(max) + sum.ln()
-    };
+pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (zp, zq) = (log_normaliser(p), log_normaliser(q));
     let terms = p.iter().zip(q).map(|(&a, &b)| {
         let (log_p, log_q) = (f64::from(a) - zp, f64::from(b) - zq);

@@ -58,6 +58,11 @@ pub fn build<T: ?Sized>(
         .map_err(|problem| Error::invalid(what(), given, format!("{problem}; {{}} is the default")))
 }
 
+/// A word as JSON, or as text where it is none: how parameters are typed on a command line.
+pub fn typed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
 /// Reads parameters into a struct; used by the entries' build functions.
 ///
 /// Errors: serde's, which names the field and those that exist.

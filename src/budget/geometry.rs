@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::MAX_HEADS;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::profile::Meta;
 
 /// Which model a budget is for.
@@ -36,6 +37,19 @@ impl Geometry {
             heads: meta.num_heads,
             kv_heads: meta.num_kv_heads,
             head_dim: meta.head_dim,
+        }
+    }
+
+    /// Geometry of a loaded model.
+    pub fn of_model(model: &Model) -> Self {
+        let config = model.decoder.config();
+        Self {
+            model: model.files.name.clone(),
+            model_sha256: model.files.sha256.clone(),
+            layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
         }
     }
 

@@ -10,7 +10,7 @@ use kvprof::registry;
 use serde_json::{Value, json};
 
 use super::output_file::{check_writable, refuse_to_overwrite};
-use super::parameters::{object, typed};
+use super::parameters::object;
 use super::plan_report::Report;
 use super::reference::{Reference, ReferenceArguments};
 
@@ -139,7 +139,7 @@ impl Arguments {
         let defaults = (entry.build)(json!({}))?.parameters();
         let mut floor = None;
         if let Some(text) = &self.floor {
-            let value = typed(text);
+            let value = registry::typed(text);
             let bound = LowerBound::try_from(value.clone());
             let bound = bound.map_err(|problem| anyhow::anyhow!("--{problem}"))?;
             if defaults.get("floor").is_some() {
@@ -239,9 +239,9 @@ mod tests {
 
     #[test]
     fn values_are_json_or_text() {
-        assert_eq!(typed("0.95"), json!(0.95));
-        assert_eq!(typed("true"), json!(true));
-        assert_eq!(typed("last"), json!("last"));
-        assert_eq!(typed("20%"), json!("20%"));
+        assert_eq!(registry::typed("0.95"), json!(0.95));
+        assert_eq!(registry::typed("true"), json!(true));
+        assert_eq!(registry::typed("last"), json!("last"));
+        assert_eq!(registry::typed("20%"), json!("20%"));
     }
 }

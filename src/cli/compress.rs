@@ -1,7 +1,6 @@
 //! How `kvprof generate` compresses: a plan from disk, or a strategy for the prompt itself.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::Context;
 use kvprof::budget::{
@@ -55,27 +54,7 @@ pub struct CompressArguments {
     window: Option<usize>,
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
-    split: Split,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Split(HeadSplit);
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let safeguard = match text {
-            "per-head" => return Ok(Self(HeadSplit::PerHead)),
-            "pooled" => 0.2,
-            _ => text
-                .strip_prefix("pooled:")
-                .and_then(|s| s.parse().ok())
-                .filter(|s| (0.0..=1.0).contains(s))
-                .ok_or("expected per-head, pooled, or pooled:SAFEGUARD with a share from 0 to 1")?,
-        };
-        Ok(Self(HeadSplit::Pooled { safeguard }))
-    }
+    split: HeadSplit,
 }
 
 /// A compression that was asked for and can be done on some model.
@@ -121,11 +100,19 @@ impl CompressArguments {
         };
         let scorer_parameters = object("--scorer-set", &self.scorer_parameters)?;
         let scorer_parameters = Value::Object(scorer_parameters);
+        let window = self.window.unwrap_or(window);
+        let scorer = registry::build("scorer", SCORERS, &self.scorer, scorer_parameters)?;
+        anyhow::ensure!(
+            !scorer.needs(window).continuation,
+            "scorer {} looks at what the full cache says next, which only `kvprof eval` has: \
+             choose another",
+            self.scorer
+        );
         let selector = Selector {
-            scorer: registry::build("scorer", SCORERS, &self.scorer, scorer_parameters)?,
+            scorer,
             sinks: self.sinks.unwrap_or(sinks),
-            window: self.window.unwrap_or(window),
-            split: self.split.0,
+            window,
+            split: self.split,
         };
         let compression = Compression {
             source,
@@ -189,15 +176,11 @@ impl Compression {
                 ..
             } => (*budget, allocator.parameters(), *granularity),
         };
-        let split = match self.selector.split {
-            HeadSplit::PerHead => serde_json::json!("per-head"),
-            HeadSplit::Pooled { safeguard } => serde_json::json!({"pooled": safeguard}),
-        };
         serde_json::json!({
             "strategy": self.strategy(), "parameters": parameters, "budget": budget,
             "granularity": granularity, "online": matches!(self.source, Source::Online { .. }),
             "scorer": self.scorer, "scorer_parameters": self.selector.scorer.parameters(),
-            "sinks": self.selector.sinks, "window": self.selector.window, "split": split,
+            "sinks": self.selector.sinks, "window": self.selector.window, "split": self.selector.split.to_string(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! `KEY=VALUE` arguments as the JSON object that registries read.
 
 use anyhow::Context;
+use kvprof::registry;
 use serde_json::{Map, Value};
 
 /// All pairs as one object; `flag` is what the user typed before each.
@@ -12,14 +13,9 @@ pub fn object(flag: &str, pairs: &[String]) -> anyhow::Result<Map<String, Value>
             .filter(|(key, _)| !key.is_empty())
             .with_context(|| format!("{flag} {pair} is no KEY=VALUE"))?;
         anyhow::ensure!(
-            fields.insert(key.to_owned(), typed(text)).is_none(),
+            fields.insert(key.to_owned(), registry::typed(text)).is_none(),
             "{flag} {key} is given twice"
         );
     }
     Ok(fields)
-}
-
-/// A word as JSON, or as text where it is none.
-pub fn typed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }

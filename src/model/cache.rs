@@ -99,6 +99,12 @@ impl HeadCache {
         Ok(smaller)
     }
 
+    /// Drops the tokens from `position` on; their room stays.
+    fn forget_from(&mut self, position: usize) {
+        let held = self.positions.partition_point(|&p| (p as usize) < position);
+        self.positions.truncate(held);
+    }
+
     fn bytes(&self, tokens: usize) -> usize {
         2 * tokens * self.keys.elem_count() / self.capacity() * self.keys.dtype().size_in_bytes()
     }
@@ -213,6 +219,22 @@ impl KvCache {
             .map(|layer| layer.iter().map(|&n| all(n)).collect())
             .collect();
         self.cut(&kept, room)
+    }
+
+    /// Forgets every token from `position` on, so that a text can be continued in another way.
+    ///
+    /// Room that the forgotten tokens took stays; the next position becomes `position`.
+    /// Errors: [`Error::Invalid`] for a position that lies ahead.
+    pub fn rewind(&mut self, position: usize) -> Result<()> {
+        if position > self.next_position {
+            let bound = format!("the cache has only come to {}", self.next_position);
+            return Err(Error::invalid("position to go back to", position, bound));
+        }
+        for head in self.layers.iter_mut().flat_map(|l| &mut l.heads) {
+            head.forget_from(position);
+        }
+        self.next_position = position;
+        Ok(())
     }
 
     fn check_lists(&self, kept: &[Vec<Vec<u32>>]) -> Result<()> {

@@ -124,10 +124,39 @@ impl Decoder {
             let last = cache.next_position() + chunk.len() == total;
             let hidden = self.forward(chunk, cache, total, probe)?;
             if last {
-                logits = Some(self.logits(&hidden)?);
+                let row = hidden.i(hidden.dim(0)? - 1..)?.contiguous()?;
+                logits = Some(self.logits(&row)?.i(0)?);
             }
         }
         logits.ok_or_else(|| Error::invalid("prompt length", 0, "at least one token is needed"))
+    }
+
+    /// Continues a text with all of `ids` at once, and says what would follow each of them.
+    ///
+    /// Shapes: float32 logits `(ids, vocab)`. Differs: one pass over the weights for all tokens, so that
+    /// float32 sums come in another order than token by token.
+    /// Errors: as [`Decoder::prefill`].
+    pub fn continue_with(
+        &self,
+        ids: &[u32],
+        cache: &mut KvCache,
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Tensor> {
+        self.check_ids(ids, cache.next_position())?;
+        let total = cache.next_position() + ids.len();
+        let rows = ids.chunks(PREFILL_RUN).map(|chunk| {
+            let hidden = self.forward(chunk, cache, total, probe)?;
+            self.logits(&hidden)
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            return Err(Error::invalid(
+                "continuation length",
+                0,
+                "at least one token is needed",
+            ));
+        }
+        Ok(Tensor::cat(&rows, 0)?)
     }
 
     /// Runs one token through the model.
@@ -188,15 +217,14 @@ impl Decoder {
             .contiguous()?)
     }
 
-    /// Logits of the last row of the residual stream.
+    /// Float32 logits of rows of the residual stream, `(rows, vocab)`.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let last = hidden.i(hidden.dim(0)? - 1..)?.contiguous()?;
-        let normed = rms_norm(&last, &self.norm, self.config.rms_norm_eps as f32)?;
+        let normed = rms_norm(hidden, &self.norm, self.config.rms_norm_eps as f32)?;
         let logits = match &self.head {
             Some(head) => head.forward(&normed)?,
             None => normed.matmul(&self.embedding.t()?)?,
         };
-        let logits = logits.i(0)?.to_dtype(DType::F32)?;
+        let logits = logits.to_dtype(DType::F32)?;
         if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Err(Error::NotFinite {
                 place: "the model's output".into(),

@@ -74,6 +74,7 @@ mod tests {
             window_mean: None,
             received: Some(&received),
             keys: None,
+            continuation: None,
         };
         let close = |got: &LayerScores, want: [f64; 3]| {
             got[0]

@@ -62,6 +62,7 @@ mod tests {
             window_mean: None,
             received: None,
             keys: Some(&keys),
+            continuation: None,
         };
         assert_eq!(KNorm {}.score(&observation).unwrap(), [[-5.0, -1.0]]);
     }

@@ -4,19 +4,23 @@
 //! and window, is an argument of the selection, never a number hidden in a score. A new scorer is one
 //! file and one line of [`SCORERS`].
 
+mod continuation_probe;
 mod observation;
 mod scoring_probe;
 mod selection;
 
 mod h2o;
 mod knorm;
+mod oracle;
 mod random;
 mod snapkv;
 mod streaming;
 mod tova;
 
+pub use continuation_probe::ContinuationProbe;
 pub use h2o::H2o;
 pub use knorm::KNorm;
+pub use oracle::Oracle;
 pub use observation::{LayerObservation, Needs};
 pub use random::Random;
 pub use scoring_probe::{LayerScores, ScoringProbe};
@@ -55,4 +59,5 @@ pub const SCORERS: &[Entry<dyn Scorer>] = &[
     tova::ENTRY,
     knorm::ENTRY,
     random::ENTRY,
+    oracle::ENTRY,
 ];

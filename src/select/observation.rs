@@ -11,6 +11,9 @@ pub struct Needs {
     pub all_rows: bool,
     /// The keys themselves.
     pub keys: bool,
+    /// Attention that the prompt receives from what the full cache says after it: only an evaluation
+    /// has it, nothing that is deployed.
+    pub continuation: bool,
 }
 
 /// One layer after prefill.
@@ -35,6 +38,8 @@ pub struct LayerObservation<'a> {
     pub received: Option<&'a [Vec<f64>]>,
     /// Keys after RoPE, `(T, D)` row-major per KV head, if they were asked for.
     pub keys: Option<&'a [Vec<f32>]>,
+    /// Sum over the rows of the full cache's continuation, `[query head][key]`, if there is one.
+    pub continuation: Option<&'a [Vec<f64>]>,
 }
 
 impl LayerObservation<'_> {
@@ -52,6 +57,14 @@ impl LayerObservation<'_> {
     pub fn received(&self) -> Result<&[Vec<f64>]> {
         self.received
             .ok_or_else(|| unobserved("attention of all rows"))
+    }
+
+    /// The attention that keys received from the full cache's continuation.
+    ///
+    /// Errors: as [`Self::window_mean`].
+    pub fn continuation(&self) -> Result<&[Vec<f64>]> {
+        self.continuation
+            .ok_or_else(|| unobserved("attention of the full cache's continuation"))
     }
 
     /// The keys of every KV head.

@@ -91,6 +91,7 @@ impl<'a> ScoringProbe<'a> {
                 window_mean: sums.windows.get(&self.needs[i].window).map(Vec::as_slice),
                 received: self.needs[i].all_rows.then_some(&*sums.received),
                 keys: keys.as_deref().filter(|_| self.needs[i].keys),
+                continuation: None,
             };
             self.scores[i].push(scorer.score(&observation)?);
         }

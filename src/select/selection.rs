@@ -1,5 +1,8 @@
 //! From scores and budgets to the slots that stay.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::error::{Error, Result};
 
 /// Slots to keep, ascending.
@@ -19,6 +22,38 @@ pub enum HeadSplit {
         /// Share of a head's budget that no other head can take, 0 to 1.
         safeguard: f64,
     },
+}
+
+/// Ada-KV's share of a head's budget that no other head can take.
+const SAFEGUARD: f64 = 0.2;
+
+impl fmt::Display for HeadSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerHead => f.write_str("per-head"),
+            Self::Pooled { safeguard } => write!(f, "pooled:{safeguard}"),
+        }
+    }
+}
+
+impl FromStr for HeadSplit {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let safeguard = match text {
+            "per-head" => return Ok(Self::PerHead),
+            "pooled" => Some(SAFEGUARD),
+            _ => text.strip_prefix("pooled:").and_then(|s| s.parse().ok()),
+        };
+        match safeguard.filter(|s| (0.0..=1.0).contains(s)) {
+            Some(safeguard) => Ok(Self::Pooled { safeguard }),
+            None => Err(Error::invalid(
+                "head split",
+                text,
+                "expected per-head, pooled, or pooled:SAFEGUARD with a share from 0 to 1",
+            )),
+        }
+    }
 }
 
 /// Chooses the slots that each KV head keeps.

@@ -171,6 +171,7 @@ mod tests {
             window_mean: Some(window_mean),
             received: None,
             keys: None,
+            continuation: None,
         }
     }
 

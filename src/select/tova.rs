@@ -60,6 +60,7 @@ mod tests {
             window_mean: Some(&last),
             received: None,
             keys: None,
+            continuation: None,
         };
         let scores = Tova {}.score(&observation).unwrap();
         assert_eq!(scores[0], scores[1]);

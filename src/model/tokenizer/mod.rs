@@ -17,6 +17,7 @@ mod special;
 mod stream;
 mod vocabulary;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tokenizers::AddedToken;
@@ -188,6 +189,27 @@ impl Tokenizer {
     /// The text of `ids` without special tokens; see [`decode`](Self::decode).
     pub fn decode_plain(&self, ids: &[u32]) -> Result<String> {
         self.decode_as(ids, false)
+    }
+
+    /// Where the text of every id lies in [`decode`](Self::decode) of all of them.
+    ///
+    /// Units: bytes. A character may be spread over several ids; where bytes are not UTF-8, the text that
+    /// `decode` shows has other bytes there.
+    /// Errors: as [`decode`](Self::decode).
+    pub fn byte_spans(&self, ids: &[u32]) -> Result<Vec<Range<usize>>> {
+        let mut bytes = Vec::new();
+        let mut spans = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let start = bytes.len();
+            self.append(id, true, &mut bytes)?;
+            spans.push(start..bytes.len());
+        }
+        if self.strips_first_space && bytes.first() == Some(&b' ') {
+            for span in &mut spans {
+                *span = span.start.saturating_sub(1)..span.end.saturating_sub(1);
+            }
+        }
+        Ok(spans)
     }
 
     fn decode_as(&self, ids: &[u32], shows_special: bool) -> Result<String> {

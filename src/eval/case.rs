@@ -1,0 +1,117 @@
+//! One prompt of an evaluation: its tokens, what would be a right answer, and where the answer stands.
+
+use crate::dataset::{Record, Template, cut};
+use crate::error::{Error, Result};
+use crate::model::Model;
+
+/// A prompt with what is known about its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// The data set's own name for it.
+    pub id: String,
+    /// Token ids of the whole prompt.
+    pub ids: Vec<u32>,
+    /// Accepted answers; none for plain prompts.
+    pub answers: Vec<String>,
+    /// Token ids of each accepted answer, as the model would write it.
+    pub answer_ids: Vec<Vec<u32>>,
+    /// Prompt tokens that hold the evidence, ascending; none where it is not marked.
+    pub evidence: Vec<u32>,
+    /// Length that a needle was placed for, in tokens.
+    pub length: Option<f64>,
+    /// Depth of a needle, in per cent of the haystack.
+    pub depth: Option<f64>,
+}
+
+impl Case {
+    /// Renders and tokenises a record; longer prompts are cut in the middle to `limit` tokens.
+    ///
+    /// Evidence counts where its text stands in the final prompt exactly once: what was cut out, wholly or
+    /// in part, does not. A token that is only partly evidence counts as evidence.
+    ///
+    /// Errors: those of the template and the tokenizer; [`Error::PromptTooLong`]; [`Error::Invalid`] for a
+    /// record without tokens or with ids outside the vocabulary.
+    pub fn of(
+        record: &Record,
+        template: &Template,
+        model: &Model,
+        raw: bool,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        let (ids, evidence) = match record.ids.is_empty() {
+            true => {
+                let rendered = template.render(record)?;
+                let ids = model.message_ids(&rendered.text, raw, limit, cut::middle_cut)?;
+                let evidence = rendered.evidence(record);
+                let texts = evidence.into_iter().map(|span| &rendered.text[span]);
+                let evidence = evidence_tokens(model, &ids, texts)?;
+                (ids, evidence)
+            }
+            false => (
+                cut::middle_cut(&record.ids, limit.unwrap_or(usize::MAX)),
+                Vec::new(),
+            ),
+        };
+        check_ids(record, &ids, model)?;
+        // A chat template ends where the answer begins; plain text goes on after a space.
+        let lead = if raw || model.chat.is_none() { " " } else { "" };
+        let answer_ids = (record.answers.iter())
+            .map(|answer| model.tokenizer.encode(&format!("{lead}{answer}")))
+            .collect::<Result<_>>()?;
+        let number = |name: &str| record.columns.get(name).and_then(|v| v.as_f64());
+        Ok(Self {
+            id: record.id.clone(),
+            ids,
+            answers: record.answers.clone(),
+            answer_ids,
+            evidence,
+            length: number("length").filter(|_| record.columns.contains_key("depth")),
+            depth: number("depth"),
+        })
+    }
+}
+
+fn check_ids(record: &Record, ids: &[u32], model: &Model) -> Result<()> {
+    let config = model.decoder.config();
+    if ids.len() > config.max_position_embeddings {
+        return Err(Error::PromptTooLong {
+            prompt: record.id.clone(),
+            tokens: ids.len(),
+            context: config.max_position_embeddings,
+        });
+    }
+    let what = || format!("prompt {}", record.id);
+    if ids.is_empty() {
+        return Err(Error::invalid(what(), "empty", "at least one token is needed"));
+    }
+    match ids.iter().find(|id| **id as usize >= config.vocab_size) {
+        Some(id) => {
+            let bound = format!("the vocabulary has {} tokens", config.vocab_size);
+            Err(Error::invalid(what(), format!("token id {id}"), bound))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Prompt tokens that hold any of the texts, each of which must stand in the prompt exactly once.
+fn evidence_tokens<'t>(
+    model: &Model,
+    ids: &[u32],
+    texts: impl Iterator<Item = &'t str>,
+) -> Result<Vec<u32>> {
+    let prompt = model.tokenizer.decode(ids)?;
+    let spans = model.tokenizer.byte_spans(ids)?;
+    let mut holds = vec![false; ids.len()];
+    for text in texts.filter(|t| !t.is_empty()) {
+        let mut places = prompt.match_indices(text);
+        let (Some((start, _)), None) = (places.next(), places.next()) else {
+            continue;
+        };
+        let end = start + text.len();
+        for (held, span) in holds.iter_mut().zip(&spans) {
+            *held |= span.start < end && span.end > start;
+        }
+    }
+    let tokens = holds.iter().enumerate().filter(|(_, held)| **held);
+    Ok(tokens.map(|(token, _)| token as u32).collect())
+}

@@ -1,0 +1,72 @@
+//! Oracle: tokens that the full cache's own continuation attends to.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::error::Result;
+use crate::registry::{Entry, described, parse};
+
+/// Attention really received while the full cache generates, mean over the group's query heads.
+///
+/// Paper: none: house definition. Differs: it looks ahead, so that nothing can be served with it; it says
+/// what a perfect guess of future attention would be worth.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Oracle {}
+
+pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
+    name: "oracle",
+    paper: "house definition",
+    about: "attention really received from the full cache's continuation; evaluations only",
+    build: |p| Ok(Box::new(parse::<Oracle>(p)?)),
+};
+
+impl Scorer for Oracle {
+    fn parameters(&self) -> Value {
+        described(self)
+    }
+
+    fn needs(&self, _: usize) -> Needs {
+        Needs {
+            continuation: true,
+            ..Needs::default()
+        }
+    }
+
+    fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
+        let group = observation.group;
+        let scores = observation.continuation()?.chunks(group).map(|heads| {
+            (0..observation.tokens)
+                .map(|key| heads.iter().map(|h| h[key]).sum::<f64>() / group as f64)
+                .collect()
+        });
+        Ok(scores.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_shares_the_mean_of_what_its_heads_received() {
+        let received = [vec![0.5, 0.0], vec![0.1, 0.4], vec![1.0, 2.0], vec![3.0, 0.0]];
+        let mut observation = LayerObservation {
+            layer: 0,
+            tokens: 2,
+            group: 2,
+            kv_heads: 2,
+            head_dim: 1,
+            window: 0,
+            window_mean: None,
+            received: None,
+            keys: None,
+            continuation: Some(&received),
+        };
+        let scores = Oracle {}.score(&observation).unwrap();
+        assert_eq!(scores, [[0.3, 0.2], [2.0, 1.0]]);
+        observation.continuation = None;
+        assert!(Oracle {}.score(&observation).is_err());
+    }
+}
