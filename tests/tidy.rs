@@ -15,7 +15,9 @@ const LAYERS: &[&[&str]] = &[
     &["budget"],
     &["select"],
     &["generate"],
+    &["eval"],
     &["plot"],
+    &["report"],
 ];
 
 /// Crates that only some modules may name.

@@ -2,4 +2,4 @@
 
 mod results;
 
-pub use results::{RESULT_TABLES, Results, ResultsMeta};
+pub use results::{RESULT_TABLES, RESULTS_SCHEMA, Results, ResultsMeta};
