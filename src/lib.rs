@@ -42,6 +42,7 @@ pub mod eval;
 pub mod files;
 pub mod generate;
 pub mod model;
+pub mod parts;
 pub mod plot;
 pub mod profile;
 pub mod registry;

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["files"],
     &["registry"],
     &["table"],
+    &["parts"],
     &["model", "dataset"],
     &["profile"],
     &["budget"],
@@ -25,7 +26,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("polars", &["error", "table"]),
     (
         "candle_core",
-        &["error", "model", "profile", "select", "generate", "cli"],
+        &[
+            "error", "model", "profile", "select", "generate", "eval", "cli",
+        ],
     ),
     ("plotters", &["plot"]),
     ("clap", &["main", "cli"]),
