@@ -7,6 +7,7 @@ use anyhow::Context;
 use kvprof::budget::BudgetPlan;
 use kvprof::error::Error;
 use kvprof::eval::Results;
+use kvprof::eval::hit_rate::HitRates;
 use kvprof::plot::{self, CHARTS, Chart, ChartOptions, Crossing, Figure, Query, SubjectKind};
 use kvprof::profile::Profile;
 
@@ -24,6 +25,9 @@ pub struct Arguments {
     /// Results folder of `kvprof eval`, for charts of evaluations
     #[arg(long, value_name = "FOLDER")]
     results: Vec<PathBuf>,
+    /// Folder of `kvprof hitrate`
+    #[arg(long = "hitrate", value_name = "FOLDER")]
+    hit_rates: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -42,7 +46,8 @@ pub struct Arguments {
     /// Kept probabilities as they were, not renormalised
     #[arg(long)]
     raw: bool,
-    /// Quality that frontier and needle show: kl, nll, top1, f1, em, contains or evidence
+    /// What is shown: by frontier and needle kl, nll, top1, f1, em, contains or evidence; by hitrate all
+    /// important keys or those beyond-sinks
     #[arg(long)]
     metric: Option<String>,
     /// Budget that needle and evidence show, as `kvprof eval` was told it [default: its first]
@@ -67,6 +72,7 @@ struct Sources {
     profiles: Vec<Profile>,
     plans: Vec<BudgetPlan>,
     results: Vec<Results>,
+    hit_rates: Vec<HitRates>,
 }
 
 /// Reads every path of one kind of source.
@@ -90,6 +96,7 @@ impl Sources {
             SubjectKind::Profiles => plot::draw(chart.name, &self.profiles, options, provenance),
             SubjectKind::Plans => plot::draw(chart.name, &self.plans, options, provenance),
             SubjectKind::Results => plot::draw(chart.name, &self.results, options, provenance),
+            SubjectKind::HitRates => plot::draw(chart.name, &self.hit_rates, options, provenance),
         }
     }
 }
@@ -104,11 +111,12 @@ impl Arguments {
     }
 
     /// Every kind of source with the paths given for it.
-    fn given(&self) -> [(SubjectKind, &[PathBuf]); 3] {
+    fn given(&self) -> [(SubjectKind, &[PathBuf]); 4] {
         [
             (SubjectKind::Profiles, &self.profiles),
             (SubjectKind::Plans, &self.plans),
             (SubjectKind::Results, &self.results),
+            (SubjectKind::HitRates, &self.hit_rates),
         ]
     }
 
@@ -117,6 +125,7 @@ impl Arguments {
             profiles: read_all(&self.profiles, SubjectKind::Profiles, Profile::load)?,
             plans: read_all(&self.plans, SubjectKind::Plans, BudgetPlan::read)?,
             results: read_all(&self.results, SubjectKind::Results, Results::load)?,
+            hit_rates: read_all(&self.hit_rates, SubjectKind::HitRates, HitRates::load)?,
         })
     }
 

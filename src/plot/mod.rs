@@ -13,6 +13,7 @@ mod evidence;
 mod figure;
 mod frame;
 mod frontier;
+mod hit_rates;
 mod interval;
 mod legend;
 mod lmba;
@@ -119,6 +120,12 @@ pub const CHARTS: &[Chart] = &[
         about: "share of the evidence that each layer keeps at one budget, a line or panel per method",
         needs: "evidence: evidence, of 1 evaluation with 1 to 24 methods besides full",
         draw: Painter::Results(evidence::draw),
+    },
+    Chart {
+        name: "hitrate",
+        about: "SnapKV's observations: hit rates and shared votes per layer, a line per window",
+        needs: "hitrate: hits, steps, skipped, overlap, of 1 hit-rate run",
+        draw: Painter::HitRates(hit_rates::draw),
     },
 ];
 

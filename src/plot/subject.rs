@@ -1,10 +1,11 @@
-//! What charts are drawn from: profiles, budget plans or results.
+//! What charts are drawn from: profiles, budget plans, results or hit rates.
 
 use super::figure::Figure;
 use super::options::ChartOptions;
 use crate::budget::BudgetPlan;
 use crate::error::{Error, Result};
 use crate::eval::Results;
+use crate::eval::hit_rate::HitRates;
 use crate::profile::Profile;
 
 /// What a chart is drawn from; slices and vectors of each become it by themselves.
@@ -16,6 +17,8 @@ pub enum Subject<'s> {
     Plans(&'s [BudgetPlan]),
     /// Evaluations.
     Results(&'s [Results]),
+    /// Hit rates.
+    HitRates(&'s [HitRates]),
 }
 
 /// Which kind of thing a chart is drawn from.
@@ -27,6 +30,8 @@ pub enum SubjectKind {
     Plans,
     /// Results folders.
     Results,
+    /// Folders of hit rates.
+    HitRates,
 }
 
 /// A chart's own function, by what it reads.
@@ -37,6 +42,8 @@ pub(super) enum Painter {
     Plans(fn(&[BudgetPlan], &ChartOptions, &str) -> Result<Figure>),
     /// Draws results.
     Results(fn(&[Results], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws hit rates.
+    HitRates(fn(&[HitRates], &ChartOptions, &str) -> Result<Figure>),
 }
 
 impl Subject<'_> {
@@ -46,6 +53,7 @@ impl Subject<'_> {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
             Self::Results(_) => SubjectKind::Results,
+            Self::HitRates(_) => SubjectKind::HitRates,
         }
     }
 
@@ -55,6 +63,7 @@ impl Subject<'_> {
             Self::Profiles(profiles) => profiles.len(),
             Self::Plans(plans) => plans.len(),
             Self::Results(results) => results.len(),
+            Self::HitRates(rates) => rates.len(),
         }
     }
 
@@ -71,6 +80,7 @@ impl SubjectKind {
             Self::Profiles => "--profile",
             Self::Plans => "--plan",
             Self::Results => "--results",
+            Self::HitRates => "--hitrate",
         }
     }
 
@@ -80,6 +90,7 @@ impl SubjectKind {
             Self::Profiles => "profile",
             Self::Plans => "plan",
             Self::Results => "evaluation",
+            Self::HitRates => "hit-rate run",
         }
     }
 }
@@ -90,6 +101,7 @@ impl Painter {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
             Self::Results(_) => SubjectKind::Results,
+            Self::HitRates(_) => SubjectKind::HitRates,
         }
     }
 
@@ -111,6 +123,9 @@ impl Painter {
                 draw(all, options, record)
             }
             (Self::Results(draw), Subject::Results(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::HitRates(draw), Subject::HitRates(all)) if !all.is_empty() => {
                 draw(all, options, record)
             }
             _ => {
@@ -152,3 +167,4 @@ macro_rules! subject_of {
 subject_of!(Profile, Profiles);
 subject_of!(BudgetPlan, Plans);
 subject_of!(Results, Results);
+subject_of!(HitRates, HitRates);

@@ -121,18 +121,24 @@ pub struct HitRates {
     pub table: Table,
 }
 
-/// Hit rates of one window in every layer.
-///
-/// Each is a mean over the counted steps of all heads, then over the prompts that have any.
-/// Units: shares, 0 to 1; NaN for a layer in which no step has an important key.
+/// Hits of one window in every layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowRates {
-    /// Of all important keys, one per layer.
-    pub all: Vec<f64>,
-    /// Of those beyond the sinks, one per layer.
-    pub beyond_sinks: Vec<f64>,
+    /// Of all important keys.
+    pub all: LayerRates,
+    /// Of those beyond the sinks.
+    pub beyond_sinks: LayerRates,
     /// Share of the window's vote that the last prompt window names too, mean over heads and prompts.
     pub overlap: Vec<f64>,
+}
+
+/// Shares, 0 to 1, one per layer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerRates {
+    /// Mean over the counted steps of all heads, then over the prompts that have any; NaN for none.
+    pub hit_rate: Vec<f64>,
+    /// Share of the steps of all heads that are counted: those with an important key; mean over prompts.
+    pub counted: Vec<f64>,
 }
 
 impl HitRates {
@@ -204,8 +210,8 @@ impl HitRates {
     ///
     /// Errors: [`Error::UnknownName`] for a missing column; [`Error::NotFinite`].
     pub fn rates(&self, observation: Observation) -> Result<Vec<WindowRates>> {
-        let all = self.means(observation, "")?;
-        let beyond = self.means(observation, "_beyond_sinks")?;
+        let all = self.layer_rates(observation, "")?;
+        let beyond = self.layer_rates(observation, "_beyond_sinks")?;
         let overlap = self.overlaps(observation)?;
         let windows = all.into_iter().zip(beyond).zip(overlap);
         Ok(windows
@@ -217,27 +223,48 @@ impl HitRates {
             .collect())
     }
 
-    /// `[window][layer]`: hits over steps of all heads, then the mean over prompts.
-    fn means(&self, observation: Observation, suffix: &str) -> Result<Vec<Vec<f64>>> {
+    /// Hit rates and counted steps of every window.
+    fn layer_rates(&self, observation: Observation, suffix: &str) -> Result<Vec<LayerRates>> {
         let hits = self.finite(&format!("hits{suffix}"))?;
         let steps = self.table.counts(&format!("steps{suffix}"))?;
+        let skipped = self.table.counts(&format!("skipped{suffix}"))?;
         let (prompts, layers) = (self.meta.prompts, self.meta.num_layers);
-        let mut counts =
-            vec![vec![vec![HitCounts::default(); prompts]; layers]; self.windows(observation)];
+        let none = vec![vec![HitCounts::default(); prompts]; layers];
+        let mut windows = vec![none; self.windows(observation)];
         for (row, ([p, l, _, w], _)) in self.rows_of(observation) {
-            counts[w][l][p].add(&HitCounts {
+            windows[w][l][p].add(&HitCounts {
                 hits: hits[row],
                 steps: steps[row] as usize,
-                ..HitCounts::default()
+                skipped: skipped[row] as usize,
+                important: 0,
             });
         }
-        let mean = |of_prompts: &Vec<HitCounts>| {
-            let counted = of_prompts.iter().filter(|c| c.steps > 0);
-            let number = counted.clone().count() as f64;
-            counted.map(HitCounts::rate).sum::<f64>() / number
+        let rate = |of_prompts: &Vec<HitCounts>| {
+            mean(
+                of_prompts
+                    .iter()
+                    .filter(|c| c.steps > 0)
+                    .map(HitCounts::rate),
+            )
         };
-        let of_window = |window: &Vec<Vec<HitCounts>>| window.iter().map(mean).collect();
-        Ok(counts.iter().map(of_window).collect())
+        let counted = |of_prompts: &Vec<HitCounts>| {
+            let share = |c: &HitCounts| c.steps as f64 / (c.steps + c.skipped) as f64;
+            mean(of_prompts.iter().map(share))
+        };
+        let of_window = |layers: &Vec<Vec<HitCounts>>| LayerRates {
+            hit_rate: layers.iter().map(rate).collect(),
+            counted: layers.iter().map(counted).collect(),
+        };
+        Ok(windows.iter().map(of_window).collect())
+    }
+
+    /// Tokens that the model wrote before the first stop id, for every prompt.
+    ///
+    /// Errors: [`Error::UnknownName`] for a missing column.
+    pub fn answer_tokens(&self) -> Result<Vec<u32>> {
+        let tokens = self.table.counts("answer_tokens")?;
+        let rows = self.table.rows() / self.meta.prompts.max(1);
+        Ok(tokens.iter().step_by(rows.max(1)).copied().collect())
     }
 
     /// `[window][layer]`: mean over heads and prompts.
@@ -269,4 +296,9 @@ impl HitRates {
             }),
         }
     }
+}
+
+/// Arithmetic mean; NaN of nothing.
+fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    values.clone().sum::<f64>() / values.count() as f64
 }
