@@ -31,6 +31,10 @@
 //! shows every layer to a [`profile::Profiler`]; [`profile::Run`] writes what it measured, and
 //! [`profile::Profile::load`] reads it back for [`plot::draw`].
 
+// The made-up evaluation under tests/ names the library as integration tests do.
+#[cfg(test)]
+extern crate self as kvprof;
+
 pub mod budget;
 pub mod dataset;
 pub mod error;
@@ -38,6 +42,7 @@ pub mod eval;
 pub mod files;
 pub mod generate;
 pub mod model;
+pub mod parts;
 pub mod plot;
 pub mod profile;
 pub mod registry;

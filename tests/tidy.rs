@@ -10,12 +10,15 @@ const LAYERS: &[&[&str]] = &[
     &["files"],
     &["registry"],
     &["table"],
+    &["parts"],
     &["model", "dataset"],
     &["profile"],
     &["budget"],
     &["select"],
     &["generate"],
+    &["eval"],
     &["plot"],
+    &["report"],
 ];
 
 /// Crates that only some modules may name.
@@ -23,7 +26,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("polars", &["error", "table"]),
     (
         "candle_core",
-        &["error", "model", "profile", "select", "generate", "cli"],
+        &[
+            "error", "model", "profile", "select", "generate", "eval", "cli",
+        ],
     ),
     ("plotters", &["plot"]),
     ("clap", &["main", "cli"]),

@@ -5,14 +5,18 @@ mod compress;
 mod convert;
 mod dataset;
 mod generate;
+mod hitrate;
+mod hitrate_table;
 mod list;
 mod load;
+mod long_run;
 mod output_file;
 mod parameters;
 mod plan_report;
 mod plan_table;
 mod plot;
 mod profile;
+mod prompts;
 mod reference;
 mod summary;
 
@@ -34,10 +38,12 @@ enum Verb {
     Allocate(Box<allocate::Arguments>),
     /// Read and write the budgets of kvpress, LU-KV and HeadKV
     Convert(Box<convert::Arguments>),
-    /// Draw a chart from one or several profiles or plans, as SVG and PNG
+    /// Draw a chart from profiles, plans or an evaluation, as SVG and PNG
     Plot(plot::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
+    /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
+    Hitrate(Box<hitrate::Arguments>),
     /// Generate prompts of our own
     Dataset(dataset::Arguments),
     /// List what can be named on the command line
@@ -53,6 +59,7 @@ impl Arguments {
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
+            Verb::Hitrate(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }

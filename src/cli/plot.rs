@@ -1,17 +1,20 @@
-//! `kvprof plot`: charts from profiles and plans.
+//! `kvprof plot`: charts from profiles, plans and evaluations.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvprof::budget::BudgetPlan;
-use kvprof::plot::{self, ChartOptions, Crossing, Query, SubjectKind};
+use kvprof::error::Error;
+use kvprof::eval::Results;
+use kvprof::eval::hit_rate::HitRates;
+use kvprof::plot::{self, CHARTS, Chart, ChartOptions, Crossing, Figure, Query, SubjectKind};
 use kvprof::profile::Profile;
 
 /// Arguments of `kvprof plot`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Chart to draw; `kvprof list charts` names them all
+    /// Chart to draw; `kvprof list charts` names them. `all` draws every one that the sources can show
     chart: String,
     /// Profile folder; repeat it to compare
     #[arg(long = "profile", value_name = "FOLDER")]
@@ -19,7 +22,13 @@ pub struct Arguments {
     /// Plan of `kvprof allocate`, for charts of plans; repeat it to compare
     #[arg(long = "plan", value_name = "PLAN.json")]
     plans: Vec<PathBuf>,
-    /// Where to write, without an ending: .svg and .png are added
+    /// Results folder of `kvprof eval`, for charts of evaluations
+    #[arg(long, value_name = "FOLDER")]
+    results: Vec<PathBuf>,
+    /// Folder of `kvprof hitrate`
+    #[arg(long = "hitrate", value_name = "FOLDER")]
+    hit_rates: Vec<PathBuf>,
+    /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Which rows were measured: last, pooled or rows
@@ -37,10 +46,17 @@ pub struct Arguments {
     /// Kept probabilities as they were, not renormalised
     #[arg(long)]
     raw: bool,
-    /// Shares of the prompt instead of tokens
+    /// What is shown: by frontier and needle kl, nll, top1, f1, em, contains or evidence; by hitrate all
+    /// important keys or those beyond-sinks
+    #[arg(long)]
+    metric: Option<String>,
+    /// Budget that needle and evidence show, as `kvprof eval` was told it [default: its first]
+    #[arg(long, value_name = "BUDGET")]
+    budget: Option<String>,
+    /// Shares of the prompt or of the full cache instead of tokens or bytes
     #[arg(long)]
     relative: bool,
-    /// Logarithmic vertical axis of lmba and budgets
+    /// Logarithmic vertical axis of lmba, budgets and frontier
     #[arg(long)]
     log: bool,
     /// Width in inches
@@ -51,58 +67,159 @@ pub struct Arguments {
     title: Option<String>,
 }
 
+/// What charts are drawn from, all of it read.
+struct Sources {
+    profiles: Vec<Profile>,
+    plans: Vec<BudgetPlan>,
+    results: Vec<Results>,
+    hit_rates: Vec<HitRates>,
+}
+
+/// Reads every path of one kind of source.
+fn read_all<T>(
+    paths: &[PathBuf],
+    kind: SubjectKind,
+    read: fn(&Path) -> kvprof::error::Result<T>,
+) -> anyhow::Result<Vec<T>> {
+    let all: Result<Vec<T>, Error> = paths.iter().map(|path| read(path)).collect();
+    all.with_context(|| format!("reading {}s", kind.name()))
+}
+
+impl Sources {
+    fn draw(
+        &self,
+        chart: &Chart,
+        options: &ChartOptions,
+        provenance: &str,
+    ) -> kvprof::error::Result<Figure> {
+        match chart.takes() {
+            SubjectKind::Profiles => plot::draw(chart.name, &self.profiles, options, provenance),
+            SubjectKind::Plans => plot::draw(chart.name, &self.plans, options, provenance),
+            SubjectKind::Results => plot::draw(chart.name, &self.results, options, provenance),
+            SubjectKind::HitRates => plot::draw(chart.name, &self.hit_rates, options, provenance),
+        }
+    }
+}
+
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
+        if self.chart == "all" {
+            return self.draw_all();
+        }
         let chart = plot::find(&self.chart)?;
-        let (wanted, idle) = match chart.takes() {
-            SubjectKind::Profiles => (SubjectKind::Profiles, &self.plans),
-            SubjectKind::Plans => (SubjectKind::Plans, &self.profiles),
-        };
-        anyhow::ensure!(
-            idle.is_empty(),
-            "{} is drawn from {}s: leave {} out, and name a --{}",
-            chart.name,
-            wanted.name(),
-            idle[0].display(),
-            wanted.name()
-        );
-        let options = ChartOptions {
+        self.draw_one(chart)
+    }
+
+    /// Every kind of source with the paths given for it.
+    fn given(&self) -> [(SubjectKind, &[PathBuf]); 4] {
+        [
+            (SubjectKind::Profiles, &self.profiles),
+            (SubjectKind::Plans, &self.plans),
+            (SubjectKind::Results, &self.results),
+            (SubjectKind::HitRates, &self.hit_rates),
+        ]
+    }
+
+    fn read(&self) -> anyhow::Result<Sources> {
+        Ok(Sources {
+            profiles: read_all(&self.profiles, SubjectKind::Profiles, Profile::load)?,
+            plans: read_all(&self.plans, SubjectKind::Plans, BudgetPlan::read)?,
+            results: read_all(&self.results, SubjectKind::Results, Results::load)?,
+            hit_rates: read_all(&self.hit_rates, SubjectKind::HitRates, HitRates::load)?,
+        })
+    }
+
+    fn options(&self) -> ChartOptions {
+        ChartOptions {
             query: self.query,
             threshold: self.threshold,
-            output_thresholds: self.output_thresholds,
+            output_thresholds: self.output_thresholds.clone(),
             crossing: self.crossing,
             raw: self.raw,
             relative: self.relative,
             log: self.log,
+            metric: self.metric.clone(),
+            budget: self.budget.clone(),
             width: self.width,
-            title: self.title,
+            title: self.title.clone(),
             ..ChartOptions::default()
-        };
-        let provenance = super::command_line(&[]);
-        let figure = match wanted {
-            SubjectKind::Profiles => {
-                let profiles = self.profiles.iter().map(|folder| Profile::load(folder));
-                let profiles = profiles.collect::<Result<Vec<_>, _>>();
-                let profiles = profiles.context("reading profiles")?;
-                plot::draw(chart.name, &profiles, &options, &provenance)
+        }
+    }
+
+    fn draw_one(self, chart: &Chart) -> anyhow::Result<()> {
+        let wanted = chart.takes();
+        for (kind, paths) in self.given() {
+            if let (true, Some(idle)) = (kind != wanted, paths.first()) {
+                let (name, wanted, option) = (chart.name, wanted.name(), wanted.option());
+                let idle = idle.display();
+                anyhow::bail!(
+                    "{name} is drawn from {wanted}s: leave {idle} out, and give {option}"
+                );
             }
-            SubjectKind::Plans => {
-                let plans = self.plans.iter().map(|file| BudgetPlan::read(file));
-                let plans = plans.collect::<Result<Vec<_>, _>>();
-                let plans = plans.context("reading plans")?;
-                plot::draw(chart.name, &plans, &options, &provenance)
-            }
-        };
-        let figure = figure.with_context(|| format!("drawing {}", self.chart))?;
-        let mut base = self.out.unwrap_or_else(|| PathBuf::from(&self.chart));
+        }
+        let figure = self
+            .read()?
+            .draw(chart, &self.options(), &super::command_line(&[]))
+            .with_context(|| format!("drawing {}", chart.name))?;
+        let mut base = self.out.unwrap_or_else(|| PathBuf::from(chart.name));
         // Both endings are added: one that was typed is meant as the base.
         if base.extension().is_some_and(|e| e == "svg" || e == "png") {
             base.set_extension("");
         }
-        let mut out = std::io::stdout().lock();
-        for path in figure.write(&base)? {
-            writeln!(out, "{}", path.display())?;
+        write_figure(&figure, &base)
+    }
+
+    /// Draws what can be drawn and says of everything else why not.
+    fn draw_all(self) -> anyhow::Result<()> {
+        let given = self.given();
+        let has = |kind| {
+            given
+                .iter()
+                .any(|(k, paths)| *k == kind && !paths.is_empty())
+        };
+        let options_of = given.map(|(kind, _)| kind.option()).join(", ");
+        anyhow::ensure!(
+            given.iter().any(|(_, paths)| !paths.is_empty()),
+            "all charts of what? Give at least one of {options_of}"
+        );
+        let (sources, options) = (self.read()?, self.options());
+        let provenance = super::command_line(&[]);
+        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from("plots"));
+        let mut drawn = 0;
+        for chart in CHARTS {
+            if !has(chart.takes()) {
+                skipped(chart, &format!("no {}", chart.takes().option()))?;
+                continue;
+            }
+            match sources.draw(chart, &options, &provenance) {
+                Ok(figure) => {
+                    write_figure(&figure, &folder.join(chart.name))?;
+                    drawn += 1;
+                }
+                // What the sources lack; anything else is a fault.
+                Err(
+                    lack @ (Error::UnknownName { .. }
+                    | Error::Invalid { .. }
+                    | Error::Unsupported { .. }),
+                ) => skipped(chart, &lack.to_string())?,
+                Err(fault) => {
+                    return Err(fault).with_context(|| format!("drawing {}", chart.name));
+                }
+            }
         }
+        anyhow::ensure!(drawn > 0, "no chart could be drawn; the reasons are above");
         Ok(())
     }
+}
+
+fn skipped(chart: &Chart, why: &str) -> std::io::Result<()> {
+    writeln!(std::io::stderr(), "skipped {}: {why}", chart.name)
+}
+
+fn write_figure(figure: &Figure, base: &Path) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for path in figure.write(base)? {
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvprof::dataset::{self, Dataset, Kind, Template, cut};
+use kvprof::dataset;
 use kvprof::model::Model;
 use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
 use super::load::ModelArguments;
+use super::long_run::{check_folder, progress_bar, stop_cleanly};
+use super::prompts::{PromptArguments, PromptSet};
 use super::quoted;
 use super::summary::Summary;
 
@@ -22,18 +23,8 @@ pub struct Arguments {
     /// Data set: a built-in name, or a path to JSONL or Parquet
     #[arg(long, default_value = dataset::DEFAULT)]
     data: String,
-    /// Template over the data set's columns (minijinja)
-    #[arg(long, value_name = "FILE")]
-    template: Option<PathBuf>,
-    /// Leave the model's chat template out
-    #[arg(long)]
-    raw: bool,
-    /// Number of prompts to take from the start of the data set
-    #[arg(long)]
-    limit: Option<usize>,
-    /// Cut longer prompts in the middle
-    #[arg(long, value_name = "TOKENS")]
-    max_prompt_tokens: Option<usize>,
+    #[command(flatten)]
+    prompts: PromptArguments,
     /// Observation window in rows, or `all`
     #[arg(long, default_value = "32")]
     window: Window,
@@ -80,19 +71,11 @@ impl FromStr for Window {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
-        let data = Dataset::open(&self.data).context("reading the data set")?;
-        if data.kind == Kind::Ids && (self.raw || self.template.is_some()) {
-            anyhow::bail!(
-                "--raw and --template do nothing for a data set of token ids: leave them out"
-            );
-        }
-        let template = match &self.template {
-            Some(path) => Template::from_file(path)?,
-            None => Template::default_for(data.kind),
-        };
+        let set = self.prompts.open(&self.data)?;
         let model = self.model.load(self.quiet)?;
-        let prompts = self.prompts(&data, &template, &model)?;
-        let meta = self.meta(&data, &template, &model, &prompts);
+        let config = model.decoder.config();
+        let prompts = set.prompts(&model.tokenizer, model.chat.as_ref(), config)?;
+        let meta = self.meta(&set, &model, &prompts);
         let folder = self
             .out
             .clone()
@@ -114,78 +97,20 @@ impl Arguments {
 
     /// What can be refused before a model is fetched or loaded.
     fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.limit != Some(0),
-            "--limit is 0, at least one prompt is needed"
-        );
+        self.prompts.check()?;
         self.options().check()?;
-        if let Some(folder) = &self.out {
-            anyhow::ensure!(
-                folder.is_dir() || !folder.exists(),
-                "--out {} is a file, a folder is needed",
-                folder.display()
-            );
-        }
-        Ok(())
+        self.out.as_deref().map_or(Ok(()), check_folder)
     }
 
-    fn prompts(
-        &self,
-        data: &Dataset,
-        template: &Template,
-        model: &Model,
-    ) -> anyhow::Result<Vec<Prompt>> {
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let config = model.decoder.config();
-        let context = config.max_position_embeddings;
-        let mut prompts = Vec::new();
-        for record in data.records.iter().take(limit) {
-            let ids = if record.ids.is_empty() {
-                let text = template.render(record)?.text;
-                model.message_ids(&text, self.raw, self.max_prompt_tokens, cut::middle_cut)?
-            } else {
-                match self.max_prompt_tokens {
-                    Some(max) => cut::middle_cut(&record.ids, max),
-                    None => record.ids.clone(),
-                }
-            };
-            if ids.len() > context {
-                return Err(kvprof::error::Error::PromptTooLong {
-                    prompt: record.id.clone(),
-                    tokens: ids.len(),
-                    context,
-                }
-                .into());
-            }
-            anyhow::ensure!(!ids.is_empty(), "prompt {} has no token", record.id);
-            let vocabulary = config.vocab_size;
-            if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-                anyhow::bail!(
-                    "prompt {}: token id {id} is outside the model's vocabulary of {vocabulary}",
-                    record.id
-                );
-            }
-            prompts.push(Prompt {
-                id: record.id.clone(),
-                ids,
-            });
-        }
-        Ok(prompts)
-    }
-
-    fn meta(&self, data: &Dataset, template: &Template, model: &Model, prompts: &[Prompt]) -> Meta {
+    fn meta(&self, set: &PromptSet<'_>, model: &Model, prompts: &[Prompt]) -> Meta {
         Meta {
             command: super::command_line(&["--resume", "--quiet", "--json"]),
-            dataset: data.name.clone(),
-            dataset_sha256: data.sha256.clone(),
-            template: format!(
-                "{}{}",
-                template.sha256(),
-                if self.raw { " raw" } else { "" }
-            ),
+            dataset: set.data.name.clone(),
+            dataset_sha256: set.data.sha256.clone(),
+            template: set.template_digest(),
             prompts: prompts.len(),
             prompts_sha256: prompts_sha256(prompts),
-            max_prompt_tokens: self.max_prompt_tokens,
+            max_prompt_tokens: self.prompts.max_prompt_tokens,
             seed: self.seed,
             ..Meta::of_model(model, &self.options())
         }
@@ -249,31 +174,5 @@ impl Arguments {
             writeln!(out, "Next: {next}")?;
         }
         Ok(())
-    }
-}
-
-fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
-    let target = if quiet {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr()
-    };
-    let bar = ProgressBar::with_draw_target(Some(tokens as u64), target);
-    let style = "{msg} [{bar:30}] {pos}/{len} tokens, {per_sec}, {eta} left";
-    bar.set_style(
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
-}
-
-/// Parts are renamed into place, so stopping at any moment is safe; say how to go on.
-fn stop_cleanly(folder: &Path) {
-    let folder = folder.display().to_string();
-    let handler = move || {
-        eprintln!("\nstopped; finished prompts are kept in {folder}: add --resume to go on");
-        std::process::exit(130);
-    };
-    if let Err(e) = ctrlc::set_handler(handler) {
-        eprintln!("warning: Ctrl-C will stop without a message: {e}");
     }
 }

@@ -51,35 +51,49 @@ impl Model {
         limit: Option<usize>,
         cut: fn(&[u32], usize) -> Vec<u32>,
     ) -> Result<Vec<u32>> {
-        let ids = self.tokenizer.encode_with_bos(&self.wrap(text, raw)?)?;
-        let Some(limit) = limit.filter(|l| ids.len() > *l) else {
-            return Ok(ids);
-        };
-        let wrapper = self.tokenizer.encode_with_bos(&self.wrap("", raw)?)?.len();
-        if limit <= wrapper {
+        let chat = self.chat.as_ref().filter(|_| !raw);
+        message_ids(&self.tokenizer, chat, text, limit, cut)
+    }
+}
+
+/// Token ids of a user's message as [`Model::message_ids`] gives them, for models whose weights are not read.
+///
+/// Errors: as there.
+pub fn message_ids(
+    tokenizer: &Tokenizer,
+    chat: Option<&ChatTemplate>,
+    text: &str,
+    limit: Option<usize>,
+    cut: fn(&[u32], usize) -> Vec<u32>,
+) -> Result<Vec<u32>> {
+    let ids = tokenizer.encode_with_bos(&wrap(chat, text)?)?;
+    let Some(limit) = limit.filter(|l| ids.len() > *l) else {
+        return Ok(ids);
+    };
+    let wrapper = tokenizer.encode_with_bos(&wrap(chat, "")?)?.len();
+    if limit <= wrapper {
+        return Err(too_small(limit, wrapper));
+    }
+    let message = tokenizer.encode(text)?;
+    let mut room = limit - wrapper;
+    // Joined halves may tokenise to a few tokens more than they had apart.
+    loop {
+        let shorter = tokenizer.decode(&cut(&message, room))?;
+        let ids = tokenizer.encode_with_bos(&wrap(chat, &shorter)?)?;
+        match ids.len().checked_sub(limit) {
+            None | Some(0) => return Ok(ids),
+            Some(over) => room = room.saturating_sub(over),
+        }
+        if room == 0 {
             return Err(too_small(limit, wrapper));
         }
-        let message = self.tokenizer.encode(text)?;
-        let mut room = limit - wrapper;
-        // Joined halves may tokenise to a few tokens more than they had apart.
-        loop {
-            let shorter = self.tokenizer.decode(&cut(&message, room))?;
-            let ids = self.tokenizer.encode_with_bos(&self.wrap(&shorter, raw)?)?;
-            match ids.len().checked_sub(limit) {
-                None | Some(0) => return Ok(ids),
-                Some(over) => room = room.saturating_sub(over),
-            }
-            if room == 0 {
-                return Err(too_small(limit, wrapper));
-            }
-        }
     }
+}
 
-    fn wrap(&self, text: &str, raw: bool) -> Result<String> {
-        match &self.chat {
-            Some(chat) if !raw => chat.render(&[Message::new("user", text)], true),
-            _ => Ok(text.to_owned()),
-        }
+fn wrap(chat: Option<&ChatTemplate>, text: &str) -> Result<String> {
+    match chat {
+        Some(chat) => chat.render(&[Message::new("user", text)], true),
+        None => Ok(text.to_owned()),
     }
 }
 

@@ -14,4 +14,4 @@ pub mod source;
 pub mod tokenizer;
 mod weights;
 
-pub use loaded::{Model, tokenizer_of};
+pub use loaded::{Model, message_ids, tokenizer_of};

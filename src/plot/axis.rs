@@ -19,6 +19,8 @@ pub(super) struct Axis {
     end: f64,
     major: Vec<f64>,
     minor: Vec<f64>,
+    /// Labels of the values 0, 1, ... instead of their numbers.
+    names: Vec<String>,
 }
 
 impl Axis {
@@ -27,6 +29,18 @@ impl Axis {
         let last = count.saturating_sub(1) as f64;
         let step = nice_step(last, most).max(1.0);
         Self::linear(-pad, last + pad, multiples(0.0, last, step))
+    }
+
+    /// Half a step beyond the first and the last of `names`, every one of which is a step; at most `most`
+    /// are written.
+    pub(super) fn categories(names: Vec<String>, most: usize) -> Self {
+        let count = names.len();
+        let step = count.div_ceil(most.max(1)).max(1);
+        let major = (0..count).step_by(step).map(|i| i as f64).collect();
+        Self {
+            names,
+            ..Self::linear(-0.5, count as f64 - 0.5, major)
+        }
     }
 
     /// Layers 0 to `count - 1`, with room at either end for a marker.
@@ -58,6 +72,7 @@ impl Axis {
             end,
             major,
             minor: Vec::new(),
+            names: Vec::new(),
         }
     }
 
@@ -91,6 +106,7 @@ impl Axis {
             end: high,
             major,
             minor,
+            names: Vec::new(),
         }
     }
 
@@ -130,7 +146,17 @@ impl Axis {
 
     /// The labels of [`Axis::major`].
     pub(super) fn labels(&self) -> impl Iterator<Item = String> {
-        self.major.iter().map(|&v| number(v))
+        self.major.iter().map(|&v| self.label(v))
+    }
+
+    fn label(&self, value: f64) -> String {
+        let name = self.names.get(value.round().max(0.0) as usize);
+        name.cloned().unwrap_or_else(|| number(value))
+    }
+
+    /// The highest value on the axis.
+    pub(super) fn high(&self) -> f64 {
+        self.start.max(self.end)
     }
 }
 
@@ -159,7 +185,7 @@ impl Ranged for Axis {
 
 impl ValueFormatter<f64> for Axis {
     fn format_ext(&self, value: &f64) -> String {
-        number(*value)
+        self.label(*value)
     }
 }
 
@@ -234,6 +260,17 @@ mod tests {
         assert_eq!(labels(&Axis::indices(3, 0.5, 7)), ["0", "1", "2"]);
         assert_eq!(labels(&Axis::indices(1, 0.5, 7)), ["0"]);
         assert_eq!(labels(&Axis::indices(80, 0.5, 6)), ["0", "20", "40", "60"]);
+    }
+
+    #[test]
+    fn categories_keep_their_names() {
+        let names = |n: usize| (0..n).map(|i| format!("{i}k")).collect();
+        assert_eq!(labels(&Axis::categories(names(3), 5)), ["0k", "1k", "2k"]);
+        assert_eq!(
+            labels(&Axis::categories(names(11), 6)),
+            ["0k", "2k", "4k", "6k", "8k", "10k"]
+        );
+        assert_eq!(Axis::categories(names(4), 9).fraction(1.5), 0.5);
     }
 
     #[test]

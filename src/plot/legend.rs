@@ -1,10 +1,10 @@
 //! What stands above the panels: an optional title, and the keys of the series. It never covers data.
 
-use plotters::prelude::{DrawingBackend, Rectangle};
+use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::canvas::{Drawn, Sheet, points};
-use super::pen::{Pen, band_key};
+use super::pen::{Pen, REFERENCE, band_key, stroke};
 use super::text;
 
 /// The picture beside a legend's words.
@@ -14,6 +14,12 @@ pub(super) enum Key {
     Series(Pen),
     /// A band of spread, in any series' colour.
     Band,
+    /// An error bar, in any series' colour.
+    Bar,
+    /// A plain line of a colour.
+    Line(RGBColor),
+    /// No picture: words about the whole figure.
+    Note,
 }
 
 /// Title and keys above the panels, already broken into lines.
@@ -41,8 +47,8 @@ impl Heading {
         let mut lines: Vec<Vec<(Key, String)>> = Vec::new();
         let mut used = 0;
         for (key, words) in entries {
-            let words = text::fitted(&words, words_room(room));
-            let width = points(KEY_POINTS + KEY_GAP) + text::width(&words);
+            let words = text::fitted(&words, room - key.room());
+            let width = key.room() + text::width(&words);
             match lines.last_mut() {
                 Some(line) if used + points(ENTRY_GAP) + width <= room => {
                     used += points(ENTRY_GAP) + width;
@@ -76,9 +82,8 @@ impl Heading {
         for line in &self.lines {
             let mut x = left;
             for (key, words) in line {
-                let end = x + points(KEY_POINTS);
-                key.draw(sheet, (x, end), y)?;
-                let words_at = end + points(KEY_GAP);
+                key.draw(sheet, (x, x + points(KEY_POINTS)), y)?;
+                let words_at = x + key.room();
                 let lowered = y + (text::DIGIT_SHIFT * text::em()) as i32;
                 sheet.draw_text(words, &style, (words_at, lowered))?;
                 x = words_at + text::width(words) + points(ENTRY_GAP);
@@ -90,12 +95,29 @@ impl Heading {
 }
 
 impl Key {
+    /// Room of the picture with the gap before its words.
+    fn room(&self) -> i32 {
+        match self {
+            Self::Note => 0,
+            _ => points(KEY_POINTS + KEY_GAP),
+        }
+    }
+
     fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
         match self {
             Self::Series(pen) => {
                 pen.line(sheet, vec![(x.0, y), (x.1, y)])?;
                 pen.mark(sheet, ((x.0 + x.1) / 2, y))
             }
+            Self::Bar => {
+                let (middle, half) = ((x.0 + x.1) / 2, points(2.8));
+                REFERENCE.bar(sheet, (middle, y + half), (middle, y - half))
+            }
+            Self::Line(colour) => {
+                let path = vec![(x.0, y), (x.1, y)];
+                sheet.draw(&PathElement::new(path, stroke(*colour, 0.6)))
+            }
+            Self::Note => Ok(()),
             Self::Band => {
                 let half = points(2.6);
                 sheet.draw(&Rectangle::new(

@@ -1,4 +1,4 @@
-//! Charts of profiles and plans: one file each, averaging for display and measuring nothing.
+//! Charts of profiles, plans and evaluations: one file each, averaging for display and measuring nothing.
 //!
 //! A chart reads its [`Subject`] into a drawing, which is drawn twice, as SVG and as PNG, by one function that
 //! is generic over plotters' backends. A new chart is one file and one row of [`CHARTS`].
@@ -9,13 +9,21 @@ mod canvas;
 mod colour_bar;
 mod curve_data;
 mod curves;
+mod evidence;
 mod figure;
 mod frame;
+mod frontier;
+mod hit_rates;
+mod interval;
 mod legend;
 mod lmba;
 mod lmbo;
 mod mba_heatmap;
+mod metric;
+mod needle;
 mod options;
+mod outcomes;
+mod panel_grid;
 mod pen;
 mod plan_names;
 mod provenance;
@@ -30,11 +38,15 @@ mod refusals;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
+#[path = "../../tests/sample_results/mod.rs"]
+mod sample_results;
+#[cfg(test)]
 mod tests;
 
 pub use crate::profile::{Crossing, Query};
 pub use canvas::{COLUMN, PAGE};
 pub use figure::Figure;
+pub use metric::{Better, METRICS, Metric};
 pub use options::ChartOptions;
 pub use subject::{Subject, SubjectKind};
 
@@ -91,6 +103,30 @@ pub const CHARTS: &[Chart] = &[
         needs: "1 to 7 plans",
         draw: Painter::Plans(budgets::draw),
     },
+    Chart {
+        name: "frontier",
+        about: "quality against held bytes, a line per method with 95 % intervals over prompts",
+        needs: "results: METRIC, kv_bytes, full_bytes, of 1 evaluation with 1 to 14 methods besides full",
+        draw: Painter::Results(frontier::draw),
+    },
+    Chart {
+        name: "needle",
+        about: "needles found by length and depth at one budget, a panel per method, the full cache first",
+        needs: "results: METRIC, length, depth, of 1 evaluation of task needle with 1 to 24 methods",
+        draw: Painter::Results(needle::draw),
+    },
+    Chart {
+        name: "evidence",
+        about: "share of the evidence that each layer keeps at one budget, a line or panel per method",
+        needs: "evidence: evidence, of 1 evaluation with 1 to 24 methods besides full",
+        draw: Painter::Results(evidence::draw),
+    },
+    Chart {
+        name: "hitrate",
+        about: "SnapKV's observations: hit rates and shared votes per layer, a line per window",
+        needs: "hitrate: hits, steps, skipped, overlap, of 1 hit-rate run",
+        draw: Painter::HitRates(hit_rates::draw),
+    },
 ];
 
 /// The chart called `name`.
@@ -107,7 +143,7 @@ pub fn find(name: &str) -> Result<&'static Chart> {
 ///
 /// Errors: [`Error::UnknownName`] for a chart, threshold or column that does not exist,
 /// [`Error::Unsupported`] for a query that the chart lacks, [`Error::Invalid`] for nothing to draw, for
-/// plans where profiles are drawn or the reverse, for too many of them, no prompt, or an option out of its
+/// another kind of subject than the chart takes, for too many of them, no prompt, or an option out of its
 /// bounds, [`Error::NotFinite`].
 pub fn draw<'s>(
     name: &str,

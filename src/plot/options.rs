@@ -1,4 +1,4 @@
-//! What a chart shows of its profiles, and how large.
+//! What a chart shows, and how large.
 
 use super::canvas::COLUMN;
 use crate::profile::{Crossing, Query};
@@ -16,10 +16,15 @@ pub struct ChartOptions {
     pub crossing: Crossing,
     /// Whether outputs are those of probabilities left as they were, not renormalised: `lmbo`, `curves`.
     pub raw: bool,
-    /// Whether `lmba` shows per cent of T instead of tokens, for profiles of different T.
+    /// Whether `lmba` and `budgets` show per cent of T instead of tokens, and `frontier` per cent of the
+    /// full cache instead of bytes.
     pub relative: bool,
-    /// Whether `lmba`'s vertical axis is logarithmic.
+    /// Whether the vertical axis of `lmba`, `budgets` and `frontier` is logarithmic where it need not be.
     pub log: bool,
+    /// What `frontier` and `needle` measure quality by, of [`super::METRICS`]; each has its own default.
+    pub metric: Option<String>,
+    /// The budget that `needle` and `evidence` show, as it was typed; the smallest by default.
+    pub budget: Option<String>,
     /// Layers that `curves` draws; all of them by default.
     pub layers: Option<Vec<usize>>,
     /// Title above the figure; papers put a caption below instead.
@@ -38,6 +43,8 @@ impl Default for ChartOptions {
             raw: false,
             relative: false,
             log: false,
+            metric: None,
+            budget: None,
             layers: None,
             title: None,
             width: COLUMN,

@@ -72,6 +72,23 @@ pub(super) const PENS: [Pen; 7] = [
     },
 ];
 
+/// How many series [`pen`] keeps apart.
+pub(super) const MOST_PENS: usize = 2 * PENS.len();
+
+/// The pen of series `index`: after [`PENS`], their colours again, with another dash and another marker.
+pub(super) fn pen(index: usize) -> Pen {
+    let count = PENS.len();
+    let base = PENS[index % count];
+    if (index / count).is_multiple_of(2) {
+        return base;
+    }
+    Pen {
+        dash: PENS[(index + 1) % count].dash,
+        mark: PENS[(index + 3) % count].mark,
+        ..base
+    }
+}
+
 /// Opacity of a band.
 const BAND: f64 = 0.2;
 
@@ -80,6 +97,9 @@ const LINE_POINTS: f64 = 1.0;
 
 /// Half the extent of a marker in points.
 const MARK_POINTS: f64 = 1.7;
+
+/// Width of an error bar's cap in points.
+const CAP_POINTS: f64 = 2.4;
 
 /// A line `pt` points wide.
 pub(super) fn stroke(colour: RGBColor, pt: f64) -> ShapeStyle {
@@ -136,6 +156,24 @@ impl Pen {
         sheet.draw(&Polygon::new(corners, self.colour.filled()))
     }
 
+    /// Draws an error bar with caps from `low` to `high`, which share their x.
+    pub(super) fn bar<DB: DrawingBackend>(
+        &self,
+        sheet: &Sheet<DB>,
+        low: Spot,
+        high: Spot,
+    ) -> Drawn<DB> {
+        let half = points(CAP_POINTS) / 2;
+        for path in [
+            vec![low, high],
+            vec![(low.0 - half, low.1), (low.0 + half, low.1)],
+            vec![(high.0 - half, high.1), (high.0 + half, high.1)],
+        ] {
+            sheet.draw(&PathElement::new(path, stroke(self.colour, 0.6)))?;
+        }
+        Ok(())
+    }
+
     /// Fills between `low` and `high`, two lines over the same x; a single x becomes an error bar.
     pub(super) fn band<DB: DrawingBackend>(
         &self,
@@ -154,9 +192,22 @@ impl Pen {
     }
 }
 
+/// Colour of references and of keys that stand for every series.
+pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
+
+/// Colour of series that only stand behind another for comparison.
+pub(super) const OTHERS: RGBColor = RGBColor(178, 178, 178);
+
+/// How the full cache is drawn: no method's colour, dash or marker.
+pub(super) const REFERENCE: Pen = Pen {
+    colour: GREY,
+    dash: Some((1.0, 1.5)),
+    mark: Mark::Disc,
+};
+
 /// Fill of a legend's key for bands.
 pub(super) fn band_key() -> ShapeStyle {
-    RGBColor(110, 110, 110).mix(2.0 * BAND).filled()
+    GREY.mix(2.0 * BAND).filled()
 }
 
 /// Colour of an amount, 0 to 1: viridis, which is perceptually uniform and keeps its order in grey.
@@ -183,6 +234,19 @@ mod tests {
             for b in &PENS[..i] {
                 assert!(a.colour != b.colour && (a.dash, a.mark) != (b.dash, b.mark));
             }
+        }
+    }
+
+    #[test]
+    fn pens_beyond_the_palette_differ_in_dash_and_mark() {
+        let pens: Vec<Pen> = (0..MOST_PENS).map(pen).collect();
+        assert_eq!(pens[..PENS.len()], PENS);
+        for (i, a) in pens.iter().enumerate() {
+            assert!(
+                pens[..i]
+                    .iter()
+                    .all(|b| (a.dash, a.mark) != (b.dash, b.mark))
+            );
         }
     }
 

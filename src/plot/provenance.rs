@@ -2,9 +2,11 @@
 
 use super::subject::Subject;
 use crate::budget::BudgetPlan;
+use crate::eval::ResultsMeta;
+use crate::eval::hit_rate::HitRateMeta;
 use crate::profile::Meta;
 
-/// A record of the figure: its command, this program, and every profile or plan with its checksums.
+/// A record of the figure: its command, this program, and every source with its checksums.
 pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
     let mut lines = vec![
         format!("chart: {chart}"),
@@ -14,6 +16,8 @@ pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String
     let sources: Vec<Vec<String>> = match subject {
         Subject::Profiles(all) => all.iter().map(|p| of_profile(&p.meta)).collect(),
         Subject::Plans(all) => all.iter().map(of_plan).collect(),
+        Subject::Results(all) => all.iter().map(|r| of_results(&r.meta)).collect(),
+        Subject::HitRates(all) => all.iter().map(|h| of_hit_rates(&h.meta)).collect(),
     };
     let kind = subject.kind().name();
     for (number, source) in sources.into_iter().enumerate() {
@@ -69,5 +73,45 @@ fn of_plan(plan: &BudgetPlan) -> Vec<String> {
             made.source_sha256.clone().unwrap_or_else(unknown)
         ),
         format!("allocated by kvprof {}: {}", made.kvprof, made.command),
+    ]
+}
+
+fn of_results(meta: &ResultsMeta) -> Vec<String> {
+    let none = || "none".to_owned();
+    vec![
+        format!("task {}, model {}", meta.task, meta.model),
+        format!("model sha256 {}", meta.model_sha256),
+        format!("data set {}, {} prompts", meta.dataset, meta.prompts),
+        format!("data set sha256 {}", meta.dataset_sha256),
+        format!(
+            "profile sha256 {}",
+            meta.profile_sha256.clone().unwrap_or_else(none)
+        ),
+        format!(
+            "sinks {}, window {}, seed {}, {} on {}",
+            meta.sinks, meta.window, meta.seed, meta.dtype, meta.device
+        ),
+        format!("evaluated by kvprof {}: {}", meta.kvprof, meta.command),
+    ]
+}
+
+fn of_hit_rates(meta: &HitRateMeta) -> Vec<String> {
+    let options = &meta.options;
+    vec![
+        format!("model {}, from {}", meta.model, meta.model_source),
+        format!("model sha256 {}", meta.model_sha256),
+        format!("data set {}, {} prompts", meta.dataset, meta.prompts),
+        format!("data set sha256 {}", meta.dataset_sha256),
+        format!(
+            "template {}, {} prompt and {} generated windows of {} rows, top {}, theta {}",
+            meta.template,
+            options.windows,
+            options.generated_windows,
+            options.window,
+            options.top,
+            options.theta
+        ),
+        format!("{} on {}", meta.dtype, meta.device),
+        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
     ]
 }

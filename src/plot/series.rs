@@ -143,16 +143,20 @@ pub(super) fn output_query(query: Query) -> Result<&'static str> {
     }
 }
 
-/// The only profile of a chart that draws one.
+/// The only profile or evaluation of a chart that draws one.
 ///
 /// Errors: [`Error::Invalid`] for none or several.
-pub(super) fn only<'p>(chart: &str, profiles: &'p [Profile]) -> Result<&'p Profile> {
-    match profiles {
-        [profile] => Ok(profile),
+pub(super) fn only<'s, T>(chart: &str, all: &'s [T]) -> Result<&'s T>
+where
+    Subject<'s>: From<&'s [T]>,
+{
+    let kind = Subject::from(all).kind().name();
+    match all {
+        [one] => Ok(one),
         _ => Err(Error::invalid(
-            format!("number of profiles for {chart}"),
-            profiles.len(),
-            "this chart draws one at a time; run it once per profile",
+            format!("number of {kind}s for {chart}"),
+            all.len(),
+            format!("this chart draws one at a time; run it once per {kind}"),
         )),
     }
 }

@@ -1,18 +1,24 @@
-//! What charts are drawn from: profiles or budget plans.
+//! What charts are drawn from: profiles, budget plans, results or hit rates.
 
 use super::figure::Figure;
 use super::options::ChartOptions;
 use crate::budget::BudgetPlan;
 use crate::error::{Error, Result};
+use crate::eval::Results;
+use crate::eval::hit_rate::HitRates;
 use crate::profile::Profile;
 
-/// What a chart is drawn from; slices and vectors of either become it by themselves.
+/// What a chart is drawn from; slices and vectors of each become it by themselves.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'s> {
     /// Measurements.
     Profiles(&'s [Profile]),
     /// Budgets.
     Plans(&'s [BudgetPlan]),
+    /// Evaluations.
+    Results(&'s [Results]),
+    /// Hit rates.
+    HitRates(&'s [HitRates]),
 }
 
 /// Which kind of thing a chart is drawn from.
@@ -22,6 +28,10 @@ pub enum SubjectKind {
     Profiles,
     /// Plan files.
     Plans,
+    /// Results folders.
+    Results,
+    /// Folders of hit rates.
+    HitRates,
 }
 
 /// A chart's own function, by what it reads.
@@ -30,14 +40,20 @@ pub(super) enum Painter {
     Profiles(fn(&[Profile], &ChartOptions, &str) -> Result<Figure>),
     /// Draws plans.
     Plans(fn(&[BudgetPlan], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws results.
+    Results(fn(&[Results], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws hit rates.
+    HitRates(fn(&[HitRates], &ChartOptions, &str) -> Result<Figure>),
 }
 
 impl Subject<'_> {
-    /// Which of the two it is.
+    /// Which of them it is.
     pub fn kind(self) -> SubjectKind {
         match self {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
+            Self::Results(_) => SubjectKind::Results,
+            Self::HitRates(_) => SubjectKind::HitRates,
         }
     }
 
@@ -46,6 +62,8 @@ impl Subject<'_> {
         match self {
             Self::Profiles(profiles) => profiles.len(),
             Self::Plans(plans) => plans.len(),
+            Self::Results(results) => results.len(),
+            Self::HitRates(rates) => rates.len(),
         }
     }
 
@@ -56,11 +74,23 @@ impl Subject<'_> {
 }
 
 impl SubjectKind {
-    /// The singular, which is also the option that names one on the command line.
+    /// The option that names one on the command line.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Profiles => "--profile",
+            Self::Plans => "--plan",
+            Self::Results => "--results",
+            Self::HitRates => "--hitrate",
+        }
+    }
+
+    /// One of them in words.
     pub fn name(self) -> &'static str {
         match self {
             Self::Profiles => "profile",
             Self::Plans => "plan",
+            Self::Results => "evaluation",
+            Self::HitRates => "hit-rate run",
         }
     }
 }
@@ -70,13 +100,14 @@ impl Painter {
         match self {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
+            Self::Results(_) => SubjectKind::Results,
+            Self::HitRates(_) => SubjectKind::HitRates,
         }
     }
 
     /// Draws what fits.
     ///
-    /// Errors: [`Error::Invalid`] for nothing, and for plans where profiles are drawn or the reverse; the
-    /// chart's own.
+    /// Errors: [`Error::Invalid`] for nothing, and for another kind than the chart's; the chart's own.
     pub(super) fn paint(
         &self,
         chart: &str,
@@ -91,9 +122,15 @@ impl Painter {
             (Self::Plans(draw), Subject::Plans(all)) if !all.is_empty() => {
                 draw(all, options, record)
             }
+            (Self::Results(draw), Subject::Results(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::HitRates(draw), Subject::HitRates(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
             _ => {
-                let kind = self.takes().name();
-                let bound = format!("this chart needs at least one; name it with --{kind}");
+                let (kind, option) = (self.takes().name(), self.takes().option());
+                let bound = format!("this chart needs at least one; name it with {option}");
                 Err(Error::invalid(
                     format!("number of {kind}s for {chart}"),
                     0,
@@ -104,32 +141,30 @@ impl Painter {
     }
 }
 
-impl<'s> From<&'s [Profile]> for Subject<'s> {
-    fn from(profiles: &'s [Profile]) -> Self {
-        Self::Profiles(profiles)
-    }
+/// Slices, vectors and arrays of a kind as its [`Subject`].
+macro_rules! subject_of {
+    ($of:ty, $kind:ident) => {
+        impl<'s> From<&'s [$of]> for Subject<'s> {
+            fn from(all: &'s [$of]) -> Self {
+                Self::$kind(all)
+            }
+        }
+
+        impl<'s> From<&'s Vec<$of>> for Subject<'s> {
+            fn from(all: &'s Vec<$of>) -> Self {
+                Self::$kind(all)
+            }
+        }
+
+        impl<'s, const N: usize> From<&'s [$of; N]> for Subject<'s> {
+            fn from(all: &'s [$of; N]) -> Self {
+                Self::$kind(all)
+            }
+        }
+    };
 }
 
-impl<'s> From<&'s Vec<Profile>> for Subject<'s> {
-    fn from(profiles: &'s Vec<Profile>) -> Self {
-        Self::Profiles(profiles)
-    }
-}
-
-impl<'s, const N: usize> From<&'s [Profile; N]> for Subject<'s> {
-    fn from(profiles: &'s [Profile; N]) -> Self {
-        Self::Profiles(profiles)
-    }
-}
-
-impl<'s> From<&'s [BudgetPlan]> for Subject<'s> {
-    fn from(plans: &'s [BudgetPlan]) -> Self {
-        Self::Plans(plans)
-    }
-}
-
-impl<'s> From<&'s Vec<BudgetPlan>> for Subject<'s> {
-    fn from(plans: &'s Vec<BudgetPlan>) -> Self {
-        Self::Plans(plans)
-    }
-}
+subject_of!(Profile, Profiles);
+subject_of!(BudgetPlan, Plans);
+subject_of!(Results, Results);
+subject_of!(HitRates, HitRates);

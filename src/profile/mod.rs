@@ -19,6 +19,6 @@ pub use options::MeasureOptions;
 pub use output_budget::{OutputCurve, OutputCurves, output_curves};
 pub use probe::Profiler;
 pub use query::{Crossing, Query};
-pub use rows::{PromptLabel, PromptTables, prompt_tables};
+pub use rows::{PromptLabel, PromptTables, Rows, prompt_tables};
 pub use run::{Prompt, Run, prompts_sha256};
 pub use store::{Meta, Profile, SCHEMA, TABLES, threshold_name};

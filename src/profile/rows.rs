@@ -39,13 +39,17 @@ pub fn prompt_tables(
 }
 
 /// Columns under construction: values are pushed by name, row by row.
-struct Rows {
+///
+/// The first value of a name says where its column stands and of which type it is.
+#[derive(Debug, Default)]
+pub struct Rows {
     table: Vec<(String, Column)>,
 }
 
 impl Rows {
-    fn new() -> Self {
-        Self { table: Vec::new() }
+    /// No column yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn column(&mut self, name: String, empty: Column) -> &mut Column {
@@ -59,25 +63,29 @@ impl Rows {
         &mut self.table[at].1
     }
 
-    fn count(&mut self, name: impl Into<String>, value: usize) {
+    /// Adds a count or an index.
+    pub fn count(&mut self, name: impl Into<String>, value: usize) {
         if let Column::Count(v) = self.column(name.into(), Column::Count(Vec::new())) {
             v.push(value as u32);
         }
     }
 
-    fn number(&mut self, name: impl Into<String>, value: f64) {
+    /// Adds a measured value.
+    pub fn number(&mut self, name: impl Into<String>, value: f64) {
         if let Column::Number(v) = self.column(name.into(), Column::Number(Vec::new())) {
             v.push(value);
         }
     }
 
-    fn text(&mut self, name: impl Into<String>, value: &str) {
+    /// Adds a name.
+    pub fn text(&mut self, name: impl Into<String>, value: &str) {
         if let Column::Text(v) = self.column(name.into(), Column::Text(Vec::new())) {
             v.push(value.to_owned());
         }
     }
 
-    fn label(&mut self, label: &PromptLabel, layer: usize) {
+    /// Adds what identifies a row: prompt, its id and T, layer.
+    pub fn label(&mut self, label: &PromptLabel, layer: usize) {
         self.count("prompt", label.index);
         self.text("prompt_id", &label.id);
         self.count("tokens", label.tokens);
@@ -92,7 +100,8 @@ impl Rows {
         }
     }
 
-    fn finish(self) -> Table {
+    /// The table.
+    pub fn finish(self) -> Table {
         let mut table = Table::default();
         self.table
             .into_iter()

@@ -9,8 +9,8 @@ use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
 use super::rows::{PromptLabel, prompt_tables};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::Model;
+use crate::parts::RunKind;
 use crate::table::Table;
 
 /// Version of the folder's layout; readers refuse others.
@@ -118,6 +118,15 @@ pub struct Profile {
 /// File names of the tables inside a profile folder, in the order of [`Profile`]'s fields.
 pub const TABLES: [&str; 4] = ["heads", "kv_heads", "layers", "curves"];
 
+/// A profile as a run on disk.
+pub(super) static KIND: RunKind = RunKind {
+    noun: "profile",
+    made_with: "kvprof profile",
+    drawn_with: "kvprof plot lmba --profile",
+    tables: &TABLES,
+    schema: SCHEMA,
+};
+
 impl Profile {
     /// The profile of one prompt that was just measured, for allocating in its own prefill.
     pub fn of_prompt(
@@ -148,33 +157,7 @@ impl Profile {
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished profile.
     pub fn load(folder: &Path) -> Result<Self> {
-        let meta_path = folder.join("meta.json");
-        if !meta_path.is_file() {
-            let problem = if folder.join(".parts").is_dir() {
-                "is an unfinished profile: run its command again with --resume"
-            } else {
-                "is not a profile folder (no meta.json); make one with `kvprof profile --out`"
-            };
-            return Err(Error::format(folder, problem));
-        }
-        let text =
-            std::fs::read_to_string(&meta_path).map_err(|e| Error::io("read", &meta_path, e))?;
-        let meta: Meta = serde_json::from_str(&text).map_err(|e| {
-            Error::format_at(
-                &meta_path,
-                e.line(),
-                format!("is not a profile's metadata: {e}"),
-            )
-        })?;
-        if meta.schema != SCHEMA {
-            return Err(Error::format(
-                &meta_path,
-                format!(
-                    "has layout version {}, this kvprof reads {SCHEMA}: profile again",
-                    meta.schema
-                ),
-            ));
-        }
+        let meta: Meta = KIND.read_meta(folder)?;
         let read = |name: &str| Table::read(&folder.join(format!("{name}.parquet")));
         let [heads, kv_heads, layers, curves] = TABLES;
         let profile = Self {
@@ -271,16 +254,6 @@ impl Profile {
             .chunks(l * h)
             .map(|prompt| prompt.chunks(h).map(<[f64]>::to_vec).collect())
             .collect())
-    }
-
-    /// Writes `meta.json`, which makes the folder a finished profile.
-    ///
-    /// Errors: [`Error::Io`].
-    pub fn write_meta(folder: &Path, meta: &Meta) -> Result<()> {
-        let path = folder.join("meta.json");
-        let text =
-            serde_json::to_string_pretty(meta).map_err(|e| Error::format(&path, e.to_string()))?;
-        files::replace_with(&path, format!("{text}\n").as_bytes())
     }
 }
 

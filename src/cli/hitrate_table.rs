@@ -1,0 +1,206 @@
+//! The per-layer table that ends `kvprof hitrate`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use kvprof::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
+use serde_json::{Value, json};
+
+use super::hitrate::next_command;
+
+/// Most windows of one observation that the table shows.
+const SHOWN: usize = 5;
+
+/// Prints the hit rates of a finished run.
+pub fn report(rates: &HitRates, folder: &Path, quiet: bool, json: bool) -> anyhow::Result<()> {
+    let prompt = rates.rates(Observation::Prompt)?;
+    let generated = rates.rates(Observation::Generated)?;
+    let answers = rates.answer_tokens()?;
+    let mut out = io::stdout().lock();
+    if json {
+        let value = json!({
+            "hitrate": folder, "meta": rates.meta, "answer_tokens": answers,
+            "prompt": prompt.iter().map(window_json).collect::<Vec<_>>(),
+            "generated": generated.iter().map(window_json).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+    } else if !quiet {
+        write_table(&mut out, &columns(&prompt, &generated), rates)?;
+        let meta = &rates.meta;
+        let prompts = match meta.prompts {
+            1 => "1 prompt".to_owned(),
+            n => format!("{n} prompts"),
+        };
+        let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
+        let most = meta.options.generated_tokens();
+        writeln!(
+            out,
+            "\nPer cent, over {prompts} of {}; counted are steps with an important key. Tokens before \
+             the first stop id: {} of {most}, written on past it\nWritten to {}",
+            meta.dataset,
+            answers.join(", "),
+            folder.display()
+        )?;
+        writeln!(out, "Next: {}", next_command(folder))?;
+    }
+    Ok(())
+}
+
+/// One list per measure, a value per layer; `null` where no step has an important key.
+fn window_json(window: &WindowRates) -> Value {
+    let of = |rates: &LayerRates| json!({"hit_rate": rates.hit_rate, "counted": rates.counted});
+    json!({
+        "all": of(&window.all), "beyond_sinks": of(&window.beyond_sinks), "overlap": window.overlap,
+    })
+}
+
+/// A column of the table: two lines of heading, and a value per layer.
+struct TableColumn<'r> {
+    group: &'static str,
+    name: String,
+    values: &'r [f64],
+    /// How much each layer counts in the mean, where that is not the same.
+    weights: Option<&'r [f64]>,
+}
+
+impl<'r> TableColumn<'r> {
+    fn plain(group: &'static str, name: impl ToString, values: &'r [f64]) -> Self {
+        Self {
+            group,
+            name: name.to_string(),
+            values,
+            weights: None,
+        }
+    }
+
+    fn rates(group: &'static str, name: impl ToString, rates: &'r LayerRates) -> Self {
+        Self {
+            weights: Some(&rates.counted),
+            ..Self::plain(group, name, &rates.hit_rate)
+        }
+    }
+
+    /// Mean over layers; a hit rate's over counted steps, so that a layer with few of them weighs little.
+    fn mean(&self) -> f64 {
+        let counted = |l: usize| self.weights.map_or(1.0, |w| w[l]);
+        let layers = self
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.is_finite());
+        let sum: f64 = layers.clone().map(|(l, v)| v * counted(l)).sum();
+        sum / layers.map(|(l, _)| counted(l)).sum::<f64>()
+    }
+}
+
+/// Some of the prompt's windows, counted from its end, then the generated ones.
+fn columns<'r>(prompt: &'r [WindowRates], generated: &'r [WindowRates]) -> Vec<TableColumn<'r>> {
+    let from_end = |w: usize| format!("-{}", prompt.len() - w);
+    let mut columns: Vec<TableColumn<'_>> = spread(prompt.len())
+        .map(|w| TableColumn::rates("hit rate of window", from_end(w), &prompt[w].all))
+        .collect();
+    if let Some(last) = prompt.last() {
+        let counted = &last.all.counted;
+        columns.push(TableColumn::plain("counted", "steps", counted));
+    }
+    let ends = [0, prompt.len().saturating_sub(1)];
+    for w in ends.into_iter().filter(|w| *w < prompt.len()) {
+        let rates = &prompt[w].beyond_sinks;
+        columns.push(TableColumn::rates("beyond sinks", from_end(w), rates));
+    }
+    if let Some(last) = prompt.last() {
+        let counted = &last.beyond_sinks.counted;
+        columns.push(TableColumn::plain("counted", "steps", counted));
+    }
+    let windows = || spread(generated.len());
+    columns.extend(
+        windows().map(|w| TableColumn::rates("-1 in generated window", w + 1, &generated[w].all)),
+    );
+    columns.extend(
+        windows().map(|w| TableColumn::plain("its vote shared by", w + 1, &generated[w].overlap)),
+    );
+    columns
+}
+
+/// First, last, and some between.
+fn spread(count: usize) -> impl Iterator<Item = usize> {
+    let shown = count.min(SHOWN);
+    (0..shown).map(move |i| i * count.saturating_sub(1) / shown.saturating_sub(1).max(1))
+}
+
+fn write_table(
+    out: &mut impl Write,
+    columns: &[TableColumn<'_>],
+    rates: &HitRates,
+) -> io::Result<()> {
+    let mut groups: Vec<(&str, usize)> = Vec::new();
+    for column in columns {
+        match groups.last_mut() {
+            Some((name, count)) if *name == column.group => *count += 1,
+            _ => groups.push((column.group, 1)),
+        }
+    }
+    // Every column takes six places; a group is at least as wide as its heading.
+    let widths: Vec<usize> = groups
+        .iter()
+        .map(|(name, count)| (6 * count).max(name.len() + 2))
+        .collect();
+    write!(out, "     ")?;
+    for ((name, _), width) in groups.iter().zip(&widths) {
+        write!(out, "{name:>width$}")?;
+    }
+    let row = |out: &mut dyn Write, name: &str, cell: &dyn Fn(&TableColumn<'_>) -> String| {
+        write!(out, "\n{name:>5}")?;
+        let mut rest = columns;
+        for ((_, count), width) in groups.iter().zip(&widths) {
+            let (mine, others) = rest.split_at(*count);
+            let cells: String = mine.iter().map(|c| format!("{:>6}", cell(c))).collect();
+            write!(out, "{cells:>width$}")?;
+            rest = others;
+        }
+        Ok::<(), io::Error>(())
+    };
+    row(out, "layer", &|column| column.name.clone())?;
+    for layer in 0..rates.meta.num_layers {
+        row(out, &layer.to_string(), &|column| {
+            percent(column.values.get(layer).copied().unwrap_or(f64::NAN))
+        })?;
+    }
+    row(out, "mean", &|column| percent(column.mean()))?;
+    writeln!(out)
+}
+
+fn percent(share: f64) -> String {
+    match share.is_finite() {
+        true => format!("{:.1}", 100.0 * share),
+        false => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_and_last_windows_are_always_shown() {
+        let shown = |count| spread(count).collect::<Vec<_>>();
+        assert_eq!(shown(20), [0, 4, 9, 14, 19]);
+        assert_eq!(shown(4), [0, 1, 2, 3]);
+        assert_eq!(shown(1), [0]);
+        assert_eq!(shown(0), [0usize; 0]);
+    }
+
+    #[test]
+    fn layers_count_in_the_mean_as_often_as_they_have_steps() {
+        let rates = LayerRates {
+            hit_rate: vec![0.5, f64::NAN, 1.0],
+            counted: vec![0.3, 0.0, 0.1],
+        };
+        let column = TableColumn::rates("", 1, &rates);
+        assert!((column.mean() - 0.625).abs() < 1e-15);
+        let plain = TableColumn::plain("", 1, &rates.hit_rate);
+        assert_eq!(plain.mean(), 0.75);
+        assert_eq!(percent(f64::NAN), "-");
+        assert_eq!(percent(0.123), "12.3");
+    }
+}

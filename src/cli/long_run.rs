@@ -1,0 +1,42 @@
+//! What verbs share that go through many prompts: a bar on stderr, and a clean stop.
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar over tokens, hidden where nothing is to be said.
+pub fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let bar = ProgressBar::with_draw_target(Some(tokens as u64), target);
+    let style = "{msg} [{bar:30}] {pos}/{len} tokens, {per_sec}, {eta} left";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}
+
+/// Parts are renamed into place, so stopping at any moment is safe; say how to go on.
+pub fn stop_cleanly(folder: &Path) {
+    let folder = folder.display().to_string();
+    let handler = move || {
+        eprintln!("\nstopped; finished prompts are kept in {folder}: add --resume to go on");
+        std::process::exit(130);
+    };
+    if let Err(e) = ctrlc::set_handler(handler) {
+        eprintln!("warning: Ctrl-C will stop without a message: {e}");
+    }
+}
+
+/// Refuses a file where a folder is to be filled.
+pub fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        folder.is_dir() || !folder.exists(),
+        "--out {} is a file, a folder is needed",
+        folder.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! One prompt: prefill, vote, generate from the full cache, compare.
+
+use super::counts::WindowHits;
+use super::options::HitRateOptions;
+use super::probe::{PromptProbe, StepProbe};
+use crate::error::Result;
+use crate::generate::most_likely;
+use crate::model::decoder::{Decoder, PREFILL_RUN};
+
+/// One query head's hits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadHits {
+    /// All generated steps against the vote of each prompt window, in the order of the text.
+    pub prompt: Vec<WindowHits>,
+    /// The steps of each generated window against the vote of the last prompt window.
+    pub generated: Vec<WindowHits>,
+}
+
+/// One prompt's hits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptHits {
+    /// `[layer][query head]`.
+    pub layers: Vec<Vec<HeadHits>>,
+    /// Generated tokens.
+    pub ids: Vec<u32>,
+    /// Tokens before the first one that would have ended the answer; all of them if none would.
+    pub answer_tokens: usize,
+}
+
+/// Prefills a prompt, lets its last windows vote, and generates from the full cache.
+///
+/// Paper: arXiv:2404.14469 (SnapKV), section 3, both observations. Differs: the text is generated greedily
+/// and past every stop id, since the windows need all of their tokens, where the paper reads recorded
+/// answers; a step is the row of a generated token, so the row that predicts the first of them belongs to
+/// the prompt's last window; hit rates are kept per query head, and apart for keys beyond the sinks.
+/// Generated windows are compared in both ways that the observation can be read: the important keys of
+/// their steps against the last prompt window's vote (`hits`), and their own votes against it (`overlap`).
+/// Errors: those of [`HitRateOptions::check`] and [`HitRateOptions::check_prompt`], and the decoder's.
+pub fn measure(
+    decoder: &Decoder,
+    ids: &[u32],
+    stop_ids: &[u32],
+    options: &HitRateOptions,
+    on_layer: &mut dyn FnMut(usize),
+) -> Result<PromptHits> {
+    options.check()?;
+    let context = decoder.config().max_position_embeddings;
+    options.check_prompt("to measure", ids.len(), context)?;
+    let steps = options.generated_tokens();
+    let mut cache = decoder.new_cache(ids.len() + steps)?;
+    let mut prompt = PromptProbe::new(options, on_layer);
+    let mut logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut prompt)?;
+    let votes = prompt.finish();
+    let prefix = options.prefix(ids.len());
+    let mut probe = StepProbe::new(options, prefix, votes, on_layer);
+    let mut generated = Vec::with_capacity(steps);
+    for _ in 0..steps {
+        let id = most_likely(&logits.to_vec1::<f32>()?);
+        generated.push(id);
+        logits = decoder.prefill(&[id], &mut cache, 1, &mut probe)?;
+    }
+    let stop = generated.iter().position(|id| stop_ids.contains(id));
+    Ok(PromptHits {
+        layers: probe.finish(),
+        answer_tokens: stop.unwrap_or(steps),
+        ids: generated,
+    })
+}

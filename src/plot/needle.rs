@@ -1,0 +1,339 @@
+//! Needles found: length of the haystack across, depth of the needle down, a panel per method.
+
+use std::collections::BTreeMap;
+
+use plotters::prelude::{DrawingBackend, RGBColor, Rectangle};
+use plotters::style::Color;
+
+use super::axis::{Axis, number};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
+use super::colour_bar::ColourBar;
+use super::figure::{Figure, render};
+use super::frame::Panel;
+use super::legend::{HEADING_MARGIN, Heading, Key};
+use super::metric::{Better, Metric};
+use super::options::ChartOptions;
+use super::outcomes::{
+    FULL, Outcome, budget_words, chosen_budget, count_words, distinct, outcomes,
+};
+use super::panel_grid::PanelGrid;
+use super::pen::amount;
+use super::series::only;
+use super::spread::mean;
+use super::text;
+use crate::error::{Error, Result};
+use crate::eval::Results;
+
+const MOST_PANELS: usize = 24;
+const LEAST_PANEL: f64 = 62.0;
+const ROW_POINTS: f64 = 7.0;
+const HEIGHT_POINTS: (f64, f64) = (48.0, 140.0);
+const BAR_GAP: f64 = 6.0;
+const BOTTOM_POINTS: f64 = 1.5;
+const PATCHES: usize = 200;
+
+/// Behind cells that nothing was measured for.
+const UNMEASURED: RGBColor = RGBColor(225, 225, 225);
+
+/// A method's means, by place on the grid of lengths and depths.
+struct Plot {
+    name: String,
+    mean: f64,
+    cells: Vec<(usize, usize, f64)>,
+}
+
+struct Needle {
+    size: (i32, i32),
+    heading: Heading,
+    grid: PanelGrid,
+    colour: Axis,
+    colour_name: String,
+    light_is_low: bool,
+    plots: Vec<Plot>,
+}
+
+/// Draws the mean of a metric for every length and depth at one budget, the full cache first.
+///
+/// Light is good. The NLL is that of the same prompt less what the full cache has, which then needs no
+/// panel of its own.
+///
+/// Units: per cent, or nats.
+/// Errors: [`Error::UnknownName`] for a metric, column or budget that is not there, [`Error::Invalid`] for
+/// an evaluation without a grid of lengths and depths, or too many methods.
+pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
+    let metric = Metric::find(options.metric.as_deref().unwrap_or("contains"))?;
+    let chart = Needle::read(only("needle", all)?, metric, options)?;
+    let title = format!("{} by length and depth", metric.title);
+    render(&chart, &title, record)
+}
+
+impl Needle {
+    fn read(results: &Results, metric: &Metric, options: &ChartOptions) -> Result<Self> {
+        let rows = outcomes(results, metric.name, metric.factor)?;
+        let paired = metric.name == "nll";
+        let rows = if paired { less_full(rows) } else { rows };
+        let rows: Vec<_> = rows
+            .into_iter()
+            .filter(|row| row.length.is_finite() && row.depth.is_finite())
+            .collect();
+        if rows.is_empty() {
+            let bound = "a chart needs some: evaluate with --task needle";
+            return Err(Error::invalid(
+                "number of rows with length and depth",
+                0,
+                bound,
+            ));
+        }
+        let cut = rows.iter().filter(|row| row.method != FULL);
+        let budgets = distinct(cut.map(|row| row.budget));
+        let budget = chosen_budget(&budgets, options.budget.as_deref())?;
+        let rows: Vec<_> = rows
+            .into_iter()
+            .filter(|row| row.method == FULL || row.budget == budget)
+            .collect();
+        let [lengths, depths] = [
+            |row: &Outcome<'_>| row.length,
+            |row: &Outcome<'_>| row.depth,
+        ]
+        .map(|of| ascending(rows.iter().map(of)));
+        let (plots, counts) = plots(&rows, &lengths, &depths)?;
+        let values = plots
+            .iter()
+            .flat_map(|plot| plot.cells.iter().map(|cell| cell.2));
+        let colour = colour_axis(values, metric, paired);
+        let width = figure_width(options.width)?;
+        let counts = count_words(counts.into_iter());
+        let note = format!(
+            "{}, {counts} prompts per cell; light is good",
+            budget_words(budget)
+        );
+        let room = width - points(HEADING_MARGIN);
+        let heading = Heading::new(options.title.as_deref(), vec![(Key::Note, note)], room);
+        let colour_name = match paired {
+            true => "NLL less full cache's (nats)".to_owned(),
+            false => metric.axis_name(),
+        };
+        let mut chart = Self {
+            size: (width, 0),
+            heading,
+            grid: grid(width, plots.len(), &lengths, &depths),
+            colour,
+            colour_name,
+            light_is_low: metric.better == Better::Lower,
+            plots,
+        };
+        chart.grid.width = width - chart.bar(&|_| UNMEASURED).room() - points(BAR_GAP);
+        chart.size.1 = chart.heading.height()
+            + chart
+                .grid
+                .total_height()
+                .max(text::width(&chart.colour_name) + text::line_height())
+            + points(BOTTOM_POINTS);
+        Ok(chart)
+    }
+
+    fn bar<'b>(&'b self, colour: &'b dyn Fn(usize) -> RGBColor) -> ColourBar<'b> {
+        ColourBar {
+            axis: &self.colour,
+            name: &self.colour_name,
+            patches: PATCHES,
+            colour,
+        }
+    }
+
+    fn shade(&self, fraction: f64) -> RGBColor {
+        amount(if self.light_is_low {
+            1.0 - fraction
+        } else {
+            fraction
+        })
+    }
+
+    fn draw_cells<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, plot: &Plot) -> Drawn<DB> {
+        let (left, right) = panel.x_range();
+        let (top, bottom) = panel.y_range();
+        let whole = [(left, top), (right, bottom)];
+        panel
+            .sheet
+            .draw(&Rectangle::new(whole, UNMEASURED.filled()))?;
+        for &(length, depth, value) in &plot.cells {
+            let (x, y) = (length as f64, depth as f64);
+            let colour = self.shade(self.colour.fraction(value));
+            panel.cell((x - 0.5, y - 0.5), (x + 0.5, y + 0.5), colour)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every cut cache's value less that of the full cache on the same prompt; prompts without one are left out.
+fn less_full(rows: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
+    let full: BTreeMap<u32, f64> = rows
+        .iter()
+        .filter(|row| row.method == FULL)
+        .map(|row| (row.prompt, row.value))
+        .collect();
+    let cut = rows.into_iter().filter(|row| row.method != FULL);
+    cut.filter_map(|row| {
+        let value = row.value - full.get(&row.prompt)?;
+        Some(Outcome { value, ..row })
+    })
+    .collect()
+}
+
+fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    values
+}
+
+/// A plot per method with full first, and the number of prompts in every cell.
+fn plots(rows: &[Outcome<'_>], lengths: &[f64], depths: &[f64]) -> Result<(Vec<Plot>, Vec<usize>)> {
+    let mut methods = distinct(rows.iter().map(|row| row.method));
+    methods.sort_by_key(|method| *method != FULL);
+    if methods.len() > MOST_PANELS {
+        let bound = format!("it must lie between 1 and {MOST_PANELS}");
+        return Err(Error::invalid(
+            "number of methods for needle",
+            methods.len(),
+            bound,
+        ));
+    }
+    let place = |values: &[f64], value: f64| values.iter().position(|v| *v == value).unwrap_or(0);
+    let (mut plots, mut counts) = (Vec::new(), Vec::new());
+    for method in methods {
+        let own = rows.iter().filter(|row| row.method == method);
+        let mut cells: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
+        let mut values = Vec::new();
+        for row in own {
+            let at = (place(lengths, row.length), place(depths, row.depth));
+            cells.entry(at).or_default().push(row.value);
+            values.push(row.value);
+        }
+        counts.extend(cells.values().map(Vec::len));
+        plots.push(Plot {
+            name: match method {
+                FULL => "full cache".to_owned(),
+                _ => text::printable(method),
+            },
+            mean: mean(&values),
+            cells: cells
+                .into_iter()
+                .map(|((l, d), v)| (l, d, mean(&v)))
+                .collect(),
+        });
+    }
+    Ok((plots, counts))
+}
+
+fn colour_axis(values: impl Iterator<Item = f64> + Clone, metric: &Metric, paired: bool) -> Axis {
+    if metric.is_share() && !paired {
+        return Axis::between(0.0, 100.0, 5);
+    }
+    let low = values.clone().fold(f64::INFINITY, f64::min);
+    let high = values.fold(f64::NEG_INFINITY, f64::max);
+    // Without a difference worth a colour the bar still starts at "as good as the full cache".
+    Axis::between(low.min(0.0), high, 5)
+}
+
+fn grid(width: i32, panels: usize, lengths: &[f64], depths: &[f64]) -> PanelGrid {
+    let room = width - points(40.0);
+    let columns = PanelGrid::columns(room, LEAST_PANEL, panels);
+    let (lowest, highest) = HEIGHT_POINTS;
+    let height = points((depths.len() as f64 * ROW_POINTS).clamp(lowest, highest));
+    let (unit, x_name) = [1024.0, 1000.0]
+        .into_iter()
+        .find(|unit| lengths.iter().all(|length| length % unit == 0.0))
+        .map_or((1.0, "Length (tokens)".to_owned()), |unit| {
+            (unit, format!("Length ({} tokens)", number(unit)))
+        });
+    let labels = |values: &[f64], unit: f64| values.iter().map(|v| number(v / unit)).collect();
+    let panel = room / columns as i32 - points(16.0);
+    let widest = if unit == 1.0 { 26.0 } else { 12.0 };
+    PanelGrid {
+        x: Axis::categories(labels(lengths, unit), label_count(panel, widest)),
+        y: Axis::categories(labels(depths, 1.0), label_count(height, 12.0)).reversed(),
+        x_name,
+        y_name: "Depth (%)".to_owned(),
+        lines: false,
+        count: panels,
+        columns,
+        width,
+        height,
+    }
+}
+
+impl Drawing for Needle {
+    fn size(&self) -> (i32, i32) {
+        self.size
+    }
+
+    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
+        let top = self.heading.height();
+        self.heading.draw(sheet, self.grid.heading_left())?;
+        let mut span = (top, top);
+        for (index, plot) in self.plots.iter().enumerate() {
+            let mean = match self.light_is_low {
+                true => format!(" {:.2}", plot.mean),
+                false => format!(" {:.0}%", plot.mean),
+            };
+            let room = self.grid.panel_width() - text::width(&mean);
+            let name = text::fitted(&plot.name, room);
+            let panel = self
+                .grid
+                .draw(sheet, top, index, &format!("{name}{mean}"))?;
+            self.draw_cells(&panel, plot)?;
+            if index == 0 {
+                span = panel.y_range();
+            }
+            span.1 = span.1.max(panel.y_range().1);
+        }
+        // Never shorter than its own name.
+        let foot = span.1.max(span.0 + text::width(&self.colour_name));
+        let shade = |patch: usize| self.shade((patch as f64 + 0.5) / PATCHES as f64);
+        let left = self.grid.width + points(BAR_GAP);
+        self.bar(&shade).draw(sheet, left, (span.0, foot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(prompt: u32, method: &'static str, value: f64) -> Outcome<'static> {
+        Outcome {
+            prompt,
+            method,
+            budget: "64",
+            held: 1.0,
+            full: 2.0,
+            value,
+            length: 1024.0,
+            depth: f64::from(prompt),
+        }
+    }
+
+    #[test]
+    fn nll_is_paired_with_the_full_cache_of_its_prompt() {
+        let rows = vec![
+            row(0, "full", 2.0),
+            row(0, "snapkv", 3.5),
+            row(1, "snapkv", 9.0),
+        ];
+        let differences: Vec<f64> = less_full(rows).iter().map(|r| r.value).collect();
+        assert_eq!(differences, [1.5]);
+    }
+
+    #[test]
+    fn cells_are_means_and_full_comes_first() {
+        let rows = [
+            row(0, "snapkv", 1.0),
+            row(0, "snapkv", 0.0),
+            row(0, "full", 1.0),
+        ];
+        let (plots, counts) = plots(&rows, &[1024.0], &[0.0]).unwrap();
+        assert_eq!(plots[0].name, "full cache");
+        assert_eq!(plots[1].cells, [(0, 0, 0.5)]);
+        assert_eq!(counts, [1, 2]);
+    }
+}
