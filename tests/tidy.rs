@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["budget"],
     &["select"],
     &["generate"],
+    &["eval"],
     &["plot"],
 ];
 
