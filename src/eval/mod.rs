@@ -1,17 +1,34 @@
 //! Evaluation: one prefill, every method and budget, paired statistics.
 //!
-//! A [`Method`] is allocator x scorer x head split; a [`Sweep`] tries methods and budgets on a [`Case`].
+//! A [`Method`] is allocator x scorer x head split; a [`Sweep`] tries methods and budgets on a [`Case`];
+//! [`compare`] says what the tables show. A new metric is a column and one line of [`METRICS`].
 
+pub mod answer;
+mod bootstrap;
 mod case;
+pub mod comparison;
+mod comparison_text;
+#[cfg(test)]
+mod coverage;
 pub mod hit_rate;
 mod method;
+mod metric;
 mod reference;
 mod results;
 mod rows;
+mod sign_test;
+pub mod statistics;
+mod student;
 mod sweep;
 
+pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::Case;
+pub use comparison::{FULL, Row, compare};
+pub use comparison_text::write_comparison;
 pub use method::{Allocation, METHODS, Measured, Method, NamedMethod, Ranking};
-pub use results::{RESULT_TABLES, RESULTS_SCHEMA, Results, ResultsMeta};
-pub use rows::{FULL, outcome_tables};
-pub use sweep::{Outcome, Row, Scores, Sweep};
+pub use metric::{Direction, METRICS, Metric, find as find_metric};
+pub use results::{RESULT_TABLES, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta};
+pub use rows::outcome_tables;
+pub use sign_test::sign_test;
+pub use statistics::{Mean, Paired, Verdict};
+pub use sweep::{Outcome, Scores, Sweep, Trial};

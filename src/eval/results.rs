@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::parts::RunKind;
 use crate::table::Table;
 
 /// Version of the folder's layout; readers refuse others.
@@ -77,35 +78,21 @@ pub struct Results {
 /// File names of the tables inside a results folder, in the order of [`Results`]' fields.
 pub const RESULT_TABLES: [&str; 3] = ["results", "evidence", "timings"];
 
+/// How evaluations lie on disk.
+pub static RESULTS: RunKind = RunKind {
+    noun: "evaluation",
+    made_with: "kvprof eval",
+    drawn_with: "kvprof plot frontier --results",
+    tables: &RESULT_TABLES,
+    schema: RESULTS_SCHEMA,
+};
+
 impl Results {
     /// Reads a results folder.
     ///
-    /// Errors: [`Error::Format`] for a folder that is not a finished evaluation.
+    /// Errors: [`crate::error::Error::Format`] for a folder that is not a finished evaluation.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("meta.json");
-        if !path.is_file() {
-            let problem = if folder.join(".parts").is_dir() {
-                "is an unfinished evaluation: run its command again with --resume"
-            } else {
-                "is not a results folder (no meta.json); make one with `kvprof eval --out`"
-            };
-            return Err(Error::format(folder, problem));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        let meta: ResultsMeta = serde_json::from_str(&text).map_err(|e| {
-            Error::format_at(
-                &path,
-                e.line(),
-                format!("is not an evaluation's metadata: {e}"),
-            )
-        })?;
-        if meta.schema != RESULTS_SCHEMA {
-            let problem = format!(
-                "has layout version {}, this kvprof reads {RESULTS_SCHEMA}: evaluate again",
-                meta.schema
-            );
-            return Err(Error::format(&path, problem));
-        }
+        let meta: ResultsMeta = RESULTS.read_meta(folder)?;
         let read = |name: &str| Table::read(&folder.join(format!("{name}.parquet")));
         let [results, evidence, timings] = RESULT_TABLES;
         Ok(Self {

@@ -1,13 +1,11 @@
 //! The columns of an evaluation's tables, filled from the outcome of one prompt.
 
 use super::case::Case;
+use super::comparison::FULL;
 use super::method::Method;
-use super::sweep::{Outcome, Row, Scores};
+use super::sweep::{Outcome, Scores, Trial};
 use crate::budget::Budget;
 use crate::table::{Column, Table};
-
-/// Name of the full cache's budget in tables.
-pub const FULL: &str = "full";
 
 /// The three tables of one prompt, in the order of [`super::RESULT_TABLES`].
 pub fn outcome_tables(
@@ -18,13 +16,13 @@ pub fn outcome_tables(
     budgets: &[Budget],
 ) -> [Table; 3] {
     let rows = &outcome.rows;
-    let budget = |row: &Row| row.budget.map_or(FULL.to_owned(), |b| budgets[b].to_string());
-    let name = |row: &Row| methods[row.method].name.clone();
+    let budget = |row: &Trial| row.budget.map_or(FULL.to_owned(), |b| budgets[b].to_string());
+    let name = |row: &Trial| methods[row.method].name.clone();
     let mut results = keys(index, rows, &name, &budget);
-    let text = |f: &dyn Fn(&Row) -> String| Column::Text(rows.iter().map(f).collect());
+    let text = |f: &dyn Fn(&Trial) -> String| Column::Text(rows.iter().map(f).collect());
     let repeated = |value: String| text(&|_| value.clone());
     let number = |f: &dyn Fn(&Scores) -> f64| {
-        let of = |row: &Row| row.scores.as_ref().map_or(f64::NAN, f);
+        let of = |row: &Trial| row.scores.as_ref().map_or(f64::NAN, f);
         Column::Number(rows.iter().map(of).collect())
     };
     let axis = |f: fn(&Method) -> String| text(&|row| f(&methods[row.method]));
@@ -54,13 +52,13 @@ pub fn outcome_tables(
     let place = |value: Option<f64>| Column::Number(vec![value.unwrap_or(f64::NAN); rows.len()]);
     results.push("length", place(case.length));
     results.push("depth", place(case.depth));
-    let answer = |row: &Row| row.scores.as_ref().map_or(String::new(), |s| s.answer.clone());
-    let error = |row: &Row| row.scores.as_ref().err().cloned().unwrap_or_default();
+    let answer = |row: &Trial| row.scores.as_ref().map_or(String::new(), |s| s.answer.clone());
+    let error = |row: &Trial| row.scores.as_ref().err().cloned().unwrap_or_default();
     results.push("answer", text(&answer));
     results.push("error", text(&error));
 
     let mut timings = keys(index, rows, &name, &budget);
-    let seconds = |f: &dyn Fn(&Row) -> f64| Column::Number(rows.iter().map(f).collect());
+    let seconds = |f: &dyn Fn(&Trial) -> f64| Column::Number(rows.iter().map(f).collect());
     timings.push("prefill_s", seconds(&|_| outcome.prefill_s));
     timings.push("cut_s", seconds(&|r| r.cut_s));
     let steps = rows.iter().map(|r| r.decode_steps as u32).collect();
@@ -71,9 +69,9 @@ pub fn outcome_tables(
 
 fn keys(
     index: usize,
-    rows: &[Row],
-    name: &dyn Fn(&Row) -> String,
-    budget: &dyn Fn(&Row) -> String,
+    rows: &[Trial],
+    name: &dyn Fn(&Trial) -> String,
+    budget: &dyn Fn(&Trial) -> String,
 ) -> Table {
     let mut table = Table::default();
     table.push("prompt", Column::Count(vec![index as u32; rows.len()]));
@@ -84,9 +82,9 @@ fn keys(
 
 fn evidence_rows(
     index: usize,
-    rows: &[Row],
-    name: &dyn Fn(&Row) -> String,
-    budget: &dyn Fn(&Row) -> String,
+    rows: &[Trial],
+    name: &dyn Fn(&Trial) -> String,
+    budget: &dyn Fn(&Trial) -> String,
 ) -> Table {
     let (mut methods, mut budgets) = (Vec::new(), Vec::new());
     let (mut layers, mut shares) = (Vec::new(), Vec::new());

@@ -38,7 +38,7 @@ pub struct Sweep<'a> {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// One per configuration: methods in order, budgets in order within each.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Trial>,
     /// Seconds of the one prefill, probes included.
     pub prefill_s: f64,
     /// Bytes of the full cache after prefill.
@@ -47,7 +47,7 @@ pub struct Outcome {
 
 /// One configuration on one prompt.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct Trial {
     /// Index among the methods.
     pub method: usize,
     /// Index among the budgets; `None` is the full cache.
@@ -205,9 +205,9 @@ impl Sweep<'_> {
         })
     }
 
-    fn row(&self, case: &Case, observed: &Observed, method: usize, budget: Option<usize>) -> Row {
+    fn row(&self, case: &Case, observed: &Observed, method: usize, budget: Option<usize>) -> Trial {
         let start = Instant::now();
-        let mut row = Row {
+        let mut row = Trial {
             method,
             budget,
             scores: Err(String::new()),
