@@ -7,6 +7,7 @@ mod dataset;
 mod generate;
 mod list;
 mod load;
+mod needle_grid;
 mod output_file;
 mod parameters;
 mod plan_report;
