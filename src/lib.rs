@@ -34,6 +34,7 @@
 pub mod budget;
 pub mod dataset;
 pub mod error;
+pub mod eval;
 pub mod files;
 pub mod generate;
 pub mod model;

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["budget"],
     &["select"],
     &["generate"],
+    &["eval"],
     &["plot"],
 ];
 
@@ -23,7 +24,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("polars", &["error", "table"]),
     (
         "candle_core",
-        &["error", "model", "profile", "select", "generate", "cli"],
+        &[
+            "error", "model", "profile", "select", "generate", "eval", "cli",
+        ],
     ),
     ("plotters", &["plot"]),
     ("clap", &["main", "cli"]),

@@ -15,6 +15,7 @@ mod plan_table;
 mod plot;
 mod profile;
 mod reference;
+mod speed;
 mod summary;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +40,8 @@ enum Verb {
     Plot(plot::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
+    /// Time decoding and count bytes: no cache, the full one, and budgets
+    Speed(Box<speed::Arguments>),
     /// Generate prompts of our own
     Dataset(dataset::Arguments),
     /// List what can be named on the command line
@@ -54,6 +57,7 @@ impl Arguments {
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
+            Verb::Speed(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }

@@ -1,0 +1,3 @@
+//! Evaluation: what a cut cache costs and what it saves.
+
+pub mod speed;
