@@ -213,7 +213,10 @@ pub fn most_likely(logits: &[f32]) -> u32 {
 
 /// −ln p(id) under a row of logits, in nats.
 pub fn surprise(logits: &[f32], id: u32) -> f64 {
-    let own = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    let own = logits
+        .get(id as usize)
+        .copied()
+        .unwrap_or(f32::NEG_INFINITY);
     log_normaliser(logits) - f64::from(own)
 }
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use kvprof::dataset::wikimqa_style::{self, Options};
-use kvprof::dataset::{Dataset, write_jsonl};
+use kvprof::dataset::{Dataset, needle, write_jsonl};
 use serde_json::{Map, Value};
 
 use super::load;
-use super::output_file::refuse_to_overwrite;
+use super::needle_grid::NeedleArguments;
+use super::output_file::{check_writable, refuse_to_overwrite};
 
 /// Arguments of `kvprof dataset`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,36 @@ pub struct Arguments {
 enum Kind {
     /// Multi-hop questions over passages about an invented world, in LongBench's fields
     WikimqaStyle(WikimqaStyle),
+    /// Needles in haystacks: a pass code to be found at every depth of prompts of every length
+    Needle(Needle),
+}
+
+#[derive(Debug, clap::Args)]
+struct Needle {
+    #[command(flatten)]
+    grid: NeedleArguments,
+    /// Model whose tokenizer and chat template count
+    #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
+    model: String,
+    /// Count without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Where records go.
+#[derive(Debug, clap::Args)]
+struct Output {
+    /// JSONL file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Overwrite another file
+    #[arg(long)]
+    force: bool,
+    /// No notices
+    #[arg(long)]
+    quiet: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,37 +70,47 @@ struct WikimqaStyle {
     /// Model whose tokenizer counts
     #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
     model: String,
-    /// JSONL file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Overwrite another file
-    #[arg(long)]
-    force: bool,
-    /// No notices
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         match self.kind {
             Kind::WikimqaStyle(arguments) => arguments.run(),
+            Kind::Needle(arguments) => arguments.run(),
         }
     }
 }
 
 impl WikimqaStyle {
     fn run(self) -> anyhow::Result<()> {
+        check_writable(&self.output.out)?;
         let options = Options {
             questions: self.questions,
             tokens: self.tokens,
             seed: self.seed,
         };
-        let tokenizer = load::tokenizer(&self.model, self.quiet)?;
+        let tokenizer = load::tokenizer(&self.model, self.output.quiet)?;
         let count = |text: &str| tokenizer.encode(text).map(|ids| ids.len());
         let records = wikimqa_style::generate(&options, &count).context("generating prompts")?;
-        self.refuse_to_overwrite(&records)?;
-        write_jsonl(&self.out, &records)?;
+        self.output.write(&records)
+    }
+}
+
+impl Needle {
+    fn run(self) -> anyhow::Result<()> {
+        check_writable(&self.output.out)?;
+        let count = load::message_counter(&self.model, self.raw, self.output.quiet)?;
+        let records = needle::build(&self.grid.options(), &count).context("building needles")?;
+        self.output.write(&records)
+    }
+}
+
+impl Output {
+    fn write(&self, records: &[Map<String, Value>]) -> anyhow::Result<()> {
+        self.refuse_to_overwrite(records)?;
+        write_jsonl(&self.out, records)?;
         if !self.quiet {
             let mut out = std::io::stdout().lock();
             writeln!(out, "{} prompts in {}", records.len(), self.out.display())?;

@@ -24,6 +24,10 @@ enum Kind {
     Scorers,
     /// Strategies of `kvprof allocate`, with their papers
     Strategies,
+    /// Methods of `kvprof eval`: strategy, scorer and head split
+    Methods,
+    /// Metrics of `kvprof eval`
+    Metrics,
     /// Charts of `kvprof plot`
     Charts,
 }
@@ -47,6 +51,12 @@ impl Arguments {
             Kind::Strategies => kvprof::budget::ALLOCATORS
                 .iter()
                 .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
+                .collect(),
+            Kind::Methods => (kvprof::eval::METHODS.iter())
+                .map(|m| (m.name, format!("{} [{}]", m.about, m.spelled)))
+                .collect(),
+            Kind::Metrics => (kvprof::eval::METRICS.iter())
+                .map(|m| (m.name, format!("{} [{}]", m.about, m.unit)))
                 .collect(),
             Kind::Charts => kvprof::plot::CHARTS
                 .iter()

@@ -6,6 +6,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::budget::Geometry;
 use kvprof::model::Model;
+use kvprof::model::chat::{ChatTemplate, Message};
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::source::{self, ModelFiles};
@@ -50,6 +51,30 @@ pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
     let files = fetch(model, quiet)?;
     let gguf = Gguf::open(&files.weights)?;
     Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
+}
+
+/// Counts tokens of a message as a model will see it, in its chat template unless `raw`, without weights.
+pub fn message_counter(
+    model: &str,
+    raw: bool,
+    quiet: bool,
+) -> anyhow::Result<impl Fn(&str) -> kvprof::error::Result<usize>> {
+    let files = fetch(model, quiet)?;
+    let gguf = Gguf::open(&files.weights)?;
+    let tokenizer = kvprof::model::tokenizer_of(&files, &gguf)?;
+    let chat = match raw {
+        true => None,
+        false => ChatTemplate::of_model(&gguf, &tokenizer)?,
+    };
+    Ok(move |text: &str| {
+        let ids = match &chat {
+            Some(chat) => {
+                tokenizer.encode_with_bos(&chat.render(&[Message::new("user", text)], true)?)?
+            }
+            None => tokenizer.encode_with_bos(text)?,
+        };
+        Ok(ids.len())
+    })
 }
 
 /// Layers and heads of a model, from its header.

@@ -4,12 +4,15 @@ mod allocate;
 mod compress;
 mod convert;
 mod dataset;
+mod eval;
+mod eval_table;
 mod generate;
 mod hitrate;
 mod hitrate_table;
 mod list;
 mod load;
 mod long_run;
+mod needle_grid;
 mod output_file;
 mod parameters;
 mod plan_report;
@@ -18,6 +21,7 @@ mod plot;
 mod profile;
 mod prompts;
 mod reference;
+mod speed;
 mod summary;
 
 use clap::{Parser, Subcommand};
@@ -42,8 +46,12 @@ enum Verb {
     Plot(plot::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
+    /// Try methods and budgets on a data set: one prefill per prompt, paired statistics
+    Eval(Box<eval::Arguments>),
     /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
     Hitrate(Box<hitrate::Arguments>),
+    /// Time decoding and count bytes: no cache, the full one, and budgets
+    Speed(Box<speed::Arguments>),
     /// Generate prompts of our own
     Dataset(dataset::Arguments),
     /// List what can be named on the command line
@@ -59,7 +67,9 @@ impl Arguments {
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
+            Verb::Eval(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
+            Verb::Speed(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }

@@ -13,7 +13,9 @@ pub fn object(flag: &str, pairs: &[String]) -> anyhow::Result<Map<String, Value>
             .filter(|(key, _)| !key.is_empty())
             .with_context(|| format!("{flag} {pair} is no KEY=VALUE"))?;
         anyhow::ensure!(
-            fields.insert(key.to_owned(), registry::typed(text)).is_none(),
+            fields
+                .insert(key.to_owned(), registry::typed(text))
+                .is_none(),
             "{flag} {key} is given twice"
         );
     }

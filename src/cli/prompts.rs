@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use kvprof::dataset::{Dataset, Kind, Template, cut};
 use kvprof::error::Error;
+use kvprof::eval::{Case, Reader};
 use kvprof::model::chat::ChatTemplate;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
@@ -22,7 +23,7 @@ pub struct PromptArguments {
     template: Option<PathBuf>,
     /// Leave the model's chat template out
     #[arg(long)]
-    raw: bool,
+    pub raw: bool,
     /// Number of prompts to take from the start of the data set
     #[arg(long)]
     limit: Option<usize>,
@@ -51,7 +52,11 @@ impl PromptArguments {
 
     /// Reads a data set and the template.
     pub fn open(&self, data: &str) -> anyhow::Result<PromptSet<'_>> {
-        let data = Dataset::open(data).context("reading the data set")?;
+        self.of(Dataset::open(data).context("reading the data set")?)
+    }
+
+    /// The same of a data set that is there already.
+    pub fn of(&self, data: Dataset) -> anyhow::Result<PromptSet<'_>> {
         if data.kind == Kind::Ids && (self.raw || self.template.is_some()) {
             anyhow::bail!(
                 "--raw and --template do nothing for a data set of token ids: leave them out"
@@ -130,6 +135,23 @@ impl PromptSet<'_> {
         let tokenizer = tokenizer_of(files, &gguf)?;
         let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
         self.prompts(&tokenizer, chat.as_ref(), config)
+    }
+
+    /// Prompts with their answers and evidence, of a model whose weights have not been read yet.
+    pub fn cases(&self, files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Vec<Case>> {
+        let gguf = Gguf::open(&files.weights)?;
+        let tokenizer = tokenizer_of(files, &gguf)?;
+        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
+        let reader = Reader {
+            tokenizer: &tokenizer,
+            chat: chat.as_ref().filter(|_| !self.arguments.raw),
+            config,
+        };
+        let limit = self.arguments.limit.unwrap_or(usize::MAX);
+        let records = self.data.records.iter().take(limit);
+        let most = self.arguments.max_prompt_tokens;
+        let cases = records.map(|record| Case::of(record, &self.template, &reader, most));
+        Ok(cases.collect::<Result<_, _>>()?)
     }
 
     /// The template as `meta.json` keeps it.

@@ -5,10 +5,13 @@
 
 mod built_in;
 pub mod cut;
+mod dice;
+pub mod needle;
 mod python_list;
 mod read;
 mod record;
 mod template;
+mod text;
 pub mod wikimqa_style;
 
 pub use built_in::{BUILT_IN, BuiltIn, DEFAULT};

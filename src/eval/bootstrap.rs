@@ -165,7 +165,11 @@ mod tests {
                 let mut values = vec![0.0; zeros];
                 values.push(value);
                 let interval = Bootstrap::default().interval(&values).unwrap();
-                let nearest = if value > 0.0 { interval.low } else { interval.high };
+                let nearest = if value > 0.0 {
+                    interval.low
+                } else {
+                    interval.high
+                };
                 assert_eq!(nearest, 0.0, "{value} and {zeros} zeros");
             }
         }

@@ -2,7 +2,20 @@
 
 use crate::dataset::{Record, Template, cut};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::chat::ChatTemplate;
+use crate::model::config::ModelConfig;
+use crate::model::message_ids;
+use crate::model::tokenizer::Tokenizer;
+
+/// The text side of a model, which needs no weights.
+pub struct Reader<'a> {
+    /// Text to ids and back.
+    pub tokenizer: &'a Tokenizer,
+    /// How a conversation is written; `None` leaves the wrapper out.
+    pub chat: Option<&'a ChatTemplate>,
+    /// Vocabulary and context.
+    pub config: &'a ModelConfig,
+}
 
 /// A prompt with what is known about its answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,17 +47,23 @@ impl Case {
     pub fn of(
         record: &Record,
         template: &Template,
-        model: &Model,
-        raw: bool,
+        reader: &Reader<'_>,
         limit: Option<usize>,
     ) -> Result<Self> {
+        let tokenizer = reader.tokenizer;
         let (ids, evidence) = match record.ids.is_empty() {
             true => {
                 let rendered = template.render(record)?;
-                let ids = model.message_ids(&rendered.text, raw, limit, cut::middle_cut)?;
+                let ids = message_ids(
+                    tokenizer,
+                    reader.chat,
+                    &rendered.text,
+                    limit,
+                    cut::middle_cut,
+                )?;
                 let evidence = rendered.evidence(record);
                 let texts = evidence.into_iter().map(|span| &rendered.text[span]);
-                let evidence = evidence_tokens(model, &ids, texts)?;
+                let evidence = evidence_tokens(tokenizer, &ids, texts)?;
                 (ids, evidence)
             }
             false => (
@@ -52,11 +71,11 @@ impl Case {
                 Vec::new(),
             ),
         };
-        check_ids(record, &ids, model)?;
+        check_ids(record, &ids, reader.config)?;
         // A chat template ends where the answer begins; plain text goes on after a space.
-        let lead = if raw || model.chat.is_none() { " " } else { "" };
+        let lead = if reader.chat.is_none() { " " } else { "" };
         let answer_ids = (record.answers.iter())
-            .map(|answer| model.tokenizer.encode(&format!("{lead}{answer}")))
+            .map(|answer| tokenizer.encode(&format!("{lead}{answer}")))
             .collect::<Result<_>>()?;
         let number = |name: &str| record.columns.get(name).and_then(|v| v.as_f64());
         Ok(Self {
@@ -71,8 +90,7 @@ impl Case {
     }
 }
 
-fn check_ids(record: &Record, ids: &[u32], model: &Model) -> Result<()> {
-    let config = model.decoder.config();
+fn check_ids(record: &Record, ids: &[u32], config: &ModelConfig) -> Result<()> {
     if ids.len() > config.max_position_embeddings {
         return Err(Error::PromptTooLong {
             prompt: record.id.clone(),
@@ -82,7 +100,11 @@ fn check_ids(record: &Record, ids: &[u32], model: &Model) -> Result<()> {
     }
     let what = || format!("prompt {}", record.id);
     if ids.is_empty() {
-        return Err(Error::invalid(what(), "empty", "at least one token is needed"));
+        return Err(Error::invalid(
+            what(),
+            "empty",
+            "at least one token is needed",
+        ));
     }
     match ids.iter().find(|id| **id as usize >= config.vocab_size) {
         Some(id) => {
@@ -95,12 +117,12 @@ fn check_ids(record: &Record, ids: &[u32], model: &Model) -> Result<()> {
 
 /// Prompt tokens that hold any of the texts, each of which must stand in the prompt exactly once.
 fn evidence_tokens<'t>(
-    model: &Model,
+    tokenizer: &Tokenizer,
     ids: &[u32],
     texts: impl Iterator<Item = &'t str>,
 ) -> Result<Vec<u32>> {
-    let prompt = model.tokenizer.decode(ids)?;
-    let spans = model.tokenizer.byte_spans(ids)?;
+    let prompt = tokenizer.decode(ids)?;
+    let spans = tokenizer.byte_spans(ids)?;
     let mut holds = vec![false; ids.len()];
     for text in texts.filter(|t| !t.is_empty()) {
         let mut places = prompt.match_indices(text);

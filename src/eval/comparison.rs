@@ -178,15 +178,14 @@ fn baseline_of<'r, 't>(runs: &'r [Run<'t>], run: &Run<'_>, name: &str) -> Option
     let candidates = || runs.iter().filter(|other| other.method == name);
     candidates()
         .find(|other| other.budget == run.budget)
-        .or_else(|| candidates().next().filter(|_| candidates().all(|other| other.budget == FULL)))
+        .or_else(|| {
+            candidates()
+                .next()
+                .filter(|_| candidates().all(|other| other.budget == FULL))
+        })
 }
 
-fn row(
-    run: &Run<'_>,
-    baseline: Option<&Run<'_>>,
-    column: &Measured,
-    bootstrap: Bootstrap,
-) -> Row {
+fn row(run: &Run<'_>, baseline: Option<&Run<'_>>, column: &Measured, bootstrap: Bootstrap) -> Row {
     let value = |run: &Run<'_>, prompt: &u32| {
         let row = run.prompts.get(prompt).copied().flatten();
         row.map_or(f64::NAN, |row| column.values[row])
@@ -271,14 +270,23 @@ pub(super) mod tests {
             .map(|r| format!("{} {} {}", r.budget, r.method, r.metric.name))
             .collect();
         let mut expected = Vec::new();
-        for run in ["full full", "128 snapkv", "128 zigzag", "64 snapkv", "64 zigzag"] {
+        for run in [
+            "full full",
+            "128 snapkv",
+            "128 zigzag",
+            "64 snapkv",
+            "64 zigzag",
+        ] {
             expected.extend(["f1", "kl", "kv_bytes"].map(|metric| format!("{run} {metric}")));
         }
         assert_eq!(names, expected);
 
         let better = only(&rows, "64", "zigzag", "f1");
         let paired = better.paired.unwrap();
-        assert_eq!((better.n, better.failed, paired.n, paired.dropped), (10, 0, 10, 0));
+        assert_eq!(
+            (better.n, better.failed, paired.n, paired.dropped),
+            (10, 0, 10, 0)
+        );
         assert_abs_diff_eq!(better.mean, 0.3, epsilon = 1e-12);
         assert_abs_diff_eq!(paired.baseline, 0.2, epsilon = 1e-12);
         assert_abs_diff_eq!(paired.difference, 0.1, epsilon = 1e-12);
@@ -373,7 +381,9 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_read_is_refused() {
         let refused = |table: &Table, baseline: &str, resamples| {
-            compare(table, baseline, 1, resamples).unwrap_err().to_string()
+            compare(table, baseline, 1, resamples)
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(
             refused(&results(), "uniform", 1000),

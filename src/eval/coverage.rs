@@ -38,11 +38,7 @@ impl Source {
 }
 
 /// Shares of simulated comparisons with `n` pairs: intervals that hold `truth`, verdicts of a difference.
-fn simulated(
-    n: usize,
-    truth: f64,
-    mut pair: impl FnMut(&mut Source) -> (f64, f64),
-) -> (f64, f64) {
+fn simulated(n: usize, truth: f64, mut pair: impl FnMut(&mut Source) -> (f64, f64)) -> (f64, f64) {
     let mut source = Source(ChaCha8Rng::seed_from_u64(17));
     let (mut covered, mut shown) = (0, 0);
     for trial in 0..TRIALS {
@@ -82,7 +78,12 @@ fn intervals_of_even_differences_cover_as_often_as_they_say() {
     for (n, low, high) in [(8, 0.925, 0.965), (12, 0.93, 0.965), (50, 0.935, 0.965)] {
         let (covered, shown) = simulated(n, 0.0, of_hard_prompts(Source::normal));
         assert_share(covered, low, high, &format!("normal, n = {n}"));
-        assert_share(shown, 0.03, 0.075, &format!("normal, false verdicts, n = {n}"));
+        assert_share(
+            shown,
+            0.03,
+            0.075,
+            &format!("normal, false verdicts, n = {n}"),
+        );
     }
 }
 
@@ -113,9 +114,7 @@ fn methods_that_do_not_differ_in_f1_are_seldom_called_different() {
 
 #[test]
 fn a_real_difference_is_found_more_often_with_more_prompts() {
-    let shown = |n| {
-        simulated(n, 0.5, of_hard_prompts(|source| source.normal() + 0.5)).1
-    };
+    let shown = |n| simulated(n, 0.5, of_hard_prompts(|source| source.normal() + 0.5)).1;
     assert_share(shown(8), 0.15, 0.4, "power, n = 8");
     assert_share(shown(50), 0.88, 0.98, "power, n = 50");
 }

@@ -20,20 +20,64 @@ pub struct NamedMethod {
 /// Methods with names; every other combination is spelled `STRATEGY+SCORER+SPLIT`.
 pub const METHODS: &[NamedMethod] = &[
     named("full", "", "the full cache"),
-    named("snapkv", "uniform+snapkv", "SnapKV: the same budget for every layer"),
-    named("ada-kv", "uniform+snapkv+pooled", "Ada-KV: heads compete for their layer's budget"),
+    named(
+        "snapkv",
+        "uniform+snapkv",
+        "SnapKV: the same budget for every layer",
+    ),
+    named(
+        "ada-kv",
+        "uniform+snapkv+pooled",
+        "Ada-KV: heads compete for their layer's budget",
+    ),
     named("pyramid", "pyramid+snapkv", "PyramidKV: less with depth"),
-    named("proportional", "proportional+snapkv", "the layer's share of LMBA"),
-    named("zigzag", "zigzag+snapkv", "ZigZagKV: a lower bound and the layer's share of LMBA"),
-    named("zigzag-lmbo", "zigzag-lmbo+snapkv", "ZigZagKV's rule on LMBO"),
-    named("mass-optimal", "mass-optimal+snapkv", "the most attention mass in all"),
-    named("output-optimal", "output-optimal+snapkv", "the least change of the layers' outputs"),
-    named("streaming", "uniform+streaming", "StreamingLLM: sinks and the latest tokens"),
-    named("h2o", "uniform+h2o", "H2O on the prompt: attention from all rows"),
-    named("tova", "uniform+tova", "TOVA on the prompt: attention of the last row"),
+    named(
+        "proportional",
+        "proportional+snapkv",
+        "the layer's share of LMBA",
+    ),
+    named(
+        "zigzag",
+        "zigzag+snapkv",
+        "ZigZagKV: a lower bound and the layer's share of LMBA",
+    ),
+    named(
+        "zigzag-lmbo",
+        "zigzag-lmbo+snapkv",
+        "ZigZagKV's rule on LMBO",
+    ),
+    named(
+        "mass-optimal",
+        "mass-optimal+snapkv",
+        "the most attention mass in all",
+    ),
+    named(
+        "output-optimal",
+        "output-optimal+snapkv",
+        "the least change of the layers' outputs",
+    ),
+    named(
+        "streaming",
+        "uniform+streaming",
+        "StreamingLLM: sinks and the latest tokens",
+    ),
+    named(
+        "h2o",
+        "uniform+h2o",
+        "H2O on the prompt: attention from all rows",
+    ),
+    named(
+        "tova",
+        "uniform+tova",
+        "TOVA on the prompt: attention of the last row",
+    ),
     named("knorm", "uniform+knorm", "keys of small norm"),
     named("random", "uniform+random", "random tokens"),
-    named("oracle", "uniform+oracle", "attention really received from the full cache's continuation"),
+    named(
+        "oracle",
+        "uniform+oracle",
+        "attention really received from the full cache's continuation",
+    ),
 ];
 
 const fn named(name: &'static str, spelled: &'static str, about: &'static str) -> NamedMethod {
@@ -271,16 +315,24 @@ mod tests {
         assert_eq!(described["granularity"], "head");
         assert_eq!(described["scorer_parameters"]["kernel"], 5);
         assert_eq!(described["split"], "pooled:0.3");
-        let list = Method::parse_list("full,zigzag(threshold=0.9)+snapkv(kernel=5,pooling=avg),h2o");
+        let list =
+            Method::parse_list("full,zigzag(threshold=0.9)+snapkv(kernel=5,pooling=avg),h2o");
         let names: Vec<_> = list.unwrap().into_iter().map(|m| m.name).collect();
-        assert_eq!(names[1], "zigzag(threshold=0.9)+snapkv(kernel=5,pooling=avg)");
+        assert_eq!(
+            names[1],
+            "zigzag(threshold=0.9)+snapkv(kernel=5,pooling=avg)"
+        );
         assert_eq!(names.len(), 3);
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_the_way_out() {
         let said = |text: &str| Method::parse(text).unwrap_err().to_string();
-        assert!(said("zigzack").contains("zigzag-lmbo"), "{}", said("zigzack"));
+        assert!(
+            said("zigzack").contains("zigzag-lmbo"),
+            "{}",
+            said("zigzack")
+        );
         assert!(said("uniform+snapkw").contains("snapkv"));
         assert!(said("uniform+snapkv+poled").contains("pooled"));
         assert!(said("uniform+snapkv+pooled+x").contains("nothing more"));

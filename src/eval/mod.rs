@@ -7,7 +7,6 @@ pub mod answer;
 mod bootstrap;
 mod case;
 pub mod comparison;
-mod comparison_text;
 #[cfg(test)]
 mod coverage;
 pub mod hit_rate;
@@ -17,14 +16,14 @@ mod reference;
 mod results;
 mod rows;
 mod sign_test;
+pub mod speed;
 pub mod statistics;
 mod student;
 mod sweep;
 
 pub use bootstrap::{Bootstrap, Interval, LEVEL};
-pub use case::Case;
+pub use case::{Case, Reader};
 pub use comparison::{FULL, Row, compare};
-pub use comparison_text::write_comparison;
 pub use method::{Allocation, METHODS, Measured, Method, NamedMethod, Ranking};
 pub use metric::{Direction, METRICS, Metric, find as find_metric};
 pub use results::{RESULT_TABLES, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta};

@@ -55,7 +55,9 @@ impl Reference {
         cache.rewind(start)?;
         let rows = match decoded.ids.is_empty() {
             true => Vec::new(),
-            false => decoder.continue_with(&decoded.ids, cache, probe)?.to_vec2()?,
+            false => decoder
+                .continue_with(&decoded.ids, cache, probe)?
+                .to_vec2()?,
         };
         cache.rewind(start)?;
         let nll = answer_nll(decoder, cache, &first, case)?;
@@ -103,7 +105,10 @@ impl Reference {
         let steps = rows.len() as f64; // 0 / 0 is NaN: nothing was predicted
         let mut ids = self.ids.clone();
         let (mut decode_steps, mut seconds) = (0, 0.0);
-        let parting = agrees.iter().position(|a| !a).filter(|at| at + 1 < self.most);
+        let parting = agrees
+            .iter()
+            .position(|a| !a)
+            .filter(|at| at + 1 < self.most);
         if let Some(at) = parting {
             ids.truncate(at + 1);
             cache.rewind(start + at + 1)?;
@@ -159,7 +164,9 @@ fn answer_nll(decoder: &Decoder, cache: &mut KvCache, first: &[f32], case: &Case
             let rows: Vec<Vec<f32>> = decoder.continue_with(fed, cache, &mut NoProbe)?.to_vec2()?;
             cache.rewind(start)?;
             let later = rows.iter().zip(&ids[1..]);
-            sum += later.map(|(row, &id)| generate::surprise(row, id)).sum::<f64>();
+            sum += later
+                .map(|(row, &id)| generate::surprise(row, id))
+                .sum::<f64>();
         }
         best = best.min(sum / ids.len() as f64); // the minimum of NaN and a number is the number
     }

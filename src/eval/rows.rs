@@ -16,7 +16,10 @@ pub fn outcome_tables(
     budgets: &[Budget],
 ) -> [Table; 3] {
     let rows = &outcome.rows;
-    let budget = |row: &Trial| row.budget.map_or(FULL.to_owned(), |b| budgets[b].to_string());
+    let budget = |row: &Trial| {
+        row.budget
+            .map_or(FULL.to_owned(), |b| budgets[b].to_string())
+    };
     let name = |row: &Trial| methods[row.method].name.clone();
     let mut results = keys(index, rows, &name, &budget);
     let text = |f: &dyn Fn(&Trial) -> String| Column::Text(rows.iter().map(f).collect());
@@ -52,7 +55,11 @@ pub fn outcome_tables(
     let place = |value: Option<f64>| Column::Number(vec![value.unwrap_or(f64::NAN); rows.len()]);
     results.push("length", place(case.length));
     results.push("depth", place(case.depth));
-    let answer = |row: &Trial| row.scores.as_ref().map_or(String::new(), |s| s.answer.clone());
+    let answer = |row: &Trial| {
+        row.scores
+            .as_ref()
+            .map_or(String::new(), |s| s.answer.clone())
+    };
     let error = |row: &Trial| row.scores.as_ref().err().cloned().unwrap_or_default();
     results.push("answer", text(&answer));
     results.push("error", text(&error));
@@ -108,7 +115,9 @@ fn evidence_rows(
 
 fn strategy(method: &Method) -> String {
     let cut = method.cut.as_ref();
-    cut.map_or(FULL.to_owned(), |(allocation, _)| allocation.strategy.clone())
+    cut.map_or(FULL.to_owned(), |(allocation, _)| {
+        allocation.strategy.clone()
+    })
 }
 
 fn scorer(method: &Method) -> String {

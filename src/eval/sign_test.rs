@@ -47,7 +47,11 @@ mod tests {
     #[test]
     fn large_tests_neither_overflow_nor_vanish() {
         assert_relative_eq!(sign_test(60, 40), 0.05688793364098079, max_relative = 1e-11);
-        assert_relative_eq!(sign_test(1100, 900), 8.457089535503927e-06, max_relative = 1e-9);
+        assert_relative_eq!(
+            sign_test(1100, 900),
+            8.457089535503927e-06,
+            max_relative = 1e-9
+        );
         assert_eq!(sign_test(5000, 5000), 1.0);
         assert_eq!(sign_test(5000, 0), 0.0);
     }

@@ -251,7 +251,9 @@ mod tests {
         assert!(interval.low > 1.0 && interval.high < 1.4, "{interval:?}");
         assert_eq!(result.verdict(Direction::Higher), Some(Verdict::Better));
         // The same numbers with the baselines in another order: the pairing is what showed it.
-        let shifted: Vec<_> = (0..16).map(|i| (pairs[i].0, pairs[(i + 5) % 16].1)).collect();
+        let shifted: Vec<_> = (0..16)
+            .map(|i| (pairs[i].0, pairs[(i + 5) % 16].1))
+            .collect();
         let unpaired = paired(&shifted, DRAWS);
         assert_abs_diff_eq!(unpaired.difference, result.difference, epsilon = 1e-9);
         assert_eq!(

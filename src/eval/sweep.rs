@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use super::answer::{contained_share, exact_match, f1};
 use super::case::Case;
 use super::method::{Allocation, Measured, Method, Ranking};
 use super::reference::{Continued, Reference};
-use super::answer::{contained_share, exact_match, f1};
 use crate::budget::{Budget, BudgetPlan, Floor, Geometry, Provenance, Request, TokenBudgets};
 use crate::error::{Error, Result};
 use crate::generate::DECODE_ROOM;
@@ -149,7 +149,10 @@ impl Sweep<'_> {
     fn observe(&self, case: &Case) -> Result<Observed> {
         let (decoder, tokens) = (&self.model.decoder, case.ids.len());
         if self.window >= tokens && self.methods.iter().any(|m| m.cut.is_some()) {
-            let bound = format!("prompt {} has {tokens} tokens, more than the window is needed", case.id);
+            let bound = format!(
+                "prompt {} has {tokens} tokens, more than the window is needed",
+                case.id
+            );
             return Err(Error::invalid("observation window", self.window, bound));
         }
         let context = decoder.config().max_position_embeddings;
@@ -235,7 +238,12 @@ impl Sweep<'_> {
                     true => Vec::new(),
                     false => vec![1.0; layers],
                 };
-                Ok((observed.cache.bytes(), tokens, evidence, observed.reference.of_itself()))
+                Ok((
+                    observed.cache.bytes(),
+                    tokens,
+                    evidence,
+                    observed.reference.of_itself(),
+                ))
             }
         };
         row.scores = result
@@ -319,8 +327,12 @@ impl Sweep<'_> {
         };
         let request = request.by(allocation.granularity);
         let parameters = allocation.allocator.parameters();
-        let plan =
-            BudgetPlan::allocate(&allocation.strategy, parameters, &request, Provenance::default())?;
+        let plan = BudgetPlan::allocate(
+            &allocation.strategy,
+            parameters,
+            &request,
+            Provenance::default(),
+        )?;
         Ok(plan.tokens)
     }
 }
@@ -328,7 +340,9 @@ impl Sweep<'_> {
 /// Mean tokens kept per KV head.
 fn kept_per_head(kept: &[Slots]) -> f64 {
     let heads = kept.iter().flatten();
-    let (count, total) = heads.fold((0usize, 0usize), |(n, sum), slots| (n + 1, sum + slots.len()));
+    let (count, total) = heads.fold((0usize, 0usize), |(n, sum), slots| {
+        (n + 1, sum + slots.len())
+    });
     total as f64 / count.max(1) as f64
 }
 
@@ -352,10 +366,7 @@ mod tests {
 
     #[test]
     fn evidence_is_a_mean_over_heads_of_shares_kept() {
-        let kept = vec![
-            vec![vec![0, 2, 3], vec![1, 2]],
-            vec![vec![0], vec![4]],
-        ];
+        let kept = vec![vec![vec![0, 2, 3], vec![1, 2]], vec![vec![0], vec![4]]];
         assert_eq!(evidence_kept(&kept, &[2, 3]), [0.75, 0.0]);
         assert!(evidence_kept(&kept, &[]).is_empty());
         assert_eq!(kept_per_head(&kept), 7.0 / 4.0);

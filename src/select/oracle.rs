@@ -51,7 +51,12 @@ mod tests {
 
     #[test]
     fn a_group_shares_the_mean_of_what_its_heads_received() {
-        let received = [vec![0.5, 0.0], vec![0.1, 0.4], vec![1.0, 2.0], vec![3.0, 0.0]];
+        let received = [
+            vec![0.5, 0.0],
+            vec![0.1, 0.4],
+            vec![1.0, 2.0],
+            vec![3.0, 0.0],
+        ];
         let mut observation = LayerObservation {
             layer: 0,
             tokens: 2,

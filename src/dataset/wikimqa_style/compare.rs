@@ -1,10 +1,10 @@
 //! Questions that compare two things, or two works by their makers.
 
-use super::dice::Dice;
 use super::people::Wanted;
 use super::prose_works;
 use super::question::{Question, Type, maker, maker_word, some_kind};
 use super::world::{Fact, Id, Relation, Thing, WorkKind, World};
+use crate::dataset::dice::Dice;
 
 /// What two things are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::dice::Dice;
 use super::people::Wanted;
 use super::question::{Question, equip, maker, some_kind};
 use super::things::{Like, maker_trade};
 use super::world::{Fact, HouseKind, Id, Relation, Thing, WorkKind, World};
+use crate::dataset::dice::Dice;
 
 /// A thing that gets a passage, and what its passage must say to be a good distractor.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::dice::Dice;
 use super::passage::Draft;
 use super::world::{Fact, Thing};
+use crate::dataset::dice::Dice;
 use crate::dataset::record::{Kind, Record};
 use crate::dataset::template::Template;
 use crate::error::{Error, Result};

@@ -207,9 +207,9 @@ impl Kin {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dice::Dice;
     use super::super::people::Wanted;
     use super::*;
+    use crate::dataset::dice::Dice;
 
     #[test]
     fn every_kinship_is_found_in_a_family() {

@@ -9,7 +9,6 @@
 //! 2308.14508) for the fields. Differs: text, names and questions are our own.
 
 mod compare;
-mod dice;
 mod distractors;
 mod fit;
 mod kin;
@@ -23,7 +22,6 @@ mod prose_works;
 mod question;
 #[cfg(test)]
 mod tests;
-mod text;
 mod things;
 mod world;
 
@@ -31,13 +29,13 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use self::dice::Dice;
 use self::distractors::Distractors;
 use self::fit::{Scale, compose, fill_up};
 use self::passage::{Draft, Orders};
 use self::question::{Question, Turns, has_one_answer};
-use self::text::Deck;
 use self::world::{Fact, Relation, Thing, World};
+use super::dice::Dice;
+use super::text::Deck;
 use crate::error::{Error, Result};
 
 /// Smallest message in tokens that holds ten passages and a question.

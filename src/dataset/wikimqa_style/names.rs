@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::dice::Dice;
+use crate::dataset::dice::Dice;
 
 /// The sound of one country's names.
 struct Sound {

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::dice::Dice;
-use super::text::{Deck, Slots, fill};
 use super::world::{Fact, Id, Relation, Thing, World};
 use super::{prose_houses, prose_people, prose_places, prose_works};
+use crate::dataset::dice::Dice;
+use crate::dataset::text::{Deck, Slots, fill};
 
 /// One sentence of a passage.
 #[derive(Clone, Debug)]

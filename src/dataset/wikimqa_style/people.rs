@@ -1,8 +1,8 @@
 //! Births, marriages and siblings: how the world gets its people.
 
-use super::dice::Dice;
 use super::names::NameOf;
 use super::world::{Date, Id, Person, World};
+use crate::dataset::dice::Dice;
 
 /// What is decided about a person before they exist; the rest is left to chance.
 #[derive(Clone, Debug, Default)]

@@ -1,9 +1,9 @@
 //! Prose about firms and schools.
 
 use super::passage::{Mentions, Roll, Writer};
-use super::text::{FEW, thousands};
 use super::world::Relation::{self, Country, Founder, Seat, Year};
 use super::world::{HouseKind, Id};
+use crate::dataset::text::{FEW, thousands};
 
 const LEADS: &[(&[Relation], &str)] = &[
     (&[Seat], "{N} is a~ {business} based in {seat}."),

@@ -1,12 +1,12 @@
 //! Prose about people.
 
 use super::passage::{Mentions, Roll, Writer};
-use super::text::FEW;
 use super::things::founder_trade;
 use super::world::Relation::{
     self, Birthplace, Born, Country, DeathPlace, Died, Father, Maker, Mother, School, Year,
 };
 use super::world::{Fact, HouseKind, Id, Thing, WorkKind};
+use crate::dataset::text::FEW;
 
 const LEADS_DEAD: &[(&[Relation], &str)] = &[
     (

@@ -1,9 +1,9 @@
 //! Prose about towns and rivers.
 
 use super::passage::{Mentions, Roll, Writer};
-use super::text::{FEW, thousands};
 use super::world::Relation::{self, Country, Length, Mouth, Population};
 use super::world::{Id, Thing};
+use crate::dataset::text::{FEW, thousands};
 
 const TOWN_LEADS: &[(&[Relation], &str)] = &[
     (&[Country], "{N} is a~ {size} in {country}."),

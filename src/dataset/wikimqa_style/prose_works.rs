@@ -1,9 +1,9 @@
 //! Prose about films, books and songs.
 
 use super::passage::{Mentions, Roll, Writer};
-use super::text::FEW;
 use super::world::Relation::{self, Cast, Country, Maker, Producer, Year};
 use super::world::{Id, Thing, Work, WorkKind};
+use crate::dataset::text::FEW;
 
 const FILM_LEADS: &[(&[Relation], &str)] = &[
     (

@@ -1,11 +1,11 @@
 //! The four types of question, each with the facts it rests on and its one answer.
 
 use super::compare::{Compared, bridge_comparison, comparison};
-use super::dice::Dice;
 use super::kin::Kin;
 use super::people::Wanted;
 use super::things::maker_trade;
 use super::world::{Fact, Id, Relation, Thing, WorkKind, World};
+use crate::dataset::dice::Dice;
 
 /// Types of question, named as 2WikiMultihopQA names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Towns, rivers, works, firms and schools: how the world gets its things.
 
-use super::dice::Dice;
 use super::names::NameOf;
 use super::people::Wanted;
 use super::world::{House, HouseKind, Id, River, Town, Work, WorkKind, World};
+use crate::dataset::dice::Dice;
 
 const FILM_TITLES: &[&str] = &[
     "The Bells of #",

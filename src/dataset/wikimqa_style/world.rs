@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::dice::Dice;
 use super::names::{NameOf, Names};
+use crate::dataset::dice::Dice;
 
 /// Place of a thing in its list of the [`World`].
 pub(super) type Id = usize;

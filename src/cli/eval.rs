@@ -1,0 +1,428 @@
+//! `kvprof eval`: one prefill per prompt, every method and budget, paired statistics.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvprof::budget::{Budget, Geometry, profile_digest};
+use kvprof::dataset::needle::{self, Depths};
+use kvprof::dataset::{self, Dataset};
+use kvprof::eval::{
+    Case, Method, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta, Sweep, compare, outcome_tables,
+};
+use kvprof::model::Model;
+use kvprof::model::attention::NoProbe;
+use kvprof::model::config::ModelConfig;
+use kvprof::model::decoder::PREFILL_RUN;
+use kvprof::model::source::ModelFiles;
+use kvprof::parts::PartsFolder;
+use kvprof::profile::{Profile, Prompt, prompts_sha256};
+
+use super::eval_table;
+use super::load::{self, ModelArguments};
+use super::long_run::{check_folder, stop_cleanly};
+use super::prompts::{PromptArguments, PromptSet};
+use super::quoted;
+
+/// Arguments of `kvprof eval`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What is asked: questions of a data set, or needles in haystacks
+    #[arg(long, value_enum, default_value = "qa")]
+    task: Task,
+    /// Data set: a built-in name, or a path to JSONL or Parquet
+    #[arg(long, default_value = dataset::DEFAULT)]
+    data: String,
+    #[command(flatten)]
+    prompts: PromptArguments,
+    #[command(flatten)]
+    needles: Needles,
+    /// Methods, separated by commas; `kvprof list methods` names them, others are STRATEGY+SCORER+SPLIT
+    #[arg(
+        long,
+        default_value = "full,snapkv,ada-kv,pyramid,zigzag,mass-optimal,output-optimal,streaming,tova,knorm,oracle"
+    )]
+    methods: String,
+    /// Budgets: mean tokens per KV head and layer, or shares of the prompt such as 12%
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "64,128,256,512",
+        allow_negative_numbers = true
+    )]
+    budgets: Vec<Budget>,
+    /// Method that the others are compared with, at the same budget
+    #[arg(long, default_value = "snapkv")]
+    baseline: String,
+    /// Profile folder that methods with @profile are allocated from
+    #[arg(long, value_name = "FOLDER")]
+    profile: Option<PathBuf>,
+    /// First tokens that always stay
+    #[arg(long, default_value_t = 4)]
+    sinks: usize,
+    /// Last tokens that always stay, and the rows that are observed
+    #[arg(long, default_value_t = 32)]
+    window: usize,
+    /// Most tokens to generate
+    #[arg(long, default_value_t = 32)]
+    max_new_tokens: usize,
+    /// Resamples of the bootstrap
+    #[arg(long, default_value_t = 10_000)]
+    resamples: usize,
+    /// Seed of needles and bootstrap
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Output folder; by default named after model and data set
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Continue a run that was interrupted, or show a finished one again
+    #[arg(long)]
+    resume: bool,
+    /// No progress and no table
+    #[arg(long)]
+    quiet: bool,
+    /// Print the comparisons as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the prompts ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// Records of a data set.
+    Qa,
+    /// Needles in haystacks of our own, over lengths and depths.
+    Needle,
+}
+
+/// The grid of needles; only with `--task needle`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct Needles {
+    /// Sizes of the whole prompt in tokens (1024,2048,4096)
+    #[arg(long, value_delimiter = ',')]
+    lengths: Option<Vec<usize>>,
+    /// Needles' places in per cent of the haystack: 0,50,100 or START..END/STEP (0..100/10)
+    #[arg(long, allow_negative_numbers = true)]
+    depths: Option<Depths>,
+    /// Number of needles and haystacks (3)
+    #[arg(long)]
+    seeds: Option<u64>,
+}
+
+impl Needles {
+    fn options(&self, first_seed: u64) -> anyhow::Result<needle::Options> {
+        let depths = match &self.depths {
+            Some(depths) => depths.clone(),
+            None => "0..100/10".parse()?,
+        };
+        let seeds = self.seeds.unwrap_or(3);
+        Ok(needle::Options {
+            lengths: self.lengths.clone().unwrap_or(vec![1024, 2048, 4096]),
+            depths,
+            seeds: first_seed..first_seed.saturating_add(seeds),
+        })
+    }
+
+    fn given(&self) -> bool {
+        self.lengths.is_some() || self.depths.is_some() || self.seeds.is_some()
+    }
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let methods = Method::parse_list(&self.methods)?;
+        self.check(&methods)?;
+        let profile = (self.profile.as_deref()).map(Profile::load).transpose();
+        let profile = profile.context("reading the profile")?;
+        let set = self.prompts.of(self.dataset()?)?;
+        let mut cases = Vec::new();
+        let model = self.model.load_checked(self.quiet, |files, config| {
+            cases = set.cases(files, config)?;
+            self.check_cases(&cases, &methods)?;
+            check_profile(profile.as_ref(), files, config)
+        })?;
+        let meta = self.meta(&set, &model, &methods, &cases)?;
+        let default = format!("eval-{}-{}", meta.model, meta.dataset);
+        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from(default));
+        let run = PartsFolder::prepare(&folder, &RESULTS, meta, cases.len(), self.resume)?;
+        stop_cleanly(&folder);
+        let sweep = Sweep {
+            model: &model,
+            methods: &methods,
+            budgets: &self.budgets,
+            sinks: self.sinks,
+            window: self.window,
+            max_new_tokens: self.max_new_tokens,
+            profile: profile.as_ref(),
+        };
+        let cost = self.measure(&run, &sweep, &cases)?;
+        run.finish()?;
+        self.report(&Results::load(&folder)?, &folder, cost)
+    }
+
+    /// What can be refused before anything is read.
+    fn check(&self, methods: &[Method]) -> anyhow::Result<()> {
+        self.prompts.check()?;
+        anyhow::ensure!(
+            self.task == Task::Needle || !self.needles.given(),
+            "--lengths, --depths and --seeds belong to --task needle: add it, or leave them out"
+        );
+        anyhow::ensure!(
+            self.max_new_tokens > 0,
+            "--max-new-tokens is 0, at least one is needed"
+        );
+        anyhow::ensure!(
+            self.resamples >= 100,
+            "--resamples is {}, at least 100 are needed",
+            self.resamples
+        );
+        anyhow::ensure!(
+            methods.iter().any(|m| m.name == self.baseline),
+            "--baseline {} is not among the methods: add it to --methods, or name another of {}",
+            self.baseline,
+            self.methods
+        );
+        let given = methods.iter().find(|m| m.needs_given_profile());
+        match (given, &self.profile) {
+            (Some(method), None) => anyhow::bail!(
+                "method {} is allocated from a profile: give one with --profile",
+                method.name
+            ),
+            (None, Some(_)) => anyhow::bail!(
+                "--profile is read by methods such as zigzag@profile only: add one, or leave it out"
+            ),
+            _ => {}
+        }
+        let stays = self.sinks.saturating_add(self.window);
+        for (i, budget) in self.budgets.iter().enumerate() {
+            budget.check()?;
+            anyhow::ensure!(
+                !self.budgets[..i].contains(budget),
+                "budget {budget} is given twice"
+            );
+            if let Budget::TokensPerHead(tokens) = budget {
+                anyhow::ensure!(
+                    *tokens >= stays as f64,
+                    "budget {budget} is below the {stays} tokens that sinks ({}) and window ({}) take: \
+                     allow more, or lower them",
+                    self.sinks,
+                    self.window
+                );
+            }
+        }
+        self.out.as_deref().map_or(Ok(()), check_folder)
+    }
+
+    fn dataset(&self) -> anyhow::Result<Dataset> {
+        match self.task {
+            Task::Qa => Dataset::open(&self.data).context("reading the data set"),
+            Task::Needle => {
+                let count = load::message_counter(&self.model.model, self.prompts.raw, self.quiet)?;
+                let options = self.needles.options(self.seed)?;
+                needle::dataset(&options, &count).context("building needles")
+            }
+        }
+    }
+
+    fn check_cases(&self, cases: &[Case], methods: &[Method]) -> anyhow::Result<()> {
+        anyhow::ensure!(!cases.is_empty(), "the data set has no prompt");
+        if methods.iter().any(|m| m.cut.is_some()) {
+            for case in cases {
+                anyhow::ensure!(
+                    case.ids.len() > self.window,
+                    "prompt {} has {} tokens, more than the window of {} are needed: lower --window",
+                    case.id,
+                    case.ids.len(),
+                    self.window
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn meta(
+        &self,
+        set: &PromptSet<'_>,
+        model: &Model,
+        methods: &[Method],
+        cases: &[Case],
+    ) -> anyhow::Result<ResultsMeta> {
+        let config = model.decoder.config();
+        let prompts: Vec<Prompt> = (cases.iter())
+            .map(|case| Prompt {
+                id: case.id.clone(),
+                ids: case.ids.clone(),
+            })
+            .collect();
+        Ok(ResultsMeta {
+            schema: RESULTS_SCHEMA,
+            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+            command: super::command_line(&["--resume", "--quiet", "--json"]),
+            task: match self.task {
+                Task::Qa => "qa",
+                Task::Needle => "needle",
+            }
+            .to_owned(),
+            model: model.files.name.clone(),
+            model_sha256: model.files.sha256.clone(),
+            num_layers: config.num_hidden_layers,
+            num_kv_heads: config.num_key_value_heads,
+            dataset: set.data.name.clone(),
+            dataset_sha256: set.data.sha256.clone(),
+            template: set.template_digest(),
+            prompts: cases.len(),
+            prompts_sha256: prompts_sha256(&prompts),
+            methods: methods.iter().map(Method::described).collect(),
+            budgets: self.budgets.iter().map(ToString::to_string).collect(),
+            sinks: self.sinks,
+            window: self.window,
+            max_new_tokens: self.max_new_tokens,
+            profile_sha256: self.profile.as_deref().map(profile_digest).transpose()?,
+            device: format!("{:?}", model.decoder.device().location()),
+            dtype: model.decoder.dtype().as_str().to_owned(),
+            seed: self.seed,
+        })
+    }
+
+    /// Runs what is not there yet; says what the last prompt's grid cost against prefilling each time.
+    fn measure(
+        &self,
+        run: &PartsFolder<ResultsMeta>,
+        sweep: &Sweep<'_>,
+        cases: &[Case],
+    ) -> anyhow::Result<Option<Cost>> {
+        let todo: Vec<usize> = (0..cases.len()).filter(|&i| !run.has(i)).collect();
+        let configurations = sweep.configurations().len();
+        let bar = progress_bar(todo.len() * configurations, self.quiet);
+        let mut cost = None;
+        for &index in &todo {
+            let case = &cases[index];
+            bar.set_message(format!("prompt {}/{}", index + 1, cases.len()));
+            let start = Instant::now();
+            let outcome = sweep
+                .run(case, &mut || bar.inc(1))
+                .with_context(|| format!("evaluating prompt {} ({})", index + 1, case.id))?;
+            let grid_s = start.elapsed().as_secs_f64();
+            run.write(
+                index,
+                &outcome_tables(index, case, &outcome, sweep.methods, sweep.budgets),
+            )?;
+            cost = Some((index, grid_s));
+        }
+        bar.finish_and_clear();
+        let Some((index, grid_s)) = cost.filter(|_| !self.quiet) else {
+            return Ok(None);
+        };
+        let (ids, decoder) = (&cases[index].ids, &sweep.model.decoder);
+        let mut cache = decoder.new_cache(ids.len())?;
+        let start = Instant::now();
+        decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
+        Ok(Some(Cost {
+            tokens: ids.len(),
+            configurations,
+            grid_s,
+            bare_s: start.elapsed().as_secs_f64(),
+        }))
+    }
+
+    fn report(&self, results: &Results, folder: &Path, cost: Option<Cost>) -> anyhow::Result<()> {
+        let rows = compare(&results.results, &self.baseline, self.seed, self.resamples)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let value = serde_json::json!({
+                "results": folder, "meta": results.meta, "baseline": self.baseline,
+                "resamples": self.resamples, "comparisons": rows,
+                "cost": cost.map(|c| c.to_json()),
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        } else if !self.quiet {
+            eval_table::write(&mut out, &rows, &self.baseline)?;
+            eval_table::write_differences(&mut out, &rows, "kl", &self.baseline)?;
+            if let Some(cost) = cost {
+                writeln!(out, "\n{}", cost.in_words())?;
+            }
+            let folder = quoted(&folder.to_string_lossy());
+            writeln!(out, "\nWritten to {folder}")?;
+            writeln!(out, "Next: kvprof plot frontier --results {folder}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What one prompt's grid took, and what one bare prefill of the same prompt takes.
+struct Cost {
+    tokens: usize,
+    configurations: usize,
+    grid_s: f64,
+    bare_s: f64,
+}
+
+impl Cost {
+    fn share(&self) -> f64 {
+        self.grid_s / (self.configurations as f64 * self.bare_s)
+    }
+
+    fn in_words(&self) -> String {
+        format!(
+            "{} configurations of the last prompt ({} tokens) took {:.1} s with one prefill; prefilling for \
+             each would take {} x {:.2} s = {:.1} s before any decoding: {:.0} % of that.",
+            self.configurations,
+            self.tokens,
+            self.grid_s,
+            self.configurations,
+            self.bare_s,
+            self.configurations as f64 * self.bare_s,
+            100.0 * self.share()
+        )
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "tokens": self.tokens, "configurations": self.configurations,
+            "grid_s": self.grid_s, "bare_prefill_s": self.bare_s, "share": self.share(),
+        })
+    }
+}
+
+fn check_profile(
+    profile: Option<&Profile>,
+    files: &ModelFiles,
+    config: &ModelConfig,
+) -> anyhow::Result<()> {
+    let Some(profile) = profile else {
+        return Ok(());
+    };
+    let theirs = Geometry::of(&profile.meta);
+    let same = theirs.layers == config.num_hidden_layers
+        && theirs.heads == config.num_attention_heads
+        && theirs.kv_heads == config.num_key_value_heads
+        && theirs.head_dim == config.head_dim;
+    anyhow::ensure!(
+        same,
+        "the profile is of {} with {}, {} has another geometry: profile it",
+        theirs.model,
+        theirs.numbers(),
+        files.name
+    );
+    Ok(())
+}
+
+fn progress_bar(configurations: usize, quiet: bool) -> ProgressBar {
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let bar = ProgressBar::with_draw_target(Some(configurations as u64), target);
+    let style = "{msg} [{bar:30}] {pos}/{len} configurations, {eta} left";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}

@@ -1,0 +1,113 @@
+//! What an evaluation showed, for the terminal: a block per budget, a line per method.
+
+use std::io::{self, Write};
+
+use kvprof::eval::{METRICS, Row, Verdict};
+
+/// Metrics that are compared; the others are only means.
+const COLUMNS: [&str; 6] = ["kl", "top1", "nll", "f1", "contains", "evidence"];
+
+/// Writes all blocks; `baseline` is what differences are taken against.
+pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<()> {
+    let columns: Vec<&str> = (COLUMNS.into_iter())
+        .filter(|c| rows.iter().any(|r| r.metric.name == *c))
+        .collect();
+    let width = rows
+        .iter()
+        .map(|r| r.method.len())
+        .max()
+        .unwrap_or(6)
+        .max(8);
+    let mut budget = "";
+    for (i, row) in rows.iter().enumerate() {
+        if row.budget != budget {
+            budget = &row.budget;
+            writeln!(out, "\nBudget {budget}")?;
+            write!(out, "{:<width$}  {:>3}", "method", "n")?;
+            columns.iter().try_for_each(|c| write!(out, "  {c:>9}"))?;
+            writeln!(out)?;
+        }
+        let earlier = &rows[..i];
+        if earlier
+            .iter()
+            .any(|r| r.budget == row.budget && r.method == row.method)
+        {
+            continue;
+        }
+        let own: Vec<&Row> = (rows.iter())
+            .filter(|r| r.budget == row.budget && r.method == row.method)
+            .collect();
+        let n = own.iter().map(|r| r.n).max().unwrap_or(0);
+        write!(out, "{:<width$}  {n:>3}", row.method)?;
+        for column in &columns {
+            let cell = own.iter().find(|r| r.metric.name == *column);
+            write!(out, "  {:>9}", cell.map_or("-".to_owned(), |r| cell_of(r)))?;
+        }
+        match row.failed {
+            0 => writeln!(out)?,
+            failed => writeln!(out, "  {failed} failed")?,
+        }
+    }
+    writeln!(
+        out,
+        "\n+ better, - worse than {baseline} at the same budget: the 95 % interval of the paired difference \
+         excludes 0;\n= no difference shown; ? too few prompts to tell."
+    )?;
+    let about = METRICS.iter().filter(|m| columns.contains(&m.name));
+    for metric in about {
+        writeln!(out, "{:<9} {}", metric.name, metric.about)?;
+    }
+    Ok(())
+}
+
+/// A mean and what its comparison shows.
+fn cell_of(row: &Row) -> String {
+    if row.mean.is_nan() {
+        return "-".to_owned();
+    }
+    let mark = match (&row.verdict, &row.paired) {
+        (Some(Verdict::Better), _) => "+",
+        (Some(Verdict::Worse), _) => "-",
+        (Some(Verdict::NoDifferenceShown), _) => "=",
+        (Some(_), _) => "?",
+        (None, _) => " ",
+    };
+    format!("{:.*}{mark}", row.metric.decimals, row.mean)
+}
+
+/// Writes every paired difference with its interval, sign test and number of prompts.
+pub fn write_differences(
+    out: &mut impl Write,
+    rows: &[Row],
+    metric: &str,
+    baseline: &str,
+) -> io::Result<()> {
+    let width = rows
+        .iter()
+        .map(|r| r.method.len())
+        .max()
+        .unwrap_or(6)
+        .max(8);
+    writeln!(
+        out,
+        "\nPaired differences of {metric}, method - {baseline}:"
+    )?;
+    writeln!(
+        out,
+        "{:<width$}  {:>7}  {:>10}  {:>21}  {:>9}  {:>3}",
+        "method", "budget", "difference", "95 % interval", "sign test", "n"
+    )?;
+    for row in rows.iter().filter(|r| r.metric.name == metric) {
+        let Some(paired) = &row.paired else { continue };
+        let interval = (paired.interval.as_ref()).map_or("-".to_owned(), |i| {
+            format!("{:+.4} to {:+.4}", i.low, i.high)
+        });
+        let verdict = row.verdict.map_or("", |v| v.words());
+        writeln!(
+            out,
+            "{:<width$}  {:>7}  {:>+10.4}  {interval:>21}  {:>9.3}  {:>3}  {verdict}",
+            row.method, row.budget, paired.difference, paired.sign_test_p, paired.n
+        )?;
+    }
+    Ok(())
+}

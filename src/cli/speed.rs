@@ -1,0 +1,333 @@
+//! `kvprof speed`: what a cache saves per token, what it costs in bytes, and what budgets leave of both.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvprof::dataset::needle::{self, Depths};
+use kvprof::dataset::{Template, cut};
+use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
+use kvprof::generate::Selector;
+use kvprof::model::Model;
+use kvprof::registry;
+use kvprof::select::{HeadSplit, SCORERS};
+use serde_json::Value;
+
+use super::load::ModelArguments;
+use super::parameters::object;
+use super::quoted;
+
+/// Arguments of `kvprof speed`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Prompt lengths in tokens
+    #[arg(long, value_delimiter = ',', default_values_t = [512, 1024, 2048, 4096])]
+    lengths: Vec<usize>,
+    /// Budgets in tokens per KV head, the same in every layer
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 1024])]
+    budgets: Vec<usize>,
+    /// Rule that ranks tokens; `kvprof list scorers` names them all
+    #[arg(long, default_value = "snapkv")]
+    scorer: String,
+    /// A parameter of the scorer; repeat it for several
+    #[arg(long = "scorer-set", value_name = "KEY=VALUE")]
+    scorer_parameters: Vec<String>,
+    /// First tokens that always stay
+    #[arg(long, default_value_t = 4)]
+    sinks: usize,
+    /// Last tokens that always stay, and the rows that scorers look from
+    #[arg(long, default_value_t = 32)]
+    window: usize,
+    /// Decoding steps that a repeat times
+    #[arg(long, default_value_t = 16)]
+    steps: usize,
+    /// Tokens that a repeat times without a cache; 0 leaves that out
+    #[arg(long, default_value_t = 1)]
+    no_cache_steps: usize,
+    /// How often everything is measured, in turns
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Seed of the prompts, which are needles in haystacks
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Output folder; by default named after the model
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Overwrite an earlier measurement
+    #[arg(long)]
+    force: bool,
+    /// No progress and no table
+    #[arg(long)]
+    quiet: bool,
+    /// Print medians as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let (options, selector) = (self.options(), self.selector()?);
+        self.check(&options)?;
+        if let Some(folder) = &self.out {
+            self.check_folder(folder)?;
+        }
+        let model = self.model.load_checked(self.quiet, |_, config| {
+            let context = config.max_position_embeddings;
+            let most = context.saturating_sub(self.steps + 1);
+            let long = self.lengths.iter().find(|length| **length > most);
+            anyhow::ensure!(
+                long.is_none(),
+                "--lengths {} and {} steps exceed the model's context of {context}: at most {most}",
+                long.unwrap_or(&0),
+                self.steps + 1
+            );
+            Ok(())
+        })?;
+        let folder = match &self.out {
+            Some(folder) => folder.clone(),
+            None => PathBuf::from(format!("speed-{}", model.files.name)),
+        };
+        self.check_folder(&folder)?;
+        let prompts = self.prompts(&model)?;
+        let (measurements, prefill_s) = self.measure(&model, &prompts, &options, &selector)?;
+        let speed = Speed {
+            meta: self.meta(&model, &prompts, &options, &selector, prefill_s),
+            measurements,
+        };
+        speed.write(&folder)?;
+        self.report(&speed, &folder)
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            budgets: self.budgets.clone(),
+            steps: self.steps,
+            uncached_steps: self.no_cache_steps,
+            repeats: self.repeats,
+        }
+    }
+
+    fn selector(&self) -> anyhow::Result<Selector> {
+        let parameters = Value::Object(object("--scorer-set", &self.scorer_parameters)?);
+        Ok(Selector {
+            scorer: registry::build("scorer", SCORERS, &self.scorer, parameters)?,
+            sinks: self.sinks,
+            window: self.window,
+            split: HeadSplit::PerHead,
+        })
+    }
+
+    /// What can be refused before a model is loaded.
+    fn check(&self, options: &Options) -> anyhow::Result<()> {
+        options.check(self.sinks.saturating_add(self.window))?;
+        anyhow::ensure!(
+            !self.lengths.is_empty(),
+            "--lengths is empty, one is needed"
+        );
+        let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        let idle = self.budgets.iter().find(|budget| **budget >= longest);
+        anyhow::ensure!(
+            idle.is_none(),
+            "--budgets {} cuts nothing from prompts of at most {longest} tokens: take a smaller one",
+            idle.unwrap_or(&0)
+        );
+        Ok(())
+    }
+
+    /// Only a new folder is written into, or, if forced, an earlier measurement.
+    fn check_folder(&self, folder: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            folder.is_dir() || !folder.exists(),
+            "--out {} is a file, a folder is needed",
+            folder.display()
+        );
+        let empty = |folder: &Path| {
+            std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+        };
+        if empty(folder) {
+            return Ok(());
+        }
+        let earlier = Speed::load(folder).is_ok();
+        anyhow::ensure!(
+            earlier && self.force,
+            "{} {}",
+            folder.display(),
+            match earlier {
+                true => "holds an earlier measurement; choose another --out, or add --force",
+                false => "is not empty and holds something else; choose another --out",
+            }
+        );
+        Ok(())
+    }
+
+    /// A needle prompt of every length, each once and in order.
+    fn prompts(&self, model: &Model) -> anyhow::Result<Vec<Prompt>> {
+        let ids = |text: &str| model.message_ids(text, false, None, cut::middle_cut);
+        let grid = needle::Options {
+            lengths: self.lengths.clone(),
+            depths: Depths::new(vec![50.0])?,
+            seeds: self.seed..self.seed.saturating_add(1),
+        };
+        let data = needle::dataset(&grid, &|text| Ok(ids(text)?.len())).context("--lengths")?;
+        let template = Template::default_for(data.kind);
+        let prompt = |(record, length): (_, usize)| {
+            let ids = ids(&template.render(record)?.text)?;
+            Ok(Prompt { length, ids })
+        };
+        let mut lengths = self.lengths.clone();
+        lengths.sort_unstable();
+        lengths.dedup();
+        data.records.iter().zip(lengths).map(prompt).collect()
+    }
+
+    fn measure(
+        &self,
+        model: &Model,
+        prompts: &[Prompt],
+        options: &Options,
+        selector: &Selector,
+    ) -> anyhow::Result<(Vec<Measurement>, Vec<f64>)> {
+        let rounds = |p: &Prompt| options.modes(p.ids.len()).len() * options.repeats;
+        let bar = progress_bar(prompts.iter().map(rounds).sum(), self.quiet);
+        let (mut all, mut prefill_s) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            bar.set_message(format!("{} tokens", prompt.length));
+            let mut done = |_: &Measurement| bar.inc(1);
+            let measured = speed::measure(&model.decoder, prompt, options, selector, &mut done);
+            let (measurements, seconds) =
+                measured.with_context(|| format!("measuring {} tokens", prompt.length))?;
+            all.extend(measurements);
+            prefill_s.push(seconds);
+        }
+        bar.finish_and_clear();
+        Ok((all, prefill_s))
+    }
+
+    fn meta(
+        &self,
+        model: &Model,
+        prompts: &[Prompt],
+        options: &Options,
+        selector: &Selector,
+        prefill_s: Vec<f64>,
+    ) -> Meta {
+        let (schema, task, kvprof) = Meta::stamp();
+        Meta {
+            schema,
+            task,
+            kvprof,
+            command: super::command_line(&["--quiet", "--json", "--force"]),
+            model: model.files.name.clone(),
+            model_source: model.files.origin.clone(),
+            model_sha256: model.files.sha256.clone(),
+            device: format!("{:?}", model.decoder.device().location()),
+            dtype: model.decoder.dtype().as_str().to_owned(),
+            threads: candle_core::utils::get_num_threads(),
+            scorer: self.scorer.clone(),
+            scorer_parameters: selector.scorer.parameters(),
+            sinks: selector.sinks,
+            window: selector.window,
+            lengths: prompts.iter().map(|p| p.length).collect(),
+            prefill_s,
+            budgets: options.budgets.clone(),
+            steps: options.steps,
+            uncached_steps: options.uncached_steps,
+            repeats: options.repeats,
+            seed: self.seed,
+        }
+    }
+
+    fn report(&self, speed: &Speed, folder: &Path) -> anyhow::Result<()> {
+        let summaries = speed::summarise(&speed.measurements);
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let rows: Vec<Value> = summaries.iter().map(|s| json(s, &summaries)).collect();
+            let value = serde_json::json!({"speed": folder, "meta": speed.meta, "summary": rows});
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        } else if !self.quiet {
+            write_table(&mut out, &speed.meta, &summaries)?;
+            writeln!(out, "\nWritten to {}", folder.display())?;
+            let folder = quoted(&folder.to_string_lossy());
+            writeln!(out, "Next: kvprof plot speed --speed {folder}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The full cache at the same length.
+fn full_of<'s>(summary: &Summary, all: &'s [Summary]) -> Option<&'s Summary> {
+    all.iter()
+        .find(|s| s.length == summary.length && s.mode == Mode::Full)
+}
+
+fn json(summary: &Summary, all: &[Summary]) -> Value {
+    let budget = match summary.mode {
+        Mode::Budget(tokens) => Some(tokens),
+        Mode::NoCache | Mode::Full => None,
+    };
+    let full = full_of(summary, all);
+    serde_json::json!({
+        "length": summary.length, "tokens": summary.tokens, "mode": summary.mode.name(),
+        "budget": budget, "repeats": summary.repeats, "ms_per_token": summary.median_ms,
+        "ms_per_token_least": summary.least_ms, "ms_per_token_most": summary.most_ms,
+        "kv_bytes": summary.kv_bytes, "resident_bytes": summary.resident_bytes,
+        "time_of_full": full.map(|f| summary.median_ms / f.median_ms),
+        "bytes_of_full": full.map(|f| summary.kv_bytes as f64 / f.kv_bytes as f64),
+    })
+}
+
+fn write_table(out: &mut impl Write, meta: &Meta, summaries: &[Summary]) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:>7}  {:<12} {:>9}  {:>19}  {:>9}  {:>9}  {:>7}",
+        "length", "held", "ms/token", "least to most", "of full", "KV MB", "of full"
+    )?;
+    let mut length = None;
+    for s in summaries {
+        let shown = match length.replace(s.length) == Some(s.length) {
+            true => String::new(),
+            false => s.length.to_string(),
+        };
+        let range = format!("{:.1} to {:.1}", s.least_ms, s.most_ms);
+        let (time, bytes) = match full_of(s, summaries) {
+            Some(full) => (
+                format!("{:.2} x", s.median_ms / full.median_ms),
+                format!("{:.1} %", 100.0 * s.kv_bytes as f64 / full.kv_bytes as f64),
+            ),
+            None => (String::new(), String::new()),
+        };
+        let megabytes = s.kv_bytes as f64 / 1e6;
+        writeln!(
+            out,
+            "{shown:>7}  {:<12} {:>9.1}  {range:>19}  {time:>9}  {megabytes:>9.2}  {bytes:>7}",
+            s.mode.to_string(),
+            s.median_ms,
+        )?;
+    }
+    writeln!(
+        out,
+        "\nMedian of {} repeats in turns, {} steps each ({} without a cache); {} in {} on {}",
+        meta.repeats, meta.steps, meta.uncached_steps, meta.model, meta.dtype, meta.device
+    )?;
+    let prefills = meta.lengths.iter().zip(&meta.prefill_s);
+    let prefills: Vec<String> = prefills
+        .map(|(length, seconds)| format!("{length} in {seconds:.1} s"))
+        .collect();
+    writeln!(out, "One prefill a length: {}", prefills.join(", "))
+}
+
+fn progress_bar(rounds: usize, quiet: bool) -> ProgressBar {
+    let target = match quiet {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr(),
+    };
+    let bar = ProgressBar::with_draw_target(Some(rounds as u64), target);
+    let style = "{msg} [{bar:30}] {pos}/{len} measurements, {eta} left";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}

@@ -1,0 +1,191 @@
+//! Timing every mode on one prompt: one prefill, then repeats in turns.
+
+use std::time::Instant;
+
+use super::{Measurement, Mode, Options};
+use crate::error::{Error, Result};
+use crate::generate::{self, Prefilled, Selector};
+use crate::model::attention::NoProbe;
+use crate::model::cache::KvCache;
+use crate::model::decoder::{Decoder, PREFILL_RUN};
+use crate::model::memory;
+use crate::select::Slots;
+
+/// A prompt to measure on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Length that was asked for, in tokens.
+    pub length: usize,
+    /// Its ids, nearly as many.
+    pub ids: Vec<u32>,
+}
+
+/// What all modes of a prompt share.
+struct Bench<'a> {
+    decoder: &'a Decoder,
+    prompt: &'a Prompt,
+    full: Prefilled,
+    /// The full cache's greedy continuation, which every mode is fed: one id to warm up, then the steps.
+    forced: Vec<u32>,
+    options: &'a Options,
+}
+
+/// Times every mode of `options` on a prompt, and gives the seconds of its one prefill.
+///
+/// Modes take turns within a repeat, in opposite order in every other one, so that none has the warmer or
+/// the calmer machine; each step ends when its token is known. One step before the timed ones is not
+/// counted. `done` hears of every measurement.
+/// Errors: [`Error::PromptTooLong`] if prompt and steps exceed the model's context; those of the decoder
+/// and of `selector`.
+pub fn measure(
+    decoder: &Decoder,
+    prompt: &Prompt,
+    options: &Options,
+    selector: &Selector,
+    done: &mut dyn FnMut(&Measurement),
+) -> Result<(Vec<Measurement>, f64)> {
+    let tokens = prompt.ids.len();
+    let context = decoder.config().max_position_embeddings;
+    if tokens + options.steps + 1 > context {
+        return Err(Error::PromptTooLong {
+            prompt: format!("of length {} with its steps", prompt.length),
+            tokens: tokens + options.steps + 1,
+            context,
+        });
+    }
+    let room = options.steps + 1;
+    let full = generate::prefill(decoder, &prompt.ids, room, Some(selector), &mut NoProbe)?;
+    let forced = continuation(decoder, &full, room)?;
+    let modes = options.modes(tokens);
+    let kept = modes
+        .iter()
+        .map(|mode| kept_slots(*mode, &full, selector))
+        .collect::<Result<Vec<_>>>()?;
+    let bench = Bench {
+        decoder,
+        prompt,
+        full,
+        forced,
+        options,
+    };
+    let mut all = Vec::new();
+    for repeat in 0..options.repeats {
+        let mut turns: Vec<_> = modes.iter().zip(&kept).collect();
+        if repeat % 2 == 1 {
+            turns.reverse();
+        }
+        for (mode, kept) in turns {
+            let measurement = bench.measure(*mode, kept.as_deref(), repeat)?;
+            done(&measurement);
+            all.push(measurement);
+        }
+    }
+    let place = |m: &Measurement| modes.iter().position(|mode| *mode == m.mode);
+    all.sort_by_key(|m| (place(m), m.repeat));
+    Ok((all, bench.full.seconds))
+}
+
+/// The full cache's greedy continuation, stop ids included.
+fn continuation(decoder: &Decoder, full: &Prefilled, tokens: usize) -> Result<Vec<u32>> {
+    let mut cache = full.cache.copy(tokens)?;
+    let logits = &full.logits;
+    let mut choose = |logits: &_| settled(logits);
+    let mut emit = |_| Ok(());
+    let done = generate::decode(
+        decoder,
+        &mut cache,
+        logits,
+        tokens,
+        &[],
+        &mut choose,
+        &mut emit,
+    )?;
+    Ok(done.ids)
+}
+
+/// The slots that a budget keeps; `None` for the other modes.
+fn kept_slots(mode: Mode, full: &Prefilled, selector: &Selector) -> Result<Option<Vec<Slots>>> {
+    let Mode::Budget(budget) = mode else {
+        return Ok(None);
+    };
+    let budgets: Vec<Vec<usize>> = (full.cache.lengths().iter())
+        .map(|layer| layer.iter().map(|&held| budget.min(held)).collect())
+        .collect();
+    generate::kept_slots(&full.scores, &budgets, selector).map(Some)
+}
+
+impl Bench<'_> {
+    fn measure(&self, mode: Mode, kept: Option<&[Slots]>, repeat: usize) -> Result<Measurement> {
+        let (ms_per_token, kv_bytes, resident_bytes) = match mode {
+            Mode::NoCache => (self.uncached()?, 0, None),
+            Mode::Full | Mode::Budget(_) => {
+                let (mut cache, grown) = self.cache(kept)?;
+                let bytes = cache.bytes();
+                (self.cached(&mut cache)?, bytes, grown)
+            }
+        };
+        Ok(Measurement {
+            length: self.prompt.length,
+            tokens: self.prompt.ids.len(),
+            mode,
+            repeat,
+            ms_per_token,
+            kv_bytes,
+            resident_bytes,
+        })
+    }
+
+    /// A cache of its own, and by how much the process grew for it.
+    fn cache(&self, kept: Option<&[Slots]>) -> Result<(KvCache, Option<usize>)> {
+        let room = self.options.steps + 1;
+        memory::return_freed();
+        let before = memory::resident_bytes();
+        let cache = match kept {
+            Some(kept) => self.full.cache.cut(kept, room)?,
+            None => self.full.cache.copy(room)?,
+        };
+        memory::return_freed();
+        let after = memory::resident_bytes();
+        // A cache on a GPU is no part of the process's own memory.
+        let on_cpu = self.decoder.device().is_cpu();
+        let grown = (before.zip(after)).map(|(before, after)| after.saturating_sub(before));
+        Ok((cache, grown.filter(|_| on_cpu)))
+    }
+
+    fn cached(&self, cache: &mut KvCache) -> Result<f64> {
+        let (warm_up, steps) = self.forced.split_at(1);
+        for id in warm_up {
+            settled(&self.decoder.decode(*id, cache)?)?;
+        }
+        let start = Instant::now();
+        for id in steps {
+            settled(&self.decoder.decode(*id, cache)?)?;
+        }
+        Ok(milliseconds(start, steps.len()))
+    }
+
+    /// The whole prefix again for every token; keys and values are let go with it.
+    fn uncached(&self) -> Result<f64> {
+        let steps = self.options.uncached_steps;
+        let mut ids = self.prompt.ids.clone();
+        let start = Instant::now();
+        for id in self.forced.iter().take(steps) {
+            ids.push(*id);
+            let mut cache = self.decoder.new_cache(ids.len())?;
+            let logits = self
+                .decoder
+                .prefill(&ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
+            settled(&logits)?;
+        }
+        Ok(milliseconds(start, steps))
+    }
+}
+
+/// The most likely id: known only when the device has finished.
+fn settled(logits: &candle_core::Tensor) -> Result<u32> {
+    Ok(logits.argmax(0)?.to_scalar::<u32>()?)
+}
+
+fn milliseconds(start: Instant, steps: usize) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3 / steps.max(1) as f64
+}
