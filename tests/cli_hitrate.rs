@@ -6,7 +6,7 @@ mod binary;
 use std::fs;
 use std::path::Path;
 
-use binary::{json, kvprof, printed, refusal};
+use binary::{json, printed, refusal};
 use kvprof::eval::hit_rate::{HitRates, Observation};
 
 /// Windows that fit prompts of some sixty tokens.
