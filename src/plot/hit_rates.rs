@@ -3,7 +3,7 @@
 use plotters::prelude::{Circle, DrawingBackend, PathElement, RGBColor};
 use plotters::style::Color;
 
-use super::axis::Axis;
+use super::axis::{self, Axis};
 use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
 use super::colour_bar::ColourBar;
 use super::figure::{Figure, render};
@@ -14,10 +14,11 @@ use super::options::ChartOptions;
 use super::panel_grid::PanelGrid;
 use super::pen::{depth, stroke};
 use super::series::only;
+use super::text;
 use crate::error::{Error, Result};
 use crate::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
 
-const PANEL_POINTS: f64 = 50.0;
+const PANEL_POINTS: f64 = 48.0;
 const BAR_GAP: f64 = 6.0;
 const BOTTOM_POINTS: f64 = 1.5;
 const LINE_POINTS: f64 = 0.8;
@@ -105,8 +106,7 @@ impl HitRateChart {
         });
         let width = figure_width(options.width)?;
         let room = width - points(HEADING_MARGIN);
-        let note = note(rates, metric);
-        let heading = Heading::new(options.title.as_deref(), vec![(Key::Note, note)], room);
+        let heading = Heading::new(options.title.as_deref(), notes(rates, metric), room);
         let mut chart = Self {
             size: (width, 0),
             heading,
@@ -131,23 +131,24 @@ impl HitRateChart {
     }
 }
 
-/// What the figure is over, in words.
-fn note(rates: &HitRates, metric: &str) -> String {
-    let options = &rates.meta.options;
+/// What the figure is over, in two notes of which each may have a line.
+fn notes(rates: &HitRates, metric: &str) -> Vec<(Key, String)> {
+    let meta = &rates.meta;
     let keys = match metric {
         "all" => "",
         _ => ", beyond the sinks",
     };
-    let prompts = match rates.meta.prompts {
-        1 => "1 prompt".to_owned(),
-        n => format!("{n} prompts"),
-    };
-    format!(
-        "{}: top {} %, θ={}{keys}, {prompts}",
-        super::text::printable(&rates.meta.model),
-        super::axis::number(100.0 * options.top),
-        options.theta,
-    )
+    let settings = format!(
+        "top {} %, θ = {}{keys}, {}",
+        axis::number(100.0 * meta.options.top),
+        meta.options.theta,
+        match meta.prompts {
+            1 => "1 prompt".to_owned(),
+            n => format!("{n} prompts"),
+        }
+    );
+    let subject = text::printable(&format!("{}, {}", meta.model, meta.dataset));
+    vec![(Key::Note, subject), (Key::Note, settings)]
 }
 
 fn grid(layers: usize, room: i32) -> PanelGrid {
@@ -155,7 +156,7 @@ fn grid(layers: usize, room: i32) -> PanelGrid {
         x: Axis::layers(layers, label_count(room, LAYER_LABEL)),
         y: Axis::between(-3.0, 105.0, 3),
         x_name: "Layer".to_owned(),
-        y_name: "%".to_owned(),
+        y_name: "Share (%)".to_owned(),
         lines: true,
         count: 4,
         columns: 1,

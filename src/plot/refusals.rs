@@ -83,6 +83,39 @@ fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
 }
 
 #[test]
+fn hit_rates_that_cannot_be_drawn_are_refused() {
+    let sample = Sample::default();
+    let (one, two) = (
+        [sample.hit_rates()],
+        [sample.hit_rates(), sample.hit_rates()],
+    );
+    let options = ChartOptions::default();
+    assert!(error("hitrate", &two, &options).contains("once per hit-rate run"));
+    assert!(error("hitrate", &[sample.profile()], &options).contains("with --hitrate"));
+    let metric = ChartOptions {
+        metric: Some("kl".to_owned()),
+        ..options.clone()
+    };
+    assert!(error("hitrate", &one, &metric).contains("known: all, beyond-sinks"));
+    let empty = Sample {
+        tokens: Vec::new(),
+        ..Sample::default()
+    };
+    assert!(error("hitrate", &[empty.hit_rates()], &options).contains("number of prompts"));
+    let whole = sample.hit_rates();
+    let mut broken = whole.clone();
+    broken.table = Table::default();
+    for name in whole.table.names() {
+        let column = match name {
+            "overlap" => Column::Number(vec![f64::NAN; whole.table.rows()]),
+            _ => whole.table.column(name).unwrap().clone(),
+        };
+        broken.table.push(name, column);
+    }
+    assert!(error("hitrate", &[broken], &options).contains("column overlap"));
+}
+
+#[test]
 fn empty_incomplete_or_broken_profiles_are_refused() {
     let empty = [Sample {
         tokens: Vec::new(),

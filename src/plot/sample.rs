@@ -3,7 +3,8 @@
 use crate::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
-use crate::profile::{Meta, Profile, SCHEMA, threshold_name};
+use crate::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRates, Observation};
+use crate::profile::{Meta, Profile, PromptLabel, Rows, SCHEMA, threshold_name};
 use crate::table::{Column, Table};
 use serde_json::Value;
 
@@ -99,6 +100,72 @@ impl Sample {
             Self::provenance(),
         )
         .unwrap()
+    }
+
+    /// Hit rates of three prompt windows and two generated ones; layer 1 has no important key.
+    pub(super) fn hit_rates(&self) -> HitRates {
+        let of_profile = self.meta();
+        let options = HitRateOptions {
+            windows: 3,
+            window: 128,
+            generated_windows: 2,
+            ..HitRateOptions::default()
+        };
+        let mut rows = Rows::new();
+        for (prompt, layer) in self.prompt_layers() {
+            for head in 0..self.heads {
+                let windows = |o| match o {
+                    Observation::Prompt => 0..3,
+                    Observation::Generated => 0..2,
+                };
+                let of_head = Observation::ALL.into_iter();
+                for (o, w) in of_head.flat_map(|o| windows(o).map(move |w| (o, w))) {
+                    rows.label(&self.label(prompt), layer);
+                    rows.count("head", head);
+                    rows.text("observation", o.name());
+                    rows.count("window", w);
+                    rows.count("answer_tokens", 10);
+                    let share = 0.2 * (w + 1) as f64 + 0.2 * (layer as f64).sin().abs();
+                    for (suffix, steps) in [("", 200), ("_beyond_sinks", 20)] {
+                        let steps = if layer == 1 { 0 } else { steps };
+                        rows.number(format!("hits{suffix}"), share * steps as f64);
+                        rows.count(format!("steps{suffix}"), steps);
+                        rows.count(format!("skipped{suffix}"), 256 - steps);
+                    }
+                    rows.number("overlap", share);
+                }
+            }
+        }
+        HitRates {
+            meta: HitRateMeta {
+                schema: hit_rate::SCHEMA,
+                kvprof: of_profile.kvprof,
+                command: "kvprof hitrate --model sample".to_owned(),
+                model: of_profile.model,
+                model_source: of_profile.model_source,
+                model_sha256: of_profile.model_sha256,
+                num_layers: self.layers,
+                num_heads: self.heads,
+                dataset: of_profile.dataset,
+                dataset_sha256: of_profile.dataset_sha256,
+                template: of_profile.template,
+                prompts: self.tokens.len(),
+                prompts_sha256: of_profile.prompts_sha256,
+                max_prompt_tokens: None,
+                options,
+                device: of_profile.device,
+                dtype: of_profile.dtype,
+            },
+            table: rows.finish(),
+        }
+    }
+
+    fn label(&self, prompt: usize) -> PromptLabel {
+        PromptLabel {
+            index: prompt,
+            id: format!("p{prompt}"),
+            tokens: self.tokens[prompt] as usize,
+        }
     }
 
     fn mba(&self, prompt: usize, layer: usize, head: usize) -> f64 {

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use super::sample::Sample;
+use super::sample_results::SampleResults;
 use super::*;
 use crate::budget::Granularity;
 use serde_json::json;
@@ -16,6 +17,21 @@ fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
     match chart.takes() {
         SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
         SubjectKind::Plans => drawn(chart.name, &vec![sample.plan_by_need()], options),
+        SubjectKind::HitRates => drawn(chart.name, &[sample.hit_rates()], options),
+        SubjectKind::Results => drawn(chart.name, &[evaluation(chart).results()], options),
+    }
+}
+
+/// An evaluation that `chart` can show.
+fn evaluation(chart: &Chart) -> SampleResults {
+    SampleResults {
+        task: if chart.name == "needle" {
+            "needle"
+        } else {
+            "qa"
+        },
+        layers: 12,
+        ..SampleResults::default()
     }
 }
 
@@ -278,6 +294,39 @@ fn budgets_name_strategies_and_heads() {
         ..ChartOptions::default()
     };
     shows(&drawn("budgets", &both, &relative), &["Budget (% of T)"]);
+}
+
+#[test]
+fn hit_rates_name_both_observations() {
+    let all = [Sample::default().hit_rates()];
+    let figure = drawn("hitrate", &all, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Hit rate of prompt windows",
+            "Hit rate of the last one while generating",
+            "Its vote shared by generated windows",
+            "Steps with an important key",
+            "Window",
+            "Generated window",
+            "sample-1b, prompts-2k",
+            "top 5 %, θ = 0.05, 10 prompts",
+        ],
+    );
+    let beyond = ChartOptions {
+        metric: Some("beyond-sinks".to_owned()),
+        ..ChartOptions::default()
+    };
+    let other = drawn("hitrate", &all, &beyond);
+    shows(&other, &["top 5 %, θ = 0.05, beyond the sinks, 10 prompts"]);
+    // Layer 1 parts every line of a hit rate, in both pieces of a panel.
+    let lines = |figure: &Figure| figure.svg.matches("<polyline").count();
+    let whole = [Sample {
+        layers: 1,
+        ..Sample::default()
+    }
+    .hit_rates()];
+    assert!(lines(&figure) > lines(&drawn("hitrate", &whole, &ChartOptions::default())));
 }
 
 #[test]
