@@ -1,10 +1,11 @@
-//! `kvprof plot`: charts from profiles and plans.
+//! `kvprof plot`: charts from profiles, plans and measurements.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use kvprof::budget::BudgetPlan;
+use kvprof::eval::speed::Speed;
 use kvprof::plot::{self, ChartOptions, Crossing, Query, SubjectKind};
 use kvprof::profile::Profile;
 
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Plan of `kvprof allocate`, for charts of plans; repeat it to compare
     #[arg(long = "plan", value_name = "PLAN.json")]
     plans: Vec<PathBuf>,
+    /// Folder of `kvprof speed`, for its chart
+    #[arg(long = "speed", value_name = "FOLDER")]
+    speeds: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -54,18 +58,23 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         let chart = plot::find(&self.chart)?;
-        let (wanted, idle) = match chart.takes() {
-            SubjectKind::Profiles => (SubjectKind::Profiles, &self.plans),
-            SubjectKind::Plans => (SubjectKind::Plans, &self.profiles),
-        };
-        anyhow::ensure!(
-            idle.is_empty(),
-            "{} is drawn from {}s: leave {} out, and name a --{}",
-            chart.name,
-            wanted.name(),
-            idle[0].display(),
-            wanted.name()
-        );
+        let wanted = chart.takes();
+        let given = [
+            (SubjectKind::Profiles, &self.profiles),
+            (SubjectKind::Plans, &self.plans),
+            (SubjectKind::Speeds, &self.speeds),
+        ];
+        for (kind, paths) in given {
+            if let Some(idle) = paths.first().filter(|_| kind != wanted) {
+                anyhow::bail!(
+                    "{} is drawn from {}s: leave {} out, and name a --{}",
+                    chart.name,
+                    wanted.name(),
+                    idle.display(),
+                    wanted.name()
+                );
+            }
+        }
         let options = ChartOptions {
             query: self.query,
             threshold: self.threshold,
@@ -91,6 +100,12 @@ impl Arguments {
                 let plans = plans.collect::<Result<Vec<_>, _>>();
                 let plans = plans.context("reading plans")?;
                 plot::draw(chart.name, &plans, &options, &provenance)
+            }
+            SubjectKind::Speeds => {
+                let speeds = self.speeds.iter().map(|folder| Speed::load(folder));
+                let speeds = speeds.collect::<Result<Vec<_>, _>>();
+                let speeds = speeds.context("reading measurements of speed")?;
+                plot::draw(chart.name, &speeds, &options, &provenance)
             }
         };
         let figure = figure.with_context(|| format!("drawing {}", self.chart))?;

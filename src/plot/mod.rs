@@ -1,4 +1,4 @@
-//! Charts of profiles and plans: one file each, averaging for display and measuring nothing.
+//! Charts of profiles, plans and measurements: one file each, averaging for display and measuring nothing.
 //!
 //! A chart reads its [`Subject`] into a drawing, which is drawn twice, as SVG and as PNG, by one function that
 //! is generic over plotters' backends. A new chart is one file and one row of [`CHARTS`].
@@ -21,6 +21,7 @@ mod plan_names;
 mod provenance;
 mod raster;
 mod series;
+mod speed;
 mod spread;
 mod subject;
 mod text;
@@ -47,7 +48,7 @@ pub struct Chart {
     pub name: &'static str,
     /// What it shows, in a line.
     pub about: &'static str,
-    /// The columns it reads, and of how many profiles or plans.
+    /// The columns it reads, and of how many profiles, plans or measurements.
     pub needs: &'static str,
     draw: Painter,
 }
@@ -90,6 +91,12 @@ pub const CHARTS: &[Chart] = &[
         about: "tokens per KV head of every layer, a line per budget plan with the spread over KV heads",
         needs: "1 to 7 plans",
         draw: Painter::Plans(budgets::draw),
+    },
+    Chart {
+        name: "speed",
+        about: "time per token and bytes held against context length: no cache, full, budgets",
+        needs: "1 measurement of kvprof speed",
+        draw: Painter::Speeds(speed::draw),
     },
 ];
 

@@ -2,9 +2,10 @@
 
 use super::subject::Subject;
 use crate::budget::BudgetPlan;
+use crate::eval::speed;
 use crate::profile::Meta;
 
-/// A record of the figure: its command, this program, and every profile or plan with its checksums.
+/// A record of the figure: its command, this program, and every profile, plan or measurement with its checksums.
 pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
     let mut lines = vec![
         format!("chart: {chart}"),
@@ -14,6 +15,7 @@ pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String
     let sources: Vec<Vec<String>> = match subject {
         Subject::Profiles(all) => all.iter().map(|p| of_profile(&p.meta)).collect(),
         Subject::Plans(all) => all.iter().map(of_plan).collect(),
+        Subject::Speeds(all) => all.iter().map(|s| of_speed(&s.meta)).collect(),
     };
     let kind = subject.kind().name();
     for (number, source) in sources.into_iter().enumerate() {
@@ -69,5 +71,25 @@ fn of_plan(plan: &BudgetPlan) -> Vec<String> {
             made.source_sha256.clone().unwrap_or_else(unknown)
         ),
         format!("allocated by kvprof {}: {}", made.kvprof, made.command),
+    ]
+}
+
+fn of_speed(meta: &speed::Meta) -> Vec<String> {
+    vec![
+        format!("model {}, from {}", meta.model, meta.model_source),
+        format!("model sha256 {}", meta.model_sha256),
+        format!(
+            "needle prompts of seed {}, ids sha256 {}",
+            meta.seed, meta.prompts_sha256
+        ),
+        format!(
+            "{} steps ({} without a cache), {} repeats, {} on {} with {} threads",
+            meta.steps, meta.uncached_steps, meta.repeats, meta.dtype, meta.device, meta.threads
+        ),
+        format!(
+            "budgets by {} {}, sinks {}, window {}",
+            meta.scorer, meta.scorer_parameters, meta.sinks, meta.window
+        ),
+        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
     ]
 }

@@ -1,18 +1,21 @@
-//! What charts are drawn from: profiles or budget plans.
+//! What charts are drawn from: profiles, budget plans, or measurements of speed.
 
 use super::figure::Figure;
 use super::options::ChartOptions;
 use crate::budget::BudgetPlan;
 use crate::error::{Error, Result};
+use crate::eval::speed::Speed;
 use crate::profile::Profile;
 
-/// What a chart is drawn from; slices and vectors of either become it by themselves.
+/// What a chart is drawn from; slices and vectors of any of them become it by themselves.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'s> {
     /// Measurements.
     Profiles(&'s [Profile]),
     /// Budgets.
     Plans(&'s [BudgetPlan]),
+    /// Times and bytes.
+    Speeds(&'s [Speed]),
 }
 
 /// Which kind of thing a chart is drawn from.
@@ -22,6 +25,8 @@ pub enum SubjectKind {
     Profiles,
     /// Plan files.
     Plans,
+    /// Folders of `kvprof speed`.
+    Speeds,
 }
 
 /// A chart's own function, by what it reads.
@@ -30,14 +35,17 @@ pub(super) enum Painter {
     Profiles(fn(&[Profile], &ChartOptions, &str) -> Result<Figure>),
     /// Draws plans.
     Plans(fn(&[BudgetPlan], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws measurements of speed.
+    Speeds(fn(&[Speed], &ChartOptions, &str) -> Result<Figure>),
 }
 
 impl Subject<'_> {
-    /// Which of the two it is.
+    /// Which of them it is.
     pub fn kind(self) -> SubjectKind {
         match self {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
+            Self::Speeds(_) => SubjectKind::Speeds,
         }
     }
 
@@ -46,6 +54,7 @@ impl Subject<'_> {
         match self {
             Self::Profiles(profiles) => profiles.len(),
             Self::Plans(plans) => plans.len(),
+            Self::Speeds(speeds) => speeds.len(),
         }
     }
 
@@ -61,6 +70,7 @@ impl SubjectKind {
         match self {
             Self::Profiles => "profile",
             Self::Plans => "plan",
+            Self::Speeds => "speed",
         }
     }
 }
@@ -70,12 +80,13 @@ impl Painter {
         match self {
             Self::Profiles(_) => SubjectKind::Profiles,
             Self::Plans(_) => SubjectKind::Plans,
+            Self::Speeds(_) => SubjectKind::Speeds,
         }
     }
 
     /// Draws what fits.
     ///
-    /// Errors: [`Error::Invalid`] for nothing, and for plans where profiles are drawn or the reverse; the
+    /// Errors: [`Error::Invalid`] for nothing, and for things of another kind than the chart draws; the
     /// chart's own.
     pub(super) fn paint(
         &self,
@@ -89,6 +100,9 @@ impl Painter {
                 draw(all, options, record)
             }
             (Self::Plans(draw), Subject::Plans(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::Speeds(draw), Subject::Speeds(all)) if !all.is_empty() => {
                 draw(all, options, record)
             }
             _ => {
@@ -131,5 +145,17 @@ impl<'s> From<&'s [BudgetPlan]> for Subject<'s> {
 impl<'s> From<&'s Vec<BudgetPlan>> for Subject<'s> {
     fn from(plans: &'s Vec<BudgetPlan>) -> Self {
         Self::Plans(plans)
+    }
+}
+
+impl<'s> From<&'s [Speed]> for Subject<'s> {
+    fn from(speeds: &'s [Speed]) -> Self {
+        Self::Speeds(speeds)
+    }
+}
+
+impl<'s> From<&'s Vec<Speed>> for Subject<'s> {
+    fn from(speeds: &'s Vec<Speed>) -> Self {
+        Self::Speeds(speeds)
     }
 }
