@@ -42,7 +42,7 @@ enum Verb {
     Allocate(Box<allocate::Arguments>),
     /// Read and write the budgets of kvpress, LU-KV and HeadKV
     Convert(Box<convert::Arguments>),
-    /// Draw a chart from profiles, plans or an evaluation, as SVG and PNG
+    /// Draw a chart from profiles, plans or measurements, as SVG and PNG
     Plot(plot::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),

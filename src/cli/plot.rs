@@ -1,4 +1,4 @@
-//! `kvprof plot`: charts from profiles, plans and evaluations.
+//! `kvprof plot`: charts from profiles, plans and measurements.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use kvprof::budget::BudgetPlan;
 use kvprof::error::Error;
 use kvprof::eval::Results;
 use kvprof::eval::hit_rate::HitRates;
+use kvprof::eval::speed::Speed;
 use kvprof::plot::{self, CHARTS, Chart, ChartOptions, Crossing, Figure, Query, SubjectKind};
 use kvprof::profile::Profile;
 
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// Folder of `kvprof hitrate`
     #[arg(long = "hitrate", value_name = "FOLDER")]
     hit_rates: Vec<PathBuf>,
+    /// Folder of `kvprof speed`
+    #[arg(long = "speed", value_name = "FOLDER")]
+    speeds: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -73,6 +77,7 @@ struct Sources {
     plans: Vec<BudgetPlan>,
     results: Vec<Results>,
     hit_rates: Vec<HitRates>,
+    speeds: Vec<Speed>,
 }
 
 /// Reads every path of one kind of source.
@@ -97,6 +102,7 @@ impl Sources {
             SubjectKind::Plans => plot::draw(chart.name, &self.plans, options, provenance),
             SubjectKind::Results => plot::draw(chart.name, &self.results, options, provenance),
             SubjectKind::HitRates => plot::draw(chart.name, &self.hit_rates, options, provenance),
+            SubjectKind::Speeds => plot::draw(chart.name, &self.speeds, options, provenance),
         }
     }
 }
@@ -111,12 +117,13 @@ impl Arguments {
     }
 
     /// Every kind of source with the paths given for it.
-    fn given(&self) -> [(SubjectKind, &[PathBuf]); 4] {
+    fn given(&self) -> [(SubjectKind, &[PathBuf]); 5] {
         [
             (SubjectKind::Profiles, &self.profiles),
             (SubjectKind::Plans, &self.plans),
             (SubjectKind::Results, &self.results),
             (SubjectKind::HitRates, &self.hit_rates),
+            (SubjectKind::Speeds, &self.speeds),
         ]
     }
 
@@ -126,6 +133,7 @@ impl Arguments {
             plans: read_all(&self.plans, SubjectKind::Plans, BudgetPlan::read)?,
             results: read_all(&self.results, SubjectKind::Results, Results::load)?,
             hit_rates: read_all(&self.hit_rates, SubjectKind::HitRates, HitRates::load)?,
+            speeds: read_all(&self.speeds, SubjectKind::Speeds, Speed::load)?,
         })
     }
 

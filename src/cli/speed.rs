@@ -10,6 +10,7 @@ use kvprof::dataset::{Template, cut};
 use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
 use kvprof::generate::Selector;
 use kvprof::model::Model;
+use kvprof::profile::{self, prompts_sha256};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS};
 use serde_json::Value;
@@ -215,6 +216,12 @@ impl Arguments {
         prefill_s: Vec<f64>,
     ) -> Meta {
         let (schema, task, kvprof) = Meta::stamp();
+        let measured: Vec<_> = (prompts.iter())
+            .map(|prompt| profile::Prompt {
+                id: prompt.length.to_string(),
+                ids: prompt.ids.clone(),
+            })
+            .collect();
         Meta {
             schema,
             task,
@@ -233,6 +240,7 @@ impl Arguments {
             lengths: prompts.iter().map(|p| p.length).collect(),
             prefill_s,
             budgets: options.budgets.clone(),
+            prompts_sha256: prompts_sha256(&measured),
             steps: options.steps,
             uncached_steps: options.uncached_steps,
             repeats: options.repeats,

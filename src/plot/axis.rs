@@ -110,6 +110,15 @@ impl Axis {
         }
     }
 
+    /// Positive values from `low` to `high` on a logarithmic scale, labelled at `labels` and nowhere else.
+    pub(super) fn log_at(low: f64, high: f64, labels: Vec<f64>) -> Self {
+        Self {
+            major: labels,
+            minor: Vec::new(),
+            ..Self::log(low, high)
+        }
+    }
+
     /// The same axis running the other way.
     pub(super) fn reversed(self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Charts of profiles, plans and evaluations: one file each, averaging for display and measuring nothing.
+//! Charts of profiles, plans and measurements: one file each, averaging for display and measuring nothing.
 //!
 //! A chart reads its [`Subject`] into a drawing, which is drawn twice, as SVG and as PNG, by one function that
 //! is generic over plotters' backends. A new chart is one file and one row of [`CHARTS`].
@@ -29,6 +29,7 @@ mod plan_names;
 mod provenance;
 mod raster;
 mod series;
+mod speed;
 mod spread;
 mod subject;
 mod text;
@@ -126,6 +127,12 @@ pub const CHARTS: &[Chart] = &[
         about: "SnapKV's observations: hit rates and shared votes per layer, a line per window",
         needs: "hitrate: hits, steps, skipped, overlap, of 1 hit-rate run",
         draw: Painter::HitRates(hit_rates::draw),
+    },
+    Chart {
+        name: "speed",
+        about: "time per token and bytes held against context length: no cache, full, budgets",
+        needs: "1 measurement of kvprof speed",
+        draw: Painter::Speeds(speed::draw),
     },
 ];
 

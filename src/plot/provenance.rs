@@ -7,6 +7,10 @@ use crate::eval::hit_rate::HitRateMeta;
 use crate::profile::Meta;
 
 /// A record of the figure: its command, this program, and every source with its checksums.
+use crate::eval::speed;
+use crate::profile::Meta;
+
+/// A record of the figure: its command, this program, and every profile, plan or measurement with its checksums.
 pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
     let mut lines = vec![
         format!("chart: {chart}"),
@@ -18,6 +22,7 @@ pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String
         Subject::Plans(all) => all.iter().map(of_plan).collect(),
         Subject::Results(all) => all.iter().map(|r| of_results(&r.meta)).collect(),
         Subject::HitRates(all) => all.iter().map(|h| of_hit_rates(&h.meta)).collect(),
+        Subject::Speeds(all) => all.iter().map(|s| of_speed(&s.meta)).collect(),
     };
     let kind = subject.kind().name();
     for (number, source) in sources.into_iter().enumerate() {
@@ -112,6 +117,22 @@ fn of_hit_rates(meta: &HitRateMeta) -> Vec<String> {
             options.theta
         ),
         format!("{} on {}", meta.dtype, meta.device),
+fn of_speed(meta: &speed::Meta) -> Vec<String> {
+    vec![
+        format!("model {}, from {}", meta.model, meta.model_source),
+        format!("model sha256 {}", meta.model_sha256),
+        format!(
+            "needle prompts of seed {}, ids sha256 {}",
+            meta.seed, meta.prompts_sha256
+        ),
+        format!(
+            "{} steps ({} without a cache), {} repeats, {} on {} with {} threads",
+            meta.steps, meta.uncached_steps, meta.repeats, meta.dtype, meta.device, meta.threads
+        ),
+        format!(
+            "budgets by {} {}, sinks {}, window {}",
+            meta.scorer, meta.scorer_parameters, meta.sinks, meta.window
+        ),
         format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
     ]
 }

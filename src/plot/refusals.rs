@@ -72,6 +72,7 @@ fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
     let plans = vec![sample.plan_by_need(); 8];
     let options = ChartOptions::default();
     assert!(error("lmba", &plans, &options).contains("with --profile"));
+    assert!(error("speed", &plans, &options).contains("with --speed"));
     assert!(error("budgets", &[sample.profile()], &options).contains("with --plan"));
     assert!(error("budgets", &Vec::<BudgetPlan>::new(), &options).contains("at least one"));
     assert!(error("budgets", &plans, &options).contains("number of plans for budgets is 8"));
@@ -113,6 +114,20 @@ fn hit_rates_that_cannot_be_drawn_are_refused() {
         broken.table.push(name, column);
     }
     assert!(error("hitrate", &[broken], &options).contains("column overlap"));
+fn one_measurement_of_speed_with_few_modes_is_drawn() {
+    use crate::eval::speed::Mode;
+    let options = ChartOptions::default();
+    let speed = Sample::default().speed();
+    let two = vec![speed.clone(), speed.clone()];
+    assert!(error("speed", &two, &options).contains("one at a time"));
+    let mut empty = speed.clone();
+    empty.measurements.clear();
+    assert!(error("speed", &vec![empty], &options).contains("between 1 and 7"));
+    let mut many = speed;
+    for (budget, measurement) in many.measurements.iter_mut().enumerate().take(8) {
+        measurement.mode = Mode::Budget(40 + budget);
+    }
+    assert!(error("speed", &vec![many], &options).contains("between 1 and 7"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What charts are drawn from: profiles, budget plans, results or hit rates.
+//! What charts are drawn from: profiles, budget plans or measurements.
 
 use super::figure::Figure;
 use super::options::ChartOptions;
@@ -6,6 +6,7 @@ use crate::budget::BudgetPlan;
 use crate::error::{Error, Result};
 use crate::eval::Results;
 use crate::eval::hit_rate::HitRates;
+use crate::eval::speed::Speed;
 use crate::profile::Profile;
 
 /// What a chart is drawn from; slices and vectors of each become it by themselves.
@@ -19,6 +20,8 @@ pub enum Subject<'s> {
     Results(&'s [Results]),
     /// Hit rates.
     HitRates(&'s [HitRates]),
+    /// Times and bytes of decoding.
+    Speeds(&'s [Speed]),
 }
 
 /// Which kind of thing a chart is drawn from.
@@ -32,6 +35,8 @@ pub enum SubjectKind {
     Results,
     /// Folders of hit rates.
     HitRates,
+    /// Folders of `kvprof speed`.
+    Speeds,
 }
 
 /// A chart's own function, by what it reads.
@@ -44,6 +49,8 @@ pub(super) enum Painter {
     Results(fn(&[Results], &ChartOptions, &str) -> Result<Figure>),
     /// Draws hit rates.
     HitRates(fn(&[HitRates], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws measurements of speed.
+    Speeds(fn(&[Speed], &ChartOptions, &str) -> Result<Figure>),
 }
 
 impl Subject<'_> {
@@ -54,6 +61,7 @@ impl Subject<'_> {
             Self::Plans(_) => SubjectKind::Plans,
             Self::Results(_) => SubjectKind::Results,
             Self::HitRates(_) => SubjectKind::HitRates,
+            Self::Speeds(_) => SubjectKind::Speeds,
         }
     }
 
@@ -64,6 +72,7 @@ impl Subject<'_> {
             Self::Plans(plans) => plans.len(),
             Self::Results(results) => results.len(),
             Self::HitRates(rates) => rates.len(),
+            Self::Speeds(speeds) => speeds.len(),
         }
     }
 
@@ -81,6 +90,7 @@ impl SubjectKind {
             Self::Plans => "--plan",
             Self::Results => "--results",
             Self::HitRates => "--hitrate",
+            Self::Speeds => "--speed",
         }
     }
 
@@ -91,6 +101,7 @@ impl SubjectKind {
             Self::Plans => "plan",
             Self::Results => "evaluation",
             Self::HitRates => "hit-rate run",
+            Self::Speeds => "speed measurement",
         }
     }
 }
@@ -102,6 +113,7 @@ impl Painter {
             Self::Plans(_) => SubjectKind::Plans,
             Self::Results(_) => SubjectKind::Results,
             Self::HitRates(_) => SubjectKind::HitRates,
+            Self::Speeds(_) => SubjectKind::Speeds,
         }
     }
 
@@ -126,6 +138,9 @@ impl Painter {
                 draw(all, options, record)
             }
             (Self::HitRates(draw), Subject::HitRates(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::Speeds(draw), Subject::Speeds(all)) if !all.is_empty() => {
                 draw(all, options, record)
             }
             _ => {
@@ -168,3 +183,4 @@ subject_of!(Profile, Profiles);
 subject_of!(BudgetPlan, Plans);
 subject_of!(Results, Results);
 subject_of!(HitRates, HitRates);
+subject_of!(Speed, Speeds);

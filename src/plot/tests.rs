@@ -12,7 +12,7 @@ fn drawn<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions
     draw(name, subject, options, "kvprof plot <chart> & more").unwrap()
 }
 
-/// Any chart of a sample: its profile, or a plan by its needs.
+/// Any chart of a sample: its profile, a plan by its needs, or its speed.
 fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
     match chart.takes() {
         SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
@@ -32,6 +32,7 @@ fn evaluation(chart: &Chart) -> SampleResults {
         },
         layers: 12,
         ..SampleResults::default()
+        SubjectKind::Speeds => drawn(chart.name, &vec![sample.speed()], options),
     }
 }
 
@@ -327,6 +328,37 @@ fn hit_rates_name_both_observations() {
     }
     .hit_rates()];
     assert!(lines(&figure) > lines(&drawn("hitrate", &whole, &ChartOptions::default())));
+fn speed_names_modes_units_and_lengths() {
+    let sample = Sample {
+        tokens: vec![512, 1024, 2048],
+        ..Sample::default()
+    };
+    let both = [
+        "Time per token (ms)",
+        "KV cache held (MB)",
+        "Context length (tokens)",
+        "no cache",
+        "full cache",
+        "budget 256",
+        "budget 64",
+        "min–max of 3 repeats",
+        "512",
+        "2,048",
+        "1,000",
+    ];
+    let column = drawn("speed", &vec![sample.speed()], &ChartOptions::default());
+    shows(&column, &both);
+    let page = ChartOptions {
+        width: PAGE,
+        ..ChartOptions::default()
+    };
+    let page = drawn("speed", &vec![sample.speed()], &page);
+    shows(&page, &both);
+    assert!(png_info(&page).1 < png_info(&column).1);
+    let mut once = sample.speed();
+    once.measurements.retain(|m| m.repeat == 0);
+    let once = drawn("speed", &vec![once], &ChartOptions::default());
+    assert!(!words(&once.svg).iter().any(|w| w.contains("repeats")));
 }
 
 #[test]

@@ -69,10 +69,11 @@ fn every_length_depth_and_seed_has_its_record() {
 #[test]
 fn needles_are_evidence_and_stand_there_once() {
     for record in records(&options(&[600, 3000], "0..100/10", 0..4)) {
-        assert_eq!((record.kind, record.answers.len()), (Kind::LongBench, 1));
+        assert_eq!((record.kind, record.answers.len()), (Kind::LongBench, 2));
         let (needle, answer) = (needle_of(&record), record.answers[0].as_str());
         assert!(needle.starts_with("The pass code of the ") && needle.ends_with('.'));
         assert!(needle.contains(answer));
+        assert_eq!(record.answers[1], needle);
         let context = record.context().unwrap();
         assert_eq!(context.matches(&needle).count(), 1);
         assert_eq!(context.matches(|c: char| c.is_ascii_digit()).count(), 5);

@@ -82,7 +82,7 @@ impl Options {
 
     /// The modes of a prompt of `tokens` tokens, those that hold least last.
     pub fn modes(&self, tokens: usize) -> Vec<Mode> {
-        let mut budgets: Vec<usize> = self.budgets.iter().copied().collect();
+        let mut budgets: Vec<usize> = self.budgets.to_vec();
         budgets.retain(|b| *b < tokens);
         budgets.sort_unstable_by(|a, b| b.cmp(a));
         budgets.dedup();

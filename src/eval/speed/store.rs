@@ -57,6 +57,8 @@ pub struct Meta {
     pub prefill_s: Vec<f64>,
     /// Budgets in tokens per KV head.
     pub budgets: Vec<usize>,
+    /// SHA-256 of all prompts' token ids.
+    pub prompts_sha256: String,
     /// Timed decoding steps of one repeat.
     pub steps: usize,
     /// Timed tokens of one repeat without a cache.
@@ -182,4 +184,77 @@ fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
         })
     };
     (0..table.rows()).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn speed() -> Speed {
+        let (schema, task, kvprof) = Meta::stamp();
+        let meta = Meta {
+            schema,
+            task,
+            kvprof,
+            command: "kvprof speed".to_owned(),
+            model: "tiny".to_owned(),
+            model_source: "here".to_owned(),
+            model_sha256: "a1".to_owned(),
+            device: "Cpu".to_owned(),
+            dtype: "f32".to_owned(),
+            threads: 2,
+            scorer: "snapkv".to_owned(),
+            scorer_parameters: serde_json::json!({"kernel": 7}),
+            sinks: 4,
+            window: 32,
+            lengths: vec![512],
+            prefill_s: vec![0.25],
+            budgets: vec![64],
+            prompts_sha256: "b2".to_owned(),
+            steps: 16,
+            uncached_steps: 1,
+            repeats: 1,
+            seed: 0,
+        };
+        let modes = [Mode::NoCache, Mode::Full, Mode::Budget(64)];
+        let measurements = modes.map(|mode| Measurement {
+            length: 512,
+            tokens: 511,
+            mode,
+            repeat: 0,
+            ms_per_token: 41.5,
+            // More than 32 bits hold.
+            kv_bytes: if mode == Mode::NoCache { 0 } else { 6 << 30 },
+            resident_bytes: (mode == Mode::Full).then_some(7 << 30),
+        });
+        Speed {
+            meta,
+            measurements: measurements.to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        speed().write(folder.path()).unwrap();
+        assert_eq!(Speed::load(folder.path()).unwrap(), speed());
+    }
+
+    #[test]
+    fn other_folders_and_damaged_ones_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let problem = || Speed::load(path).unwrap_err().to_string();
+        assert!(problem().contains("no meta.json"));
+        std::fs::write(path.join(META), "{}").unwrap();
+        assert!(problem().contains("not the metadata of a speed measurement"));
+        let mut other = speed();
+        other.meta.schema = 99;
+        other.write(path).unwrap();
+        assert!(problem().contains("layout 99"));
+        let mut damaged = speed();
+        damaged.measurements[1].ms_per_token = f64::NAN;
+        damaged.write(path).unwrap();
+        assert!(problem().contains("row 2 is damaged"));
+    }
 }
