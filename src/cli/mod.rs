@@ -14,6 +14,7 @@ mod plan_table;
 mod plot;
 mod profile;
 mod reference;
+mod report;
 mod summary;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,8 @@ enum Verb {
     Convert(Box<convert::Arguments>),
     /// Draw a chart from profiles, plans or an evaluation, as SVG and PNG
     Plot(plot::Arguments),
+    /// Put an evaluation on one self-contained HTML page
+    Report(report::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
     /// Generate prompts of our own
@@ -52,6 +55,7 @@ impl Arguments {
             Verb::Allocate(arguments) => arguments.run(),
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
+            Verb::Report(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),

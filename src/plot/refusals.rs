@@ -4,6 +4,7 @@ use super::sample::Sample;
 use super::*;
 use crate::budget::BudgetPlan;
 use crate::profile::Profile;
+use crate::sample_results::SampleResults;
 use crate::table::{Column, Table};
 
 fn error<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> String {
@@ -80,6 +81,47 @@ fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
         ..options
     };
     assert!(error("budgets", &plans[..1], &width).contains("between 2 and 12"));
+}
+
+#[test]
+fn evaluations_without_what_a_chart_needs_are_refused() {
+    let sample = SampleResults::default();
+    let one = [sample.results()];
+    let two = [sample.results(), sample.results()];
+    let options = ChartOptions::default();
+    let asked = |metric: &str, budget: &str| ChartOptions {
+        metric: Some(metric.to_owned()),
+        budget: Some(budget.to_owned()),
+        ..ChartOptions::default()
+    };
+    let mut none = sample.results();
+    (none.results, none.evidence) = Default::default();
+    let only_full = SampleResults {
+        methods: Vec::new(),
+        ..sample.clone()
+    };
+    let only_full = [only_full.results()];
+    let many = SampleResults {
+        methods: vec![
+            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o",
+        ],
+        ..sample
+    };
+    for name in ["frontier", "needle", "evidence"] {
+        assert!(error(name, &two, &options).contains("one at a time; run it once per evaluation"));
+        assert!(error(name, &[none.clone()], &options).contains("unknown column"));
+        assert!(
+            is_lack(&draw(name, &only_full, &options, "").unwrap_err()),
+            "{name}"
+        );
+    }
+    assert!(error("frontier", &one, &asked("bleu", "64")).contains("known: kl, top1, nll"));
+    assert!(error("frontier", &[many.results()], &options).contains("between 1 and 14"));
+    assert!(error("needle", &one, &options).contains("--task needle"));
+    assert!(error("evidence", &one, &asked("kl", "65")).contains("known: 64, 128, 256, 512"));
+    let mut short = one[0].clone();
+    short.meta.num_layers += 1;
+    assert!(error("evidence", &[short], &options).contains("evaluate again"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use super::sample::Sample;
 use super::*;
 use crate::budget::Granularity;
+use crate::sample_results::{SampleResults, TWELVE};
 use serde_json::json;
 
 fn drawn<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> Figure {
@@ -16,6 +17,20 @@ fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
     match chart.takes() {
         SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
         SubjectKind::Plans => drawn(chart.name, &vec![sample.plan_by_need()], options),
+        SubjectKind::Results => drawn(chart.name, &[evaluation(chart).results()], options),
+    }
+}
+
+/// An evaluation that `chart` can show.
+fn evaluation(chart: &Chart) -> SampleResults {
+    SampleResults {
+        task: if chart.name == "needle" {
+            "needle"
+        } else {
+            "qa"
+        },
+        layers: 12,
+        ..SampleResults::default()
     }
 }
 
@@ -354,4 +369,130 @@ fn figures_are_written_side_by_side() {
     assert!(svg.ends_with("plots/lmba.0.9.svg") && png.ends_with("plots/lmba.0.9.png"));
     assert_eq!(std::fs::read_to_string(svg).unwrap(), figure.svg);
     assert_eq!(std::fs::read(png).unwrap(), figure.png);
+}
+
+#[test]
+fn frontier_names_methods_units_intervals_and_the_full_cache() {
+    let sample = SampleResults {
+        methods: TWELVE.to_vec(),
+        ..SampleResults::default()
+    };
+    let all = [sample.results()];
+    let figure = drawn("frontier", &all, &ChartOptions::default());
+    shows(&figure, &TWELVE);
+    shows(
+        &figure,
+        &[
+            "KL from the full cache (nats)",
+            "Held KV cache (MB per prompt)",
+            "full cache: 0 nats, 93.8 MB",
+            "95 % interval of the mean, n = 39–40 prompts",
+            "marks at one budget are set apart sideways",
+            "10",
+        ],
+    );
+    let relative = ChartOptions {
+        relative: true,
+        metric: Some("top1".to_owned()),
+        ..ChartOptions::default()
+    };
+    shows(
+        &drawn("frontier", &all, &relative),
+        &[
+            "Top-1 agreement with the full cache (%)",
+            "Held KV cache (% of the full cache)",
+            "full cache: 100 %",
+            "100",
+        ],
+    );
+}
+
+#[test]
+fn needle_has_the_full_cache_first_and_names_its_grid() {
+    let sample = SampleResults {
+        task: "needle",
+        ..SampleResults::default()
+    };
+    let all = [sample.results()];
+    let figure = drawn("needle", &all, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Depth (%)",
+            "Length (1,024 tokens)",
+            "Answers that contain the gold (%)",
+            "B = 64 tokens per KV head",
+            "n = 3 prompts per cell, light is good",
+        ],
+    );
+    let names = words(&figure.svg);
+    let place = |start: &str| names.iter().position(|w| w.starts_with(start)).unwrap();
+    assert!(place("full cache") < place("snapkv") && place("snapkv") < place("zigzag"));
+    let nll = ChartOptions {
+        metric: Some("nll".to_owned()),
+        budget: Some("256".to_owned()),
+        ..ChartOptions::default()
+    };
+    let figure = drawn("needle", &all, &nll);
+    shows(
+        &figure,
+        &[
+            "NLL above the full cache (nats)",
+            "B = 256 tokens per KV head",
+        ],
+    );
+    assert!(
+        !words(&figure.svg)
+            .iter()
+            .any(|w| w.starts_with("full cache "))
+    );
+}
+
+#[test]
+fn evidence_has_a_line_per_method_and_a_panel_each_beyond_three() {
+    let few = [SampleResults::default().results()];
+    let figure = drawn("evidence", &few, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Evidence tokens kept (%)",
+            "Layer",
+            "zigzag",
+            "10th–90th percentile of 40 prompts",
+            "B = 64 tokens per KV head",
+        ],
+    );
+    let many = SampleResults {
+        methods: TWELVE[..5].to_vec(),
+        ..SampleResults::default()
+    };
+    let many = [many.results()];
+    let panels = drawn("evidence", &many, &ChartOptions::default());
+    shows(
+        &panels,
+        &["the method named", "the others", "output-optimal"],
+    );
+    assert!(png_info(&panels).1 > png_info(&figure).1);
+}
+
+#[test]
+fn one_method_one_budget_one_prompt_is_drawn() {
+    let least = SampleResults {
+        methods: vec!["snapkv"],
+        budgets: vec![4000],
+        prompts: 1,
+        layers: 1,
+        ..SampleResults::default()
+    };
+    let all = [least.results()];
+    let metrics = METRICS.iter().map(|metric| ("frontier", Some(metric.name)));
+    for (name, metric) in metrics.chain([("evidence", None)]) {
+        let options = ChartOptions {
+            metric: metric.map(str::to_owned),
+            ..ChartOptions::default()
+        };
+        let figure = drawn(name, &all, &options);
+        is_well_formed(&figure.svg);
+        assert!(!figure.svg.contains("NaN"), "{name} {metric:?}");
+    }
 }
