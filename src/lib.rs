@@ -46,5 +46,10 @@ pub mod parts;
 pub mod plot;
 pub mod profile;
 pub mod registry;
+pub mod report;
 pub mod select;
 pub mod table;
+
+#[cfg(test)]
+#[path = "../tests/sample_results/mod.rs"]
+mod sample_results;

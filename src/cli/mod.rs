@@ -21,6 +21,7 @@ mod plot;
 mod profile;
 mod prompts;
 mod reference;
+mod report;
 mod speed;
 mod summary;
 
@@ -44,6 +45,8 @@ enum Verb {
     Convert(Box<convert::Arguments>),
     /// Draw a chart from profiles, plans or measurements, as SVG and PNG
     Plot(plot::Arguments),
+    /// Put an evaluation on one self-contained HTML page
+    Report(report::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
     Generate(Box<generate::Arguments>),
     /// Try methods and budgets on a data set: one prefill per prompt, paired statistics
@@ -66,6 +69,7 @@ impl Arguments {
             Verb::Allocate(arguments) => arguments.run(),
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
+            Verb::Report(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Eval(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),

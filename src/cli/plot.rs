@@ -204,12 +204,7 @@ impl Arguments {
                     write_figure(&figure, &folder.join(chart.name))?;
                     drawn += 1;
                 }
-                // What the sources lack; anything else is a fault.
-                Err(
-                    lack @ (Error::UnknownName { .. }
-                    | Error::Invalid { .. }
-                    | Error::Unsupported { .. }),
-                ) => skipped(chart, &lack.to_string())?,
+                Err(lack) if plot::is_lack(&lack) => skipped(chart, &lack.to_string())?,
                 Err(fault) => {
                     return Err(fault).with_context(|| format!("drawing {}", chart.name));
                 }

@@ -78,7 +78,7 @@ impl Axis {
 
     /// Positive values from `low` to `high` on a logarithmic scale; both ends are kept as they are.
     ///
-    /// Decades are labelled; where fewer than two lie on the axis, 2 and 5 are labelled as well.
+    /// Decades are labelled; where fewer than three lie on the axis, 2 and 5 are labelled as well.
     pub(super) fn log(low: f64, high: f64) -> Self {
         let low = if low > 0.0 { low } else { f64::MIN_POSITIVE };
         let high = if high > low { high } else { low * 10.0 };
@@ -92,7 +92,7 @@ impl Axis {
         if major.len() > 7 {
             let every = major.len().div_ceil(7);
             major = major.into_iter().step_by(every).collect();
-        } else if major.len() < 2 {
+        } else if major.len() < 3 {
             major = ticks(&[1.0, 2.0, 5.0]);
         }
         if major.len() < 2 {

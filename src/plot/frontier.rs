@@ -266,6 +266,10 @@ fn legend(
         Key::Bar,
         format!("95 % interval of the mean, {counts} prompts"),
     ));
+    if series.len() > 1 {
+        let aside = "marks at one budget are set apart sideways";
+        entries.push((Key::Note, aside.to_owned()));
+    }
     let absent = points().filter(|p| !visible(y, p.quality.mean)).count();
     if absent > 0 {
         entries.push((

@@ -39,9 +39,6 @@ mod refusals;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
-#[path = "../../tests/sample_results/mod.rs"]
-mod sample_results;
-#[cfg(test)]
 mod tests;
 
 pub use crate::profile::{Crossing, Query};
@@ -161,4 +158,12 @@ pub fn draw<'s>(
     let (chart, subject) = (find(name)?, subject.into());
     let record = provenance::record(name, subject, provenance);
     chart.draw.paint(name, subject, options, &record)
+}
+
+/// Whether `error` says that a subject lacks what a chart needs, rather than that something is broken.
+pub fn is_lack(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::UnknownName { .. } | Error::Invalid { .. } | Error::Unsupported { .. }
+    )
 }

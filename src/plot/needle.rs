@@ -103,14 +103,17 @@ impl Needle {
         let colour = colour_axis(values, metric, paired);
         let width = figure_width(options.width)?;
         let counts = count_words(counts.into_iter());
-        let note = format!(
-            "{}, {counts} prompts per cell; light is good",
-            budget_words(budget)
-        );
+        let notes = vec![
+            (Key::Note, budget_words(budget)),
+            (
+                Key::Note,
+                format!("{counts} prompts per cell, light is good"),
+            ),
+        ];
         let room = width - points(HEADING_MARGIN);
-        let heading = Heading::new(options.title.as_deref(), vec![(Key::Note, note)], room);
+        let heading = Heading::new(options.title.as_deref(), notes, room);
         let colour_name = match paired {
-            true => "NLL less full cache's (nats)".to_owned(),
+            true => "NLL above the full cache (nats)".to_owned(),
             false => metric.axis_name(),
         };
         let mut chart = Self {

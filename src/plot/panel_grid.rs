@@ -72,11 +72,22 @@ impl PanelGrid {
         self.count.div_ceil(self.columns)
     }
 
+    /// A lone panel has no name.
+    fn name_height(&self) -> i32 {
+        if self.count > 1 {
+            text::line_height()
+        } else {
+            0
+        }
+    }
+
+    /// Labels of a panel without one below lie in the empty place there, so only the last row needs room.
     fn row_height(&self, row: usize) -> i32 {
-        let first = row * self.columns;
-        let panels = first..(first + self.columns).min(self.count);
-        let labels = panels.map(|i| self.frame(i).bottom_room()).max();
-        text::line_height() + self.height + labels.unwrap_or(0)
+        let labels = match row + 1 == self.rows() {
+            true => self.frame(self.count.saturating_sub(1)).bottom_room(),
+            false => self.frame(0).bottom_room(),
+        };
+        self.name_height() + self.height + labels
     }
 
     /// Height of all rows, in canvas units.
@@ -110,9 +121,11 @@ impl PanelGrid {
         let y = top + above;
         let words = text::style(HPos::Left, VPos::Center);
         let at = (before + left, y + text::line_height() / 2);
-        sheet.draw_text(name, &words, at)?;
+        if self.count > 1 {
+            sheet.draw_text(name, &words, at)?;
+        }
         let frame = self.frame(index);
-        let corner = (before, y + text::line_height());
+        let corner = (before, y + self.name_height());
         let size = (left + width, self.height + frame.bottom_room());
         frame.draw(&part(sheet, corner, size), left)
     }

@@ -4,13 +4,10 @@ use super::subject::Subject;
 use crate::budget::BudgetPlan;
 use crate::eval::ResultsMeta;
 use crate::eval::hit_rate::HitRateMeta;
-use crate::profile::Meta;
-
-/// A record of the figure: its command, this program, and every source with its checksums.
 use crate::eval::speed;
 use crate::profile::Meta;
 
-/// A record of the figure: its command, this program, and every profile, plan or measurement with its checksums.
+/// A record of the figure: its command, this program, and every source with its checksums.
 pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
     let mut lines = vec![
         format!("chart: {chart}"),
@@ -117,6 +114,10 @@ fn of_hit_rates(meta: &HitRateMeta) -> Vec<String> {
             options.theta
         ),
         format!("{} on {}", meta.dtype, meta.device),
+        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
+    ]
+}
+
 fn of_speed(meta: &speed::Meta) -> Vec<String> {
     vec![
         format!("model {}, from {}", meta.model, meta.model_source),

@@ -4,6 +4,7 @@ use super::sample::Sample;
 use super::*;
 use crate::budget::BudgetPlan;
 use crate::profile::Profile;
+use crate::sample_results::SampleResults;
 use crate::table::{Column, Table};
 
 fn error<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> String {
@@ -72,7 +73,6 @@ fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
     let plans = vec![sample.plan_by_need(); 8];
     let options = ChartOptions::default();
     assert!(error("lmba", &plans, &options).contains("with --profile"));
-    assert!(error("speed", &plans, &options).contains("with --speed"));
     assert!(error("budgets", &[sample.profile()], &options).contains("with --plan"));
     assert!(error("budgets", &Vec::<BudgetPlan>::new(), &options).contains("at least one"));
     assert!(error("budgets", &plans, &options).contains("number of plans for budgets is 8"));
@@ -84,50 +84,44 @@ fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
 }
 
 #[test]
-fn hit_rates_that_cannot_be_drawn_are_refused() {
-    let sample = Sample::default();
-    let (one, two) = (
-        [sample.hit_rates()],
-        [sample.hit_rates(), sample.hit_rates()],
-    );
+fn evaluations_without_what_a_chart_needs_are_refused() {
+    let sample = SampleResults::default();
+    let one = [sample.results()];
+    let two = [sample.results(), sample.results()];
     let options = ChartOptions::default();
-    assert!(error("hitrate", &two, &options).contains("once per hit-rate run"));
-    assert!(error("hitrate", &[sample.profile()], &options).contains("with --hitrate"));
-    let metric = ChartOptions {
-        metric: Some("kl".to_owned()),
-        ..options.clone()
+    let asked = |metric: &str, budget: &str| ChartOptions {
+        metric: Some(metric.to_owned()),
+        budget: Some(budget.to_owned()),
+        ..ChartOptions::default()
     };
-    assert!(error("hitrate", &one, &metric).contains("known: all, beyond-sinks"));
-    let empty = Sample {
-        tokens: Vec::new(),
-        ..Sample::default()
+    let mut none = sample.results();
+    (none.results, none.evidence) = Default::default();
+    let only_full = SampleResults {
+        methods: Vec::new(),
+        ..sample.clone()
     };
-    assert!(error("hitrate", &[empty.hit_rates()], &options).contains("number of prompts"));
-    let whole = sample.hit_rates();
-    let mut broken = whole.clone();
-    broken.table = Table::default();
-    for name in whole.table.names() {
-        let column = match name {
-            "overlap" => Column::Number(vec![f64::NAN; whole.table.rows()]),
-            _ => whole.table.column(name).unwrap().clone(),
-        };
-        broken.table.push(name, column);
+    let only_full = [only_full.results()];
+    let many = SampleResults {
+        methods: vec![
+            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o",
+        ],
+        ..sample
+    };
+    for name in ["frontier", "needle", "evidence"] {
+        assert!(error(name, &two, &options).contains("one at a time; run it once per evaluation"));
+        assert!(error(name, &[none.clone()], &options).contains("unknown column"));
+        assert!(
+            is_lack(&draw(name, &only_full, &options, "").unwrap_err()),
+            "{name}"
+        );
     }
-    assert!(error("hitrate", &[broken], &options).contains("column overlap"));
-fn one_measurement_of_speed_with_few_modes_is_drawn() {
-    use crate::eval::speed::Mode;
-    let options = ChartOptions::default();
-    let speed = Sample::default().speed();
-    let two = vec![speed.clone(), speed.clone()];
-    assert!(error("speed", &two, &options).contains("one at a time"));
-    let mut empty = speed.clone();
-    empty.measurements.clear();
-    assert!(error("speed", &vec![empty], &options).contains("between 1 and 7"));
-    let mut many = speed;
-    for (budget, measurement) in many.measurements.iter_mut().enumerate().take(8) {
-        measurement.mode = Mode::Budget(40 + budget);
-    }
-    assert!(error("speed", &vec![many], &options).contains("between 1 and 7"));
+    assert!(error("frontier", &one, &asked("bleu", "64")).contains("known: kl, top1, nll"));
+    assert!(error("frontier", &[many.results()], &options).contains("between 1 and 14"));
+    assert!(error("needle", &one, &options).contains("--task needle"));
+    assert!(error("evidence", &one, &asked("kl", "65")).contains("known: 64, 128, 256, 512"));
+    let mut short = one[0].clone();
+    short.meta.num_layers += 1;
+    assert!(error("evidence", &[short], &options).contains("evaluate again"));
 }
 
 #[test]
@@ -203,4 +197,54 @@ fn with_nan(table: &Table) -> Table {
         broken.push(name, column);
     }
     broken
+}
+
+#[test]
+fn hit_rates_that_cannot_be_drawn_are_refused() {
+    let sample = Sample::default();
+    let (one, two) = (
+        [sample.hit_rates()],
+        [sample.hit_rates(), sample.hit_rates()],
+    );
+    let options = ChartOptions::default();
+    assert!(error("hitrate", &two, &options).contains("once per hit-rate run"));
+    assert!(error("hitrate", &[sample.profile()], &options).contains("with --hitrate"));
+    let metric = ChartOptions {
+        metric: Some("kl".to_owned()),
+        ..options.clone()
+    };
+    assert!(error("hitrate", &one, &metric).contains("known: all, beyond-sinks"));
+    let empty = Sample {
+        tokens: Vec::new(),
+        ..Sample::default()
+    };
+    assert!(error("hitrate", &[empty.hit_rates()], &options).contains("number of prompts"));
+    let whole = sample.hit_rates();
+    let mut broken = whole.clone();
+    broken.table = Table::default();
+    for name in whole.table.names() {
+        let column = match name {
+            "overlap" => Column::Number(vec![f64::NAN; whole.table.rows()]),
+            _ => whole.table.column(name).unwrap().clone(),
+        };
+        broken.table.push(name, column);
+    }
+    assert!(error("hitrate", &[broken], &options).contains("column overlap"));
+}
+
+#[test]
+fn one_measurement_of_speed_with_few_modes_is_drawn() {
+    use crate::eval::speed::Mode;
+    let options = ChartOptions::default();
+    let speed = Sample::default().speed();
+    let two = vec![speed.clone(), speed.clone()];
+    assert!(error("speed", &two, &options).contains("one at a time"));
+    let mut empty = speed.clone();
+    empty.measurements.clear();
+    assert!(error("speed", &vec![empty], &options).contains("between 1 and 7"));
+    let mut many = speed;
+    for (budget, measurement) in many.measurements.iter_mut().enumerate().take(8) {
+        measurement.mode = Mode::Budget(40 + budget);
+    }
+    assert!(error("speed", &vec![many], &options).contains("between 1 and 7"));
 }

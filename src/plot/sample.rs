@@ -4,9 +4,8 @@ use crate::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
 use crate::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRates, Observation};
-use crate::profile::{Meta, Profile, PromptLabel, Rows, SCHEMA, threshold_name};
 use crate::eval::speed::{self, Measurement, Mode, Speed};
-use crate::profile::{Meta, Profile, SCHEMA, threshold_name};
+use crate::profile::{Meta, Profile, PromptLabel, Rows, SCHEMA, threshold_name};
 use crate::table::{Column, Table};
 use serde_json::Value;
 
@@ -55,6 +54,53 @@ impl Sample {
             layers: self.layers_table(),
             curves: self.curves_table(),
         }
+    }
+
+    fn request(&self, granularity: Granularity) -> Request<'static> {
+        let tokens = self.tokens.iter().copied().max().unwrap_or(2000) as usize;
+        let geometry = Geometry::of(&self.meta());
+        let budget = Budget::TokensPerHead(128.0);
+        Request::of_model(geometry, budget, Floor::of(2, 2), tokens).by(granularity)
+    }
+
+    fn provenance() -> Provenance {
+        Provenance {
+            kvprof: "0.1.0".to_owned(),
+            command: "kvprof allocate".to_owned(),
+            source: Some("made up <here> & now".to_owned()),
+            source_sha256: Some("b2".repeat(32)),
+        }
+    }
+
+    /// A static strategy's plan of 128 tokens per KV head.
+    pub(super) fn plan(
+        &self,
+        strategy: &str,
+        parameters: Value,
+        granularity: Granularity,
+    ) -> BudgetPlan {
+        let request = self.request(granularity);
+        BudgetPlan::allocate(strategy, parameters, &request, Self::provenance()).unwrap()
+    }
+
+    /// A plan of 128 tokens per KV head by the MBA of each.
+    pub(super) fn plan_by_need(&self) -> BudgetPlan {
+        let group = self.heads / self.kv_heads;
+        let cells = (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h)));
+        let targets = Targets {
+            floor: 4,
+            tokens: cells.map(|(l, h)| self.mba(0, l, h * group)).collect(),
+        };
+        let request = self.request(Granularity::Head);
+        let parameters = Value::Null;
+        BudgetPlan::of_targets(
+            "by-need",
+            parameters,
+            &request,
+            &targets,
+            Self::provenance(),
+        )
+        .unwrap()
     }
 
     /// No cache, the full one and two budgets, three repeats each, at the lengths of the sample's prompts.
@@ -109,53 +155,6 @@ impl Sample {
             repeats: 3,
             seed: 0,
         }
-    }
-
-    fn request(&self, granularity: Granularity) -> Request<'static> {
-        let tokens = self.tokens.iter().copied().max().unwrap_or(2000) as usize;
-        let geometry = Geometry::of(&self.meta());
-        let budget = Budget::TokensPerHead(128.0);
-        Request::of_model(geometry, budget, Floor::of(2, 2), tokens).by(granularity)
-    }
-
-    fn provenance() -> Provenance {
-        Provenance {
-            kvprof: "0.1.0".to_owned(),
-            command: "kvprof allocate".to_owned(),
-            source: Some("made up <here> & now".to_owned()),
-            source_sha256: Some("b2".repeat(32)),
-        }
-    }
-
-    /// A static strategy's plan of 128 tokens per KV head.
-    pub(super) fn plan(
-        &self,
-        strategy: &str,
-        parameters: Value,
-        granularity: Granularity,
-    ) -> BudgetPlan {
-        let request = self.request(granularity);
-        BudgetPlan::allocate(strategy, parameters, &request, Self::provenance()).unwrap()
-    }
-
-    /// A plan of 128 tokens per KV head by the MBA of each.
-    pub(super) fn plan_by_need(&self) -> BudgetPlan {
-        let group = self.heads / self.kv_heads;
-        let cells = (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h)));
-        let targets = Targets {
-            floor: 4,
-            tokens: cells.map(|(l, h)| self.mba(0, l, h * group)).collect(),
-        };
-        let request = self.request(Granularity::Head);
-        let parameters = Value::Null;
-        BudgetPlan::of_targets(
-            "by-need",
-            parameters,
-            &request,
-            &targets,
-            Self::provenance(),
-        )
-        .unwrap()
     }
 
     /// Hit rates of three prompt windows and two generated ones; layer 1 has no important key.

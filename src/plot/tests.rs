@@ -3,20 +3,21 @@
 use std::io::Cursor;
 
 use super::sample::Sample;
-use super::sample_results::SampleResults;
 use super::*;
 use crate::budget::Granularity;
+use crate::sample_results::{SampleResults, TWELVE};
 use serde_json::json;
 
 fn drawn<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> Figure {
     draw(name, subject, options, "kvprof plot <chart> & more").unwrap()
 }
 
-/// Any chart of a sample: its profile, a plan by its needs, or its speed.
+/// Any chart of a sample: its profile, or a plan by its needs.
 fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
     match chart.takes() {
         SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
         SubjectKind::Plans => drawn(chart.name, &vec![sample.plan_by_need()], options),
+        SubjectKind::Speeds => drawn(chart.name, &[sample.speed()], options),
         SubjectKind::HitRates => drawn(chart.name, &[sample.hit_rates()], options),
         SubjectKind::Results => drawn(chart.name, &[evaluation(chart).results()], options),
     }
@@ -32,7 +33,6 @@ fn evaluation(chart: &Chart) -> SampleResults {
         },
         layers: 12,
         ..SampleResults::default()
-        SubjectKind::Speeds => drawn(chart.name, &vec![sample.speed()], options),
     }
 }
 
@@ -298,70 +298,6 @@ fn budgets_name_strategies_and_heads() {
 }
 
 #[test]
-fn hit_rates_name_both_observations() {
-    let all = [Sample::default().hit_rates()];
-    let figure = drawn("hitrate", &all, &ChartOptions::default());
-    shows(
-        &figure,
-        &[
-            "Hit rate of prompt windows",
-            "Hit rate of the last one while generating",
-            "Its vote shared by generated windows",
-            "Steps with an important key",
-            "Window",
-            "Generated window",
-            "sample-1b, prompts-2k",
-            "top 5 %, θ = 0.05, 10 prompts",
-        ],
-    );
-    let beyond = ChartOptions {
-        metric: Some("beyond-sinks".to_owned()),
-        ..ChartOptions::default()
-    };
-    let other = drawn("hitrate", &all, &beyond);
-    shows(&other, &["top 5 %, θ = 0.05, beyond the sinks, 10 prompts"]);
-    // Layer 1 parts every line of a hit rate, in both pieces of a panel.
-    let lines = |figure: &Figure| figure.svg.matches("<polyline").count();
-    let whole = [Sample {
-        layers: 1,
-        ..Sample::default()
-    }
-    .hit_rates()];
-    assert!(lines(&figure) > lines(&drawn("hitrate", &whole, &ChartOptions::default())));
-fn speed_names_modes_units_and_lengths() {
-    let sample = Sample {
-        tokens: vec![512, 1024, 2048],
-        ..Sample::default()
-    };
-    let both = [
-        "Time per token (ms)",
-        "KV cache held (MB)",
-        "Context length (tokens)",
-        "no cache",
-        "full cache",
-        "budget 256",
-        "budget 64",
-        "min–max of 3 repeats",
-        "512",
-        "2,048",
-        "1,000",
-    ];
-    let column = drawn("speed", &vec![sample.speed()], &ChartOptions::default());
-    shows(&column, &both);
-    let page = ChartOptions {
-        width: PAGE,
-        ..ChartOptions::default()
-    };
-    let page = drawn("speed", &vec![sample.speed()], &page);
-    shows(&page, &both);
-    assert!(png_info(&page).1 < png_info(&column).1);
-    let mut once = sample.speed();
-    once.measurements.retain(|m| m.repeat == 0);
-    let once = drawn("speed", &vec![once], &ChartOptions::default());
-    assert!(!words(&once.svg).iter().any(|w| w.contains("repeats")));
-}
-
-#[test]
 fn degenerate_profiles_are_drawn() {
     let base = Sample::default;
     let flat: fn(usize, usize, usize) -> f64 = |_, _, _| 7.0;
@@ -435,4 +371,197 @@ fn figures_are_written_side_by_side() {
     assert!(svg.ends_with("plots/lmba.0.9.svg") && png.ends_with("plots/lmba.0.9.png"));
     assert_eq!(std::fs::read_to_string(svg).unwrap(), figure.svg);
     assert_eq!(std::fs::read(png).unwrap(), figure.png);
+}
+
+#[test]
+fn frontier_names_methods_units_intervals_and_the_full_cache() {
+    let sample = SampleResults {
+        methods: TWELVE.to_vec(),
+        ..SampleResults::default()
+    };
+    let all = [sample.results()];
+    let figure = drawn("frontier", &all, &ChartOptions::default());
+    shows(&figure, &TWELVE);
+    shows(
+        &figure,
+        &[
+            "KL from the full cache (nats)",
+            "Held KV cache (MB per prompt)",
+            "full cache: 0 nats, 93.8 MB",
+            "95 % interval of the mean, n = 39–40 prompts",
+            "marks at one budget are set apart sideways",
+            "10",
+        ],
+    );
+    let relative = ChartOptions {
+        relative: true,
+        metric: Some("top1".to_owned()),
+        ..ChartOptions::default()
+    };
+    shows(
+        &drawn("frontier", &all, &relative),
+        &[
+            "Top-1 agreement with the full cache (%)",
+            "Held KV cache (% of the full cache)",
+            "full cache: 100 %",
+            "100",
+        ],
+    );
+}
+
+#[test]
+fn needle_has_the_full_cache_first_and_names_its_grid() {
+    let sample = SampleResults {
+        task: "needle",
+        ..SampleResults::default()
+    };
+    let all = [sample.results()];
+    let figure = drawn("needle", &all, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Depth (%)",
+            "Length (1,024 tokens)",
+            "Answers that contain the gold (%)",
+            "B = 64 tokens per KV head",
+            "n = 3 prompts per cell, light is good",
+        ],
+    );
+    let names = words(&figure.svg);
+    let place = |start: &str| names.iter().position(|w| w.starts_with(start)).unwrap();
+    assert!(place("full cache") < place("snapkv") && place("snapkv") < place("zigzag"));
+    let nll = ChartOptions {
+        metric: Some("nll".to_owned()),
+        budget: Some("256".to_owned()),
+        ..ChartOptions::default()
+    };
+    let figure = drawn("needle", &all, &nll);
+    shows(
+        &figure,
+        &[
+            "NLL above the full cache (nats)",
+            "B = 256 tokens per KV head",
+        ],
+    );
+    assert!(
+        !words(&figure.svg)
+            .iter()
+            .any(|w| w.starts_with("full cache "))
+    );
+}
+
+#[test]
+fn evidence_has_a_line_per_method_and_a_panel_each_beyond_three() {
+    let few = [SampleResults::default().results()];
+    let figure = drawn("evidence", &few, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Evidence tokens kept (%)",
+            "Layer",
+            "zigzag",
+            "10th–90th percentile of 40 prompts",
+            "B = 64 tokens per KV head",
+        ],
+    );
+    let many = SampleResults {
+        methods: TWELVE[..5].to_vec(),
+        ..SampleResults::default()
+    };
+    let many = [many.results()];
+    let panels = drawn("evidence", &many, &ChartOptions::default());
+    shows(
+        &panels,
+        &["the method named", "the others", "output-optimal"],
+    );
+    assert!(png_info(&panels).1 > png_info(&figure).1);
+}
+
+#[test]
+fn one_method_one_budget_one_prompt_is_drawn() {
+    let least = SampleResults {
+        methods: vec!["snapkv"],
+        budgets: vec![4000],
+        prompts: 1,
+        layers: 1,
+        ..SampleResults::default()
+    };
+    let all = [least.results()];
+    let metrics = METRICS.iter().map(|metric| ("frontier", Some(metric.name)));
+    for (name, metric) in metrics.chain([("evidence", None)]) {
+        let options = ChartOptions {
+            metric: metric.map(str::to_owned),
+            ..ChartOptions::default()
+        };
+        let figure = drawn(name, &all, &options);
+        is_well_formed(&figure.svg);
+        assert!(!figure.svg.contains("NaN"), "{name} {metric:?}");
+    }
+}
+
+#[test]
+fn speed_names_modes_units_and_lengths() {
+    let sample = Sample {
+        tokens: vec![512, 1024, 2048],
+        ..Sample::default()
+    };
+    let both = [
+        "Time per token (ms)",
+        "KV cache held (MB)",
+        "Context length (tokens)",
+        "no cache",
+        "full cache",
+        "budget 256",
+        "budget 64",
+        "min–max of 3 repeats",
+        "512",
+        "2,048",
+        "1,000",
+    ];
+    let column = drawn("speed", &vec![sample.speed()], &ChartOptions::default());
+    shows(&column, &both);
+    let page = ChartOptions {
+        width: PAGE,
+        ..ChartOptions::default()
+    };
+    let page = drawn("speed", &vec![sample.speed()], &page);
+    shows(&page, &both);
+    assert!(png_info(&page).1 < png_info(&column).1);
+    let mut once = sample.speed();
+    once.measurements.retain(|m| m.repeat == 0);
+    let once = drawn("speed", &vec![once], &ChartOptions::default());
+    assert!(!words(&once.svg).iter().any(|w| w.contains("repeats")));
+}
+
+#[test]
+fn hit_rates_name_both_observations() {
+    let all = [Sample::default().hit_rates()];
+    let figure = drawn("hitrate", &all, &ChartOptions::default());
+    shows(
+        &figure,
+        &[
+            "Hit rate of prompt windows",
+            "Hit rate of the last one while generating",
+            "Its vote shared by generated windows",
+            "Steps with an important key",
+            "Window",
+            "Generated window",
+            "sample-1b, prompts-2k",
+            "top 5 %, θ = 0.05, 10 prompts",
+        ],
+    );
+    let beyond = ChartOptions {
+        metric: Some("beyond-sinks".to_owned()),
+        ..ChartOptions::default()
+    };
+    let other = drawn("hitrate", &all, &beyond);
+    shows(&other, &["top 5 %, θ = 0.05, beyond the sinks, 10 prompts"]);
+    // Layer 1 parts every line of a hit rate, in both pieces of a panel.
+    let lines = |figure: &Figure| figure.svg.matches("<polyline").count();
+    let whole = [Sample {
+        layers: 1,
+        ..Sample::default()
+    }
+    .hit_rates()];
+    assert!(lines(&figure) > lines(&drawn("hitrate", &whole, &ChartOptions::default())));
 }

@@ -1,0 +1,34 @@
+//! `kvprof report`: an evaluation as one HTML page.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kvprof::eval::Results;
+use kvprof::{files, report};
+
+use super::output_file::check_writable;
+
+/// Arguments of `kvprof report`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Results folder of `kvprof eval`
+    #[arg(value_name = "RESULTS")]
+    results: PathBuf,
+    /// HTML file to write
+    #[arg(long, value_name = "PATH", default_value = "report.html")]
+    out: PathBuf,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        check_writable(&self.out)?;
+        let results = Results::load(&self.results).context("reading the evaluation")?;
+        let lines = report::means(&results)?;
+        let page = report::page(&results, &lines, &super::command_line(&[]))
+            .with_context(|| format!("reporting {}", self.results.display()))?;
+        files::replace_with(&self.out, page.as_bytes())?;
+        writeln!(std::io::stdout(), "{}", self.out.display())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! Numbers as the tables of a report show and sort them.
+
+use serde::Serialize;
+
+use super::lines::{Line, texts};
+use crate::error::Result;
+use crate::eval::Results;
+use crate::plot::{Better, METRICS, Metric};
+
+/// What stands in a cell, and what the column is sorted by; without a number it goes last.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Cell {
+    text: String,
+    sort: Option<f64>,
+}
+
+/// A line of a table.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    /// The method, which heads the line.
+    method: String,
+    cells: Vec<Cell>,
+}
+
+/// A table with its words.
+#[derive(Debug, Serialize)]
+pub(super) struct Sheet {
+    /// Column of `results.parquet`, and the table's place on the page.
+    name: String,
+    title: String,
+    caption: String,
+    columns: Vec<&'static str>,
+    rows: Vec<Row>,
+}
+
+fn text(text: impl Into<String>) -> Cell {
+    Cell {
+        text: text.into(),
+        sort: None,
+    }
+}
+
+fn number(value: f64, decimals: usize) -> Cell {
+    match value.is_finite() {
+        true => Cell {
+            text: format!("{value:.decimals$}").replace('-', "\u{2212}"),
+            sort: Some(value),
+        },
+        false => text("\u{2013}"),
+    }
+}
+
+fn budget(typed: &str) -> Cell {
+    Cell {
+        text: typed.to_owned(),
+        // The full cache is above every number of tokens.
+        sort: match typed {
+            "full" => Some(f64::MAX),
+            _ => typed.trim_end_matches('%').parse().ok(),
+        },
+    }
+}
+
+/// A table per metric that has lines.
+pub(super) fn tables(lines: &[Line]) -> Vec<Sheet> {
+    let of = |metric: &'static Metric| -> Vec<&Line> {
+        lines.iter().filter(|line| line.metric == metric).collect()
+    };
+    let all = METRICS.iter().map(|metric| (metric, of(metric)));
+    all.filter(|(_, lines)| !lines.is_empty())
+        .map(|(metric, lines)| table(metric, &lines))
+        .collect()
+}
+
+fn table(metric: &Metric, lines: &[&Line]) -> Sheet {
+    let compared = lines.iter().find_map(|line| line.difference.as_ref());
+    let mut columns = vec!["Budget", "Held (MB)", "n", "Mean"];
+    if compared.is_some() {
+        columns.extend([
+            "Difference",
+            "95 % interval",
+            "Pairs",
+            "Sign test p",
+            "Verdict",
+        ]);
+    }
+    let better = match metric.better {
+        Better::Lower => "lower is better",
+        Better::Higher => "higher is better",
+    };
+    let unit = metric.unit;
+    let against = compared.map_or_else(String::new, |difference| {
+        format!(
+            " Differences are from {} at the same budget, paired over prompts.",
+            difference.baseline
+        )
+    });
+    Sheet {
+        name: metric.name.to_owned(),
+        title: format!("{} ({unit})", metric.title),
+        caption: format!("Mean over n prompts in {unit}; {better}.{against}"),
+        columns,
+        rows: lines
+            .iter()
+            .map(|line| row(metric, line, compared.is_some()))
+            .collect(),
+    }
+}
+
+fn row(metric: &Metric, line: &Line, compared: bool) -> Row {
+    let decimals = if metric.is_share() { 1 } else { 4 };
+    let shown = |value: f64| number(value * metric.factor, decimals);
+    let mut cells = vec![
+        budget(&line.budget),
+        number(line.kv_bytes / 1e6, 2),
+        number(line.prompts as f64, 0),
+        shown(line.mean),
+    ];
+    match &line.difference {
+        Some(difference) => cells.extend([
+            shown(difference.mean),
+            Cell {
+                text: format!(
+                    "{} to {}",
+                    shown(difference.low).text,
+                    shown(difference.high).text
+                ),
+                sort: Some(difference.low),
+            },
+            number(difference.pairs as f64, 0),
+            number(difference.sign_p, 3),
+            text(difference.verdict.clone()),
+        ]),
+        None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
+        None => {}
+    }
+    Row {
+        method: line.method.clone(),
+        cells,
+    }
+}
+
+/// Seconds of a method at one budget, added up.
+struct Cost {
+    method: String,
+    budget: String,
+    prompts: f64,
+    prefill: f64,
+    cut: f64,
+    decode: f64,
+    steps: f64,
+}
+
+/// What every method and budget took, mean over prompts; none where nothing was timed.
+pub(super) fn costs(results: &Results) -> Result<Option<Sheet>> {
+    let table = &results.timings;
+    if table.rows() == 0 {
+        return Ok(None);
+    }
+    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
+    let columns = ["prefill_s", "cut_s", "decode_s", "decode_steps"].map(|n| table.numbers(n));
+    let [prefill, cut, decode, steps] = columns;
+    let (prefill, cut, decode, steps) = (prefill?, cut?, decode?, steps?);
+    let times = prefill.iter().zip(&cut).zip(decode.iter().zip(&steps));
+    let mut costs: Vec<Cost> = Vec::new();
+    for ((method, budget), ((prefill, cut), (decode, steps))) in
+        methods.iter().zip(budgets).zip(times)
+    {
+        if ![prefill, cut, decode, steps].iter().all(|v| v.is_finite()) {
+            continue;
+        }
+        let found = costs
+            .iter()
+            .position(|c| c.method == *method && c.budget == *budget);
+        let index = found.unwrap_or_else(|| {
+            costs.push(Cost {
+                method: method.clone(),
+                budget: budget.clone(),
+                prompts: 0.0,
+                prefill: 0.0,
+                cut: 0.0,
+                decode: 0.0,
+                steps: 0.0,
+            });
+            costs.len() - 1
+        });
+        if let Some(cost) = costs.get_mut(index) {
+            cost.prompts += 1.0;
+            cost.prefill += prefill;
+            cost.cut += cut;
+            cost.decode += decode;
+            cost.steps += steps;
+        }
+    }
+    let row = |cost: &Cost| Row {
+        method: cost.method.clone(),
+        cells: vec![
+            budget(&cost.budget),
+            number(cost.prompts, 0),
+            number(cost.prefill / cost.prompts, 2),
+            number(1000.0 * cost.cut / cost.prompts, 1),
+            number(1000.0 * cost.decode / cost.steps, 1),
+        ],
+    };
+    Ok((!costs.is_empty()).then(|| Sheet {
+        name: "cost".to_owned(),
+        title: "Time".to_owned(),
+        caption: "Mean over n prompts. One prefill of a prompt serves every method and budget."
+            .to_owned(),
+        columns: vec![
+            "Budget",
+            "n",
+            "Prefill, shared (s)",
+            "Cut (ms)",
+            "Decode (ms/token)",
+        ],
+        rows: costs.iter().map(row).collect(),
+    }))
+}
+
+/// Configurations that failed, with their errors; none where all went well.
+pub(super) fn failures(results: &Results) -> Result<Option<Sheet>> {
+    let table = &results.results;
+    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
+    let mut found: Vec<((&str, &str, &str), usize)> = Vec::new();
+    for ((method, typed), error) in methods.iter().zip(budgets).zip(texts(table, "error")?) {
+        if error.is_empty() {
+            continue;
+        }
+        let key = (method.as_str(), typed.as_str(), error.as_str());
+        match found.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, count)) => *count += 1,
+            None => found.push((key, 1)),
+        }
+    }
+    let row = |((method, typed, error), count): &((&str, &str, &str), usize)| Row {
+        method: (*method).to_owned(),
+        cells: vec![budget(typed), number(*count as f64, 0), text(*error)],
+    };
+    Ok((!found.is_empty()).then(|| Sheet {
+        name: "failures".to_owned(),
+        title: "Failed".to_owned(),
+        caption: "Configurations that are missing from the means above.".to_owned(),
+        columns: vec!["Budget", "Prompts", "Error"],
+        rows: found.iter().map(row).collect(),
+    }))
+}

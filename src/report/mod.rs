@@ -1,0 +1,70 @@
+//! An evaluation as one HTML page that needs nothing else: tables, charts, and what was run.
+
+mod cells;
+mod charts;
+mod lines;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+
+pub use lines::{Line, PairedDifference, means};
+
+use crate::error::{Error, Result};
+use crate::eval::{Results, ResultsMeta};
+use cells::Sheet;
+
+/// The page, with a place for everything that is measured.
+const TEMPLATE: &str = include_str!("page.html");
+
+/// Everything that the template names.
+#[derive(Serialize)]
+struct Content<'r> {
+    meta: &'r ResultsMeta,
+    methods: usize,
+    version: &'static str,
+    command: &'r str,
+    tables: Vec<Sheet>,
+    charts: Vec<charts::Chart>,
+    absent: Vec<String>,
+    costs: Option<Sheet>,
+    failures: Option<Sheet>,
+}
+
+/// The page of `results`, with `lines` as its tables; `command` is the command line that asks for it.
+///
+/// Equal input gives equal bytes. The page loads nothing: style, script and charts are inside it.
+///
+/// Errors: as [`crate::plot::draw`] for a broken evaluation; what it merely lacks is left out and named.
+pub fn page(results: &Results, lines: &[Line], command: &str) -> Result<String> {
+    let charts = charts::charts(results, command)?;
+    let mut environment = Environment::new();
+    let broken = |problem: minijinja::Error| {
+        Error::format(
+            Path::new("report.html"),
+            format!("cannot be filled in: {problem:#}"),
+        )
+    };
+    // The ending makes minijinja escape everything that is filled in.
+    environment
+        .add_template("page.html", TEMPLATE)
+        .map_err(broken)?;
+    let template = environment.get_template("page.html").map_err(broken)?;
+    let content = Content {
+        meta: &results.meta,
+        methods: results.meta.methods.len(),
+        version: env!("CARGO_PKG_VERSION"),
+        command,
+        tables: cells::tables(lines),
+        charts: charts.drawn,
+        absent: charts.absent,
+        costs: cells::costs(results)?,
+        failures: cells::failures(results)?,
+    };
+    template.render(Serde(content)).map_err(broken)
+}
