@@ -100,26 +100,26 @@ fn sorts(browser: &mut Browser) {
     let read = |browser: &mut Browser, n: usize| -> Vec<String> {
         serde_json::from_str(&browser.text(&column(n))).unwrap()
     };
-    let before = read(browser, 4);
-    browser.click(&format!("{}.firstChild", head(4)));
+    let before = read(browser, 2);
+    browser.click(&format!("{}.firstChild", head(2)));
     let means = |rows: &[String]| -> Vec<f64> { rows.iter().map(|t| t.parse().unwrap()).collect() };
-    let up = means(&read(browser, 4));
+    let up = means(&read(browser, 2));
     assert_ne!(means(&before), up, "the click moved nothing");
     assert!(up.is_sorted(), "{up:?}");
-    assert_eq!(browser.text(&format!("{}.ariaSort", head(4))), "ascending");
-    browser.click(&format!("{}.firstChild", head(4)));
-    let down = means(&read(browser, 4));
+    assert_eq!(browser.text(&format!("{}.ariaSort", head(2))), "ascending");
+    browser.click(&format!("{}.firstChild", head(2)));
+    let down = means(&read(browser, 2));
     assert!(
         down.iter().rev().is_sorted() && down.len() == before.len(),
         "{down:?}"
     );
-    assert_eq!(browser.text(&format!("{}.ariaSort", head(4))), "descending");
+    assert_eq!(browser.text(&format!("{}.ariaSort", head(2))), "descending");
     browser.click(&format!("{}.firstChild", head(0)));
     let names = read(browser, 0);
     assert!(
         names.is_sorted() && names.contains(&"full".to_owned()),
         "{names:?}"
     );
-    let state = format!("String({}.ariaSort)", head(4));
+    let state = format!("String({}.ariaSort)", head(2));
     assert_eq!(browser.text(&state), "null", "only one column is sorted");
 }

@@ -26,6 +26,9 @@ const TICK_POINTS: f64 = 2.2;
 /// Gap between the tick labels and the axis' name, in points.
 const NAME_GAP: f64 = 3.0;
 
+/// How far a cell reaches under the next, in points: a pixel of a screen.
+const SEAM_POINTS: f64 = 0.75;
+
 /// Margin left of the vertical axis' name, in points.
 const NAME_MARGIN: f64 = 1.0;
 
@@ -158,13 +161,15 @@ impl<DB: DrawingBackend> Panel<'_, DB> {
         (range.start, range.end)
     }
 
-    /// Fills the rectangle between two values; neighbours overlap by a hair so that no seam shows.
+    /// Fills the rectangle between two values; it reaches under the next to the right and below, which must be drawn later, by a pixel of a
+    /// screen, so that no seam shows.
     pub(super) fn cell(&self, from: (f64, f64), to: (f64, f64), colour: RGBColor) -> Drawn<DB> {
         let (a, b) = (self.at(from.0, from.1), self.at(to.0, to.1));
         let (low, high) = ((a.0.min(b.0), a.1.min(b.1)), (a.0.max(b.0), a.1.max(b.1)));
         let (_, right) = self.x_range();
         let (_, bottom) = self.y_range();
-        let corner = ((high.0 + 3).min(right), (high.1 + 3).min(bottom));
+        let under = points(SEAM_POINTS);
+        let corner = ((high.0 + under).min(right), (high.1 + under).min(bottom));
         self.sheet
             .draw(&Rectangle::new([low, corner], colour.filled()))
     }

@@ -74,16 +74,18 @@ pub(super) fn tables(lines: &[Line]) -> Vec<Sheet> {
 
 fn table(metric: &Metric, lines: &[&Line]) -> Sheet {
     let compared = lines.iter().find_map(|line| line.difference.as_ref());
-    let mut columns = vec!["Budget", "Held (MB)", "n", "Mean"];
+    // What is asked for first comes first: a phone shows the left columns.
+    let mut columns = vec!["Budget", "Mean", "n"];
     if compared.is_some() {
         columns.extend([
             "Difference",
             "95 % interval",
-            "Pairs",
-            "Sign test p",
             "Verdict",
+            "Sign test p",
+            "Pairs",
         ]);
     }
+    columns.push("Held (MB)");
     let better = match metric.better {
         Better::Lower => "lower is better",
         Better::Higher => "higher is better",
@@ -112,9 +114,8 @@ fn row(metric: &Metric, line: &Line, compared: bool) -> Row {
     let shown = |value: f64| number(value * metric.factor, decimals);
     let mut cells = vec![
         budget(&line.budget),
-        number(line.kv_bytes / 1e6, 2),
-        number(line.prompts as f64, 0),
         shown(line.mean),
+        number(line.prompts as f64, 0),
     ];
     match &line.difference {
         Some(difference) => cells.extend([
@@ -127,13 +128,14 @@ fn row(metric: &Metric, line: &Line, compared: bool) -> Row {
                 ),
                 sort: Some(difference.low),
             },
-            number(difference.pairs as f64, 0),
-            number(difference.sign_p, 3),
             text(difference.verdict.clone()),
+            number(difference.sign_p, 3),
+            number(difference.pairs as f64, 0),
         ]),
         None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
         None => {}
     }
+    cells.push(number(line.kv_bytes / 1e6, 2));
     Row {
         method: line.method.clone(),
         cells,
