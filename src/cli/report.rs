@@ -15,6 +15,12 @@ pub struct Arguments {
     /// Results folder of `kvprof eval`
     #[arg(value_name = "RESULTS")]
     results: PathBuf,
+    /// Method that the others are compared with, at the same budget
+    #[arg(long, default_value = "snapkv")]
+    baseline: String,
+    /// Resamples of the bootstrap
+    #[arg(long, default_value_t = 10_000)]
+    resamples: usize,
     /// HTML file to write
     #[arg(long, value_name = "PATH", default_value = "report.html")]
     out: PathBuf,
@@ -24,7 +30,7 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
         let results = Results::load(&self.results).context("reading the evaluation")?;
-        let lines = report::means(&results)?;
+        let lines = report::compared(&results, &self.baseline, self.resamples)?;
         let page = report::page(&results, &lines, &super::command_line(&[]))
             .with_context(|| format!("reporting {}", self.results.display()))?;
         files::replace_with(&self.out, page.as_bytes())?;

@@ -1,12 +1,7 @@
 //! How sure a mean over prompts is: the interval that charts of results draw.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-
 use super::spread::mean;
-
-/// Means of resamples that an interval is read from.
-const RESAMPLES: usize = 4000;
+use crate::eval::Bootstrap;
 
 /// A mean with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,23 +15,14 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    /// Mean and percentile bootstrap interval of one value per prompt; seeded, so equal input gives equal ends.
+    /// Mean and bootstrap interval of one value per prompt; seeded, so equal input gives equal ends.
     pub(super) fn of_mean(values: &[f64]) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(0);
-        let count = values.len() as u64;
-        let mut draw = || values[((u64::from(random.next_u32()) * count) >> 32) as usize];
-        let mut means: Vec<f64> = match values.len() {
-            0 | 1 => vec![mean(values)],
-            n => (0..RESAMPLES)
-                .map(|_| (0..n).map(|_| draw()).sum::<f64>() / n as f64)
-                .collect(),
-        };
-        means.sort_by(f64::total_cmp);
-        let outer = means.len() / 40;
+        let mean = mean(values);
+        let interval = Bootstrap::default().interval(values);
         Self {
-            mean: mean(values),
-            low: means[outer],
-            high: means[means.len() - 1 - outer],
+            mean,
+            low: interval.map_or(mean, |i| i.low),
+            high: interval.map_or(mean, |i| i.high),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the tables of a report say: a line per metric, method and budget.
 
 use crate::error::Result;
-use crate::eval::Results;
+use crate::eval::{Results, compare};
 use crate::plot::{METRICS, Metric};
 use crate::table::{Column, Table};
 
@@ -43,6 +43,37 @@ pub struct PairedDifference {
     pub sign_p: f64,
     /// In words: "better", "worse", "no difference shown".
     pub verdict: String,
+}
+
+/// Every metric, method and budget of an evaluation against `baseline` at the same budget.
+///
+/// Errors: those of [`compare`].
+pub fn compared(results: &Results, baseline: &str, resamples: usize) -> Result<Vec<Line>> {
+    let rows = compare(&results.results, baseline, results.meta.seed, resamples)?;
+    let mut lines = means(results)?;
+    for line in &mut lines {
+        let row = rows.iter().find(|row| {
+            row.metric.name == line.metric.name
+                && row.method == line.method
+                && row.budget == line.budget
+        });
+        let Some(paired) = row.and_then(|row| row.paired) else {
+            continue;
+        };
+        let interval = paired.interval;
+        line.difference = Some(PairedDifference {
+            baseline: baseline.to_owned(),
+            pairs: paired.n,
+            mean: paired.difference,
+            low: interval.map_or(f64::NAN, |i| i.low),
+            high: interval.map_or(f64::NAN, |i| i.high),
+            sign_p: paired.sign_test_p,
+            verdict: row
+                .and_then(|row| row.verdict)
+                .map_or(String::new(), |verdict| verdict.words().to_owned()),
+        });
+    }
+    Ok(lines)
 }
 
 /// The means of every metric, method and budget, in the order of the evaluation, compared with nothing.

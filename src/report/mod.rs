@@ -13,7 +13,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-pub use lines::{Line, PairedDifference, means};
+pub use lines::{Line, PairedDifference, compared, means};
 
 use crate::error::{Error, Result};
 use crate::eval::{Results, ResultsMeta};
