@@ -248,11 +248,12 @@ fn legend(
     let mut entries: Vec<(Key, String)> = (series.iter().zip(methods))
         .map(|((pen, _), name)| (Key::Series(*pen), text::printable(name)))
         .collect();
-    let rounded = |v: f64| number((v * 1000.0).round() / 1000.0);
+    let rounded = |v: f64, to: f64| number((v * to).round() / to);
+    let precision = if metric.is_share() { 10.0 } else { 1000.0 };
     entries.extend(full.map(|p| {
-        let value = rounded(p.quality.mean);
+        let value = rounded(p.quality.mean, precision);
         let held = match unit {
-            "MB" => format!(", {} MB", rounded((p.held * 10.0).round() / 10.0)),
+            "MB" => format!(", {} MB", rounded(p.held, 10.0)),
             _ => String::new(),
         };
         (

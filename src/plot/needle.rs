@@ -25,7 +25,8 @@ use crate::error::{Error, Result};
 use crate::eval::Results;
 
 const MOST_PANELS: usize = 24;
-const LEAST_PANEL: f64 = 62.0;
+/// Room for the axis' name and most methods' names, in points.
+const LEAST_PANEL: f64 = 86.0;
 const ROW_POINTS: f64 = 7.0;
 const HEIGHT_POINTS: (f64, f64) = (48.0, 140.0);
 const BAR_GAP: f64 = 6.0;

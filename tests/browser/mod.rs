@@ -52,7 +52,8 @@ impl Browser {
                 "{REQUIRED} is set, but there is no chromium"
             );
             // Not eprintln: the test harness would swallow it.
-            writeln!(std::io::stderr(), "skipped: no chromium").unwrap();
+            let mut shown = std::io::stderr();
+            writeln!(shown, "skipped: no chromium").unwrap();
             return None;
         };
         let data = format!("--user-data-dir={}", folder.join("browser").display());
