@@ -88,7 +88,14 @@ impl Reference {
     ///
     /// As long as the cut cache chooses the tokens of the continuation, feeding them at once is generating:
     /// only what comes after the first other choice is decoded step by step.
-    pub fn against(&self, model: &Model, cache: &mut KvCache, case: &Case) -> Result<Continued> {
+    /// What other caches have said (`drafts`) is tried in the same way after that.
+    pub fn against(
+        &self,
+        model: &Model,
+        cache: &mut KvCache,
+        case: &Case,
+        drafts: &[Vec<u32>],
+    ) -> Result<Continued> {
         let decoder = &model.decoder;
         let start = cache.next_position();
         let rows: Vec<Vec<f32>> = match self.ids.is_empty() {
@@ -113,9 +120,8 @@ impl Reference {
             ids.truncate(at + 1);
             cache.rewind(start + at + 1)?;
             let next = generate::most_likely(&rows[at]);
-            let own = decode_on(model, cache, next, self.most - ids.len())?;
-            (decode_steps, seconds) = (own.steps, own.seconds);
-            ids.extend(own.ids);
+            let own = decode_drafted(model, cache, ids, next, self.most, drafts)?;
+            (ids, decode_steps, seconds) = (own.ids, own.steps, own.seconds);
         }
         cache.rewind(start)?;
         Ok(Continued {
@@ -144,6 +150,61 @@ fn decode_on(model: &Model, cache: &mut KvCache, first: u32, most: usize) -> Res
         }
     }
     done.seconds = start.elapsed().as_secs_f64();
+    Ok(done)
+}
+
+/// Greedy decoding from `said`, all of it in the cache, and the token that was chosen next.
+///
+/// Where a draft goes on as the text does, all its tokens are fed at once and kept as far as they are the
+/// cache's own choices: the same text, in fewer passes over the weights. Steps and seconds are those of the
+/// tokens that were decoded one by one.
+fn decode_drafted(
+    model: &Model,
+    cache: &mut KvCache,
+    said: Vec<u32>,
+    next: u32,
+    most: usize,
+    drafts: &[Vec<u32>],
+) -> Result<Continuation> {
+    let stop_ids = model.tokenizer.stop_ids();
+    let start = cache.next_position() - said.len();
+    let mut done = Continuation {
+        ids: said,
+        ..Continuation::default()
+    };
+    let mut id = next;
+    while done.ids.len() < most && !stop_ids.contains(&id) {
+        let held = done.ids.len();
+        done.ids.push(id);
+        if done.ids.len() == most {
+            break;
+        }
+        let draft = drafts
+            .iter()
+            .find(|d| d.len() > done.ids.len() + 1 && d.starts_with(&done.ids));
+        let Some(draft) = draft else {
+            let clock = Instant::now();
+            let logits = model.decoder.decode(id, cache)?.to_vec1::<f32>()?;
+            done.seconds += clock.elapsed().as_secs_f64();
+            done.steps += 1;
+            id = generate::most_likely(&logits);
+            continue;
+        };
+        let rows: Vec<Vec<f32>> =
+            (model
+                .decoder
+                .continue_with(&draft[held..], cache, &mut NoProbe)?)
+            .to_vec2()?;
+        let choices: Vec<u32> = rows.iter().map(|row| generate::most_likely(row)).collect();
+        let agreed = choices
+            .iter()
+            .zip(&draft[held + 1..])
+            .take_while(|(c, d)| c == d);
+        let agreed = agreed.count();
+        done.ids.extend(&draft[held + 1..held + 1 + agreed]);
+        cache.rewind(start + done.ids.len())?;
+        id = choices[agreed];
+    }
     Ok(done)
 }
 

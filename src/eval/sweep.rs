@@ -117,8 +117,9 @@ impl Sweep<'_> {
     pub fn run(&self, case: &Case, done: &mut dyn FnMut()) -> Result<Outcome> {
         let observed = self.observe(case)?;
         let full_bytes = observed.cache.bytes();
+        let mut drafts: Vec<Vec<u32>> = Vec::new();
         let rows = self.configurations().into_iter().map(|(method, budget)| {
-            let row = self.row(case, &observed, method, budget);
+            let row = self.row(case, &observed, method, budget, &mut drafts);
             done();
             row
         });
@@ -208,7 +209,14 @@ impl Sweep<'_> {
         })
     }
 
-    fn row(&self, case: &Case, observed: &Observed, method: usize, budget: Option<usize>) -> Trial {
+    fn row(
+        &self,
+        case: &Case,
+        observed: &Observed,
+        method: usize,
+        budget: Option<usize>,
+        drafts: &mut Vec<Vec<u32>>,
+    ) -> Trial {
         let start = Instant::now();
         let mut row = Trial {
             method,
@@ -226,7 +234,12 @@ impl Sweep<'_> {
                     let mut cache = observed.cache.cut(&kept, DECODE_ROOM)?;
                     row.cut_s = start.elapsed().as_secs_f64();
                     let bytes = cache.bytes();
-                    let continued = observed.reference.against(self.model, &mut cache, case)?;
+                    let continued = observed
+                        .reference
+                        .against(self.model, &mut cache, case, drafts)?;
+                    if !drafts.contains(&continued.ids) {
+                        drafts.push(continued.ids.clone());
+                    }
                     let evidence = evidence_kept(&kept, &case.evidence);
                     Ok((bytes, kept_per_head(&kept), evidence, continued))
                 })
