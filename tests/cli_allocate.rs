@@ -281,7 +281,7 @@ fn impossible_plans_are_refused_with_a_way_out() {
     let blind = ["allocate", "--strategy", "uniform", "--budget", "64"];
     assert!(refusal(path, &blind, 1).contains("--profile is needed"));
     let crossed = ["plot", "budgets", "--profile", &profile];
-    assert!(refusal(path, &crossed, 1).contains("name a --plan"));
+    assert!(refusal(path, &crossed, 1).contains("give --plan"));
     assert_eq!(
         fs::read_dir(path).unwrap().count(),
         1,
