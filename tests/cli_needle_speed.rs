@@ -139,5 +139,5 @@ fn speed_refuses_what_it_cannot_measure() {
     let nothing = refusal(path, &["plot", "speed", "--speed", "full"], 1);
     assert!(nothing.contains("kvprof speed --out"), "{nothing}");
     let profile = refusal(path, &["plot", "speed", "--profile", "full"], 1);
-    assert!(profile.contains("name a --speed"), "{profile}");
+    assert!(profile.contains("give --speed"), "{profile}");
 }
