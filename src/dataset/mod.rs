@@ -6,6 +6,7 @@
 mod built_in;
 pub mod cut;
 mod dice;
+mod marked;
 pub mod needle;
 mod python_list;
 mod read;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::python_list;
+use super::{marked, python_list};
 
 /// The formats a record can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub struct Record {
     pub columns: Map<String, Value>,
     /// Accepted answers; empty where the format has none.
     pub answers: Vec<String>,
-    /// Where the context holds what the answer needs.
+    /// Where the context holds what the answer needs: column `evidence`, or what the wording of LongEval's
+    /// and RULER's prompts marks without doubt.
     ///
     /// Units: characters (Unicode scalar values) of [`Record::context`].
     pub evidence: Vec<Range<usize>>,
@@ -125,12 +126,13 @@ impl Record {
         }
     }
 
-    /// The long text the question is about, where the format keeps it apart.
+    /// The long text the question is about, or the whole prompt where RULER and LongEval keep it in one.
     pub fn context(&self) -> Option<&str> {
         match self.kind {
             Kind::LongBench => self.text("context"),
-            Kind::Babilong => self.text("input"),
-            _ => None,
+            Kind::Babilong | Kind::Ruler => self.text("input"),
+            Kind::LongEval => self.text("prompt"),
+            Kind::Prompt | Kind::Ids => None,
         }
     }
 
@@ -173,8 +175,12 @@ impl Record {
     }
 
     fn read_evidence(&self) -> Result<Vec<Range<usize>>, String> {
-        let (Some(value), Some(context)) = (self.columns.get("evidence"), self.context()) else {
+        let Some(context) = self.context() else {
             return Ok(vec![]);
+        };
+        let Some(value) = self.columns.get("evidence") else {
+            let spans = marked::evidence(self.kind, &self.columns, &self.answers, context);
+            return Ok(spans);
         };
         let expected = || {
             wrong_type(

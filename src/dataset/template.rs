@@ -283,10 +283,13 @@ mod tests {
 
     #[test]
     fn whole_messages_stay_as_they_are() {
-        for columns in [
-            json!({"input": " a & b\n", "outputs": ["1"]}),
-            json!({"prompt": " a & b\n", "expected_number": 1}),
-            json!({"prompt": " a & b\n"}),
+        for (columns, context) in [
+            (json!({"input": " a & b\n", "outputs": ["1"]}), Some(0..7)),
+            (
+                json!({"prompt": " a & b\n", "expected_number": 1}),
+                Some(0..7),
+            ),
+            (json!({"prompt": " a & b\n"}), None),
         ] {
             let record = record(columns);
             let rendered = Template::default_for(record.kind).render(&record).unwrap();
@@ -294,7 +297,7 @@ mod tests {
                 rendered,
                 Rendered {
                     text: " a & b\n".to_owned(),
-                    context: None
+                    context
                 }
             );
         }

@@ -103,8 +103,7 @@ pub fn contains(prediction: &str, expected: &str) -> bool {
 
 /// Share of `outputs` that `prediction` [`contains`]; NaN if there are none.
 ///
-/// Fits tasks that ask for all of several strings (RULER's needles, variables and words) or for one (LongEval's
-/// number, BABILong's word, a needle).
+/// Fits tasks that ask for all of several strings (RULER's needles, variables and words).
 ///
 /// Paper: RULER (arXiv 2404.06654), `string_match_all`.
 /// Differs: as [`contains`]; LongEval compares the last number of the text, and BABILong wants no other
@@ -116,6 +115,9 @@ pub fn contained_share<S: AsRef<str>>(prediction: &str, outputs: &[S]) -> f64 {
 }
 
 /// 1 if `prediction` [`contains`] any accepted answer, else 0; NaN if there is none.
+///
+/// Fits tasks whose answers are several ways to say one thing (questions, LongEval's number, BABILong's word, a
+/// needle).
 ///
 /// Paper: RULER (arXiv 2404.06654), `string_match_part`, its score of question answering.
 /// Differs: as [`contains`].

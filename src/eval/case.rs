@@ -1,6 +1,6 @@
 //! One prompt of an evaluation: its tokens, what would be a right answer, and where the answer stands.
 
-use crate::dataset::{Record, Template, cut};
+use crate::dataset::{Kind, Record, Template, cut};
 use crate::error::{Error, Result};
 use crate::model::chat::ChatTemplate;
 use crate::model::config::ModelConfig;
@@ -26,6 +26,8 @@ pub struct Case {
     pub ids: Vec<u32>,
     /// Accepted answers; none for plain prompts.
     pub answers: Vec<String>,
+    /// Whether all of them are asked for at once (RULER's outputs), not any one.
+    pub wants_all: bool,
     /// Token ids of each accepted answer, as the model would write it.
     pub answer_ids: Vec<Vec<u32>>,
     /// Prompt tokens that hold the evidence, ascending; none where it is not marked.
@@ -82,6 +84,7 @@ impl Case {
             id: record.id.clone(),
             ids,
             answers: record.answers.clone(),
+            wants_all: record.kind == Kind::Ruler,
             answer_ids,
             evidence,
             length: number("length").filter(|_| record.columns.contains_key("depth")),

@@ -54,7 +54,7 @@ use Direction::{Higher, Lower, Neutral};
 pub const METRICS: &[Metric] = &[
     metric("f1", "share", Higher, 3, "token F1 of the answer, best of the accepted answers (LongBench)"),
     metric("em", "share", Higher, 3, "answers that equal an accepted one after normalisation"),
-    metric("contains", "share", Higher, 3, "expected strings that occur in the answer (RULER)"),
+    metric("contains", "share", Higher, 3, "answers that contain an accepted one; of RULER's outputs, the share"),
     metric("nll", "nats", Lower, 3, "negative log-likelihood of the gold answer, per token"),
     metric("kl", "nats", Lower, 4, "mean KL divergence of the next token, full cache to cut cache"),
     metric("top1", "share", Higher, 3, "steps at which the likeliest token is the full cache's"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::answer::{contained_share, exact_match, f1};
+use super::answer::{contained_share, contains_any, exact_match, f1};
 use super::case::Case;
 use super::method::{Allocation, Measured, Method, Ranking};
 use super::reference::{Continued, Reference};
@@ -287,7 +287,10 @@ impl Sweep<'_> {
             kv_bytes,
             f1: of(f1),
             em: of(exact_match),
-            contains: of(contained_share),
+            contains: of(match case.wants_all {
+                true => contained_share,
+                false => contains_any,
+            }),
             nll: continued.nll,
             kl: continued.kl,
             top1: continued.top1,
