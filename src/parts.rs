@@ -52,8 +52,8 @@ impl RunKind {
                     self.noun
                 )
             } else {
-                let (noun, made_with) = (self.noun, self.made_with);
-                format!("is not a {noun} folder (no meta.json); make one with `{made_with} --out`")
+                let (noun, made_with) = (self.a(), self.made_with);
+                format!("is not {noun} folder (no meta.json); make one with `{made_with} --out`")
             };
             return Err(Error::format(folder, problem));
         }

@@ -230,7 +230,7 @@ fn needles_are_hidden_found_and_drawn() {
     for chart in ["needle", "evidence", "frontier"] {
         printed(path, &["plot", chart, "--results", "n", "--budget", "64"]);
     }
-    printed(path, &["report", "n"]);
+    printed(path, &["report", "n", "--baseline", "full"]);
     let page = fs::read_to_string(path.join("report.html")).unwrap();
     assert!(
         page.contains("too few prompts"),

@@ -49,7 +49,7 @@ fn all_charts_of_the_sources_are_drawn_and_the_rest_is_named() {
         said.contains("skipped needle: number of rows with length and depth is 0"),
         "{said}"
     );
-    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(said.lines().count(), 4, "{said}");
     let written = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
     let charts = [
         "lmba",
@@ -110,7 +110,7 @@ fn one_chart_takes_its_own_source_metric_and_budget() {
         "{nothing}"
     );
     let folder = refusal(path, &["plot", "frontier", "--results", "nowhere"], 1);
-    assert!(folder.contains("is not a results folder"), "{folder}");
+    assert!(folder.contains("is not an evaluation folder"), "{folder}");
 }
 
 #[test]
@@ -126,5 +126,5 @@ fn a_report_is_one_file_or_an_error_before_reading() {
     assert_eq!(fs::read_dir(path.join("pages")).unwrap().count(), 1);
     let place = refusal(path, &["report", "nowhere", "--out", "qa"], 1);
     assert!(place.contains("is a folder"), "{place}");
-    assert!(refusal(path, &["report", "nowhere"], 1).contains("is not a results folder"));
+    assert!(refusal(path, &["report", "nowhere"], 1).contains("is not an evaluation folder"));
 }
