@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::budget::TokenBudgets;
-use crate::error::{Error, Result};
-use crate::model::attention::{AttentionProbe, NoProbe, Tee};
+use crate::error::Result;
+use crate::model::attention::{AttentionProbe, Tee};
 use crate::model::cache::KvCache;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::select::{HeadSplit, LayerScores, Scorer, ScoringProbe, Slots, select};
+use crate::select::{HeadSplit, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
 
 /// Which tokens stay once it is known how many.
 #[derive(Debug)]
@@ -64,42 +65,14 @@ pub fn prefill(
 
 /// The slots that every KV head keeps under its budget, for [`KvCache::retain`] or [`KvCache::cut`].
 ///
-/// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
-/// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
+/// Shapes and errors: those of [`select_layers`].
 pub fn kept_slots(
     scores: &[LayerScores],
     budgets: &TokenBudgets,
     selector: &Selector,
 ) -> Result<Vec<Slots>> {
-    if scores.len() != budgets.len() {
-        let bound = format!("the prompt was scored in {} layers", scores.len());
-        return Err(Error::invalid(
-            "number of layers with a budget",
-            budgets.len(),
-            bound,
-        ));
-    }
-    let heads = scores.first().map_or(0, Vec::len);
-    if let Some(other) = budgets.iter().find(|b| b.len() != heads) {
-        let bound = format!("every layer has {heads} KV heads");
-        return Err(Error::invalid(
-            "number of KV heads with a budget",
-            other.len(),
-            bound,
-        ));
-    }
-    let layers = scores.iter().zip(budgets);
-    layers
-        .map(|(scores, budgets)| {
-            select(
-                scores,
-                budgets,
-                selector.sinks,
-                selector.window,
-                selector.split,
-            )
-        })
-        .collect()
+    let (sinks, window) = (selector.sinks, selector.window);
+    select_layers(scores, budgets, sinks, window, selector.split)
 }
 
 /// Tokens that were generated, and the time that they took.
@@ -154,29 +127,23 @@ pub fn decode(
     Ok(done)
 }
 
-/// Logits before each of `ids` when exactly these are fed to the cache, and the seconds of the steps.
+/// Logits after each of `ids` when exactly these are fed to the cache one by one, and the seconds they took.
 ///
-/// Shapes: `(ids, vocab)`, the first being `logits` itself; one step less than ids.
-/// Errors: those of the decoder.
+/// Shapes: `(ids, vocab)`. Errors: those of the decoder.
 pub fn teacher_forced(
     decoder: &Decoder,
     cache: &mut KvCache,
-    logits: &Tensor,
     ids: &[u32],
 ) -> Result<(Vec<Vec<f32>>, f64)> {
-    let mut all = vec![logits.to_vec1::<f32>()?];
     let start = Instant::now();
-    for id in ids.iter().take(ids.len().saturating_sub(1)) {
-        all.push(
-            decoder
-                .prefill(&[*id], cache, 1, &mut NoProbe)?
-                .to_vec1::<f32>()?,
-        );
-    }
-    Ok((all, start.elapsed().as_secs_f64()))
+    let rows = ids
+        .iter()
+        .map(|&id| Ok(decoder.decode(id, cache)?.to_vec1::<f32>()?));
+    let rows = rows.collect::<Result<_>>()?;
+    Ok((rows, start.elapsed().as_secs_f64()))
 }
 
-/// How far a compressed cache's predictions are from the full cache's.
+/// How far a compressed cache's predictions are from the full cache's; NaN where nothing was predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fidelity {
     /// Mean KL(full ‖ compressed), in nats.
@@ -185,18 +152,20 @@ pub struct Fidelity {
     pub top1: f64,
 }
 
-/// Compares logits over the same continuation, step by step.
+/// Compares logits after the same tokens, step by step.
 ///
+/// The logits of the prompt itself are no step: they come from the prefill, whatever is cut afterwards.
 /// Paper: none: house definition. Units: nats; a share.
 pub fn fidelity(full: &[Vec<f32>], compressed: &[Vec<f32>]) -> Fidelity {
-    let steps = full.len().min(compressed.len()).max(1) as f64;
-    let pairs = || full.iter().zip(compressed);
-    let agree = pairs()
-        .filter(|(f, c)| most_likely(f) == most_likely(c))
-        .count();
+    let steps = full.len().min(compressed.len()) as f64;
+    let (divergences, agreed): (Vec<f64>, Vec<bool>) = full
+        .par_iter()
+        .zip(compressed)
+        .map(|(f, c)| (divergence(f, c), most_likely(f) == most_likely(c)))
+        .unzip();
     Fidelity {
-        kl: pairs().map(|(f, c)| divergence(f, c)).sum::<f64>() / steps,
-        top1: agree as f64 / steps,
+        kl: divergences.iter().sum::<f64>() / steps,
+        top1: agreed.iter().filter(|a| **a).count() as f64 / steps,
     }
 }
 
@@ -228,7 +197,7 @@ fn log_normaliser(logits: &[f32]) -> f64 {
 }
 
 /// KL(p ‖ q) of two rows of logits, in nats.
-pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (zp, zq) = (log_normaliser(p), log_normaliser(q));
     let terms = p.iter().zip(q).map(|(&a, &b)| {
         let (log_p, log_q) = (f64::from(a) - zp, f64::from(b) - zq);
@@ -256,6 +225,7 @@ mod tests {
         let full = vec![vec![0.0, 1.0], vec![2.0, 0.0]];
         let same = fidelity(&full, &full);
         assert_eq!((same.kl, same.top1), (0.0, 1.0));
+        assert!(fidelity(&[], &[]).kl.is_nan(), "nothing was predicted");
         let half = fidelity(&full, &[vec![0.0, 1.0], vec![0.0, 2.0]]);
         assert_eq!(half.top1, 0.5);
         assert!(half.kl > 0.0);

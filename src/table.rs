@@ -89,6 +89,16 @@ impl Table {
         }
     }
 
+    /// A text column.
+    ///
+    /// Errors: [`Error::UnknownName`].
+    pub fn texts(&self, name: &str) -> Result<&[String]> {
+        match self.column(name) {
+            Some(Column::Text(v)) => Ok(v),
+            _ => Err(self.unknown_column(name)),
+        }
+    }
+
     fn unknown_column(&self, name: &str) -> Error {
         Error::unknown("column", name, self.names())
     }

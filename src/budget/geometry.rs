@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::amount::MAX_HEADS;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::source::ModelFiles;
 use crate::profile::Meta;
 
 /// Which model a budget is for.
@@ -42,10 +44,14 @@ impl Geometry {
 
     /// Geometry of a loaded model.
     pub fn of_model(model: &Model) -> Self {
-        let config = model.decoder.config();
+        Self::of_files(&model.files, model.decoder.config())
+    }
+
+    /// Geometry of a model whose weights have not been read.
+    pub fn of_files(files: &ModelFiles, config: &ModelConfig) -> Self {
         Self {
-            model: model.files.name.clone(),
-            model_sha256: model.files.sha256.clone(),
+            model: files.name.clone(),
+            model_sha256: files.sha256.clone(),
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,

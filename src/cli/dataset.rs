@@ -32,6 +32,9 @@ enum Kind {
 struct Needle {
     #[command(flatten)]
     grid: NeedleArguments,
+    /// Seed of the first needle; same seed, same bytes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Model whose tokenizer and chat template count
     #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
     model: String,
@@ -102,7 +105,8 @@ impl Needle {
     fn run(self) -> anyhow::Result<()> {
         check_writable(&self.output.out)?;
         let count = load::message_counter(&self.model, self.raw, self.output.quiet)?;
-        let records = needle::build(&self.grid.options(), &count).context("building needles")?;
+        let records =
+            needle::build(&self.grid.options(self.seed)?, &count).context("building needles")?;
         self.output.write(&records)
     }
 }

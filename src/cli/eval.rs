@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvprof::budget::{Budget, Geometry, profile_digest};
-use kvprof::dataset::needle::{self, Depths};
+use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
 use kvprof::eval::{
     Case, Method, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta, Sweep, compare, outcome_tables,
@@ -23,7 +22,8 @@ use kvprof::profile::{Profile, Prompt, prompts_sha256};
 
 use super::eval_table;
 use super::load::{self, ModelArguments};
-use super::long_run::{check_folder, stop_cleanly};
+use super::long_run::{check_folder, progress_bar, stop_cleanly};
+use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
 use super::quoted;
 
@@ -41,7 +41,7 @@ pub struct Arguments {
     #[command(flatten)]
     prompts: PromptArguments,
     #[command(flatten)]
-    needles: Needles,
+    needles: NeedleArguments,
     /// Methods, separated by commas; `kvprof list methods` names them, others are STRATEGY+SCORER+SPLIT
     #[arg(
         long,
@@ -100,40 +100,6 @@ enum Task {
     Needle,
 }
 
-/// The grid of needles; only with `--task needle`.
-#[derive(Debug, clap::Args)]
-#[group(skip)]
-struct Needles {
-    /// Sizes of the whole prompt in tokens (1024,2048,4096)
-    #[arg(long, value_delimiter = ',')]
-    lengths: Option<Vec<usize>>,
-    /// Needles' places in per cent of the haystack: 0,50,100 or START..END/STEP (0..100/10)
-    #[arg(long, allow_negative_numbers = true)]
-    depths: Option<Depths>,
-    /// Number of needles and haystacks (3)
-    #[arg(long)]
-    seeds: Option<u64>,
-}
-
-impl Needles {
-    fn options(&self, first_seed: u64) -> anyhow::Result<needle::Options> {
-        let depths = match &self.depths {
-            Some(depths) => depths.clone(),
-            None => "0..100/10".parse()?,
-        };
-        let seeds = self.seeds.unwrap_or(3);
-        Ok(needle::Options {
-            lengths: self.lengths.clone().unwrap_or(vec![1024, 2048, 4096]),
-            depths,
-            seeds: first_seed..first_seed.saturating_add(seeds),
-        })
-    }
-
-    fn given(&self) -> bool {
-        self.lengths.is_some() || self.depths.is_some() || self.seeds.is_some()
-    }
-}
-
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         let methods = Method::parse_list(&self.methods)?;
@@ -143,7 +109,7 @@ impl Arguments {
         let set = self.prompts.of(self.dataset()?)?;
         let mut cases = Vec::new();
         let model = self.model.load_checked(self.quiet, |files, config| {
-            cases = set.cases(files, config)?;
+            cases = set.cases_of_files(files, config)?;
             self.check_cases(&cases, &methods)?;
             check_profile(profile.as_ref(), files, config)
         })?;
@@ -254,12 +220,7 @@ impl Arguments {
         cases: &[Case],
     ) -> anyhow::Result<ResultsMeta> {
         let config = model.decoder.config();
-        let prompts: Vec<Prompt> = (cases.iter())
-            .map(|case| Prompt {
-                id: case.id.clone(),
-                ids: case.ids.clone(),
-            })
-            .collect();
+        let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         Ok(ResultsMeta {
             schema: RESULTS_SCHEMA,
             kvprof: env!("CARGO_PKG_VERSION").to_owned(),
@@ -299,7 +260,7 @@ impl Arguments {
     ) -> anyhow::Result<Option<Cost>> {
         let todo: Vec<usize> = (0..cases.len()).filter(|&i| !run.has(i)).collect();
         let configurations = sweep.configurations().len();
-        let bar = progress_bar(todo.len() * configurations, self.quiet);
+        let bar = progress_bar(todo.len() * configurations, "configurations", self.quiet);
         let mut cost = None;
         for &index in &todo {
             let case = &cases[index];
@@ -398,31 +359,17 @@ fn check_profile(
     let Some(profile) = profile else {
         return Ok(());
     };
-    let theirs = Geometry::of(&profile.meta);
-    let same = theirs.layers == config.num_hidden_layers
-        && theirs.heads == config.num_attention_heads
-        && theirs.kv_heads == config.num_key_value_heads
-        && theirs.head_dim == config.head_dim;
+    let (theirs, ours) = (
+        Geometry::of(&profile.meta),
+        Geometry::of_files(files, config),
+    );
     anyhow::ensure!(
-        same,
-        "the profile is of {} with {}, {} has another geometry: profile it",
+        theirs.same_numbers(&ours),
+        "the profile is of {} with {}, {} has {}: profile it",
         theirs.model,
         theirs.numbers(),
-        files.name
+        ours.model,
+        ours.numbers()
     );
     Ok(())
-}
-
-fn progress_bar(configurations: usize, quiet: bool) -> ProgressBar {
-    let target = if quiet {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr()
-    };
-    let bar = ProgressBar::with_draw_target(Some(configurations as u64), target);
-    let style = "{msg} [{bar:30}] {pos}/{len} configurations, {eta} left";
-    bar.set_style(
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
 }

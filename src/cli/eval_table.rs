@@ -41,7 +41,11 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
         write!(out, "{:<width$}  {n:>3}", row.method)?;
         for column in &columns {
             let cell = own.iter().find(|r| r.metric.name == *column);
-            write!(out, "  {:>9}", cell.map_or("-".to_owned(), |r| cell_of(r)))?;
+            write!(
+                out,
+                "  {:>9}",
+                cell.map_or("-".to_owned(), |r| cell_of(r, n))
+            )?;
         }
         match row.failed {
             0 => writeln!(out)?,
@@ -51,7 +55,7 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     writeln!(
         out,
         "\n+ better, - worse than {baseline} at the same budget: the 95 % interval of the paired difference \
-         excludes 0;\n= no difference shown; ? too few prompts to tell."
+         excludes 0;\n= no difference shown; ? too few prompts to tell; (n) over fewer prompts than the line's n. Intervals of every\nmetric: --json or kvprof report."
     )?;
     let about = METRICS.iter().filter(|m| columns.contains(&m.name));
     for metric in about {
@@ -60,19 +64,27 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     Ok(())
 }
 
-/// A mean and what its comparison shows.
-fn cell_of(row: &Row) -> String {
-    if row.mean.is_nan() {
+/// A mean and what its comparison shows, over the same prompts; those are named where they are not all `n`.
+fn cell_of(row: &Row, n: usize) -> String {
+    let (mean, counted) = match &row.paired {
+        Some(paired) => (paired.mean, paired.n),
+        None => (row.mean, row.n),
+    };
+    if mean.is_nan() {
         return "-".to_owned();
     }
-    let mark = match (&row.verdict, &row.paired) {
-        (Some(Verdict::Better), _) => "+",
-        (Some(Verdict::Worse), _) => "-",
-        (Some(Verdict::NoDifferenceShown), _) => "=",
-        (Some(_), _) => "?",
-        (None, _) => " ",
+    let mark = match row.verdict {
+        Some(Verdict::Better) => "+",
+        Some(Verdict::Worse) => "-",
+        Some(Verdict::NoDifferenceShown) => "=",
+        Some(Verdict::TooFewPrompts) => "?",
+        None => " ",
     };
-    format!("{:.*}{mark}", row.metric.decimals, row.mean)
+    let of = match counted == n {
+        true => String::new(),
+        false => format!("({counted})"),
+    };
+    format!("{:.*}{mark}{of}", row.metric.decimals, mean)
 }
 
 /// Writes every paired difference with its interval, sign test and number of prompts.

@@ -10,18 +10,16 @@ use candle_transformers::generation::{LogitsProcessor, Sampling};
 use kvprof::budget::Geometry;
 use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
-use kvprof::generate::{self, Continuation, DECODE_ROOM, Fidelity, Prefilled};
+use kvprof::generate::{self, Continuation, DECODE_ROOM, Prefilled};
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::memory;
 use kvprof::select::Slots;
 
-use super::compress::{CompressArguments, Compression};
+use super::compress::CompressArguments;
+use super::generate_report::{Comparison, Cut, LEAST_TIMED_STEPS, Report};
 use super::load::ModelArguments;
-
-/// Fewer decoding steps than this are not timed against each other.
-const LEAST_TIMED_STEPS: usize = 8;
 
 /// Arguments of `kvprof generate`.
 #[derive(Debug, clap::Args)]
@@ -85,28 +83,6 @@ enum Message {
     Ids(Vec<u32>),
 }
 
-/// What the cut kept.
-struct Cut {
-    /// `[layer][kv_head]`.
-    kept: Vec<Vec<usize>>,
-    held_bytes: usize,
-    /// With the room for tokens to come.
-    allocated_bytes: usize,
-    /// Of measuring, allocating, selecting and cutting.
-    seconds: f64,
-    /// Of the process, before and after the cut; `None` where the system does not tell.
-    resident: Option<(usize, usize)>,
-}
-
-/// The same prompt decoded from the full cache.
-struct Comparison {
-    full: Continuation,
-    text: String,
-    fidelity: Fidelity,
-    /// Tokens per second of the full and of the cut cache over the same steps; `None` for too few.
-    rates: Option<(f64, f64)>,
-}
-
 impl PromptArguments {
     /// The text or ids that were asked for, read before a model is loaded.
     fn message(&self) -> anyhow::Result<Message> {
@@ -150,14 +126,7 @@ impl Arguments {
         let compression = self.compress.compression()?;
         let message = self.prompt.message()?;
         let model = self.model.load_checked(self.quiet, |files, config| {
-            let geometry = Geometry {
-                model: files.name.clone(),
-                model_sha256: files.sha256.clone(),
-                layers: config.num_hidden_layers,
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            };
+            let geometry = Geometry::of_files(files, config);
             compression
                 .as_ref()
                 .map_or(Ok(()), |c| c.check_model(&geometry))
@@ -204,7 +173,8 @@ impl Arguments {
         let logits = full.logits.clone();
         let (done, text) = self.decode(&model, &mut full.cache, &logits, most, !self.json)?;
         let report = Report {
-            arguments: &self,
+            quiet: self.quiet,
+            json: self.json,
             model: &model,
             compression: compression.as_ref(),
             prompt_tokens: ids.len(),
@@ -298,9 +268,12 @@ impl Arguments {
         let mut cache = full.cache.copy(room)?;
         let (done, text) = self.decode(model, &mut cache, &full.logits, most, false)?;
         drop(cache);
+        // The last token has no place in a context that is full.
+        let context = model.decoder.config().max_position_embeddings;
+        let steps = done.ids.len().min(context - full.cache.next_position());
         let forced = |cache: anyhow::Result<KvCache>| {
-            let ids = &done.ids;
-            let rows = generate::teacher_forced(&model.decoder, &mut cache?, &full.logits, ids);
+            let ids = &done.ids[..steps];
+            let rows = generate::teacher_forced(&model.decoder, &mut cache?, ids);
             Ok::<_, anyhow::Error>(rows?)
         };
         let whole = || Ok(full.cache.copy(room)?);
@@ -311,13 +284,13 @@ impl Arguments {
         drop((reference, rows));
         let (_, cut_second) = forced(cut())?;
         let (_, full_second) = forced(whole())?;
-        let steps = done.ids.len().saturating_sub(1);
         let rates = (steps >= LEAST_TIMED_STEPS).then(|| {
             let rate = |seconds: f64| 2.0 * steps as f64 / seconds.max(1e-9);
             (rate(full_first + full_second), rate(cut_first + cut_second))
         });
         Ok(Comparison {
             fidelity,
+            steps,
             full: done,
             text,
             rates,
@@ -333,164 +306,4 @@ fn write_piece(piece: &str, show: bool) -> Result<(), Error> {
     out.write_all(piece.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|e| Error::io("write to", std::path::Path::new("standard output"), e))
-}
-
-/// Everything that is said after the text.
-struct Report<'a> {
-    arguments: &'a Arguments,
-    model: &'a Model,
-    compression: Option<&'a Compression>,
-    prompt_tokens: usize,
-    prefill_s: f64,
-    full_bytes: usize,
-    cut: Option<Cut>,
-    done: Continuation,
-    text: String,
-    comparison: Option<Comparison>,
-}
-
-impl Report<'_> {
-    fn print(&self) -> anyhow::Result<()> {
-        if self.arguments.json {
-            let text = serde_json::to_string_pretty(&self.json())?;
-            writeln!(std::io::stdout().lock(), "{text}")?;
-        } else if !self.arguments.quiet {
-            let mut out = std::io::stderr().lock();
-            self.write(&mut out)?;
-        }
-        Ok(())
-    }
-
-    /// First token at which the two greedy texts differ.
-    fn parting(&self, full: &Continuation) -> Option<usize> {
-        let pairs = || self.done.ids.iter().zip(&full.ids);
-        match pairs().position(|(a, b)| a != b) {
-            Some(at) => Some(at),
-            None if self.done.ids.len() != full.ids.len() => Some(pairs().count()),
-            None => None,
-        }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
-        let compression = self.compression.map(Compression::described);
-        let compared = self.comparison.as_ref().map(|c| {
-            serde_json::json!({
-                "full_text": c.text, "full_ids": c.full.ids, "parting_token": self.parting(&c.full),
-                "kl": c.fidelity.kl, "top1": c.fidelity.top1,
-                "steps": c.full.ids.len().saturating_sub(1),
-                "full_tokens_per_s": c.rates.map(|r| r.0), "cut_tokens_per_s": c.rates.map(|r| r.1),
-                "speedup": c.rates.map(|(full, cut)| cut / full),
-            })
-        });
-        let resident =
-            self.cut.as_ref().and_then(|c| c.resident).map(
-                |(before, after)| serde_json::json!({"before_cut": before, "after_cut": after}),
-            );
-        serde_json::json!({
-            "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
-            "ids": self.done.ids, "text": self.text,
-            "prefill_s": self.prefill_s, "decode_s": self.done.seconds,
-            "decode_tokens_per_s": self.done.tokens_per_second(),
-            "cache_bytes": held, "full_cache_bytes": self.full_bytes,
-            "resident_bytes": resident, "allocated_bytes": self.cut.as_ref().map(|c| c.allocated_bytes),
-            "cut_s": self.cut.as_ref().map(|c| c.seconds),
-            "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
-            "comparison": compared,
-        })
-    }
-
-    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
-        if let (Some(cut), Some(compression)) = (&self.cut, self.compression) {
-            writeln!(
-                out,
-                "\nTokens kept per KV head by {}:",
-                compression.strategy()
-            )?;
-            write_kept(out, &cut.kept)?;
-        }
-        let megabytes = |bytes: usize| bytes as f64 / 1e6;
-        writeln!(
-            out,
-            "\nPrefill  {} tokens in {:.2} s, {:.0} tokens/s",
-            self.prompt_tokens,
-            self.prefill_s,
-            self.prompt_tokens as f64 / self.prefill_s
-        )?;
-        if let Some(cut) = &self.cut {
-            writeln!(
-                out,
-                "Cut      {:.2} s to measure, allocate, select and cut, beside what prefill's probes took",
-                cut.seconds
-            )?;
-        }
-        let rate = self.done.tokens_per_second();
-        let rate = rate.map_or(String::new(), |r| format!(", {r:.1} tokens/s"));
-        writeln!(out, "Decode   {} tokens{rate}", self.done.ids.len())?;
-        match &self.cut {
-            Some(cut) => writeln!(
-                out,
-                "Cache    {:.2} MB held after the cut, {:.1} % of the {:.2} MB that prefill held",
-                megabytes(cut.held_bytes),
-                100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
-                megabytes(self.full_bytes)
-            )?,
-            None => writeln!(
-                out,
-                "Cache    {:.2} MB after prefill",
-                megabytes(self.full_bytes)
-            )?,
-        }
-        if let Some((before, after)) = self.cut.as_ref().and_then(|c| c.resident) {
-            writeln!(
-                out,
-                "Process  {:.0} MB resident before the cut, {:.0} MB after it",
-                megabytes(before),
-                megabytes(after)
-            )?;
-        }
-        if let Some(c) = &self.comparison {
-            let parting = match self.parting(&c.full) {
-                Some(at) => format!("the texts part after {at} tokens"),
-                None => "the texts are the same".to_owned(),
-            };
-            let speed = match c.rates {
-                Some((full, cut)) => format!(
-                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps, twice each)",
-                    cut / full,
-                    c.full.ids.len().saturating_sub(1)
-                ),
-                None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
-            };
-            writeln!(
-                out,
-                "Against the full cache: {parting}; over its {} tokens KL {:.4} nats, top-1 agreement {:.1} %; {speed}",
-                c.full.ids.len(),
-                c.fidelity.kl,
-                100.0 * c.fidelity.top1,
-            )?;
-            writeln!(out, "Its text: {}", c.text.trim())?;
-        }
-        Ok(())
-    }
-}
-
-/// One line per layer, with a bar.
-fn write_kept(out: &mut impl Write, kept: &[Vec<usize>]) -> std::io::Result<()> {
-    const BAR: f64 = 40.0;
-    let mean = |heads: &[usize]| heads.iter().sum::<usize>() as f64 / heads.len().max(1) as f64;
-    let most = kept.iter().map(|h| mean(h)).fold(1.0, f64::max);
-    writeln!(out, "layer     mean  heads")?;
-    for (layer, heads) in kept.iter().enumerate() {
-        let bar = "█".repeat(((mean(heads) / most * BAR).round() as usize).max(1));
-        let list: Vec<String> = heads.iter().take(8).map(ToString::to_string).collect();
-        let more = if heads.len() > 8 { " …" } else { "" };
-        writeln!(
-            out,
-            "{layer:>5}  {:>7.1}  {}{more}  {bar}",
-            mean(heads),
-            list.join(" ")
-        )?;
-    }
-    Ok(())
 }

@@ -80,7 +80,9 @@ impl Arguments {
         let model = self.model.load_checked(self.quiet, |files, config| {
             let context = config.max_position_embeddings;
             options.check_context(context, self.prompts.max_prompt_tokens)?;
-            prompts = set.prompts_of_files(files, config)?;
+            prompts = (set.cases_of_files(files, config)?.iter())
+                .map(Prompt::from)
+                .collect();
             for prompt in &prompts {
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
             }
@@ -135,7 +137,7 @@ impl Arguments {
         let layers = model.decoder.config().num_hidden_layers.max(1);
         let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
         let cost = |i: usize| prompts[i].ids.len() + options.generated_tokens();
-        let bar = progress_bar(todo.iter().map(|&i| cost(i)).sum(), self.quiet);
+        let bar = progress_bar(todo.iter().map(|&i| cost(i)).sum(), "tokens", self.quiet);
         let mut done = 0usize;
         for index in todo {
             let prompt = &prompts[index];

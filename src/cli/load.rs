@@ -81,14 +81,7 @@ pub fn message_counter(
 pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
     let files = fetch(model, quiet)?;
     let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
-    Ok(Geometry {
-        model: files.name,
-        model_sha256: files.sha256,
-        layers: config.num_hidden_layers,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-    })
+    Ok(Geometry::of_files(&files, &config))
 }
 
 fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar over tokens, hidden where nothing is to be said.
-pub fn progress_bar(tokens: usize, quiet: bool) -> ProgressBar {
+/// A bar over `total` of a unit, hidden where nothing is to be said.
+pub fn progress_bar(total: usize, unit: &str, quiet: bool) -> ProgressBar {
     let target = if quiet {
         ProgressDrawTarget::hidden()
     } else {
         ProgressDrawTarget::stderr()
     };
-    let bar = ProgressBar::with_draw_target(Some(tokens as u64), target);
-    let style = "{msg} [{bar:30}] {pos}/{len} tokens, {per_sec}, {eta} left";
+    let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+    let style = format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
     bar.set_style(
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar
 }

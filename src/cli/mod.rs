@@ -7,6 +7,7 @@ mod dataset;
 mod eval;
 mod eval_table;
 mod generate;
+mod generate_report;
 mod hitrate;
 mod hitrate_table;
 mod list;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use kvprof::dataset;
+use kvprof::eval::Reader;
 use kvprof::model::Model;
 use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
@@ -73,8 +74,12 @@ impl Arguments {
         self.check()?;
         let set = self.prompts.open(&self.data)?;
         let model = self.model.load(self.quiet)?;
-        let config = model.decoder.config();
-        let prompts = set.prompts(&model.tokenizer, model.chat.as_ref(), config)?;
+        let cases = set.cases(&Reader {
+            tokenizer: &model.tokenizer,
+            chat: model.chat.as_ref(),
+            config: model.decoder.config(),
+        })?;
+        let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         let meta = self.meta(&set, &model, &prompts);
         let folder = self
             .out
@@ -120,7 +125,7 @@ impl Arguments {
         let layers = model.decoder.config().num_hidden_layers.max(1);
         let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
         let tokens: usize = todo.iter().map(|&i| prompts[i].ids.len()).sum();
-        let bar = progress_bar(tokens, self.quiet);
+        let bar = progress_bar(tokens, "tokens", self.quiet);
         let mut done = 0usize;
         for index in todo {
             let prompt = &prompts[index];

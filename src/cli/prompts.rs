@@ -3,16 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::dataset::{Dataset, Kind, Template, cut};
-use kvprof::error::Error;
+use kvprof::dataset::{Dataset, Kind, Template};
 use kvprof::eval::{Case, Reader};
 use kvprof::model::chat::ChatTemplate;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::source::ModelFiles;
-use kvprof::model::tokenizer::Tokenizer;
-use kvprof::model::{message_ids, tokenizer_of};
-use kvprof::profile::Prompt;
+use kvprof::model::tokenizer_of;
 
 /// How prompts are made of a data set's records.
 #[derive(Debug, clap::Args)]
@@ -75,83 +72,33 @@ impl PromptArguments {
 }
 
 impl PromptSet<'_> {
-    /// Token ids of every prompt, all of them inside the model's vocabulary and context.
-    pub fn prompts(
-        &self,
-        tokenizer: &Tokenizer,
-        chat: Option<&ChatTemplate>,
-        config: &ModelConfig,
-    ) -> anyhow::Result<Vec<Prompt>> {
-        let PromptArguments {
-            raw,
-            limit,
-            max_prompt_tokens: most,
-            ..
-        } = *self.arguments;
-        let chat = chat.filter(|_| !raw);
-        let context = config.max_position_embeddings;
-        let mut prompts = Vec::new();
-        for record in self.data.records.iter().take(limit.unwrap_or(usize::MAX)) {
-            let ids = if record.ids.is_empty() {
-                let text = self.template.render(record)?.text;
-                message_ids(tokenizer, chat, &text, most, cut::middle_cut)?
-            } else {
-                match most {
-                    Some(most) => cut::middle_cut(&record.ids, most),
-                    None => record.ids.clone(),
-                }
-            };
-            if ids.len() > context {
-                return Err(Error::PromptTooLong {
-                    prompt: record.id.clone(),
-                    tokens: ids.len(),
-                    context,
-                }
-                .into());
-            }
-            anyhow::ensure!(!ids.is_empty(), "prompt {} has no token", record.id);
-            let vocabulary = config.vocab_size;
-            if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-                anyhow::bail!(
-                    "prompt {}: token id {id} is outside the model's vocabulary of {vocabulary}",
-                    record.id
-                );
-            }
-            prompts.push(Prompt {
-                id: record.id.clone(),
-                ids,
-            });
-        }
-        Ok(prompts)
-    }
-
-    /// The same of a model whose weights have not been read yet.
-    pub fn prompts_of_files(
-        &self,
-        files: &ModelFiles,
-        config: &ModelConfig,
-    ) -> anyhow::Result<Vec<Prompt>> {
-        let gguf = Gguf::open(&files.weights)?;
-        let tokenizer = tokenizer_of(files, &gguf)?;
-        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
-        self.prompts(&tokenizer, chat.as_ref(), config)
-    }
-
-    /// Prompts with their answers and evidence, of a model whose weights have not been read yet.
-    pub fn cases(&self, files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Vec<Case>> {
-        let gguf = Gguf::open(&files.weights)?;
-        let tokenizer = tokenizer_of(files, &gguf)?;
-        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
+    /// Prompts with their answers and evidence, all of them inside the model's vocabulary and context.
+    pub fn cases(&self, reader: &Reader<'_>) -> anyhow::Result<Vec<Case>> {
         let reader = Reader {
-            tokenizer: &tokenizer,
-            chat: chat.as_ref().filter(|_| !self.arguments.raw),
-            config,
+            chat: reader.chat.filter(|_| !self.arguments.raw),
+            ..*reader
         };
         let limit = self.arguments.limit.unwrap_or(usize::MAX);
         let records = self.data.records.iter().take(limit);
         let most = self.arguments.max_prompt_tokens;
         let cases = records.map(|record| Case::of(record, &self.template, &reader, most));
         Ok(cases.collect::<Result<_, _>>()?)
+    }
+
+    /// The same of a model whose weights have not been read yet.
+    pub fn cases_of_files(
+        &self,
+        files: &ModelFiles,
+        config: &ModelConfig,
+    ) -> anyhow::Result<Vec<Case>> {
+        let gguf = Gguf::open(&files.weights)?;
+        let tokenizer = tokenizer_of(files, &gguf)?;
+        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
+        self.cases(&Reader {
+            tokenizer: &tokenizer,
+            chat: chat.as_ref(),
+            config,
+        })
     }
 
     /// The template as `meta.json` keeps it.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::eval::Results;
+use kvprof::eval::{Results, compare};
 use kvprof::{files, report};
 
 use super::output_file::check_writable;
@@ -30,8 +30,9 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
         let results = Results::load(&self.results).context("reading the evaluation")?;
-        let lines = report::compared(&results, &self.baseline, self.resamples)?;
-        let page = report::page(&results, &lines, &super::command_line(&[]))
+        let seed = results.meta.seed;
+        let rows = compare(&results.results, &self.baseline, seed, self.resamples)?;
+        let page = report::page(&results, &rows, &self.baseline, &super::command_line(&[]))
             .with_context(|| format!("reporting {}", self.results.display()))?;
         files::replace_with(&self.out, page.as_bytes())?;
         writeln!(std::io::stdout(), "{}", self.out.display())?;

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvprof::dataset::needle::{self, Depths};
 use kvprof::dataset::{Template, cut};
 use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
@@ -16,6 +15,7 @@ use kvprof::select::{HeadSplit, SCORERS};
 use serde_json::Value;
 
 use super::load::ModelArguments;
+use super::long_run::progress_bar;
 use super::parameters::object;
 use super::quoted;
 
@@ -192,7 +192,7 @@ impl Arguments {
         selector: &Selector,
     ) -> anyhow::Result<(Vec<Measurement>, Vec<f64>)> {
         let rounds = |p: &Prompt| options.modes(p.ids.len()).len() * options.repeats;
-        let bar = progress_bar(prompts.iter().map(rounds).sum(), self.quiet);
+        let bar = progress_bar(prompts.iter().map(rounds).sum(), "measurements", self.quiet);
         let (mut all, mut prefill_s) = (Vec::new(), Vec::new());
         for prompt in prompts {
             bar.set_message(format!("{} tokens", prompt.length));
@@ -325,17 +325,4 @@ fn write_table(out: &mut impl Write, meta: &Meta, summaries: &[Summary]) -> std:
         .map(|(length, seconds)| format!("{length} in {seconds:.1} s"))
         .collect();
     writeln!(out, "One prefill a length: {}", prefills.join(", "))
-}
-
-fn progress_bar(rounds: usize, quiet: bool) -> ProgressBar {
-    let target = match quiet {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr(),
-    };
-    let bar = ProgressBar::with_draw_target(Some(rounds as u64), target);
-    let style = "{msg} [{bar:30}] {pos}/{len} measurements, {eta} left";
-    bar.set_style(
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    bar
 }

@@ -6,6 +6,7 @@ use crate::model::chat::ChatTemplate;
 use crate::model::config::ModelConfig;
 use crate::model::message_ids;
 use crate::model::tokenizer::Tokenizer;
+use crate::profile::Prompt;
 
 /// The text side of a model, which needs no weights.
 pub struct Reader<'a> {
@@ -90,6 +91,15 @@ impl Case {
             length: number("length").filter(|_| record.columns.contains_key("depth")),
             depth: number("depth"),
         })
+    }
+}
+
+impl From<&Case> for Prompt {
+    fn from(case: &Case) -> Self {
+        Self {
+            id: case.id.clone(),
+            ids: case.ids.clone(),
+        }
     }
 }
 

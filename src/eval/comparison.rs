@@ -9,7 +9,7 @@ use super::bootstrap::{Bootstrap, Interval};
 use super::metric::{Direction, METRICS, Metric};
 use super::statistics::{Paired, Verdict, mean, paired};
 use crate::error::{Error, Result};
-use crate::table::{Column, Table};
+use crate::table::Table;
 
 /// Budget of a cache that nothing was cut from.
 pub const FULL: &str = "full";
@@ -108,8 +108,8 @@ struct Measured {
 /// The table's runs in the order of their first rows.
 fn runs(table: &Table) -> Result<Vec<Run<'_>>> {
     let prompts = table.counts("prompt")?;
-    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
-    let errors = texts(table, "error")?;
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
+    let errors = table.texts("error")?;
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut runs: Vec<Run<'_>> = Vec::new();
     let rows = prompts.iter().zip(methods).zip(budgets).zip(errors);
@@ -132,16 +132,9 @@ fn runs(table: &Table) -> Result<Vec<Run<'_>>> {
     Ok(runs)
 }
 
-fn texts<'t>(table: &'t Table, name: &str) -> Result<&'t [String]> {
-    match table.column(name) {
-        Some(Column::Text(values)) => Ok(values),
-        _ => Err(Error::unknown("text column", name, table.names())),
-    }
-}
-
 /// The metrics that the table holds a value of.
 fn measured(table: &Table) -> Result<Vec<Measured>> {
-    let errors = texts(table, "error")?;
+    let errors = table.texts("error")?;
     let mut found = Vec::new();
     for metric in METRICS {
         if table.column(metric.name).is_none() {
@@ -218,6 +211,7 @@ fn row(run: &Run<'_>, baseline: Option<&Run<'_>>, column: &Measured, bootstrap: 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::table::Column;
     use approx::assert_abs_diff_eq;
 
     /// A line of a results table: prompt, method, budget, f1, kl, bytes, error.
@@ -277,7 +271,7 @@ pub(super) mod tests {
             "64 snapkv",
             "64 zigzag",
         ] {
-            expected.extend(["f1", "kl", "kv_bytes"].map(|metric| format!("{run} {metric}")));
+            expected.extend(["kl", "f1", "kv_bytes"].map(|metric| format!("{run} {metric}")));
         }
         assert_eq!(names, expected);
 

@@ -25,7 +25,7 @@ pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::{Case, Reader};
 pub use comparison::{FULL, Row, compare};
 pub use method::{Allocation, METHODS, Measured, Method, NamedMethod, Ranking};
-pub use metric::{Direction, METRICS, Metric, find as find_metric};
+pub use metric::{Direction, METRICS, Metric};
 pub use results::{RESULT_TABLES, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta};
 pub use rows::outcome_tables;
 pub use sign_test::sign_test;

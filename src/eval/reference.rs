@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use super::case::Case;
 use crate::error::Result;
-use crate::generate::{self, Continuation};
+use crate::generate::{self, Continuation, Fidelity};
 use crate::model::Model;
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::cache::KvCache;
@@ -14,29 +12,24 @@ use crate::model::decoder::Decoder;
 
 /// The full cache's greedy continuation and everything that cut caches are compared with.
 pub(super) struct Reference {
-    /// Ids without the stop id; the first follows from the prompt's own logits, whatever is cut.
-    pub ids: Vec<u32>,
-    /// Logits after each of `ids`, all fed at once.
+    /// What the full cache says; the first token follows from the prompt's own logits, whatever is cut.
+    pub said: Continuation,
+    /// Logits after each of its tokens, all fed at once.
     pub rows: Vec<Vec<f32>>,
     /// Logits of the prompt's last token.
     pub first: Vec<f32>,
     /// Most tokens that any cache may generate.
     pub most: usize,
-    /// The full cache's own stepwise decoding.
-    pub decoded: Continuation,
     /// Mean negative log-likelihood of the best accepted answer, in nats per token; NaN without one.
     pub nll: f64,
 }
 
 /// How one cache continues: fidelity to the full cache, and its own text.
 pub(super) struct Continued {
-    pub kl: f64,
-    pub top1: f64,
+    pub fidelity: Fidelity,
     pub nll: f64,
-    pub ids: Vec<u32>,
-    /// Decoding steps that were needed for the text, and their seconds.
-    pub steps: usize,
-    pub seconds: f64,
+    /// The text, with steps and seconds of what was decoded token by token.
+    pub said: Continuation,
 }
 
 impl Reference {
@@ -51,36 +44,27 @@ impl Reference {
     ) -> Result<Self> {
         let decoder = &model.decoder;
         let start = cache.next_position();
-        let decoded = decode_on(model, cache, generate::most_likely(&first), most)?;
+        let chosen = generate::most_likely(&first);
+        let said = decode_on(model, cache, Vec::new(), chosen, most, &[])?;
         cache.rewind(start)?;
-        let rows = match decoded.ids.is_empty() {
-            true => Vec::new(),
-            false => decoder
-                .continue_with(&decoded.ids, cache, probe)?
-                .to_vec2()?,
-        };
+        let rows = rows_after(decoder, cache, &said.ids, probe)?;
         cache.rewind(start)?;
         let nll = answer_nll(decoder, cache, &first, case)?;
         Ok(Self {
-            ids: decoded.ids.clone(),
+            said,
             rows,
             first,
             most,
-            decoded,
             nll,
         })
     }
 
     /// The full cache against itself.
     pub fn of_itself(&self) -> Continued {
-        let none = self.rows.is_empty();
         Continued {
-            kl: if none { f64::NAN } else { 0.0 },
-            top1: if none { f64::NAN } else { 1.0 },
+            fidelity: generate::fidelity(&self.rows, &self.rows),
             nll: self.nll,
-            ids: self.ids.clone(),
-            steps: self.decoded.steps,
-            seconds: self.decoded.seconds,
+            said: self.said.clone(),
         }
     }
 
@@ -98,59 +82,41 @@ impl Reference {
     ) -> Result<Continued> {
         let decoder = &model.decoder;
         let start = cache.next_position();
-        let rows: Vec<Vec<f32>> = match self.ids.is_empty() {
-            true => Vec::new(),
-            false => (decoder.continue_with(&self.ids, cache, &mut NoProbe)?).to_vec2()?,
-        };
-        let pairs = || self.rows.iter().zip(&rows);
-        let agrees: Vec<bool> = pairs()
-            .map(|(f, c)| generate::most_likely(f) == generate::most_likely(c))
-            .collect();
-        let divergences: Vec<f64> = (self.rows.par_iter().zip(&rows))
-            .map(|(f, c)| generate::divergence(f, c))
-            .collect();
-        let steps = rows.len() as f64; // 0 / 0 is NaN: nothing was predicted
-        let mut ids = self.ids.clone();
-        let (mut decode_steps, mut seconds) = (0, 0.0);
-        let parting = agrees
-            .iter()
-            .position(|a| !a)
+        let rows = rows_after(decoder, cache, &self.said.ids, &mut NoProbe)?;
+        let mut pairs = self.rows.iter().zip(&rows);
+        let parting = pairs
+            .position(|(f, c)| generate::most_likely(f) != generate::most_likely(c))
             .filter(|at| at + 1 < self.most);
+        let mut said = Continuation {
+            ids: self.said.ids.clone(),
+            ..Continuation::default()
+        };
         if let Some(at) = parting {
-            ids.truncate(at + 1);
+            said.ids.truncate(at + 1);
             cache.rewind(start + at + 1)?;
             let next = generate::most_likely(&rows[at]);
-            let own = decode_drafted(model, cache, ids, next, self.most, drafts)?;
-            (ids, decode_steps, seconds) = (own.ids, own.steps, own.seconds);
+            said = decode_on(model, cache, said.ids, next, self.most, drafts)?;
         }
         cache.rewind(start)?;
         Ok(Continued {
-            kl: divergences.iter().sum::<f64>() / steps,
-            top1: agrees.iter().filter(|a| **a).count() as f64 / steps,
+            fidelity: generate::fidelity(&self.rows, &rows),
             nll: answer_nll(decoder, cache, &self.first, case)?,
-            ids,
-            steps: decode_steps,
-            seconds,
+            said,
         })
     }
 }
 
-/// Greedy decoding that starts with a token already chosen.
-fn decode_on(model: &Model, cache: &mut KvCache, first: u32, most: usize) -> Result<Continuation> {
-    let stop_ids = model.tokenizer.stop_ids();
-    let start = Instant::now();
-    let mut done = Continuation::default();
-    let mut id = first;
-    while done.ids.len() < most && !stop_ids.contains(&id) {
-        done.ids.push(id);
-        if done.ids.len() < most {
-            let logits = model.decoder.decode(id, cache)?.to_vec1::<f32>()?;
-            done.steps += 1;
-            id = generate::most_likely(&logits);
-        }
+/// Logits after each of `ids`, all fed at once; none for no ids.
+fn rows_after(
+    decoder: &Decoder,
+    cache: &mut KvCache,
+    ids: &[u32],
+    probe: &mut dyn AttentionProbe,
+) -> Result<Vec<Vec<f32>>> {
+    match ids.is_empty() {
+        true => Ok(Vec::new()),
+        false => Ok(decoder.continue_with(ids, cache, probe)?.to_vec2()?),
     }
-    done.seconds = start.elapsed().as_secs_f64();
-    Ok(done)
 }
 
 /// Greedy decoding from `said`, all of it in the cache, and the token that was chosen next.
@@ -158,7 +124,7 @@ fn decode_on(model: &Model, cache: &mut KvCache, first: u32, most: usize) -> Res
 /// Where a draft goes on as the text does, all its tokens are fed at once and kept as far as they are the
 /// cache's own choices: the same text, in fewer passes over the weights. Steps and seconds are those of the
 /// tokens that were decoded one by one.
-fn decode_drafted(
+fn decode_on(
     model: &Model,
     cache: &mut KvCache,
     said: Vec<u32>,
@@ -190,11 +156,7 @@ fn decode_drafted(
             id = generate::most_likely(&logits);
             continue;
         };
-        let rows: Vec<Vec<f32>> =
-            (model
-                .decoder
-                .continue_with(&draft[held..], cache, &mut NoProbe)?)
-            .to_vec2()?;
+        let rows = rows_after(&model.decoder, cache, &draft[held..], &mut NoProbe)?;
         let choices: Vec<u32> = rows.iter().map(|row| generate::most_likely(row)).collect();
         let agreed = choices
             .iter()
@@ -219,16 +181,13 @@ fn answer_nll(decoder: &Decoder, cache: &mut KvCache, first: &[f32], case: &Case
         if start + ids.len() > context {
             continue;
         }
-        let mut sum = generate::surprise(first, ids[0]);
-        if ids.len() > 1 {
-            let fed = &ids[..ids.len() - 1];
-            let rows: Vec<Vec<f32>> = decoder.continue_with(fed, cache, &mut NoProbe)?.to_vec2()?;
-            cache.rewind(start)?;
-            let later = rows.iter().zip(&ids[1..]);
-            sum += later
-                .map(|(row, &id)| generate::surprise(row, id))
-                .sum::<f64>();
-        }
+        let rows = rows_after(decoder, cache, &ids[..ids.len() - 1], &mut NoProbe)?;
+        cache.rewind(start)?;
+        let before = std::iter::once(first).chain(rows.iter().map(Vec::as_slice));
+        let surprises = before
+            .zip(ids)
+            .map(|(row, &id)| generate::surprise(row, id));
+        let sum: f64 = surprises.sum();
         best = best.min(sum / ids.len() as f64); // the minimum of NaN and a number is the number
     }
     Ok(best)

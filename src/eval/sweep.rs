@@ -14,7 +14,7 @@ use crate::model::attention::{NoProbe, Tee};
 use crate::model::cache::KvCache;
 use crate::model::decoder::PREFILL_RUN;
 use crate::profile::{MeasureOptions, Profile, Profiler};
-use crate::select::{ContinuationProbe, LayerScores, Scorer, ScoringProbe, Slots, select};
+use crate::select::{ContinuationProbe, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
 
 /// What is tried on every prompt.
 pub struct Sweep<'a> {
@@ -130,21 +130,15 @@ impl Sweep<'_> {
         })
     }
 
-    /// Scorers that differ, each with the rankings that use it.
-    fn distinct_scorers(&self) -> Vec<(&str, &dyn Scorer)> {
-        let mut distinct: Vec<(&str, &dyn Scorer)> = Vec::new();
+    /// Scorers that differ; each scores a prompt once, however many rankings use it.
+    fn distinct_scorers(&self) -> Vec<&Ranking> {
+        let mut distinct: Vec<&Ranking> = Vec::new();
         for (_, ranking) in self.methods.iter().filter_map(|m| m.cut.as_ref()) {
-            if self.scorer_index(&distinct, ranking).is_none() {
-                distinct.push((&ranking.name, &*ranking.scorer));
+            if !distinct.iter().any(|known| same_scorer(known, ranking)) {
+                distinct.push(ranking);
             }
         }
         distinct
-    }
-
-    fn scorer_index(&self, distinct: &[(&str, &dyn Scorer)], ranking: &Ranking) -> Option<usize> {
-        distinct.iter().position(|(name, scorer)| {
-            *name == ranking.name && scorer.parameters() == ranking.scorer.parameters()
-        })
     }
 
     fn observe(&self, case: &Case) -> Result<Observed> {
@@ -161,8 +155,8 @@ impl Sweep<'_> {
         let scorers = self.distinct_scorers();
         let looks_ahead = |s: &dyn Scorer| s.needs(self.window).continuation;
         let during_prefill: Vec<(&dyn Scorer, usize)> = (scorers.iter())
-            .filter(|(_, s)| !looks_ahead(*s))
-            .map(|(_, s)| (*s, self.window))
+            .filter(|r| !looks_ahead(&*r.scorer))
+            .map(|r| (&*r.scorer, self.window))
             .collect();
         let mut scoring = ScoringProbe::new(during_prefill);
         let options = MeasureOptions {
@@ -187,16 +181,16 @@ impl Sweep<'_> {
             measures.then(|| Profile::of_prompt(self.model, &case.ids, &layers, &options));
         let first = first.to_vec1()?;
         let mut ahead = ContinuationProbe::new(tokens);
-        let any_ahead = scorers.iter().any(|(_, s)| looks_ahead(*s));
+        let any_ahead = scorers.iter().any(|r| looks_ahead(&*r.scorer));
         let reference = match any_ahead {
             true => Reference::of(self.model, &mut cache, first, case, most, &mut ahead)?,
             false => Reference::of(self.model, &mut cache, first, case, most, &mut NoProbe)?,
         };
         let mut prefilled = scoring.finish().into_iter();
         let mut scores = Vec::new();
-        for (_, scorer) in &scorers {
-            scores.push(match looks_ahead(*scorer) {
-                true => ahead.score(*scorer, self.window)?,
+        for ranking in &scorers {
+            scores.push(match looks_ahead(&*ranking.scorer) {
+                true => ahead.score(&*ranking.scorer, self.window)?,
                 false => prefilled.next().unwrap_or_default(),
             });
         }
@@ -237,8 +231,8 @@ impl Sweep<'_> {
                     let continued = observed
                         .reference
                         .against(self.model, &mut cache, case, drafts)?;
-                    if !drafts.contains(&continued.ids) {
-                        drafts.push(continued.ids.clone());
+                    if !drafts.contains(&continued.said.ids) {
+                        drafts.push(continued.said.ids.clone());
                     }
                     let evidence = evidence_kept(&kept, &case.evidence);
                     Ok((bytes, kept_per_head(&kept), evidence, continued))
@@ -261,8 +255,8 @@ impl Sweep<'_> {
         };
         row.scores = result
             .and_then(|(bytes, tokens, evidence, continued)| {
-                row.decode_steps = continued.steps;
-                row.decode_s = continued.seconds;
+                row.decode_steps = continued.said.steps;
+                row.decode_s = continued.said.seconds;
                 self.scores(case, bytes, tokens, evidence, continued)
             })
             .map_err(|e| e.to_string());
@@ -277,7 +271,7 @@ impl Sweep<'_> {
         evidence: Vec<f64>,
         continued: Continued,
     ) -> Result<Scores> {
-        let answer = self.model.tokenizer.decode_plain(&continued.ids)?;
+        let answer = self.model.tokenizer.decode_plain(&continued.said.ids)?;
         let of = |score: fn(&str, &[String]) -> f64| match case.answers.is_empty() {
             true => f64::NAN,
             false => score(&answer, &case.answers),
@@ -292,8 +286,8 @@ impl Sweep<'_> {
                 false => contains_any,
             }),
             nll: continued.nll,
-            kl: continued.kl,
-            top1: continued.top1,
+            kl: continued.fidelity.kl,
+            top1: continued.fidelity.top1,
             evidence,
             answer,
         })
@@ -308,16 +302,12 @@ impl Sweep<'_> {
         budget: Budget,
     ) -> Result<Vec<Slots>> {
         let budgets = self.budgets_of(case, observed, allocation, budget)?;
-        let index = self.scorer_index(&self.distinct_scorers(), ranking);
+        let mut scorers = self.distinct_scorers().into_iter();
+        let index = scorers.position(|known| same_scorer(known, ranking));
         let scores = index.and_then(|i| observed.scores.get(i)).ok_or_else(|| {
             Error::invalid("scorer", &ranking.name, "it did not score this prompt")
         })?;
-        let layers = scores.iter().zip(&budgets);
-        layers
-            .map(|(scores, budgets)| {
-                select(scores, budgets, self.sinks, self.window, ranking.split)
-            })
-            .collect()
+        select_layers(scores, &budgets, self.sinks, self.window, ranking.split)
     }
 
     fn budgets_of(
@@ -342,15 +332,18 @@ impl Sweep<'_> {
             (false, _) => Request::of_model(Geometry::of_model(self.model), budget, floor, tokens),
         };
         let request = request.by(allocation.granularity);
-        let parameters = allocation.allocator.parameters();
-        let plan = BudgetPlan::allocate(
-            &allocation.strategy,
-            parameters,
-            &request,
-            Provenance::default(),
-        )?;
+        request.check()?;
+        let targets = allocation.allocator.targets(&request)?;
+        let (name, parameters) = (&allocation.strategy, allocation.allocator.parameters());
+        let provenance = Provenance::default();
+        let plan = BudgetPlan::of_targets(name, parameters, &request, &targets, provenance)?;
         Ok(plan.tokens)
     }
+}
+
+/// Whether two rankings score alike; how a layer's budget is split is no part of the score.
+fn same_scorer(a: &Ranking, b: &Ranking) -> bool {
+    a.name == b.name && a.scorer.parameters() == b.scorer.parameters()
 }
 
 /// Mean tokens kept per KV head.

@@ -11,7 +11,7 @@ use super::frame::Panel;
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
 use super::lmba::{LAYER_LABEL, draw_series};
 use super::options::ChartOptions;
-use super::outcomes::{FULL, budget_words, chosen_budget, count_words, distinct, texts};
+use super::outcomes::{FULL, budget_words, chosen_budget, count_words, distinct};
 use super::panel_grid::PanelGrid;
 use super::pen::{OTHERS, PENS, Pen, Spot, stroke};
 use super::series::{common_count, only};
@@ -159,7 +159,7 @@ struct Kept<'r> {
 fn kept(results: &Results) -> Result<Vec<Kept<'_>>> {
     let table = &results.evidence;
     let (prompts, layers) = (table.counts("prompt")?, table.counts("layer")?);
-    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let shares = table.numbers("evidence")?;
     let keys = prompts.iter().zip(layers).zip(methods.iter().zip(budgets));
     let rows = keys

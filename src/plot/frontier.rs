@@ -8,7 +8,6 @@ use super::figure::{Figure, render};
 use super::frame::{Frame, Panel};
 use super::interval::Interval;
 use super::legend::{HEADING_MARGIN, Heading, Key};
-use super::metric::{Better, Metric};
 use super::options::ChartOptions;
 use super::outcomes::{FULL, Outcome, count_words, distinct, outcomes};
 use super::pen::{MOST_PENS, Pen, REFERENCE, pen};
@@ -16,7 +15,7 @@ use super::series::only;
 use super::spread::mean;
 use super::text;
 use crate::error::{Error, Result};
-use crate::eval::Results;
+use crate::eval::{Direction, Metric, Results};
 
 const PANEL_POINTS: f64 = 150.0;
 const BOTTOM_POINTS: f64 = 1.5;
@@ -62,7 +61,7 @@ pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Res
 impl Frontier {
     fn read(all: &[Results], metric: &Metric, options: &ChartOptions) -> Result<Self> {
         let results = only("frontier", all)?;
-        let rows = outcomes(results, metric.name, metric.factor)?;
+        let rows = outcomes(results, metric.name, metric.factor())?;
         let methods = distinct(rows.iter().map(|row| row.method));
         let (full, methods): (Vec<&str>, Vec<&str>) = methods.into_iter().partition(|m| *m == FULL);
         if !(1..=MOST_PENS).contains(&methods.len()) {
@@ -218,7 +217,7 @@ fn quality_axis(
     let top = intervals()
         .map(|q| q.high)
         .fold(f64::NEG_INFINITY, f64::max);
-    let spans = metric.better == Better::Lower && most > WIDE * least;
+    let spans = metric.direction == Direction::Lower && most > WIDE * least;
     if (log || spans) && most > 0.0 {
         let ends = intervals().map(|q| q.low).filter(|low| *low >= least / 3.0);
         let foot = ends.fold(least, f64::min);
@@ -258,7 +257,7 @@ fn legend(
         };
         (
             Key::Series(REFERENCE),
-            format!("full cache: {value} {}{held}", metric.unit),
+            format!("full cache: {value} {}{held}", metric.shown_unit()),
         )
     }));
     let points = || series.iter().flat_map(|(_, line)| line);

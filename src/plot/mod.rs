@@ -19,7 +19,6 @@ mod legend;
 mod lmba;
 mod lmbo;
 mod mba_heatmap;
-mod metric;
 mod needle;
 mod options;
 mod outcomes;
@@ -44,7 +43,6 @@ mod tests;
 pub use crate::profile::{Crossing, Query};
 pub use canvas::{COLUMN, PAGE};
 pub use figure::Figure;
-pub use metric::{Better, METRICS, Metric};
 pub use options::ChartOptions;
 pub use subject::{Subject, SubjectKind};
 

@@ -11,7 +11,6 @@ use super::colour_bar::ColourBar;
 use super::figure::{Figure, render};
 use super::frame::Panel;
 use super::legend::{HEADING_MARGIN, Heading, Key};
-use super::metric::{Better, Metric};
 use super::options::ChartOptions;
 use super::outcomes::{
     FULL, Outcome, budget_words, chosen_budget, count_words, distinct, outcomes,
@@ -22,7 +21,7 @@ use super::series::only;
 use super::spread::mean;
 use super::text;
 use crate::error::{Error, Result};
-use crate::eval::Results;
+use crate::eval::{Direction, Metric, Results};
 
 const MOST_PANELS: usize = 24;
 /// Room for the axis' name and most methods' names, in points.
@@ -70,7 +69,7 @@ pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Res
 
 impl Needle {
     fn read(results: &Results, metric: &Metric, options: &ChartOptions) -> Result<Self> {
-        let rows = outcomes(results, metric.name, metric.factor)?;
+        let rows = outcomes(results, metric.name, metric.factor())?;
         let paired = metric.name == "nll";
         let rows = if paired { less_full(rows) } else { rows };
         let rows: Vec<_> = rows
@@ -114,7 +113,7 @@ impl Needle {
         let room = width - points(HEADING_MARGIN);
         let heading = Heading::new(options.title.as_deref(), notes, room);
         let colour_name = match paired {
-            true => "NLL above the full cache (nats)".to_owned(),
+            true => "NLL above the full cache (nats per token)".to_owned(),
             false => metric.axis_name(),
         };
         let mut chart = Self {
@@ -123,7 +122,7 @@ impl Needle {
             grid: grid(width, plots.len(), &lengths, &depths),
             colour,
             colour_name,
-            light_is_low: metric.better == Better::Lower,
+            light_is_low: metric.direction == Direction::Lower,
             plots,
         };
         chart.grid.width = width - chart.bar(&|_| UNMEASURED).room() - points(BAR_GAP);

@@ -21,7 +21,7 @@ pub struct ChartOptions {
     pub relative: bool,
     /// Whether the vertical axis of `lmba`, `budgets` and `frontier` is logarithmic where it need not be.
     pub log: bool,
-    /// What `frontier` and `needle` measure quality by, of [`super::METRICS`]; each has its own default.
+    /// What `frontier` and `needle` measure quality by, of [`crate::eval::METRICS`]; each has its own default.
     /// For `hitrate` `all` important keys, or those `beyond-sinks`.
     pub metric: Option<String>,
     /// The budget that `needle` and `evidence` show, as it was typed; the smallest by default.

@@ -3,10 +3,8 @@
 use super::axis::number;
 use crate::error::{Error, Result};
 use crate::eval::Results;
-use crate::table::{Column, Table};
 
-/// Name of the method that evicts nothing.
-pub(super) const FULL: &str = "full";
+pub(super) use crate::eval::FULL;
 
 /// Bytes of a megabyte.
 const MEGABYTE: f64 = 1e6;
@@ -43,7 +41,7 @@ pub(super) fn outcomes<'r>(
 ) -> Result<Vec<Outcome<'r>>> {
     let table = &results.results;
     let prompts = table.counts("prompt")?;
-    let [methods, budgets, errors] = ["method", "budget", "error"].map(|name| texts(table, name));
+    let [methods, budgets, errors] = ["method", "budget", "error"].map(|name| table.texts(name));
     let (methods, budgets, errors) = (methods?, budgets?, errors?);
     let numbers = [metric, "kv_bytes", "full_bytes", "length", "depth"].map(|n| table.numbers(n));
     let [values, held, full, lengths, depths] = numbers;
@@ -76,16 +74,6 @@ pub(super) fn outcomes<'r>(
         return Err(Error::invalid(what, 0, bound));
     }
     Ok(rows)
-}
-
-/// A text column.
-///
-/// Errors: [`Error::UnknownName`].
-pub(super) fn texts<'t>(table: &'t Table, name: &str) -> Result<&'t [String]> {
-    match table.column(name) {
-        Some(Column::Text(values)) => Ok(values),
-        _ => Err(Error::unknown("column", name, table.names())),
-    }
 }
 
 /// Different names, in the order of their first row.

@@ -439,7 +439,7 @@ fn needle_has_the_full_cache_first_and_names_its_grid() {
     shows(
         &figure,
         &[
-            "NLL above the full cache (nats)",
+            "NLL above the full cache (nats per token)",
             "B = 256 tokens per KV head",
         ],
     );
@@ -487,7 +487,7 @@ fn one_method_one_budget_one_prompt_is_drawn() {
         ..SampleResults::default()
     };
     let all = [least.results()];
-    let metrics = METRICS.iter().map(|metric| ("frontier", Some(metric.name)));
+    let metrics = crate::eval::Metric::of_quality().map(|metric| ("frontier", Some(metric.name)));
     for (name, metric) in metrics.chain([("evidence", None)]) {
         let options = ChartOptions {
             metric: metric.map(str::to_owned),

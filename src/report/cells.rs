@@ -2,10 +2,8 @@
 
 use serde::Serialize;
 
-use super::lines::{Line, texts};
 use crate::error::Result;
-use crate::eval::Results;
-use crate::plot::{Better, METRICS, Metric};
+use crate::eval::{self, Direction, Metric, Results};
 
 /// What stands in a cell, and what the column is sorted by; without a number it goes last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,22 +59,31 @@ fn budget(typed: &str) -> Cell {
     }
 }
 
-/// A table per metric that has lines.
-pub(super) fn tables(lines: &[Line]) -> Vec<Sheet> {
-    let of = |metric: &'static Metric| -> Vec<&Line> {
-        lines.iter().filter(|line| line.metric == metric).collect()
+/// A table per metric of quality that was measured.
+pub(super) fn tables(rows: &[eval::Row], baseline: &str) -> Vec<Sheet> {
+    let held = |row: &eval::Row| {
+        let same = |r: &&eval::Row| r.method == row.method && r.budget == row.budget;
+        let bytes = rows
+            .iter()
+            .filter(same)
+            .find(|r| r.metric.name == "kv_bytes");
+        bytes.map_or(f64::NAN, |r| r.mean)
     };
-    let all = METRICS.iter().map(|metric| (metric, of(metric)));
-    all.filter(|(_, lines)| !lines.is_empty())
-        .map(|(metric, lines)| table(metric, &lines))
+    let of = |metric: &'static Metric| -> Vec<(&eval::Row, f64)> {
+        let own = rows.iter().filter(|row| row.metric == metric && row.n > 0);
+        own.map(|row| (row, held(row))).collect()
+    };
+    let all = Metric::of_quality().map(|metric| (metric, of(metric)));
+    all.filter(|(_, rows)| !rows.is_empty())
+        .map(|(metric, rows)| table(metric, &rows, baseline))
         .collect()
 }
 
-fn table(metric: &Metric, lines: &[&Line]) -> Sheet {
-    let compared = lines.iter().find_map(|line| line.difference.as_ref());
+fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
+    let compared = rows.iter().any(|(row, _)| row.paired.is_some());
     // What is asked for first comes first: a phone shows the left columns.
     let mut columns = vec!["Budget", "Mean", "n"];
-    if compared.is_some() {
+    if compared {
         columns.extend([
             "Difference",
             "95 % interval",
@@ -86,58 +93,61 @@ fn table(metric: &Metric, lines: &[&Line]) -> Sheet {
         ]);
     }
     columns.push("Held (MB)");
-    let better = match metric.better {
-        Better::Lower => "lower is better",
-        Better::Higher => "higher is better",
+    let better = match metric.direction {
+        Direction::Lower => "lower is better",
+        _ => "higher is better",
     };
-    let unit = metric.unit;
-    let against = compared.map_or_else(String::new, |difference| {
-        format!(
-            " Differences are from {} at the same budget, paired over prompts.",
-            difference.baseline
-        )
-    });
+    let unit = metric.shown_unit();
+    let against = match compared {
+        true => {
+            format!(" Differences are from {baseline} at the same budget, paired over prompts.")
+        }
+        false => String::new(),
+    };
     Sheet {
         name: metric.name.to_owned(),
-        title: format!("{} ({unit})", metric.title),
+        title: metric.axis_name(),
         caption: format!("Mean over n prompts in {unit}; {better}.{against}"),
         columns,
-        rows: lines
-            .iter()
-            .map(|line| row(metric, line, compared.is_some()))
+        rows: (rows.iter())
+            .map(|(row, held)| line(row, *held, compared))
             .collect(),
     }
 }
 
-fn row(metric: &Metric, line: &Line, compared: bool) -> Row {
+fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
+    let metric = row.metric;
     let decimals = if metric.is_share() { 1 } else { 4 };
-    let shown = |value: f64| number(value * metric.factor, decimals);
+    let shown = |value: f64| number(value * metric.factor(), decimals);
     let mut cells = vec![
-        budget(&line.budget),
-        shown(line.mean),
-        number(line.prompts as f64, 0),
+        budget(&row.budget),
+        shown(row.mean),
+        number(row.n as f64, 0),
     ];
-    match &line.difference {
-        Some(difference) => cells.extend([
-            shown(difference.mean),
-            Cell {
-                text: format!(
-                    "{} to {}",
-                    shown(difference.low).text,
-                    shown(difference.high).text
-                ),
-                sort: Some(difference.low),
-            },
-            text(difference.verdict.clone()),
-            number(difference.sign_p, 3),
-            number(difference.pairs as f64, 0),
+    match &row.paired {
+        Some(paired) => cells.extend([
+            shown(paired.difference),
+            paired.interval.map_or_else(
+                || text("\u{2013}"),
+                |interval| Cell {
+                    text: format!(
+                        "{} to {}",
+                        shown(interval.low).text,
+                        shown(interval.high).text
+                    ),
+                    sort: Some(interval.low),
+                },
+            ),
+            text(row.verdict.map_or("\u{2013}", |verdict| verdict.words())),
+            number(paired.sign_test_p, 3),
+            number(paired.n as f64, 0),
         ]),
         None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
         None => {}
     }
-    cells.push(number(line.kv_bytes / 1e6, 2));
+    cells.push(number(held / 1e6, 2));
     Row {
-        method: line.method.clone(),
+        method: row.method.clone(),
         cells,
     }
 }
@@ -159,7 +169,7 @@ pub(super) fn costs(results: &Results) -> Result<Option<Sheet>> {
     if table.rows() == 0 {
         return Ok(None);
     }
-    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let columns = ["prefill_s", "cut_s", "decode_s", "decode_steps"].map(|n| table.numbers(n));
     let [prefill, cut, decode, steps] = columns;
     let (prefill, cut, decode, steps) = (prefill?, cut?, decode?, steps?);
@@ -223,9 +233,9 @@ pub(super) fn costs(results: &Results) -> Result<Option<Sheet>> {
 /// Configurations that failed, with their errors; none where all went well.
 pub(super) fn failures(results: &Results) -> Result<Option<Sheet>> {
     let table = &results.results;
-    let (methods, budgets) = (texts(table, "method")?, texts(table, "budget")?);
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let mut found: Vec<((&str, &str, &str), usize)> = Vec::new();
-    for ((method, typed), error) in methods.iter().zip(budgets).zip(texts(table, "error")?) {
+    for ((method, typed), error) in methods.iter().zip(budgets).zip(table.texts("error")?) {
         if error.is_empty() {
             continue;
         }

@@ -2,7 +2,6 @@
 
 mod cells;
 mod charts;
-mod lines;
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +12,8 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-pub use lines::{Line, PairedDifference, compared, means};
-
 use crate::error::{Error, Result};
-use crate::eval::{Results, ResultsMeta};
+use crate::eval::{Results, ResultsMeta, Row};
 use cells::Sheet;
 
 /// The page, with a place for everything that is measured.
@@ -36,12 +33,13 @@ struct Content<'r> {
     failures: Option<Sheet>,
 }
 
-/// The page of `results`, with `lines` as its tables; `command` is the command line that asks for it.
+/// The page of `results`, with their comparison with `baseline`; `command` is the command line that asks
+/// for it.
 ///
 /// Equal input gives equal bytes. The page loads nothing: style, script and charts are inside it.
 ///
 /// Errors: as [`crate::plot::draw`] for a broken evaluation; what it merely lacks is left out and named.
-pub fn page(results: &Results, lines: &[Line], command: &str) -> Result<String> {
+pub fn page(results: &Results, rows: &[Row], baseline: &str, command: &str) -> Result<String> {
     let charts = charts::charts(results, command)?;
     let mut environment = Environment::new();
     let broken = |problem: minijinja::Error| {
@@ -60,7 +58,7 @@ pub fn page(results: &Results, lines: &[Line], command: &str) -> Result<String> 
         methods: results.meta.methods.len(),
         version: env!("CARGO_PKG_VERSION"),
         command,
-        tables: cells::tables(lines),
+        tables: cells::tables(rows, baseline),
         charts: charts.drawn,
         absent: charts.absent,
         costs: cells::costs(results)?,

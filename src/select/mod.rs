@@ -24,7 +24,7 @@ pub use observation::{LayerObservation, Needs};
 pub use oracle::Oracle;
 pub use random::Random;
 pub use scoring_probe::{LayerScores, ScoringProbe};
-pub use selection::{HeadSplit, Slots, select};
+pub use selection::{HeadSplit, Slots, select, select_layers};
 pub use snapkv::{GroupReduce, Order, Pooling, SnapKv};
 pub use streaming::Streaming;
 pub use tova::Tova;

@@ -56,6 +56,40 @@ impl FromStr for HeadSplit {
     }
 }
 
+/// Chooses the slots of every layer; see [`select`].
+///
+/// Shapes: scores and budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
+/// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
+pub fn select_layers(
+    scores: &[Vec<Vec<f64>>],
+    budgets: &[Vec<usize>],
+    sinks: usize,
+    window: usize,
+    split: HeadSplit,
+) -> Result<Vec<Slots>> {
+    if scores.len() != budgets.len() {
+        let bound = format!("the prompt was scored in {} layers", scores.len());
+        return Err(Error::invalid(
+            "number of layers with a budget",
+            budgets.len(),
+            bound,
+        ));
+    }
+    let heads = scores.first().map_or(0, Vec::len);
+    if let Some(other) = budgets.iter().find(|b| b.len() != heads) {
+        let bound = format!("every layer has {heads} KV heads");
+        return Err(Error::invalid(
+            "number of KV heads with a budget",
+            other.len(),
+            bound,
+        ));
+    }
+    let layers = scores.iter().zip(budgets);
+    layers
+        .map(|(scores, budgets)| select(scores, budgets, sinks, window, split))
+        .collect()
+}
+
 /// Chooses the slots that each KV head keeps.
 ///
 /// The first `sinks` and the last `window` tokens always stay; the best-scored of the rest fill the

@@ -1,0 +1,204 @@
+//! What `kvprof generate` says after the text.
+
+use std::io::Write;
+
+use kvprof::generate::{Continuation, Fidelity};
+use kvprof::model::Model;
+
+use super::compress::Compression;
+
+/// Fewer decoding steps than this are not timed against each other.
+pub(super) const LEAST_TIMED_STEPS: usize = 8;
+
+/// What the cut kept.
+pub(super) struct Cut {
+    /// `[layer][kv_head]`.
+    pub(super) kept: Vec<Vec<usize>>,
+    pub(super) held_bytes: usize,
+    /// With the room for tokens to come.
+    pub(super) allocated_bytes: usize,
+    /// Of measuring, allocating, selecting and cutting.
+    pub(super) seconds: f64,
+    /// Of the process, before and after the cut; `None` where the system does not tell.
+    pub(super) resident: Option<(usize, usize)>,
+}
+
+/// The same prompt decoded from the full cache.
+pub(super) struct Comparison {
+    pub(super) full: Continuation,
+    pub(super) text: String,
+    pub(super) fidelity: Fidelity,
+    /// Tokens that both caches were fed.
+    pub(super) steps: usize,
+    /// Tokens per second of the full and of the cut cache over the same steps; `None` for too few.
+    pub(super) rates: Option<(f64, f64)>,
+}
+
+/// Everything that is said after the text.
+pub(super) struct Report<'a> {
+    /// Only the text was asked for.
+    pub(super) quiet: bool,
+    /// JSON was asked for.
+    pub(super) json: bool,
+    pub(super) model: &'a Model,
+    pub(super) compression: Option<&'a Compression>,
+    pub(super) prompt_tokens: usize,
+    pub(super) prefill_s: f64,
+    pub(super) full_bytes: usize,
+    pub(super) cut: Option<Cut>,
+    pub(super) done: Continuation,
+    pub(super) text: String,
+    pub(super) comparison: Option<Comparison>,
+}
+
+impl Report<'_> {
+    /// Prints it as it was asked for: JSON to stdout, words to stderr, or nothing.
+    pub(super) fn print(&self) -> anyhow::Result<()> {
+        if self.json {
+            let text = serde_json::to_string_pretty(&self.to_json())?;
+            writeln!(std::io::stdout().lock(), "{text}")?;
+        } else if !self.quiet {
+            let mut out = std::io::stderr().lock();
+            self.write(&mut out)?;
+        }
+        Ok(())
+    }
+
+    /// First token at which the two greedy texts differ.
+    fn parting(&self, full: &Continuation) -> Option<usize> {
+        let pairs = || self.done.ids.iter().zip(&full.ids);
+        match pairs().position(|(a, b)| a != b) {
+            Some(at) => Some(at),
+            None if self.done.ids.len() != full.ids.len() => Some(pairs().count()),
+            None => None,
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
+        let compression = self.compression.map(Compression::described);
+        let compared = self.comparison.as_ref().map(|c| {
+            serde_json::json!({
+                "full_text": c.text, "full_ids": c.full.ids, "parting_token": self.parting(&c.full),
+                "kl": c.fidelity.kl, "top1": c.fidelity.top1,
+                "steps": c.steps,
+                "full_tokens_per_s": c.rates.map(|r| r.0), "cut_tokens_per_s": c.rates.map(|r| r.1),
+                "speedup": c.rates.map(|(full, cut)| cut / full),
+            })
+        });
+        let resident =
+            self.cut.as_ref().and_then(|c| c.resident).map(
+                |(before, after)| serde_json::json!({"before_cut": before, "after_cut": after}),
+            );
+        serde_json::json!({
+            "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
+            "ids": self.done.ids, "text": self.text,
+            "prefill_s": self.prefill_s, "decode_s": self.done.seconds,
+            "decode_tokens_per_s": self.done.tokens_per_second(),
+            "cache_bytes": held, "full_cache_bytes": self.full_bytes,
+            "resident_bytes": resident, "allocated_bytes": self.cut.as_ref().map(|c| c.allocated_bytes),
+            "cut_s": self.cut.as_ref().map(|c| c.seconds),
+            "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
+            "comparison": compared,
+        })
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        if let (Some(cut), Some(compression)) = (&self.cut, self.compression) {
+            writeln!(
+                out,
+                "\nTokens kept per KV head by {}:",
+                compression.strategy()
+            )?;
+            write_kept(out, &cut.kept)?;
+        }
+        let megabytes = |bytes: usize| bytes as f64 / 1e6;
+        writeln!(
+            out,
+            "\nPrefill  {} tokens in {:.2} s, {:.0} tokens/s",
+            self.prompt_tokens,
+            self.prefill_s,
+            self.prompt_tokens as f64 / self.prefill_s
+        )?;
+        if let Some(cut) = &self.cut {
+            writeln!(
+                out,
+                "Cut      {:.2} s to measure, allocate, select and cut, beside what prefill's probes took",
+                cut.seconds
+            )?;
+        }
+        let rate = self.done.tokens_per_second();
+        let rate = rate.map_or(String::new(), |r| format!(", {r:.1} tokens/s"));
+        writeln!(out, "Decode   {} tokens{rate}", self.done.ids.len())?;
+        match &self.cut {
+            Some(cut) => writeln!(
+                out,
+                "Cache    {:.2} MB held after the cut, {:.1} % of the {:.2} MB that prefill held",
+                megabytes(cut.held_bytes),
+                100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
+                megabytes(self.full_bytes)
+            )?,
+            None => writeln!(
+                out,
+                "Cache    {:.2} MB after prefill",
+                megabytes(self.full_bytes)
+            )?,
+        }
+        if let Some((before, after)) = self.cut.as_ref().and_then(|c| c.resident) {
+            writeln!(
+                out,
+                "Process  {:.0} MB resident before the cut, {:.0} MB after it",
+                megabytes(before),
+                megabytes(after)
+            )?;
+        }
+        if let Some(c) = &self.comparison {
+            let parting = match self.parting(&c.full) {
+                Some(at) => format!("the texts part after {at} tokens"),
+                None => "the texts are the same".to_owned(),
+            };
+            let speed = match c.rates {
+                Some((full, cut)) => format!(
+                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps, twice each)",
+                    cut / full,
+                    c.steps
+                ),
+                None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
+            };
+            let fidelity = match c.steps {
+                0 => "it said nothing to compare predictions after".to_owned(),
+                steps => format!(
+                    "after its {steps} tokens KL {:.4} nats, top-1 agreement {:.1} %",
+                    c.fidelity.kl,
+                    100.0 * c.fidelity.top1,
+                ),
+            };
+            writeln!(
+                out,
+                "Against the full cache: {parting}; {fidelity}; {speed}"
+            )?;
+            writeln!(out, "Its text: {}", c.text.trim())?;
+        }
+        Ok(())
+    }
+}
+
+/// One line per layer, with a bar.
+fn write_kept(out: &mut impl Write, kept: &[Vec<usize>]) -> std::io::Result<()> {
+    const BAR: f64 = 40.0;
+    let mean = |heads: &[usize]| heads.iter().sum::<usize>() as f64 / heads.len().max(1) as f64;
+    let most = kept.iter().map(|h| mean(h)).fold(1.0, f64::max);
+    writeln!(out, "layer     mean  heads")?;
+    for (layer, heads) in kept.iter().enumerate() {
+        let bar = "█".repeat(((mean(heads) / most * BAR).round() as usize).max(1));
+        let list: Vec<String> = heads.iter().take(8).map(ToString::to_string).collect();
+        let more = if heads.len() > 8 { " …" } else { "" };
+        writeln!(
+            out,
+            "{layer:>5}  {:>7.1}  {}{more}  {bar}",
+            mean(heads),
+            list.join(" ")
+        )?;
+    }
+    Ok(())
+}
