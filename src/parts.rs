@@ -15,7 +15,7 @@ use crate::table::Table;
 const META: &str = "meta.json";
 
 /// Fields of a run's settings that do not change its results.
-const INCIDENTAL: [&str; 2] = ["command", "model_source"];
+const INCIDENTAL: [&str; 3] = ["command", "model_source", "baseline"];
 
 /// What a kind of run leaves behind, and how messages call it.
 #[derive(Debug)]

@@ -204,6 +204,16 @@ fn an_interrupted_run_resumes_to_the_same_bytes_and_failures_are_rows() {
         let bytes = |run: &str| fs::read(path.join(format!("{run}/{table}.parquet"))).unwrap();
         assert_eq!(bytes("a"), bytes("b"), "{table}");
     }
+    let all = [
+        "--methods",
+        "output-optimal:head",
+        "--baseline",
+        "output-optimal:head",
+        "--budgets",
+        "20",
+    ];
+    let said = refusal(path, &arguments(&data, "c", &all), 1);
+    assert!(said.contains("every configuration failed"), "{said}");
     let other = [&grid[..], &["--resume", "--sinks", "2"]].concat();
     let said = refusal(path, &arguments(&data, "b", &other), 1);
     assert!(said.contains("another sinks"), "{said}");
@@ -260,6 +270,10 @@ fn what_cannot_be_is_refused_before_the_weights_load() {
     let folder = tempfile::tempdir().unwrap();
     let (path, data) = (folder.path(), questions(folder.path()));
     for (more, expected) in [
+        (
+            &["--methods", "snapkv", "--task", "needle"][..],
+            "do not fit --task needle",
+        ),
         (&["--methods", "snapkv,zigzack"][..], "zigzag-lmbo"),
         (&["--methods", "zigzag"], "--baseline snapkv is not among"),
         (&["--methods", "snapkv,snapkv"], "named twice"),
@@ -292,6 +306,23 @@ fn what_cannot_be_is_refused_before_the_weights_load() {
         assert!(said.contains(expected), "{more:?}: {said}");
         assert!(!path.join("x").exists());
     }
+    let full = [
+        "eval",
+        "--task",
+        "needle",
+        "--lengths",
+        "8192",
+        "--depths",
+        "50",
+        "--seeds",
+        "1",
+        "--methods",
+        "full",
+        "--baseline",
+        "full",
+    ];
+    let said = refusal(path, &full, 1);
+    assert!(said.contains("at most 8160 leave room for 32"), "{said}");
     let wide = [
         "eval",
         "--data",

@@ -12,7 +12,7 @@ use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::profile::{MeasureOptions, Profile, Profiler};
 use kvprof::registry;
-use kvprof::select::{HeadSplit, SCORERS};
+use kvprof::select::{HeadSplit, SCORERS, Scorer};
 use serde_json::Value;
 
 use super::parameters::object;
@@ -55,6 +55,16 @@ pub struct CompressArguments {
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
+}
+
+/// A scorer that needs nothing but the prompt.
+pub fn deployable(name: &str, parameters: Value) -> anyhow::Result<Box<dyn Scorer>> {
+    let scorer = registry::build("scorer", SCORERS, name, parameters)?;
+    anyhow::ensure!(
+        !scorer.needs(1).continuation,
+        "scorer {name} looks at what the full cache says next, which only `kvprof eval` has: choose another"
+    );
+    Ok(scorer)
 }
 
 /// A compression that was asked for and can be done on some model.
@@ -101,13 +111,7 @@ impl CompressArguments {
         let scorer_parameters = object("--scorer-set", &self.scorer_parameters)?;
         let scorer_parameters = Value::Object(scorer_parameters);
         let window = self.window.unwrap_or(window);
-        let scorer = registry::build("scorer", SCORERS, &self.scorer, scorer_parameters)?;
-        anyhow::ensure!(
-            !scorer.needs(window).continuation,
-            "scorer {} looks at what the full cache says next, which only `kvprof eval` has: \
-             choose another",
-            self.scorer
-        );
+        let scorer = deployable(&self.scorer, scorer_parameters)?;
         let selector = Selector {
             scorer,
             sinks: self.sinks.unwrap_or(sinks),

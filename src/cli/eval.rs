@@ -35,9 +35,9 @@ pub struct Arguments {
     /// What is asked: questions of a data set, or needles in haystacks
     #[arg(long, value_enum, default_value = "qa")]
     task: Task,
-    /// Data set: a built-in name, or a path to JSONL or Parquet
-    #[arg(long, default_value = dataset::DEFAULT)]
-    data: String,
+    /// Data set: a built-in name, or a path to JSONL or Parquet [default: wikimqa-style-2k]
+    #[arg(long)]
+    data: Option<String>,
     #[command(flatten)]
     prompts: PromptArguments,
     #[command(flatten)]
@@ -110,7 +110,7 @@ impl Arguments {
         let mut cases = Vec::new();
         let model = self.model.load_checked(self.quiet, |files, config| {
             cases = set.cases_of_files(files, config)?;
-            self.check_cases(&cases, &methods)?;
+            self.check_cases(&cases, &methods, config)?;
             check_profile(profile.as_ref(), files, config)
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
@@ -135,6 +135,12 @@ impl Arguments {
     /// What can be refused before anything is read.
     fn check(&self, methods: &[Method]) -> anyhow::Result<()> {
         self.prompts.check()?;
+        let others = self.data.is_some() || self.prompts.shapes_text();
+        anyhow::ensure!(
+            self.task == Task::Qa || !others,
+            "--data, --template and --max-prompt-tokens do not fit --task needle, whose prompts are made to \
+             measure: leave them out, or make a file with `kvprof dataset needle`"
+        );
         anyhow::ensure!(
             self.task == Task::Needle || !self.needles.given(),
             "--lengths, --depths and --seeds belong to --task needle: add it, or leave them out"
@@ -187,7 +193,8 @@ impl Arguments {
 
     fn dataset(&self) -> anyhow::Result<Dataset> {
         match self.task {
-            Task::Qa => Dataset::open(&self.data).context("reading the data set"),
+            Task::Qa => Dataset::open(self.data.as_deref().unwrap_or(dataset::DEFAULT))
+                .context("reading the data set"),
             Task::Needle => {
                 let count = load::message_counter(&self.model.model, self.prompts.raw, self.quiet)?;
                 let options = self.needles.options(self.seed)?;
@@ -196,8 +203,25 @@ impl Arguments {
         }
     }
 
-    fn check_cases(&self, cases: &[Case], methods: &[Method]) -> anyhow::Result<()> {
+    fn check_cases(
+        &self,
+        cases: &[Case],
+        methods: &[Method],
+        config: &ModelConfig,
+    ) -> anyhow::Result<()> {
         anyhow::ensure!(!cases.is_empty(), "the data set has no prompt");
+        let context = config.max_position_embeddings;
+        for case in cases {
+            let (tokens, longest) = (case.ids.len(), case.longest(context, self.max_new_tokens));
+            anyhow::ensure!(
+                tokens <= longest,
+                "prompt {} has {tokens} tokens, at most {longest} leave room for {} new ones and the accepted \
+                 answers in a context of {context}: shorten prompts (--max-prompt-tokens or --lengths), or \
+                 lower --max-new-tokens",
+                case.id,
+                self.max_new_tokens
+            );
+        }
         if methods.iter().any(|m| m.cut.is_some()) {
             for case in cases {
                 anyhow::ensure!(
@@ -241,6 +265,7 @@ impl Arguments {
             prompts_sha256: prompts_sha256(&prompts),
             methods: methods.iter().map(Method::described).collect(),
             budgets: self.budgets.iter().map(ToString::to_string).collect(),
+            baseline: self.baseline.clone(),
             sinks: self.sinks,
             window: self.window,
             max_new_tokens: self.max_new_tokens,
@@ -294,10 +319,11 @@ impl Arguments {
 
     fn report(&self, results: &Results, folder: &Path, cost: Option<Cost>) -> anyhow::Result<()> {
         let rows = compare(&results.results, &self.baseline, self.seed, self.resamples)?;
+        let failures = failures(results)?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let value = serde_json::json!({
-                "results": folder, "meta": results.meta, "baseline": self.baseline,
+                "results": folder, "failures": failures, "meta": results.meta, "baseline": self.baseline,
                 "resamples": self.resamples, "comparisons": rows,
                 "cost": cost.map(|c| c.to_json()),
             });
@@ -308,12 +334,42 @@ impl Arguments {
             if let Some(cost) = cost {
                 writeln!(out, "\n{}", cost.in_words())?;
             }
+            for (problem, rows) in &failures {
+                writeln!(
+                    out,
+                    "\nFailed for {rows} of {}: {problem}",
+                    results.results.rows()
+                )?;
+            }
             let folder = quoted(&folder.to_string_lossy());
             writeln!(out, "\nWritten to {folder}")?;
             writeln!(out, "Next: kvprof plot frontier --results {folder}")?;
         }
+        let failed: usize = failures.iter().map(|(_, rows)| rows).sum();
+        anyhow::ensure!(
+            failed < results.results.rows(),
+            "every configuration failed; the reasons are in {}",
+            folder.display()
+        );
         Ok(())
     }
+}
+
+/// Every problem with the number of rows that it ended, in the order of their first.
+fn failures(results: &Results) -> anyhow::Result<Vec<(&str, usize)>> {
+    let mut found: Vec<(&str, usize)> = Vec::new();
+    for error in results
+        .results
+        .texts("error")?
+        .iter()
+        .filter(|e| !e.is_empty())
+    {
+        match found.iter_mut().find(|(known, _)| known == error) {
+            Some((_, rows)) => *rows += 1,
+            None => found.push((error, 1)),
+        }
+    }
+    Ok(found)
 }
 
 /// What one prompt's grid took, and what one bare prefill of the same prompt takes.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use kvprof::eval::{METRICS, Row, Verdict};
 
 /// Metrics that are compared; the others are only means.
-const COLUMNS: [&str; 6] = ["kl", "top1", "nll", "f1", "contains", "evidence"];
+const COLUMNS: [&str; 7] = ["kl", "top1", "nll", "f1", "em", "contains", "evidence"];
 
 /// Writes all blocks; `baseline` is what differences are taken against.
 pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<()> {
@@ -24,7 +24,8 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
             budget = &row.budget;
             writeln!(out, "\nBudget {budget}")?;
             write!(out, "{:<width$}  {:>3}", "method", "n")?;
-            columns.iter().try_for_each(|c| write!(out, "  {c:>9}"))?;
+            columns.iter().try_for_each(|c| write!(out, " {c:>9}"))?;
+            write!(out, " {:>7}", "MB")?;
             writeln!(out)?;
         }
         let earlier = &rows[..i];
@@ -43,10 +44,12 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
             let cell = own.iter().find(|r| r.metric.name == *column);
             write!(
                 out,
-                "  {:>9}",
+                " {:>9}",
                 cell.map_or("-".to_owned(), |r| cell_of(r, n))
             )?;
         }
+        let held = own.iter().find(|r| r.metric.name == "kv_bytes");
+        write!(out, " {:>7.2}", held.map_or(f64::NAN, |r| r.mean / 1e6))?;
         match row.failed {
             0 => writeln!(out)?,
             failed => writeln!(out, "  {failed} failed")?,
@@ -55,7 +58,7 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     writeln!(
         out,
         "\n+ better, - worse than {baseline} at the same budget: the 95 % interval of the paired difference \
-         excludes 0;\n= no difference shown; ? too few prompts to tell; (n) over fewer prompts than the line's n. Intervals of every\nmetric: --json or kvprof report."
+         excludes 0;\n= no difference shown; ? too few prompts, or too few that differ, to tell; (n) over fewer prompts than the line's n. Intervals of every\nmetric: --json or kvprof report."
     )?;
     let about = METRICS.iter().filter(|m| columns.contains(&m.name));
     for metric in about {
@@ -110,7 +113,9 @@ pub fn write_differences(
         "method", "budget", "difference", "95 % interval", "sign test", "n"
     )?;
     for row in rows.iter().filter(|r| r.metric.name == metric) {
-        let Some(paired) = &row.paired else { continue };
+        let Some(paired) = row.paired.filter(|p| p.n > 0) else {
+            continue;
+        };
         let interval = (paired.interval.as_ref()).map_or("-".to_owned(), |i| {
             format!("{:+.4} to {:+.4}", i.low, i.high)
         });

@@ -38,6 +38,11 @@ pub struct PromptSet<'a> {
 }
 
 impl PromptArguments {
+    /// Whether prompts were to be written or cut in a way of their own.
+    pub fn shapes_text(&self) -> bool {
+        self.template.is_some() || self.max_prompt_tokens.is_some()
+    }
+
     /// What can be refused before a data set is read.
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(

@@ -15,9 +15,9 @@ pub struct Arguments {
     /// Results folder of `kvprof eval`
     #[arg(value_name = "RESULTS")]
     results: PathBuf,
-    /// Method that the others are compared with, at the same budget
-    #[arg(long, default_value = "snapkv")]
-    baseline: String,
+    /// Method that the others are compared with, at the same budget; by default that of the evaluation
+    #[arg(long)]
+    baseline: Option<String>,
     /// Resamples of the bootstrap
     #[arg(long, default_value_t = 10_000)]
     resamples: usize,
@@ -30,9 +30,10 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
         let results = Results::load(&self.results).context("reading the evaluation")?;
-        let seed = results.meta.seed;
-        let rows = compare(&results.results, &self.baseline, seed, self.resamples)?;
-        let page = report::page(&results, &rows, &self.baseline, &super::command_line(&[]))
+        let meta = &results.meta;
+        let baseline = self.baseline.as_ref().unwrap_or(&meta.baseline);
+        let rows = compare(&results.results, baseline, meta.seed, self.resamples)?;
+        let page = report::page(&results, &rows, baseline, &super::command_line(&[]))
             .with_context(|| format!("reporting {}", self.results.display()))?;
         files::replace_with(&self.out, page.as_bytes())?;
         writeln!(std::io::stdout(), "{}", self.out.display())?;

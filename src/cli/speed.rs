@@ -10,10 +10,10 @@ use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed,
 use kvprof::generate::Selector;
 use kvprof::model::Model;
 use kvprof::profile::{self, prompts_sha256};
-use kvprof::registry;
-use kvprof::select::{HeadSplit, SCORERS};
+use kvprof::select::HeadSplit;
 use serde_json::Value;
 
+use super::compress::deployable;
 use super::load::ModelArguments;
 use super::long_run::progress_bar;
 use super::parameters::object;
@@ -114,7 +114,7 @@ impl Arguments {
     fn selector(&self) -> anyhow::Result<Selector> {
         let parameters = Value::Object(object("--scorer-set", &self.scorer_parameters)?);
         Ok(Selector {
-            scorer: registry::build("scorer", SCORERS, &self.scorer, parameters)?,
+            scorer: deployable(&self.scorer, parameters)?,
             sinks: self.sinks,
             window: self.window,
             split: HeadSplit::PerHead,

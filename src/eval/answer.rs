@@ -92,13 +92,13 @@ pub fn exact_match<S: AsRef<str>>(prediction: &str, answers: &[S]) -> f64 {
 
 /// Whether `expected` occurs in `prediction`, both in lower case, as part of a word too.
 ///
-/// Nothing else is normalised: "12" occurs in "3123", "1000" does not occur in "1,000". The empty text
+/// Nothing else is normalised: "12" occurs in "3123", "1000" does not occur in "1,000". A blank text
 /// occurs nowhere, since it would match every prediction.
 ///
 /// Paper: RULER (arXiv 2404.06654), the test inside `string_match_all`.
-/// Differs: the empty text.
+/// Differs: blank texts.
 pub fn contains(prediction: &str, expected: &str) -> bool {
-    !expected.is_empty() && prediction.to_lowercase().contains(&expected.to_lowercase())
+    !expected.trim().is_empty() && prediction.to_lowercase().contains(&expected.to_lowercase())
 }
 
 /// Share of `outputs` that `prediction` [`contains`]; NaN if there are none.
@@ -230,7 +230,7 @@ mod tests {
         assert!(contains("3123", "12"));
         assert!(!contains("1,000", "1000"));
         assert!(!contains("red  kite", "red kite"));
-        assert!(!contains("anything", ""));
+        assert!(!contains("anything", "") && !contains("any thing", " "));
         assert!(contains("DIE STRAẞE", "straße"));
     }
 

@@ -94,6 +94,16 @@ impl Case {
     }
 }
 
+impl Case {
+    /// The longest prompt after which `most` new tokens and every accepted answer fit a context.
+    ///
+    /// Units: tokens.
+    pub fn longest(&self, context: usize, most: usize) -> usize {
+        let answer = self.answer_ids.iter().map(Vec::len).max().unwrap_or(0);
+        context.saturating_sub(most.max(answer))
+    }
+}
+
 impl From<&Case> for Prompt {
     fn from(case: &Case) -> Self {
         Self {

@@ -175,12 +175,8 @@ fn decode_on(
 /// The first token's likelihood is the prompt's own, whatever the cache holds.
 fn answer_nll(decoder: &Decoder, cache: &mut KvCache, first: &[f32], case: &Case) -> Result<f64> {
     let start = cache.next_position();
-    let context = decoder.config().max_position_embeddings;
     let mut best = f64::NAN;
     for ids in case.answer_ids.iter().filter(|ids| !ids.is_empty()) {
-        if start + ids.len() > context {
-            continue;
-        }
         let rows = rows_after(decoder, cache, &ids[..ids.len() - 1], &mut NoProbe)?;
         cache.rewind(start)?;
         let before = std::iter::once(first).chain(rows.iter().map(Vec::as_slice));

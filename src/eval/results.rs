@@ -46,6 +46,9 @@ pub struct ResultsMeta {
     pub methods: Vec<Value>,
     /// Budgets as they were asked for.
     pub budgets: Vec<String>,
+    /// Method that the others were compared with; it changes no row.
+    #[serde(default = "uniform_snapkv")]
+    pub baseline: String,
     /// Sinks of every selection.
     pub sinks: usize,
     /// Observation window of every selection.
@@ -60,6 +63,11 @@ pub struct ResultsMeta {
     pub dtype: String,
     /// Seed of everything that is random.
     pub seed: u64,
+}
+
+/// The baseline of evaluations that do not name theirs.
+fn uniform_snapkv() -> String {
+    "snapkv".to_owned()
 }
 
 /// A finished evaluation in memory.

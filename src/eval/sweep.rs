@@ -54,11 +54,11 @@ pub struct Trial {
     pub budget: Option<usize>,
     /// What it did, or why it could not.
     pub scores: Result<Scores, String>,
-    /// Seconds to allocate, select and cut.
+    /// Seconds to allocate, select and cut; NaN where nothing was cut.
     pub cut_s: f64,
     /// Decoding steps that the text needed beyond what it shares with the full cache's.
     pub decode_steps: usize,
-    /// Seconds of those steps.
+    /// Seconds of those steps; NaN where the configuration failed.
     pub decode_s: f64,
 }
 
@@ -150,8 +150,18 @@ impl Sweep<'_> {
             );
             return Err(Error::invalid("observation window", self.window, bound));
         }
-        let context = decoder.config().max_position_embeddings;
-        let most = self.max_new_tokens.min(context - tokens);
+        let longest = case.longest(
+            decoder.config().max_position_embeddings,
+            self.max_new_tokens,
+        );
+        if tokens > longest {
+            let bound = format!(
+                "an answer to prompt {} needs room: at most {longest} tokens fit this model's context",
+                case.id
+            );
+            return Err(Error::invalid("prompt length in tokens", tokens, bound));
+        }
+        let most = self.max_new_tokens;
         let scorers = self.distinct_scorers();
         let looks_ahead = |s: &dyn Scorer| s.needs(self.window).continuation;
         let during_prefill: Vec<(&dyn Scorer, usize)> = (scorers.iter())
@@ -216,9 +226,9 @@ impl Sweep<'_> {
             method,
             budget,
             scores: Err(String::new()),
-            cut_s: 0.0,
+            cut_s: f64::NAN,
             decode_steps: 0,
-            decode_s: 0.0,
+            decode_s: f64::NAN,
         };
         let result = match (&self.methods[method].cut, budget) {
             (Some((allocation, ranking)), Some(b)) => {
@@ -307,6 +317,10 @@ impl Sweep<'_> {
         let scores = index.and_then(|i| observed.scores.get(i)).ok_or_else(|| {
             Error::invalid("scorer", &ranking.name, "it did not score this prompt")
         })?;
+        if scores.is_empty() {
+            let bound = "the full cache said nothing that could be looked at";
+            return Err(Error::invalid("scorer", &ranking.name, bound));
+        }
         select_layers(scores, &budgets, self.sinks, self.window, ranking.split)
     }
 

@@ -219,6 +219,7 @@ impl SampleResults {
             prompts_sha256: "d4".repeat(32),
             methods: ["full"].iter().chain(&self.methods).map(method).collect(),
             budgets: self.budgets.iter().map(u32::to_string).collect(),
+            baseline: "snapkv".to_owned(),
             sinks: 4,
             window: 32,
             max_new_tokens: 32,
