@@ -60,6 +60,13 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
         "\n+ better, - worse than {baseline} at the same budget: the 95 % interval of the paired difference \
          excludes 0;\n= no difference shown; ? too few prompts, or too few that differ, to tell; (n) over fewer prompts than the line's n. Intervals of every\nmetric: --json or kvprof report."
     )?;
+    if let Some(row) = rows.iter().find(|r| r.n < r.prompts) {
+        writeln!(
+            out,
+            "n counts needles: prompts of one needle are not independent and are averaged first ({} of {} here).",
+            row.prompts, row.n
+        )?;
+    }
     let about = METRICS.iter().filter(|m| columns.contains(&m.name));
     for metric in about {
         writeln!(out, "{:<9} {}", metric.name, metric.about)?;

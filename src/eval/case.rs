@@ -37,6 +37,8 @@ pub struct Case {
     pub length: Option<f64>,
     /// Depth of a needle, in per cent of the haystack.
     pub depth: Option<f64>,
+    /// Seed of needle and haystack: prompts that share it differ only in length and depth.
+    pub needle: Option<u64>,
 }
 
 impl Case {
@@ -81,6 +83,8 @@ impl Case {
             .map(|answer| tokenizer.encode(&format!("{lead}{answer}")))
             .collect::<Result<_>>()?;
         let number = |name: &str| record.columns.get(name).and_then(|v| v.as_f64());
+        let placed = record.columns.contains_key("depth");
+        let seed = record.columns.get("seed").and_then(|v| v.as_u64());
         Ok(Self {
             id: record.id.clone(),
             ids,
@@ -88,8 +92,9 @@ impl Case {
             wants_all: record.kind == Kind::Ruler,
             answer_ids,
             evidence,
-            length: number("length").filter(|_| record.columns.contains_key("depth")),
+            length: number("length").filter(|_| placed),
             depth: number("depth"),
+            needle: seed.filter(|_| placed),
         })
     }
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
 use super::bootstrap::{Bootstrap, Interval};
+use super::clusters::Clusters;
 use super::metric::{Direction, METRICS, Metric};
 use super::statistics::{Paired, Verdict, mean, paired};
 use crate::error::{Error, Result};
@@ -27,11 +28,13 @@ pub struct Row {
     /// The metric, in JSON its name.
     #[serde(serialize_with = "metric_name")]
     pub metric: &'static Metric,
-    /// Prompts with a value.
+    /// Independent prompts with a value; prompts of one cluster (a needle) are averaged and count once.
     pub n: usize,
+    /// Prompts with a value, those of a cluster one by one.
+    pub prompts: usize,
     /// Prompts whose run ended in an error; they count nowhere else.
     pub failed: usize,
-    /// Mean over the n prompts; NaN (JSON: null) where there is none.
+    /// Mean over the n; NaN (JSON: null) where there is none.
     pub mean: f64,
     /// 95 % interval of the mean; none where n is below 2.
     pub interval: Option<Interval>,
@@ -56,7 +59,7 @@ fn metric_name<S: Serializer>(
 /// Rows come by budget, then method, both in the order of their first row in the table, then metric in the
 /// order of [`METRICS`]; a metric that the table lacks or never has a value of is left out. A baseline that
 /// ran only at the budget "full" stands for every budget. A row with an `error` is counted as failed and
-/// its numbers are not read.
+/// its numbers are not read. Where the table names clusters, each is averaged and counts once.
 ///
 /// The same seed gives the same numbers, whichever other methods are in the table.
 ///
@@ -79,6 +82,7 @@ pub fn compare(table: &Table, baseline: &str, seed: u64, resamples: usize) -> Re
         return Err(Error::unknown("baseline method", baseline, known));
     }
     let metrics = measured(table)?;
+    let clusters = Clusters::of(table)?;
     let bootstrap = Bootstrap { seed, resamples };
     let mut tasks = Vec::new();
     for run in in_order_of_budgets(&runs) {
@@ -86,7 +90,7 @@ pub fn compare(table: &Table, baseline: &str, seed: u64, resamples: usize) -> Re
         tasks.extend(metrics.iter().map(|column| (run, baseline, column)));
     }
     let row = |(run, baseline, column): (&Run, Option<&Run>, &Measured)| {
-        row(run, baseline, column, bootstrap)
+        row(run, baseline, column, &clusters, bootstrap)
     };
     Ok(tasks.into_par_iter().map(row).collect())
 }
@@ -178,12 +182,19 @@ fn baseline_of<'r, 't>(runs: &'r [Run<'t>], run: &Run<'_>, name: &str) -> Option
         })
 }
 
-fn row(run: &Run<'_>, baseline: Option<&Run<'_>>, column: &Measured, bootstrap: Bootstrap) -> Row {
+fn row(
+    run: &Run<'_>,
+    baseline: Option<&Run<'_>>,
+    column: &Measured,
+    clusters: &Clusters<'_>,
+    bootstrap: Bootstrap,
+) -> Row {
     let value = |run: &Run<'_>, prompt: &u32| {
         let row = run.prompts.get(prompt).copied().flatten();
         row.map_or(f64::NAN, |row| column.values[row])
     };
-    let own: Vec<f64> = run.prompts.keys().map(|p| value(run, p)).collect();
+    let values = || run.prompts.keys().map(|p| (*p, value(run, p)));
+    let own = clusters.values(values());
     let sample = mean(&own, bootstrap);
     let direction = column.metric.direction;
     let baseline = baseline.filter(|_| direction != Direction::Neutral);
@@ -191,14 +202,15 @@ fn row(run: &Run<'_>, baseline: Option<&Run<'_>>, column: &Measured, bootstrap: 
         let lonely = baseline.prompts.keys();
         let lonely = lonely.filter(|prompt| !run.prompts.contains_key(prompt));
         let all = run.prompts.keys().chain(lonely);
-        let pairs: Vec<_> = all.map(|p| (value(run, p), value(baseline, p))).collect();
-        paired(&pairs, bootstrap)
+        let pairs = all.map(|p| (*p, (value(run, p), value(baseline, p))));
+        paired(&clusters.pairs(pairs), bootstrap)
     });
     Row {
         budget: run.budget.to_owned(),
         method: run.method.to_owned(),
         metric: column.metric,
         n: sample.n,
+        prompts: values().filter(|(_, value)| value.is_finite()).count(),
         failed: run.prompts.values().filter(|row| row.is_none()).count(),
         mean: sample.mean,
         interval: sample.interval,
@@ -370,6 +382,32 @@ pub(super) mod tests {
         assert_eq!(only(&two, "64", "zigzag", "f1"), zigzag);
         let other_seed = compare(&table(&lines), "snapkv", 4, 1000).unwrap();
         assert_ne!(only(&other_seed, "64", "zigzag", "f1"), zigzag);
+    }
+
+    /// Twelve prompts of three needles are three, of which nothing can be said.
+    #[test]
+    fn prompts_of_a_cluster_count_once() {
+        let mut lines = Vec::new();
+        for p in 0..12 {
+            let f = f64::from(p) / 10.0;
+            lines.push((p, "snapkv", "64", f, 0.0, 1.0, ""));
+            lines.push((p, "zigzag", "64", f + 0.1, 0.0, 1.0, ""));
+        }
+        let mut results = table(&lines);
+        let alone = compare(&results, "snapkv", 1, 1000).unwrap();
+        let clusters = lines.iter().map(|line| (line.0 % 3).to_string());
+        results.push("cluster", Column::Text(clusters.collect()));
+        let rows = compare(&results, "snapkv", 1, 1000).unwrap();
+        let (alone, row) = (
+            only(&alone, "64", "zigzag", "f1"),
+            only(&rows, "64", "zigzag", "f1"),
+        );
+        assert_eq!((alone.n, alone.prompts), (12, 12));
+        assert_eq!((row.n, row.prompts), (3, 12));
+        assert_abs_diff_eq!(row.mean, alone.mean, epsilon = 1e-12);
+        assert_eq!(row.paired.unwrap().n, 3);
+        assert_eq!(alone.verdict, Some(Verdict::Better));
+        assert_eq!(row.verdict, Some(Verdict::TooFewPrompts));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod answer;
 mod bootstrap;
 mod case;
+mod clusters;
 pub mod comparison;
 #[cfg(test)]
 mod coverage;
@@ -23,6 +24,7 @@ mod sweep;
 
 pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::{Case, Reader};
+pub use clusters::CLUSTER;
 pub use comparison::{FULL, Row, compare};
 pub use method::{Allocation, METHODS, Measured, Method, NamedMethod, Ranking};
 pub use metric::{Direction, METRICS, Metric};

@@ -1,6 +1,7 @@
 //! The columns of an evaluation's tables, filled from the outcome of one prompt.
 
 use super::case::Case;
+use super::clusters::CLUSTER;
 use super::comparison::FULL;
 use super::method::Method;
 use super::sweep::{Outcome, Scores, Trial};
@@ -31,6 +32,8 @@ pub fn outcome_tables(
     let axis = |f: fn(&Method) -> String| text(&|row| f(&methods[row.method]));
     let tokens = vec![case.ids.len() as u32; rows.len()];
     results.push("prompt_id", repeated(case.id.clone()));
+    let cluster = (case.needle).map_or(format!("prompt {index}"), |seed| format!("needle {seed}"));
+    results.push(CLUSTER, repeated(cluster));
     results.push("tokens", Column::Count(tokens));
     results.push("strategy", axis(strategy));
     results.push("scorer", axis(scorer));

@@ -98,6 +98,10 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
         _ => "higher is better",
     };
     let unit = metric.shown_unit();
+    let counted = match rows.iter().any(|(row, _)| row.n < row.prompts) {
+        true => "n needles, each the mean of its prompts,",
+        false => "n prompts",
+    };
     let against = match compared {
         true => {
             format!(" Differences are from {baseline} at the same budget, paired over prompts.")
@@ -107,7 +111,7 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
     Sheet {
         name: metric.name.to_owned(),
         title: metric.axis_name(),
-        caption: format!("Mean over n prompts in {unit}; {better}.{against}"),
+        caption: format!("Mean over {counted} in {unit}; {better}.{against}"),
         columns,
         rows: (rows.iter())
             .map(|(row, held)| line(row, *held, compared))
