@@ -4,10 +4,10 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
-    match cli::Arguments::parse().run() {
+    match arguments().run() {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -16,6 +16,15 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// The command line; `--limit -1` is a number out of range, not an option that nobody knows.
+fn arguments() -> cli::Arguments {
+    let command =
+        cli::Arguments::command().mut_subcommands(|verb| verb.allow_negative_numbers(true));
+    let parsed = command.clone().get_matches();
+    cli::Arguments::from_arg_matches(&parsed)
+        .unwrap_or_else(|problem| problem.format(&mut command.clone()).exit())
 }
 
 /// All causes in one line, leaving out those that the text before them already says.

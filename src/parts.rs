@@ -14,6 +14,9 @@ use crate::table::Table;
 /// The file whose presence says that a folder is finished.
 const META: &str = "meta.json";
 
+/// The folder inside it that holds the parts of an unfinished one.
+const PARTS: &str = ".parts";
+
 /// Fields of a run's settings that do not change its results.
 const INCIDENTAL: [&str; 3] = ["command", "model_source", "baseline"];
 
@@ -46,7 +49,7 @@ impl RunKind {
     pub fn read_meta<M: DeserializeOwned>(&self, folder: &Path) -> Result<M> {
         let path = folder.join(META);
         if !path.is_file() {
-            let problem = if folder.join(".parts").is_dir() {
+            let problem = if folder.join(PARTS).is_dir() {
                 format!(
                     "is an unfinished {}: run its command again with --resume",
                     self.noun
@@ -67,6 +70,53 @@ impl RunKind {
                 Err(Error::format(&path, problem))
             }
             _ => self.parsed(&path),
+        }
+    }
+
+    /// Refuses a place that no run of this kind can fill, whatever its settings: a file, or a folder that
+    /// holds something else.
+    ///
+    /// Errors: [`Error::OutputExists`].
+    pub fn check_place<M: DeserializeOwned>(&self, folder: &Path) -> Result<()> {
+        self.earlier::<M>(folder).map(drop)
+    }
+
+    /// The settings of the run of this kind that `folder` holds, finished or not.
+    fn earlier<M: DeserializeOwned>(&self, folder: &Path) -> Result<Option<M>> {
+        let refuse = |problem: String| {
+            Err(Error::OutputExists {
+                path: folder.to_owned(),
+                problem,
+            })
+        };
+        if folder.exists() && !folder.is_dir() {
+            return refuse("exists and is not a folder; choose another with --out".into());
+        }
+        let parts = folder.join(PARTS);
+        let places = [folder, &parts].map(|f| f.join(META));
+        if let Some(path) = places.iter().find(|p| p.is_file()) {
+            return match self.parsed(path) {
+                Ok(meta) => Ok(Some(meta)),
+                Err(Error::Io { .. }) => self.parsed(path).map(Some),
+                Err(_) => refuse(format!(
+                    "holds the results of something else than {}, or of another version of kvprof; choose \
+                     another folder with --out",
+                    self.made_with
+                )),
+            };
+        }
+        let used = fs::read_dir(folder).is_ok_and(|entries| {
+            // A run that could not even write its settings leaves an empty folder of parts.
+            entries
+                .flatten()
+                .any(|entry| entry.path() != parts || has_entries(&entry.path()))
+        });
+        match used {
+            true => refuse(format!(
+                "holds files that are not {}; choose another with --out",
+                self.a()
+            )),
+            false => Ok(None),
         }
     }
 
@@ -107,7 +157,7 @@ impl<M: Serialize + DeserializeOwned> PartsFolder<M> {
     ) -> Result<Self> {
         let run = Self {
             folder: folder.to_owned(),
-            parts: folder.join(".parts"),
+            parts: folder.join(PARTS),
             kind,
             meta,
             count,
@@ -130,26 +180,9 @@ impl<M: Serialize + DeserializeOwned> PartsFolder<M> {
                 problem,
             })
         };
-        if self.folder.exists() && !self.folder.is_dir() {
-            return refuse("exists and is not a folder; choose another with --out".into());
-        }
-        let earlier = [&self.folder, &self.parts].map(|f| f.join(META));
-        let Some(path) = earlier.iter().find(|p| p.is_file()) else {
-            let used = fs::read_dir(&self.folder).is_ok_and(|entries| {
-                // A run that could not even write its settings leaves an empty folder of parts.
-                entries
-                    .flatten()
-                    .any(|entry| entry.path() != self.parts || has_entries(&entry.path()))
-            });
-            return match used {
-                true => refuse(format!(
-                    "holds files that are not {}; choose another with --out",
-                    self.kind.a()
-                )),
-                false => Ok(()),
-            };
+        let Some(earlier) = self.kind.earlier::<M>(&self.folder)? else {
+            return Ok(());
         };
-        let earlier: M = self.kind.parsed(path)?;
         if let Some((field, theirs, ours)) = difference(&earlier, &self.meta) {
             return refuse(format!(
                 "holds {} with another {field} ({theirs} there, {ours} asked for); \
@@ -356,7 +389,13 @@ mod tests {
         let layout = KIND.read_meta::<Meta>(&folder).unwrap_err().to_string();
         assert!(layout.contains("layout version 4"), "{layout}");
         fs::write(folder.join(META), "{").unwrap();
-        assert!(said(prepare(8, true)).contains("metadata of an essay"));
+        let foreign = said(prepare(8, true));
+        assert!(
+            foreign.contains("something else than kvprof essay"),
+            "{foreign}"
+        );
+        let place = KIND.check_place::<Meta>(&folder).unwrap_err();
+        assert_eq!(place.to_string(), foreign);
         let strange = temporary.path().join("strange");
         fs::create_dir(&strange).unwrap();
         fs::write(strange.join("thesis.txt"), "mine").unwrap();

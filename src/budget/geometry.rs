@@ -140,6 +140,18 @@ impl Granularity {
             Self::Head => "head",
         }
     }
+
+    /// Refuses a granularity that a strategy's data does not have.
+    pub(super) fn layers_only(self, why: &str) -> Result<()> {
+        match self {
+            Self::Layer => Ok(()),
+            Self::Head => Err(Error::Unsupported {
+                what: "granularity",
+                found: "head".into(),
+                supported: format!("layer ({why})"),
+            }),
+        }
+    }
 }
 
 impl FromStr for Granularity {

@@ -10,7 +10,7 @@ use super::request::{Allocator, Request, Targets};
 use super::spend::{Purse, best_amounts};
 use super::zigzag_lmbo::output_query;
 use crate::error::Result;
-use crate::profile::Query;
+use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
 
 /// Maximises the retained mass summed over layers and KV heads, at a fixed total.
@@ -36,6 +36,10 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
 impl Allocator for MassOptimal {
     fn parameters(&self) -> Value {
         described(self)
+    }
+
+    fn check(&self, _granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
+        output_query(self.query).map(drop)
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {

@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::curve::Curve;
+use super::geometry::Granularity;
 use super::mass_optimal::{evenly, purse};
 use super::profile_curves::{OutputMeasure, loss_curves};
 use super::request::{Allocator, Request, Targets};
 use super::spend::best_amounts;
 use super::zigzag_lmbo::output_query;
 use crate::error::Result;
-use crate::profile::Query;
+use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
 
 /// Minimises the output error summed over layers, at a fixed total.
@@ -42,10 +43,15 @@ impl Allocator for OutputOptimal {
         described(self)
     }
 
+    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
+        granularity.layers_only("outputs are measured per layer; by head, use mass-optimal")?;
+        output_query(self.query).map(drop)
+    }
+
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        request.layers_only("outputs are measured per layer; by head, use mass-optimal")?;
-        let query = output_query(self.query)?;
         let profile = request.measured()?;
+        self.check(request.granularity, &profile.meta.measures())?;
+        let query = output_query(self.query)?;
         let losses = loss_curves(profile, query, self.measure, self.raw, request.tokens)?;
         let gains: Vec<Curve> = losses.into_iter().map(Curve::negated).collect();
         let amounts = best_amounts(&gains, purse(request, request.geometry.kv_heads));

@@ -8,7 +8,7 @@ use super::amount::{Budget, MAX_TOKENS};
 use super::fit::Floor;
 use super::geometry::{Geometry, Granularity};
 use crate::error::{Error, Result};
-use crate::profile::Profile;
+use crate::profile::{MeasureOptions, Profile};
 
 /// Everything a budget may depend on.
 #[derive(Clone, Debug)]
@@ -109,20 +109,6 @@ impl<'a> Request<'a> {
     pub fn lowest(&self) -> usize {
         self.floor.tokens.min(self.tokens)
     }
-
-    /// Refuses a granularity that a strategy's data does not have.
-    ///
-    /// Errors: [`Error::Unsupported`].
-    pub(super) fn layers_only(&self, why: &str) -> Result<()> {
-        match self.granularity {
-            Granularity::Layer => Ok(()),
-            Granularity::Head => Err(Error::Unsupported {
-                what: "granularity",
-                found: "head".into(),
-                supported: format!("layer ({why})"),
-            }),
-        }
-    }
 }
 
 /// Tokens a strategy would give, before they are whole.
@@ -160,6 +146,14 @@ pub trait Allocator: fmt::Debug + Send + Sync {
 
     /// The parameters in full, defaults included, as a plan keeps them.
     fn parameters(&self) -> Value;
+
+    /// Refuses what no measurement of these kinds could serve, before anything is measured.
+    ///
+    /// Errors: [`Error::Unsupported`] for a granularity or query that the rule's data does not have,
+    /// [`Error::UnknownName`] for a threshold that is not measured.
+    fn check(&self, _granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
+        Ok(())
+    }
 
     /// Tokens of every KV head for a checked request.
     ///

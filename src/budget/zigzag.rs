@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::measured::attention_shares;
+use super::geometry::Granularity;
+use super::measured::{attention_shares, known};
 use super::request::{Allocator, Request, Targets};
 use crate::error::{Error, Result};
-use crate::profile::Query;
+use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
 
 /// B_min + (B − B_min)·L·u_l with u_l = LMBA_l / Σ LMBA.
@@ -44,6 +45,10 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
 impl Allocator for ZigZag {
     fn parameters(&self) -> Value {
         described(self)
+    }
+
+    fn check(&self, _granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
+        known(self.threshold, &measured.thresholds).map(drop)
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {

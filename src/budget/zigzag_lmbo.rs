@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::geometry::Granularity;
 use super::measured::{known, layer_shares};
 use super::request::{Allocator, Request, Targets};
 use super::zigzag::{LowerBound, bounded};
 use crate::error::{Error, Result};
-use crate::profile::{Crossing, Query};
+use crate::profile::{Crossing, MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
 
 /// B_min + (B − B_min)·L·u_l with u_l = LMBO_l / Σ LMBO.
@@ -53,10 +54,16 @@ impl Allocator for ZigZagLmbo {
         described(self)
     }
 
+    fn check(&self, granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
+        granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
+        output_query(self.query)?;
+        known(self.threshold, &measured.output_thresholds).map(drop)
+    }
+
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        request.layers_only("LMBO is measured per layer; by head, use zigzag")?;
-        let query = output_query(self.query)?;
         let meta = &request.measured()?.meta;
+        self.check(request.granularity, &meta.measures())?;
+        let query = output_query(self.query)?;
         let suffix = known(self.threshold, &meta.output_thresholds)?;
         let raw = if self.raw { "raw_" } else { "" };
         let column = format!("lmbo_{query}_{raw}{suffix}_{}", self.crossing.name());

@@ -98,6 +98,7 @@ impl CompressArguments {
                 budget.check()?;
                 let parameters = Value::Object(object("--set", &self.parameters)?);
                 let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
+                allocator.check(self.granularity, &MeasureOptions::default())?;
                 let source = Source::Online {
                     allocator,
                     name: name.clone(),

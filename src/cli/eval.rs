@@ -22,10 +22,10 @@ use kvprof::profile::{Profile, Prompt, prompts_sha256};
 
 use super::eval_table;
 use super::load::{self, ModelArguments};
-use super::long_run::{check_folder, progress_bar, stop_cleanly};
+use super::long_run::{progress_bar, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
-use super::quoted;
+use super::{counted, quoted};
 
 /// Arguments of `kvprof eval`.
 #[derive(Debug, clap::Args)]
@@ -106,6 +106,10 @@ impl Arguments {
         self.check(&methods)?;
         let profile = (self.profile.as_deref()).map(Profile::load).transpose();
         let profile = profile.context("reading the profile")?;
+        for method in &methods {
+            let checked = method.check(profile.as_ref());
+            checked.with_context(|| format!("method {}", method.name))?;
+        }
         let set = self.prompts.of(self.dataset()?)?;
         let mut cases = Vec::new();
         let model = self.model.load_checked(self.quiet, |files, config| {
@@ -188,7 +192,10 @@ impl Arguments {
                 );
             }
         }
-        self.out.as_deref().map_or(Ok(()), check_folder)
+        if let Some(folder) = &self.out {
+            RESULTS.check_place::<ResultsMeta>(folder)?;
+        }
+        Ok(())
     }
 
     fn dataset(&self) -> anyhow::Result<Dataset> {
@@ -387,9 +394,9 @@ impl Cost {
 
     fn in_words(&self) -> String {
         format!(
-            "{} configurations of the last prompt ({} tokens) took {:.1} s with one prefill; prefilling for \
+            "{} of the last prompt ({} tokens) took {:.1} s with one prefill; prefilling for \
              each would take {} x {:.2} s = {:.1} s before any decoding: {:.0} % of that.",
-            self.configurations,
+            counted(self.configurations, "configuration"),
             self.tokens,
             self.grid_s,
             self.configurations,

@@ -129,9 +129,21 @@ pub fn write_differences(
         let verdict = row.verdict.map_or("", |v| v.words());
         writeln!(
             out,
-            "{:<width$}  {:>7}  {:>+10.4}  {interval:>21}  {:>9.3}  {:>3}  {verdict}",
-            row.method, row.budget, paired.difference, paired.sign_test_p, paired.n
+            "{:<width$}  {:>7}  {:>+10.4}  {interval:>21}  {:>9}  {:>3}  {verdict}",
+            row.method,
+            row.budget,
+            paired.difference,
+            probability(paired.sign_test_p),
+            paired.n
         )?;
     }
     Ok(())
+}
+
+/// A p value to three decimals, never a 0 that it is not.
+fn probability(p: f64) -> String {
+    match p < 0.0005 {
+        true => "<0.001".to_owned(),
+        false => format!("{p:.3}"),
+    }
 }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kvprof::eval::hit_rate::{HitRateMeta, HitRateOptions, HitRateRun};
+use kvprof::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRateRun};
 use kvprof::model::Model;
 use kvprof::profile::{Prompt, prompts_sha256};
 
 use super::hitrate_table;
 use super::load::ModelArguments;
-use super::long_run::{check_folder, progress_bar, stop_cleanly};
+use super::long_run::{progress_bar, stop_cleanly};
 use super::prompts::{PromptArguments, PromptSet};
 
 /// Arguments of `kvprof hitrate`.
@@ -105,7 +105,10 @@ impl Arguments {
         self.prompts.check()?;
         options.check()?;
         options.check_context(usize::MAX, self.prompts.max_prompt_tokens)?;
-        self.out.as_deref().map_or(Ok(()), check_folder)
+        if let Some(folder) = &self.out {
+            hit_rate::KIND.check_place::<HitRateMeta>(folder)?;
+        }
+        Ok(())
     }
 
     fn meta(

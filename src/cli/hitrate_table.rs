@@ -6,6 +6,7 @@ use std::path::Path;
 use kvprof::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
 use serde_json::{Value, json};
 
+use super::counted;
 use super::hitrate::next_command;
 
 /// Most windows of one observation that the table shows.
@@ -27,10 +28,7 @@ pub fn report(rates: &HitRates, folder: &Path, quiet: bool, json: bool) -> anyho
     } else if !quiet {
         write_table(&mut out, &columns(&prompt, &generated), rates)?;
         let meta = &rates.meta;
-        let prompts = match meta.prompts {
-            1 => "1 prompt".to_owned(),
-            n => format!("{n} prompts"),
-        };
+        let prompts = counted(meta.prompts, "prompt");
         let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
         let most = meta.options.generated_tokens();
         writeln!(
@@ -93,11 +91,10 @@ impl<'r> TableColumn<'r> {
     }
 }
 
-/// Some of the prompt's windows, counted from its end, then the generated ones.
+/// Some of the prompt's windows, numbered as in the table on disk, then the generated ones.
 fn columns<'r>(prompt: &'r [WindowRates], generated: &'r [WindowRates]) -> Vec<TableColumn<'r>> {
-    let from_end = |w: usize| format!("-{}", prompt.len() - w);
     let mut columns: Vec<TableColumn<'_>> = spread(prompt.len())
-        .map(|w| TableColumn::rates("hit rate of window", from_end(w), &prompt[w].all))
+        .map(|w| TableColumn::rates("hit rate of window", w, &prompt[w].all))
         .collect();
     if let Some(last) = prompt.last() {
         let counted = &last.all.counted;
@@ -106,7 +103,7 @@ fn columns<'r>(prompt: &'r [WindowRates], generated: &'r [WindowRates]) -> Vec<T
     let ends = [0, prompt.len().saturating_sub(1)];
     for w in ends.into_iter().filter(|w| *w < prompt.len()) {
         let rates = &prompt[w].beyond_sinks;
-        columns.push(TableColumn::rates("beyond sinks", from_end(w), rates));
+        columns.push(TableColumn::rates("beyond sinks", w, rates));
     }
     if let Some(last) = prompt.last() {
         let counted = &last.beyond_sinks.counted;
@@ -114,10 +111,11 @@ fn columns<'r>(prompt: &'r [WindowRates], generated: &'r [WindowRates]) -> Vec<T
     }
     let windows = || spread(generated.len());
     columns.extend(
-        windows().map(|w| TableColumn::rates("-1 in generated window", w + 1, &generated[w].all)),
+        windows().map(|w| TableColumn::rates("last one in generated", w, &generated[w].all)),
     );
     columns.extend(
-        windows().map(|w| TableColumn::plain("its vote shared by", w + 1, &generated[w].overlap)),
+        windows()
+            .map(|w| TableColumn::plain("last one's vote shared by", w, &generated[w].overlap)),
     );
     columns
 }

@@ -30,13 +30,3 @@ pub fn stop_cleanly(folder: &Path) {
         eprintln!("warning: Ctrl-C will stop without a message: {e}");
     }
 }
-
-/// Refuses a file where a folder is to be filled.
-pub fn check_folder(folder: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        folder.is_dir() || !folder.exists(),
-        "--out {} is a file, a folder is needed",
-        folder.display()
-    );
-    Ok(())
-}

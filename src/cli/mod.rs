@@ -95,6 +95,12 @@ fn command_line(left_out: &[&str]) -> String {
     line
 }
 
+/// "1 prompt", "12 prompts".
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// A word as a POSIX shell reads it back.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);

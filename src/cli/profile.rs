@@ -8,13 +8,13 @@ use anyhow::Context;
 use kvprof::dataset;
 use kvprof::eval::Reader;
 use kvprof::model::Model;
-use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
+use kvprof::profile::{self, MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
 use super::load::ModelArguments;
-use super::long_run::{check_folder, progress_bar, stop_cleanly};
+use super::long_run::{progress_bar, stop_cleanly};
 use super::prompts::{PromptArguments, PromptSet};
-use super::quoted;
 use super::summary::Summary;
+use super::{counted, quoted};
 
 /// Arguments of `kvprof profile`.
 #[derive(Debug, clap::Args)]
@@ -104,7 +104,10 @@ impl Arguments {
     fn check(&self) -> anyhow::Result<()> {
         self.prompts.check()?;
         self.options().check()?;
-        self.out.as_deref().map_or(Ok(()), check_folder)
+        if let Some(folder) = &self.out {
+            profile::KIND.check_place::<Meta>(folder)?;
+        }
+        Ok(())
     }
 
     fn meta(&self, set: &PromptSet<'_>, model: &Model, prompts: &[Prompt]) -> Meta {
@@ -159,11 +162,7 @@ impl Arguments {
             writeln!(
                 out,
                 "\nMean over {} of {} ({} to {} tokens), written to {}",
-                if meta.prompts == 1 {
-                    "1 prompt".to_owned()
-                } else {
-                    format!("{} prompts", meta.prompts)
-                },
+                counted(meta.prompts, "prompt"),
                 meta.dataset,
                 least.unwrap_or(&0),
                 most.unwrap_or(&0),

@@ -9,13 +9,14 @@ use kvprof::dataset::{Template, cut};
 use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
 use kvprof::generate::Selector;
 use kvprof::model::Model;
+use kvprof::parts::PartsFolder;
 use kvprof::profile::{self, prompts_sha256};
 use kvprof::select::HeadSplit;
 use serde_json::Value;
 
 use super::compress::deployable;
 use super::load::ModelArguments;
-use super::long_run::progress_bar;
+use super::long_run::{progress_bar, stop_cleanly};
 use super::parameters::object;
 use super::quoted;
 
@@ -57,9 +58,9 @@ pub struct Arguments {
     /// Output folder; by default named after the model
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Overwrite an earlier measurement
+    /// Continue a measurement that was interrupted, or show a finished one again
     #[arg(long)]
-    force: bool,
+    resume: bool,
     /// No progress and no table
     #[arg(long)]
     quiet: bool,
@@ -72,9 +73,6 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         let (options, selector) = (self.options(), self.selector()?);
         self.check(&options)?;
-        if let Some(folder) = &self.out {
-            self.check_folder(folder)?;
-        }
         let model = self.model.load_checked(self.quiet, |_, config| {
             let context = config.max_position_embeddings;
             let most = context.saturating_sub(self.steps + 1);
@@ -91,15 +89,13 @@ impl Arguments {
             Some(folder) => folder.clone(),
             None => PathBuf::from(format!("speed-{}", model.files.name)),
         };
-        self.check_folder(&folder)?;
         let prompts = self.prompts(&model)?;
-        let (measurements, prefill_s) = self.measure(&model, &prompts, &options, &selector)?;
-        let speed = Speed {
-            meta: self.meta(&model, &prompts, &options, &selector, prefill_s),
-            measurements,
-        };
-        speed.write(&folder)?;
-        self.report(&speed, &folder)
+        let meta = self.meta(&model, &prompts, &options, &selector);
+        let run = PartsFolder::prepare(&folder, &speed::KIND, meta, prompts.len(), self.resume)?;
+        stop_cleanly(&folder);
+        self.measure(&run, &model, &prompts, &options, &selector)?;
+        run.finish()?;
+        self.report(&Speed::load(&folder)?, &folder)
     }
 
     fn options(&self) -> Options {
@@ -135,32 +131,9 @@ impl Arguments {
             "--budgets {} cuts nothing from prompts of at most {longest} tokens: take a smaller one",
             idle.unwrap_or(&0)
         );
-        Ok(())
-    }
-
-    /// Only a new folder is written into, or, if forced, an earlier measurement.
-    fn check_folder(&self, folder: &Path) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            folder.is_dir() || !folder.exists(),
-            "--out {} is a file, a folder is needed",
-            folder.display()
-        );
-        let empty = |folder: &Path| {
-            std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
-        };
-        if empty(folder) {
-            return Ok(());
+        if let Some(folder) = &self.out {
+            speed::KIND.check_place::<Meta>(folder)?;
         }
-        let earlier = Speed::load(folder).is_ok();
-        anyhow::ensure!(
-            earlier && self.force,
-            "{} {}",
-            folder.display(),
-            match earlier {
-                true => "holds an earlier measurement; choose another --out, or add --force",
-                false => "is not empty and holds something else; choose another --out",
-            }
-        );
         Ok(())
     }
 
@@ -184,27 +157,28 @@ impl Arguments {
         data.records.iter().zip(lengths).map(prompt).collect()
     }
 
+    /// Measures the lengths that are not there yet.
     fn measure(
         &self,
+        run: &PartsFolder<Meta>,
         model: &Model,
         prompts: &[Prompt],
         options: &Options,
         selector: &Selector,
-    ) -> anyhow::Result<(Vec<Measurement>, Vec<f64>)> {
+    ) -> anyhow::Result<()> {
+        let todo = || prompts.iter().enumerate().filter(|(i, _)| !run.has(*i));
         let rounds = |p: &Prompt| options.modes(p.ids.len()).len() * options.repeats;
-        let bar = progress_bar(prompts.iter().map(rounds).sum(), "measurements", self.quiet);
-        let (mut all, mut prefill_s) = (Vec::new(), Vec::new());
-        for prompt in prompts {
+        let total = todo().map(|(_, prompt)| rounds(prompt)).sum();
+        let bar = progress_bar(total, "measurements", self.quiet);
+        for (index, prompt) in todo() {
             bar.set_message(format!("{} tokens", prompt.length));
             let mut done = |_: &Measurement| bar.inc(1);
             let measured = speed::measure(&model.decoder, prompt, options, selector, &mut done);
-            let (measurements, seconds) =
-                measured.with_context(|| format!("measuring {} tokens", prompt.length))?;
-            all.extend(measurements);
-            prefill_s.push(seconds);
+            let rows = measured.with_context(|| format!("measuring {} tokens", prompt.length))?;
+            run.write(index, &[speed::speed_table(&rows)])?;
         }
         bar.finish_and_clear();
-        Ok((all, prefill_s))
+        Ok(())
     }
 
     fn meta(
@@ -213,9 +187,7 @@ impl Arguments {
         prompts: &[Prompt],
         options: &Options,
         selector: &Selector,
-        prefill_s: Vec<f64>,
     ) -> Meta {
-        let (schema, task, kvprof) = Meta::stamp();
         let measured: Vec<_> = (prompts.iter())
             .map(|prompt| profile::Prompt {
                 id: prompt.length.to_string(),
@@ -223,10 +195,9 @@ impl Arguments {
             })
             .collect();
         Meta {
-            schema,
-            task,
-            kvprof,
-            command: super::command_line(&["--quiet", "--json", "--force"]),
+            schema: speed::SCHEMA,
+            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+            command: super::command_line(&["--resume", "--quiet", "--json"]),
             model: model.files.name.clone(),
             model_source: model.files.origin.clone(),
             model_sha256: model.files.sha256.clone(),
@@ -238,7 +209,6 @@ impl Arguments {
             sinks: selector.sinks,
             window: selector.window,
             lengths: prompts.iter().map(|p| p.length).collect(),
-            prefill_s,
             budgets: options.budgets.clone(),
             prompts_sha256: prompts_sha256(&measured),
             steps: options.steps,
@@ -281,7 +251,7 @@ fn json(summary: &Summary, all: &[Summary]) -> Value {
         "length": summary.length, "tokens": summary.tokens, "mode": summary.mode.name(),
         "budget": budget, "repeats": summary.repeats, "ms_per_token": summary.median_ms,
         "ms_per_token_least": summary.least_ms, "ms_per_token_most": summary.most_ms,
-        "kv_bytes": summary.kv_bytes, "resident_bytes": summary.resident_bytes,
+        "kv_bytes": summary.kv_bytes, "prefill_s": summary.prefill_s, "resident_bytes": summary.resident_bytes,
         "time_of_full": full.map(|f| summary.median_ms / f.median_ms),
         "bytes_of_full": full.map(|f| summary.kv_bytes as f64 / f.kv_bytes as f64),
     })
@@ -320,9 +290,9 @@ fn write_table(out: &mut impl Write, meta: &Meta, summaries: &[Summary]) -> std:
         "\nMedian of {} repeats in turns, {} steps each ({} without a cache); {} in {} on {}",
         meta.repeats, meta.steps, meta.uncached_steps, meta.model, meta.dtype, meta.device
     )?;
-    let prefills = meta.lengths.iter().zip(&meta.prefill_s);
-    let prefills: Vec<String> = prefills
-        .map(|(length, seconds)| format!("{length} in {seconds:.1} s"))
+    let full = summaries.iter().filter(|s| s.mode == Mode::Full);
+    let prefills: Vec<String> = full
+        .map(|s| format!("{} in {:.1} s", s.length, s.prefill_s))
         .collect();
     writeln!(out, "One prefill a length: {}", prefills.join(", "))
 }

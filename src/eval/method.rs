@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::budget::{ALLOCATORS, Allocator, Granularity};
 use crate::error::{Error, Result};
+use crate::profile::{MeasureOptions, Profile};
 use crate::registry;
 use crate::select::{HeadSplit, SCORERS, Scorer};
 
@@ -178,6 +179,21 @@ impl Method {
             methods.push(method);
         }
         Ok(methods)
+    }
+
+    /// Refuses an allocation that no prompt's measurements could serve: those of `profile` for `@profile`, else
+    /// those of every prefill.
+    ///
+    /// Errors: as [`Allocator::check`].
+    pub fn check(&self, profile: Option<&Profile>) -> Result<()> {
+        let Some((allocation, _)) = &self.cut else {
+            return Ok(());
+        };
+        let measured = match (allocation.measured, profile) {
+            (Measured::Profile, Some(profile)) => profile.meta.measures(),
+            _ => MeasureOptions::default(),
+        };
+        (allocation.allocator).check(allocation.granularity, &measured)
     }
 
     /// Whether it needs the prompt's own profile.

@@ -122,6 +122,7 @@ impl Sample {
                     ms_per_token: 30.0 + f64::from(tokens) * ms + 2.0 * repeat as f64,
                     kv_bytes: (f64::from(tokens) * kilobytes * 1e3) as usize,
                     resident_bytes: None,
+                    prefill_s: 1.0,
                 }));
             }
         }
@@ -130,11 +131,9 @@ impl Sample {
     }
 
     fn speed_meta(&self) -> speed::Meta {
-        let (schema, task, kvprof) = speed::Meta::stamp();
         speed::Meta {
-            schema,
-            task,
-            kvprof,
+            schema: speed::SCHEMA,
+            kvprof: "0".into(),
             command: "kvprof speed --model sample".to_owned(),
             model: self.model.to_owned(),
             model_source: "made up <here> & now".to_owned(),
@@ -147,7 +146,6 @@ impl Sample {
             sinks: 4,
             window: 32,
             lengths: self.tokens.iter().map(|&t| t as usize).collect(),
-            prefill_s: vec![1.0; self.tokens.len()],
             budgets: vec![64, 256],
             prompts_sha256: "b2".repeat(32),
             steps: 16,

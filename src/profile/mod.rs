@@ -21,4 +21,4 @@ pub use probe::Profiler;
 pub use query::{Crossing, Query};
 pub use rows::{PromptLabel, PromptTables, Rows, prompt_tables};
 pub use run::{Prompt, Run, prompts_sha256};
-pub use store::{Meta, Profile, SCHEMA, TABLES, threshold_name};
+pub use store::{KIND, Meta, Profile, SCHEMA, TABLES, threshold_name};

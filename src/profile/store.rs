@@ -98,6 +98,15 @@ impl Meta {
             seed: 0,
         }
     }
+
+    /// What was measured.
+    pub fn measures(&self) -> MeasureOptions {
+        MeasureOptions {
+            window: self.window,
+            thresholds: self.thresholds.clone(),
+            output_thresholds: self.output_thresholds.clone(),
+        }
+    }
 }
 
 /// A finished profile in memory.
@@ -119,7 +128,7 @@ pub struct Profile {
 pub const TABLES: [&str; 4] = ["heads", "kv_heads", "layers", "curves"];
 
 /// A profile as a run on disk.
-pub(super) static KIND: RunKind = RunKind {
+pub static KIND: RunKind = RunKind {
     noun: "profile",
     made_with: "kvprof profile",
     drawn_with: "kvprof plot lmba --profile",

@@ -16,7 +16,8 @@ pub const SCHEMA: u32 = 1;
 
 const TABLE: &str = "hitrate";
 
-pub(super) static KIND: RunKind = RunKind {
+/// How measurements of hit rates lie on disk.
+pub static KIND: RunKind = RunKind {
     noun: "hit-rate run",
     made_with: "kvprof hitrate",
     drawn_with: "kvprof plot hitrate --hitrate",

@@ -30,7 +30,7 @@ struct Bench<'a> {
     options: &'a Options,
 }
 
-/// Times every mode of `options` on a prompt, and gives the seconds of its one prefill.
+/// Times every mode of `options` on a prompt that is prefilled once.
 ///
 /// Modes take turns within a repeat, in opposite order in every other one, so that none has the warmer or
 /// the calmer machine; each step ends when its token is known. One step before the timed ones is not
@@ -43,7 +43,7 @@ pub fn measure(
     options: &Options,
     selector: &Selector,
     done: &mut dyn FnMut(&Measurement),
-) -> Result<(Vec<Measurement>, f64)> {
+) -> Result<Vec<Measurement>> {
     let tokens = prompt.ids.len();
     let context = decoder.config().max_position_embeddings;
     if tokens + options.steps + 1 > context {
@@ -82,7 +82,7 @@ pub fn measure(
     }
     let place = |m: &Measurement| modes.iter().position(|mode| *mode == m.mode);
     all.sort_by_key(|m| (place(m), m.repeat));
-    Ok((all, bench.full.seconds))
+    Ok(all)
 }
 
 /// The full cache's greedy continuation, stop ids included.
@@ -132,6 +132,7 @@ impl Bench<'_> {
             ms_per_token,
             kv_bytes,
             resident_bytes,
+            prefill_s: self.full.seconds,
         })
     }
 

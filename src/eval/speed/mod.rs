@@ -5,7 +5,7 @@ mod store;
 mod summary;
 
 pub use measure::{Prompt, measure};
-pub use store::{Meta, SCHEMA, Speed};
+pub use store::{KIND, Meta, SCHEMA, Speed, speed_table};
 pub use summary::{Summary, summarise};
 
 use std::fmt;
@@ -113,6 +113,8 @@ pub struct Measurement {
     pub kv_bytes: usize,
     /// Growth of the process's resident memory when that cache was made; `None` where it is not known.
     pub resident_bytes: Option<usize>,
+    /// Seconds of the prompt's one prefill, scoring included.
+    pub prefill_s: f64,
 }
 
 #[cfg(test)]

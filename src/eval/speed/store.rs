@@ -1,4 +1,4 @@
-//! A speed folder: `speed.parquet` and `meta.json`.
+//! A measurement of speed on disk: `speed.parquet` and `meta.json`.
 
 use std::path::Path;
 
@@ -7,17 +7,13 @@ use serde_json::Value;
 
 use super::{Measurement, Mode};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::parts::RunKind;
 use crate::table::{Column, Table};
 
 /// Version of the folder's layout; readers refuse others.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
-const META: &str = "meta.json";
-const TABLE: &str = "speed.parquet";
-
-/// What tells this folder from others with a `meta.json`.
-const TASK: &str = "speed";
+const TABLE: &str = "speed";
 
 /// Provenance and settings: the content of `meta.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +21,6 @@ const TASK: &str = "speed";
 pub struct Meta {
     /// Layout version, [`SCHEMA`].
     pub schema: u32,
-    /// Always "speed".
-    pub task: String,
     /// Version of kvprof that measured.
     pub kvprof: String,
     /// Command line that repeats the measurement.
@@ -53,8 +47,6 @@ pub struct Meta {
     pub window: usize,
     /// Prompt lengths that were asked for, in tokens.
     pub lengths: Vec<usize>,
-    /// Seconds of each length's one prefill, scoring included.
-    pub prefill_s: Vec<f64>,
     /// Budgets in tokens per KV head.
     pub budgets: Vec<usize>,
     /// SHA-256 of all prompts' token ids.
@@ -69,13 +61,14 @@ pub struct Meta {
     pub seed: u64,
 }
 
-impl Meta {
-    /// The fixed fields: layout, task, and this program's version.
-    pub fn stamp() -> (u32, String, String) {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        (SCHEMA, TASK.to_owned(), version)
-    }
-}
+/// How measurements of speed lie on disk: a part per length.
+pub static KIND: RunKind = RunKind {
+    noun: "measurement of speed",
+    made_with: "kvprof speed",
+    drawn_with: "kvprof plot speed --speed",
+    tables: &[TABLE],
+    schema: SCHEMA,
+};
 
 /// Measured speed with its provenance.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,49 +80,19 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Writes table and metadata into `folder`; the metadata last, which marks it as finished.
-    ///
-    /// Errors: [`Error::Io`], [`Error::Table`].
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        table(&self.measurements).write(&folder.join(TABLE))?;
-        let path = folder.join(META);
-        let text = serde_json::to_string_pretty(&self.meta)
-            .map_err(|e| Error::format(&path, e.to_string()))?;
-        files::replace_with(&path, format!("{text}\n").as_bytes())
-    }
-
     /// Reads a folder.
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished measurement of speed.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join(META);
-        if !path.is_file() {
-            let problem =
-                "is not a speed folder (no meta.json); make one with `kvprof speed --out`";
-            return Err(Error::format(folder, problem));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        let meta: Meta = serde_json::from_str(&text).map_err(|e| {
-            Error::format_at(
-                &path,
-                e.line(),
-                format!("is not the metadata of a speed measurement: {e}"),
-            )
-        })?;
-        if meta.schema != SCHEMA || meta.task != TASK {
-            let problem = format!(
-                "is of task {} and layout {}, this kvprof reads task {TASK}, layout {SCHEMA}",
-                meta.task, meta.schema
-            );
-            return Err(Error::format(&path, problem));
-        }
-        let table_path = folder.join(TABLE);
-        let measurements = measurements(&Table::read(&table_path)?, &table_path)?;
+        let meta = KIND.read_meta(folder)?;
+        let path = folder.join(format!("{TABLE}.parquet"));
+        let measurements = measurements(&Table::read(&path)?, &path)?;
         Ok(Self { meta, measurements })
     }
 }
 
-fn table(measurements: &[Measurement]) -> Table {
+/// The rows of one part.
+pub fn speed_table(measurements: &[Measurement]) -> Table {
     let count = |of: fn(&Measurement) -> usize| {
         let values = measurements.iter().map(|m| of(m) as u32);
         Column::Count(values.collect())
@@ -151,6 +114,7 @@ fn table(measurements: &[Measurement]) -> Table {
     table.push("kv_bytes", number(|m| m.kv_bytes as f64));
     let resident = |m: &Measurement| m.resident_bytes.map_or(f64::NAN, |b| b as f64);
     table.push("resident_bytes", number(resident));
+    table.push("prefill_s", number(|m| m.prefill_s));
     table
 }
 
@@ -159,6 +123,7 @@ fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
     let (lengths, tokens, repeats) = (number("length")?, number("tokens")?, number("repeat")?);
     let (budgets, times) = (number("budget")?, number("ms_per_token")?);
     let (held, resident) = (number("kv_bytes")?, number("resident_bytes")?);
+    let prefills = number("prefill_s")?;
     let Some(Column::Text(modes)) = table.column("mode") else {
         return Err(Error::unknown("column", "mode", table.names()));
     };
@@ -181,6 +146,7 @@ fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
             ms_per_token: times[row],
             kv_bytes: held[row] as usize,
             resident_bytes: (resident[row] >= 0.0).then_some(resident[row] as usize),
+            prefill_s: prefills[row],
         })
     };
     (0..table.rows()).map(row).collect()
@@ -189,13 +155,12 @@ fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parts::PartsFolder;
 
-    fn speed() -> Speed {
-        let (schema, task, kvprof) = Meta::stamp();
-        let meta = Meta {
-            schema,
-            task,
-            kvprof,
+    fn meta(lengths: Vec<usize>) -> Meta {
+        Meta {
+            schema: SCHEMA,
+            kvprof: "0".to_owned(),
             command: "kvprof speed".to_owned(),
             model: "tiny".to_owned(),
             model_source: "here".to_owned(),
@@ -207,54 +172,61 @@ mod tests {
             scorer_parameters: serde_json::json!({"kernel": 7}),
             sinks: 4,
             window: 32,
-            lengths: vec![512],
-            prefill_s: vec![0.25],
+            lengths,
             budgets: vec![64],
             prompts_sha256: "b2".to_owned(),
             steps: 16,
             uncached_steps: 1,
             repeats: 1,
             seed: 0,
-        };
+        }
+    }
+
+    fn measured(length: usize) -> Vec<Measurement> {
         let modes = [Mode::NoCache, Mode::Full, Mode::Budget(64)];
-        let measurements = modes.map(|mode| Measurement {
-            length: 512,
-            tokens: 511,
+        let measurement = |mode| Measurement {
+            length,
+            tokens: length - 1,
             mode,
             repeat: 0,
             ms_per_token: 41.5,
             // More than 32 bits hold.
             kv_bytes: if mode == Mode::NoCache { 0 } else { 6 << 30 },
             resident_bytes: (mode == Mode::Full).then_some(7 << 30),
-        });
-        Speed {
-            meta,
-            measurements: measurements.to_vec(),
-        }
+            prefill_s: 0.25,
+        };
+        modes.map(measurement).to_vec()
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        speed().write(folder.path()).unwrap();
-        assert_eq!(Speed::load(folder.path()).unwrap(), speed());
+    fn a_measurement_that_was_interrupted_goes_on() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("speed");
+        let prepare = |resume| {
+            PartsFolder::prepare(&folder, &KIND, meta(vec![512, 1024]), 2, resume).unwrap()
+        };
+        let run = prepare(false);
+        run.write(0, &[speed_table(&measured(512))]).unwrap();
+        assert!(Speed::load(&folder).is_err(), "not finished");
+        let run = prepare(true);
+        assert!(run.has(0) && !run.has(1));
+        run.write(1, &[speed_table(&measured(1024))]).unwrap();
+        run.finish().unwrap();
+        let speed = Speed::load(&folder).unwrap();
+        assert_eq!(speed.meta, meta(vec![512, 1024]));
+        assert_eq!(speed.measurements, [measured(512), measured(1024)].concat());
     }
 
     #[test]
-    fn other_folders_and_damaged_ones_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        let problem = || Speed::load(path).unwrap_err().to_string();
-        assert!(problem().contains("no meta.json"));
-        std::fs::write(path.join(META), "{}").unwrap();
-        assert!(problem().contains("not the metadata of a speed measurement"));
-        let mut other = speed();
-        other.meta.schema = 99;
-        other.write(path).unwrap();
-        assert!(problem().contains("layout 99"));
-        let mut damaged = speed();
-        damaged.measurements[1].ms_per_token = f64::NAN;
-        damaged.write(path).unwrap();
-        assert!(problem().contains("row 2 is damaged"));
+    fn damaged_rows_are_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("speed");
+        let run = PartsFolder::prepare(&folder, &KIND, meta(vec![512]), 1, false).unwrap();
+        let mut rows = measured(512);
+        rows[1].ms_per_token = f64::NAN;
+        run.write(0, &[speed_table(&rows)]).unwrap();
+        run.finish().unwrap();
+        let problem = Speed::load(&folder).unwrap_err().to_string();
+        assert!(problem.contains("row 2 is damaged"), "{problem}");
     }
 }

@@ -21,6 +21,8 @@ pub struct Summary {
     pub repeats: usize,
     /// Bytes of keys and values held.
     pub kv_bytes: usize,
+    /// Seconds of the prompt's one prefill, scoring included.
+    pub prefill_s: f64,
     /// Median growth of the process; `None` where it is not known.
     pub resident_bytes: Option<f64>,
 }
@@ -57,6 +59,7 @@ fn summary(cell: &[&Measurement]) -> Option<Summary> {
         most_ms: *times.last()?,
         repeats: times.len(),
         kv_bytes: first.kv_bytes,
+        prefill_s: first.prefill_s,
         resident_bytes: median(&resident),
     })
 }
@@ -89,6 +92,7 @@ mod tests {
             ms_per_token: ms,
             kv_bytes: 10 * length,
             resident_bytes: (repeat > 0).then_some(100 * repeat),
+            prefill_s: 0.5,
         }
     }
 
