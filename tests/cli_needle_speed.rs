@@ -112,7 +112,14 @@ fn speed_is_measured_written_and_drawn() {
         .success();
     let svg = fs::read_to_string(path.join("speed.svg")).unwrap();
     assert!(svg.contains("budget 320") && svg.contains("kvprof speed --lengths 300,400"));
-    assert!(refusal(path, &measure, 1).contains("--force"));
+    assert!(refusal(path, &measure, 1).contains("print it again with --resume"));
+    let again = kvprof(path)
+        .args(measure)
+        .arg("--resume")
+        .assert()
+        .success();
+    let again: Value = serde_json::from_slice(&again.get_output().stdout).unwrap();
+    assert_eq!(again, printed, "nothing is measured anew");
 }
 
 #[test]
@@ -129,9 +136,8 @@ fn speed_refuses_what_it_cannot_measure() {
         (&["--lengths", "100"], "cuts nothing"),
         (&["--lengths", "100", "--budgets", "64"], "need at least"),
         (&["--lengths", "9000"], "exceed the model's context of 8192"),
-        (&["--out", "full"], "holds something else"),
-        (&["--out", "full", "--force"], "holds something else"),
-        (&["--out", "full/notes.txt"], "is a file"),
+        (&["--out", "full"], "holds files that are not"),
+        (&["--out", "full/notes.txt"], "is not a folder"),
     ] {
         let refused = refusal(path, &[&["speed"], more].concat(), 1);
         assert!(refused.contains(part), "{more:?}: {refused}");

@@ -1,20 +1,28 @@
-//! LMBO: how few keys keep a layer's attention output, from one pass over all budgets.
+//! LMBO: how few keys keep a layer's attention output, evaluated at every budget that could matter.
+
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::minimum_budget::Ranked;
+use super::output_bound::{Segment, spectral_bounds};
 use crate::error::Result;
 
 /// Budgets whose outputs are computed together.
 const BUDGET_BLOCK: usize = 512;
 
-/// How far the output with b keys is from the output with all keys, for b = 1..=T.
+/// Largest distance between two budgets that are always evaluated.
+const STRIDE: usize = 64;
+
+/// How far the output with b keys is from the output with all keys, at the budgets that decide.
 ///
-/// Shapes: T entries each; entry b - 1 is for budget b.
-/// Units: cosine; relative L2 norm ‖y − ŷ_b‖ / ‖y‖.
+/// Between two evaluated budgets no threshold of the curve's making is crossed.
+/// Units: keys; cosine; relative L2 norm ‖y − ŷ_b‖ / ‖y‖.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutputCurve {
+    /// Evaluated budgets, ascending; the last is T.
+    pub budgets: Vec<u32>,
     /// Cosine between y and ŷ_b.
     pub cosine: Vec<f64>,
     /// ‖y − ŷ_b‖ / ‖y‖.
@@ -24,45 +32,38 @@ pub struct OutputCurve {
 impl OutputCurve {
     /// The smallest budget whose cosine reaches `threshold`; T if none does.
     pub fn first(&self, threshold: f64) -> usize {
-        let t = self.cosine.len();
-        self.cosine
-            .iter()
-            .position(|&c| c >= threshold)
-            .map_or(t, |i| i + 1)
+        let reached = self.cosine.iter().position(|&c| c >= threshold);
+        self.budget(reached.unwrap_or(self.budgets.len().saturating_sub(1)))
     }
 
     /// The smallest budget from which on every larger one reaches `threshold` too; T if none does.
     pub fn stable(&self, threshold: f64) -> usize {
-        match self
-            .cosine
-            .iter()
-            .rposition(|&c| c.is_nan() || c < threshold)
-        {
-            Some(i) => (i + 2).min(self.cosine.len()),
-            None => 1.min(self.cosine.len()),
+        let below = |c: &f64| c.is_nan() || *c < threshold;
+        match self.cosine.iter().rposition(below) {
+            Some(place) => (self.budget(place) + 1).min(self.budget(self.budgets.len() - 1)),
+            None => self.budget(0),
         }
     }
 
-    fn push(&mut self, output: &[f32], full: &[f64], full_norm: f64) {
-        let (mut dot, mut norm, mut distance) = (0f64, 0f64, 0f64);
-        for (&o, &f) in output.iter().zip(full) {
-            let o = f64::from(o);
-            dot += o * f;
-            norm += o * o;
-            distance += (o - f) * (o - f);
+    /// Cosine and relative L2 at an evaluated budget; NaN at any other.
+    pub fn at(&self, budget: usize) -> [f64; 2] {
+        match self.budgets.binary_search(&(budget as u32)) {
+            Ok(place) => [self.cosine[place], self.relative_l2[place]],
+            Err(_) => [f64::NAN; 2],
         }
-        let cosine = match norm.sqrt() * full_norm {
-            // Two zero outputs are the same output; one alone has no direction.
-            0.0 if full_norm == 0.0 && norm == 0.0 => 1.0,
-            0.0 => 0.0,
-            product => dot / product,
-        };
-        let relative = match full_norm {
-            0.0 => distance.sqrt(),
-            n => distance.sqrt() / n,
-        };
-        self.cosine.push(cosine);
-        self.relative_l2.push(relative);
+    }
+
+    fn budget(&self, place: usize) -> usize {
+        self.budgets.get(place).map_or(0, |&b| b as usize)
+    }
+
+    /// Brings budgets that were evaluated later to their places.
+    fn sort(&mut self) {
+        let mut order: Vec<usize> = (0..self.budgets.len()).collect();
+        order.sort_by_key(|&i| self.budgets[i]);
+        self.budgets = order.iter().map(|&i| self.budgets[i]).collect();
+        self.cosine = order.iter().map(|&i| self.cosine[i]).collect();
+        self.relative_l2 = order.iter().map(|&i| self.relative_l2[i]).collect();
     }
 }
 
@@ -79,131 +80,316 @@ pub struct OutputCurves {
 
 /// Output curves of a layer: y = W_o·concat_h(a_h V_g(h)) against the same with b keys per head.
 ///
-/// Paper: ZigZagKV, arXiv 2412.09036 (LMBO). Differs: every budget is evaluated, since the cosine
-/// is not monotone; kept probabilities are renormalised as eviction does, and raw beside it.
-/// Prefix sums in float64, the product with W_o in float32.
+/// Paper: ZigZagKV, arXiv 2412.09036 (LMBO). Differs: the cosine is not monotone, so a budget is left out only
+/// where a bound on the output's way shows that no `threshold` can be crossed; kept probabilities are
+/// renormalised as eviction does, and raw beside it. Prefix sums in float64, the product with W_o in float32.
 /// Shapes: one ranked vector per query head; values `(T, D)` row-major per KV head; projection
-/// `(hidden, H_q * D)`, float32 on the CPU.
+/// `(hidden, H_q * D)`, float32 on the CPU. The budgets of `grid` are among the evaluated ones.
 /// Errors: [`crate::error::Error::Candle`].
 pub fn output_curves(
     heads: &[Ranked],
     values: &[&[f32]],
     head_dim: usize,
-    projection: &Tensor,
+    projection: &Projection,
+    thresholds: &[f64],
+    grid: &[usize],
 ) -> Result<OutputCurves> {
     let tokens = heads.first().map_or(0, |h| h.order.len());
-    let width = heads.len() * head_dim;
+    if tokens == 0 {
+        return Ok(OutputCurves::default());
+    }
     let group = heads.len() / values.len().max(1);
-    let transposed = projection.t()?;
-    let project = |rows: Vec<f32>| -> Result<Tensor> {
-        let n = rows.len() / width;
-        Ok(Tensor::from_vec(rows, (n, width), &Device::Cpu)?.matmul(&transposed)?)
-    };
-
-    let mut sums: Vec<PrefixSum<'_>> = heads
-        .iter()
-        .enumerate()
-        .map(|(h, ranked)| PrefixSum::new(ranked, values[h / group], head_dim))
+    let landmarks = landmarks(tokens, grid);
+    let paths: Vec<HeadPath<'_>> = (heads.par_iter().enumerate())
+        .map(|(h, ranked)| HeadPath::walk(ranked, values[h / group], head_dim, &landmarks))
         .collect();
-    let complete: Vec<f32> = sums.iter().flat_map(|s| s.complete()).collect();
-    let full: Vec<f64> = project(complete)?
-        .flatten_all()?
-        .to_vec1::<f32>()?
-        .into_iter()
-        .map(f64::from)
+    let last = landmarks.len() - 1;
+    let complete = paths.iter().flat_map(|p| p.sums_at(last)).map(|s| s as f32);
+    let full: Vec<f64> = projection.outputs(complete.collect())?[0]
+        .iter()
+        .map(|&x| f64::from(x))
         .collect();
     let norm = full.iter().map(|x| x * x).sum::<f64>().sqrt();
-
-    let mut curves = OutputCurves {
+    let layer = Layer {
+        paths: &paths,
+        landmarks: &landmarks,
+        head_dim,
+        projection,
+        full,
         norm,
-        ..Default::default()
     };
-    for start in (0..tokens).step_by(BUDGET_BLOCK) {
-        let block = BUDGET_BLOCK.min(tokens - start);
-        let columns: Vec<[Vec<f32>; 2]> = sums
-            .par_iter_mut()
-            .map(|sum| sum.advance(start..start + block))
-            .collect();
-        for (kind, curve) in [&mut curves.renormalised, &mut curves.raw]
-            .into_iter()
-            .enumerate()
-        {
-            let mut rows = vec![0f32; block * width];
-            for (h, column) in columns.iter().enumerate() {
-                let pairs = rows.chunks_mut(width).zip(column[kind].chunks(head_dim));
-                for (row, part) in pairs {
-                    row[h * head_dim..][..head_dim].copy_from_slice(part);
-                }
-            }
-            let outputs = project(rows)?.to_vec2::<f32>()?;
-            outputs.iter().for_each(|o| curve.push(o, &full, norm));
-        }
-    }
-    Ok(curves)
+    Ok(OutputCurves {
+        renormalised: layer.curve(true, thresholds)?,
+        raw: layer.curve(false, thresholds)?,
+        norm,
+    })
 }
 
-/// Running sum of p·v over the keys of one head in ranked order.
-struct PrefixSum<'a> {
+/// Budgets that are always evaluated: 1, the grid, T, and between them none further than a stride.
+fn landmarks(tokens: usize, grid: &[usize]) -> Vec<usize> {
+    let strides = (STRIDE..tokens).step_by(STRIDE);
+    let inside = grid.iter().copied().filter(|b| (1..=tokens).contains(b));
+    let mut all: Vec<usize> = strides.chain(inside).chain([1, tokens]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// W_o of one layer, with a bound on how far each head's part of it stretches a vector.
+pub struct Projection {
+    transposed: Tensor,
+    stretch: Vec<f64>,
+}
+
+impl Projection {
+    /// Takes W_o `(hidden, H_q * D)`, float32 on the CPU.
+    ///
+    /// Errors: [`crate::error::Error::Candle`].
+    pub fn new(weight: &Tensor, head_dim: usize) -> Result<Self> {
+        Ok(Self {
+            transposed: weight.t()?,
+            stretch: spectral_bounds(weight, head_dim)?,
+        })
+    }
+
+    /// The outputs of rows of concatenated heads.
+    fn outputs(&self, rows: Vec<f32>) -> Result<Vec<Vec<f32>>> {
+        let width = self.transposed.dim(0)?;
+        let count = rows.len() / width;
+        let rows = Tensor::from_vec(rows, (count, width), &Device::Cpu)?;
+        Ok(rows.matmul(&self.transposed)?.to_vec2::<f32>()?)
+    }
+}
+
+/// One layer's heads on their way from one key to all.
+struct Layer<'a> {
+    paths: &'a [HeadPath<'a>],
+    landmarks: &'a [usize],
+    head_dim: usize,
+    projection: &'a Projection,
+    full: Vec<f64>,
+    norm: f64,
+}
+
+impl Layer<'_> {
+    fn curve(&self, renormalise: bool, thresholds: &[f64]) -> Result<OutputCurve> {
+        let mut curve = OutputCurve::default();
+        let mut norms = Vec::new();
+        let all: Vec<usize> = (0..self.landmarks.len()).collect();
+        for places in all.chunks(BUDGET_BLOCK) {
+            let columns = self.columns(|path, out| {
+                for &place in places {
+                    path.write(
+                        place_sums(path, place),
+                        self.landmarks[place],
+                        renormalise,
+                        out,
+                    );
+                }
+            });
+            let budgets = places.iter().map(|&place| self.landmarks[place]);
+            norms.extend(self.evaluate(&columns, budgets, &mut curve)?);
+        }
+        let open: Vec<usize> = (0..self.landmarks.len() - 1)
+            .filter(|&s| self.landmarks[s + 1] - self.landmarks[s] > 1)
+            .filter(|&s| self.may_cross(s, renormalise, thresholds, &curve.cosine, &norms))
+            .collect();
+        for segments in open.chunks(BUDGET_BLOCK / STRIDE) {
+            let inside = |s: usize| self.landmarks[s] + 1..self.landmarks[s + 1];
+            let columns = self.columns(|path, out| {
+                for &s in segments {
+                    path.resume(s, inside(s), renormalise, out);
+                }
+            });
+            let budgets = segments.iter().flat_map(|&s| inside(s));
+            self.evaluate(&columns, budgets, &mut curve)?;
+        }
+        curve.sort();
+        Ok(curve)
+    }
+
+    /// What every head contributes, in parallel.
+    fn columns(&self, of: impl Fn(&HeadPath<'_>, &mut Vec<f32>) + Sync) -> Vec<Vec<f32>> {
+        let column = |path: &HeadPath<'_>| {
+            let mut out = Vec::new();
+            of(path, &mut out);
+            out
+        };
+        self.paths.par_iter().map(column).collect()
+    }
+
+    /// Projects and compares the outputs at `budgets`; gives their norms.
+    fn evaluate(
+        &self,
+        columns: &[Vec<f32>],
+        budgets: impl Iterator<Item = usize>,
+        curve: &mut OutputCurve,
+    ) -> Result<Vec<f64>> {
+        let (d, width) = (self.head_dim, self.head_dim * columns.len());
+        let count = columns.first().map_or(0, |c| c.len() / d);
+        let mut rows = vec![0f32; count * width];
+        for (h, column) in columns.iter().enumerate() {
+            for (row, part) in rows.chunks_mut(width).zip(column.chunks(d)) {
+                row[h * d..][..d].copy_from_slice(part);
+            }
+        }
+        let outputs = self.projection.outputs(rows)?;
+        let compared: Vec<[f64; 3]> = outputs.par_iter().map(|o| self.compare(o)).collect();
+        for (budget, [cosine, relative, _]) in budgets.zip(&compared) {
+            curve.budgets.push(budget as u32);
+            curve.cosine.push(*cosine);
+            curve.relative_l2.push(*relative);
+        }
+        Ok(compared.into_iter().map(|[_, _, norm]| norm).collect())
+    }
+
+    /// Cosine, relative distance, and norm of an output.
+    fn compare(&self, output: &[f32]) -> [f64; 3] {
+        let (mut dot, mut norm, mut distance) = (0f64, 0f64, 0f64);
+        for (&o, &f) in output.iter().zip(&self.full) {
+            let o = f64::from(o);
+            dot += o * f;
+            norm += o * o;
+            distance += (o - f) * (o - f);
+        }
+        let norm = norm.sqrt();
+        let cosine = match norm * self.norm {
+            // Two zero outputs are the same output; one alone has no direction.
+            0.0 if self.norm == 0.0 && norm == 0.0 => 1.0,
+            0.0 => 0.0,
+            product => dot / product,
+        };
+        let relative = match self.norm {
+            0.0 => distance.sqrt(),
+            full => distance.sqrt() / full,
+        };
+        [cosine, relative, norm]
+    }
+
+    /// Whether the cosine could pass a threshold and come back between two landmarks.
+    fn may_cross(
+        &self,
+        segment: usize,
+        renormalise: bool,
+        thresholds: &[f64],
+        cosine: &[f64],
+        norms: &[f64],
+    ) -> bool {
+        let heads = self.paths.iter().zip(&self.projection.stretch);
+        let way: f64 = heads
+            .map(|(path, stretch)| stretch * path.segments[segment].way(renormalise))
+            .sum();
+        let ends = [segment, segment + 1].map(|place| (cosine[place], norms[place]));
+        super::output_bound::may_cross(way, ends, thresholds)
+    }
+}
+
+fn place_sums<'p>(path: &'p HeadPath<'_>, place: usize) -> &'p [f64] {
+    &path.sums[place * path.head_dim..][..path.head_dim]
+}
+
+/// Running sums of p·v over the keys of one head in ranked order, kept at the landmarks.
+struct HeadPath<'a> {
     ranked: &'a Ranked,
     values: &'a [f32],
     head_dim: usize,
-    sum: Vec<f64>,
+    sums: Vec<f64>, // landmarks x D
+    segments: Vec<Segment>,
 }
 
-impl<'a> PrefixSum<'a> {
-    fn new(ranked: &'a Ranked, values: &'a [f32], head_dim: usize) -> Self {
-        Self {
+impl<'a> HeadPath<'a> {
+    fn walk(ranked: &'a Ranked, values: &'a [f32], head_dim: usize, landmarks: &[usize]) -> Self {
+        let mut path = Self {
             ranked,
             values,
             head_dim,
-            sum: vec![0.0; head_dim],
+            sums: Vec::with_capacity(landmarks.len() * head_dim),
+            segments: Vec::with_capacity(landmarks.len()),
+        };
+        let mut sum = vec![0.0; head_dim];
+        let mut done = 0;
+        for &landmark in landmarks {
+            let mut segment = path.segment(done, &sum);
+            for rank in done..landmark {
+                let squared = path.add(rank, &mut sum);
+                segment.add(ranked.sorted[rank], squared.sqrt());
+            }
+            if done > 0 {
+                path.segments.push(segment);
+            }
+            path.sums.extend(&sum);
+            done = landmark;
         }
+        path
     }
 
-    fn add(&mut self, rank: usize) {
+    /// The stretch of the way that begins after `done` keys.
+    fn segment(&self, done: usize, sum: &[f64]) -> Segment {
+        let mass = done
+            .checked_sub(1)
+            .map_or(0.0, |rank| self.ranked.cumulative[rank]);
+        let length = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
+        Segment::starting(mass, length)
+    }
+
+    /// Adds one key's part; gives the squared norm of its value.
+    fn add(&self, rank: usize, sum: &mut [f64]) -> f64 {
         let key = self.ranked.order[rank] as usize;
         let p = self.ranked.sorted[rank];
         let value = &self.values[key * self.head_dim..][..self.head_dim];
-        for (s, &v) in self.sum.iter_mut().zip(value) {
+        let mut squared = 0f32;
+        for (s, &v) in sum.iter_mut().zip(value) {
             *s += p * f64::from(v);
+            squared += v * v;
+        }
+        f64::from(squared)
+    }
+
+    fn sums_at(&self, place: usize) -> impl Iterator<Item = f64> + '_ {
+        place_sums(self, place).iter().copied()
+    }
+
+    /// The sums at `budgets`, which follow landmark `place`.
+    fn resume(&self, place: usize, budgets: Range<usize>, renormalise: bool, out: &mut Vec<f32>) {
+        let mut sum = place_sums(self, place).to_vec();
+        for budget in budgets {
+            self.add(budget - 1, &mut sum);
+            self.write(&sum, budget, renormalise, out);
         }
     }
 
-    /// The sum over all keys, in the same order as [`Self::advance`] would reach it.
-    fn complete(&self) -> Vec<f32> {
-        let mut all = Self::new(self.ranked, self.values, self.head_dim);
-        (0..self.ranked.order.len()).for_each(|rank| all.add(rank));
-        all.sum.iter().map(|&s| s as f32).collect()
-    }
-
-    /// Renormalised and raw sums after each of the ranks, `(ranks, D)`.
-    fn advance(&mut self, ranks: std::ops::Range<usize>) -> [Vec<f32>; 2] {
-        let mut renormalised = Vec::with_capacity(ranks.len() * self.head_dim);
-        let mut raw = Vec::with_capacity(ranks.len() * self.head_dim);
-        for rank in ranks {
-            self.add(rank);
-            let mass = self.ranked.cumulative[rank];
-            let scale = if mass > 0.0 { 1.0 / mass } else { 0.0 };
-            renormalised.extend(self.sum.iter().map(|&s| (s * scale) as f32));
-            raw.extend(self.sum.iter().map(|&s| s as f32));
-        }
-        [renormalised, raw]
+    fn write(&self, sum: &[f64], budget: usize, renormalise: bool, out: &mut Vec<f32>) {
+        let mass = self.ranked.cumulative[budget - 1];
+        let scale = match renormalise {
+            true if mass > 0.0 => 1.0 / mass,
+            true => 0.0,
+            false => 1.0,
+        };
+        out.extend(sum.iter().map(|&s| (s * scale) as f32));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn identity(n: usize) -> Tensor {
         Tensor::eye(n, candle_core::DType::F32, &Device::Cpu).unwrap()
+    }
+
+    /// With every budget evaluated.
+    fn every(heads: &[Ranked], values: &[&[f32]], d: usize, weight: &Tensor) -> OutputCurves {
+        let projection = Projection::new(weight, d).unwrap();
+        let grid: Vec<usize> = (1..=heads[0].order.len()).collect();
+        output_curves(heads, values, d, &projection, &[0.9], &grid).unwrap()
     }
 
     #[test]
     fn two_keys_by_hand() {
         // One head, D = 2: a = (0.8, 0.2), v = (1, 0) and (0, 1); y = (0.8, 0.2).
         let ranked = [Ranked::new(&[0.8, 0.2])];
-        let curves = output_curves(&ranked, &[&[1.0, 0.0, 0.0, 1.0]], 2, &identity(2)).unwrap();
+        let curves = every(&ranked, &[&[1.0, 0.0, 0.0, 1.0]], 2, &identity(2));
         let norm = 0.68f64.sqrt();
         assert!((curves.norm - norm).abs() < 1e-7);
         // With one key the direction is (1, 0), renormalised or not.
@@ -223,7 +409,7 @@ mod tests {
         // Two query heads on one KV head, D = 1, W_o = [[1, 1]]: y = sum of both heads.
         let ranked = [Ranked::new(&[0.9, 0.1]), Ranked::new(&[0.3, 0.7])];
         let projection = Tensor::new(&[[1f32, 1.0]], &Device::Cpu).unwrap();
-        let curves = output_curves(&ranked, &[&[2.0, -1.0]], 1, &projection).unwrap();
+        let curves = every(&ranked, &[&[2.0, -1.0]], 1, &projection);
         // y = (1.8 - 0.1) + (0.6 - 0.7) = 1.6; one key: 2 + (-1) = 1 renormalised, 1.8 - 0.7 raw.
         assert!((curves.norm - 1.6).abs() < 1e-6);
         assert!((curves.renormalised.relative_l2[0] - 0.6 / 1.6).abs() < 1e-6);
@@ -234,6 +420,7 @@ mod tests {
     #[test]
     fn first_and_stable_differ_where_the_curve_dips() {
         let curve = OutputCurve {
+            budgets: (1..=5).collect(),
             cosine: vec![0.5, 0.95, 0.8, 0.97, 1.0],
             relative_l2: vec![],
         };
@@ -241,6 +428,7 @@ mod tests {
         assert_eq!((curve.first(0.4), curve.stable(0.4)), (1, 1));
         assert_eq!((curve.first(0.96), curve.stable(0.96)), (4, 4));
         let never = OutputCurve {
+            budgets: vec![1, 2],
             cosine: vec![0.5, 0.6],
             relative_l2: vec![],
         };
@@ -271,7 +459,7 @@ mod tests {
         let projection = Tensor::from_vec(weights.clone(), (5, 12), &Device::Cpu).unwrap();
         let ranked: Vec<_> = vectors.iter().map(|v| Ranked::new(v)).collect();
         let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-        let curves = output_curves(&ranked, &slices, 3, &projection).unwrap();
+        let curves = every(&ranked, &slices, 3, &projection);
         let output = |budget: usize, renormalise: bool| -> Vec<f64> {
             let mut concat = vec![0f64; 12];
             for (h, ranked) in ranked.iter().enumerate() {
@@ -304,6 +492,54 @@ mod tests {
                         (curve.relative_l2[budget - 1] - l2).abs() < 1e-5,
                         "{budget}"
                     );
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// What is left out decides nothing: `first`, `stable` and the grid are those of an evaluation of all.
+        #[test]
+        fn budgets_that_are_left_out_cross_no_threshold(
+            seed in 0u32..1000, sharpness in 0.0f64..4.0, tokens in 1usize..400,
+        ) {
+            let noise = |i: usize| {
+                let x = (i as u32 + 1).wrapping_mul(2_654_435_761).wrapping_add(seed.wrapping_mul(40_503));
+                f64::from((x ^ (x >> 15)) % 10_007) / 10_007.0
+            };
+            let vector = |h: usize| -> Vec<f64> {
+                let p: Vec<f64> = (0..tokens)
+                    .map(|i| noise(i + h * tokens).powf(1.0 + 8.0 * sharpness))
+                    .collect();
+                let sum = p.iter().sum::<f64>().max(1e-300);
+                p.into_iter().map(|x| x / sum).collect()
+            };
+            let ranked: Vec<_> = (0..4).map(|h| Ranked::new(&vector(h))).collect();
+            let float = |i: usize| noise(i) as f32 - 0.4;
+            let values: Vec<Vec<f32>> = (0..2)
+                .map(|g| (0..tokens * 3).map(|i| float(i * 7 + g)).collect())
+                .collect();
+            let slices: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+            let weight = Tensor::from_vec((0..60).map(float).collect(), (5, 12), &Device::Cpu).unwrap();
+            let projection = Projection::new(&weight, 3).unwrap();
+            let thresholds = [0.8, 0.9, 0.95, 0.99, 0.999];
+            let grid = crate::profile::budget_grid(tokens);
+            let some = output_curves(&ranked, &slices, 3, &projection, &thresholds, &grid).unwrap();
+            let all = every(&ranked, &slices, 3, &weight);
+            for (some, all) in [(&some.renormalised, &all.renormalised), (&some.raw, &all.raw)] {
+                prop_assert_eq!(all.budgets.len(), tokens);
+                // Products of other numbers of rows differ in their last bits.
+                let close = 1e-6;
+                for t in thresholds {
+                    let first = all.first(t - close)..=all.first(t + close);
+                    prop_assert!(first.contains(&some.first(t)), "first at {}", t);
+                    let stable = all.stable(t - close)..=all.stable(t + close);
+                    prop_assert!(stable.contains(&some.stable(t)), "stable at {}", t);
+                }
+                for budget in &grid {
+                    let ([a, b], [c, d]) = (some.at(*budget), all.at(*budget));
+                    prop_assert!((a - c).abs() < close && (b - d).abs() < 10.0 * close);
                 }
             }
         }

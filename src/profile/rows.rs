@@ -196,13 +196,11 @@ fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
                     ("last", &layer.output_last),
                     ("pooled", &layer.output_pooled),
                 ] {
-                    rows.number(format!("cos_{query}"), c.renormalised.cosine[budget - 1]);
-                    rows.number(
-                        format!("l2_{query}"),
-                        c.renormalised.relative_l2[budget - 1],
-                    );
-                    rows.number(format!("cos_raw_{query}"), c.raw.cosine[budget - 1]);
-                    rows.number(format!("l2_raw_{query}"), c.raw.relative_l2[budget - 1]);
+                    for (kind, curve) in [("", &c.renormalised), ("raw_", &c.raw)] {
+                        let [cosine, relative_l2] = curve.at(budget);
+                        rows.number(format!("cos_{kind}{query}"), cosine);
+                        rows.number(format!("l2_{kind}{query}"), relative_l2);
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::budget_grid::budget_grid;
 use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 use super::minimum_budget::{Ranked, minimum_budgets};
 use super::options::MeasureOptions;
-use super::output_budget::{OutputCurves, output_curves};
+use super::output_budget::{OutputCurves, Projection, output_curves};
 use crate::error::{Error, Result};
 use crate::model::attention::AttentionView;
 
@@ -133,7 +133,7 @@ impl WindowSums {
                 }
             })
             .collect();
-        let (output_last, output_pooled) = outputs(view, &last, &pooled)?;
+        let [output_last, output_pooled] = outputs(view, [&last, &pooled], options, &grid)?;
         Ok(LayerMeasures {
             heads,
             kv_heads,
@@ -171,9 +171,10 @@ impl GroupRows {
 /// Output curves of both queries, on values and W_o brought to the CPU in float32.
 fn outputs(
     view: &AttentionView<'_>,
-    last: &[Ranked],
-    pooled: &[Ranked],
-) -> Result<(OutputCurves, OutputCurves)> {
+    queries: [&[Ranked]; 2],
+    options: &MeasureOptions,
+    grid: &[usize],
+) -> Result<[OutputCurves; 2]> {
     let (_, _, head_dim) = view.queries.dims3()?;
     let local =
         |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
@@ -184,11 +185,11 @@ fn outputs(
         .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
         .collect::<Result<_>>()?;
     let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let projection = local(view.output_projection)?;
-    Ok((
-        output_curves(last, &values, head_dim, &projection)?,
-        output_curves(pooled, &values, head_dim, &projection)?,
-    ))
+    let projection = Projection::new(&local(view.output_projection)?, head_dim)?;
+    let thresholds = &options.output_thresholds;
+    let curves = |heads| output_curves(heads, &values, head_dim, &projection, thresholds, grid);
+    let [last, pooled] = queries;
+    Ok([curves(last)?, curves(pooled)?])
 }
 
 fn add_counts(sums: &mut [f64], counts: &[u32]) {

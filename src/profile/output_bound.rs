@@ -1,0 +1,154 @@
+//! How far a layer's output can move between two budgets: what need not be evaluated.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+
+/// Room for the rounding of cosines whose outputs are float32.
+const ROUNDING: f64 = 1e-5;
+
+/// One head's way between two budgets, in its own D dimensions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Segment {
+    start_mass: f64,
+    start_length: f64,
+    mass: f64,
+    way: f64,
+    longest_value: f64,
+}
+
+impl Segment {
+    /// A way that begins where the kept keys hold `mass` and their sum of p·v has this length.
+    pub(super) fn starting(mass: f64, length: f64) -> Self {
+        Self {
+            start_mass: mass,
+            start_length: length,
+            mass: 0.0,
+            way: 0.0,
+            longest_value: 0.0,
+        }
+    }
+
+    /// Adds a key of probability `p` whose value has the norm `length`.
+    pub(super) fn add(&mut self, p: f64, length: f64) {
+        self.mass += p;
+        self.way += p * length;
+        self.longest_value = self.longest_value.max(length);
+    }
+
+    /// A bound on the way's length.
+    ///
+    /// Raw sums move by p·v. A renormalised one, c, moves by p·(v − c) / mass, and is never longer than the
+    /// longer of where it began and the longest value since, being a mean of them.
+    pub(super) fn way(&self, renormalise: bool) -> f64 {
+        match (renormalise, self.start_mass > 0.0) {
+            (false, _) => self.way,
+            (true, true) => {
+                let reach = (self.start_length / self.start_mass).max(self.longest_value);
+                (self.way + self.mass * reach) / self.start_mass
+            }
+            (true, false) => f64::INFINITY,
+        }
+    }
+}
+
+/// Whether a cosine can be on both sides of a threshold on a way between two outputs.
+///
+/// Every point of the way is within half of it from one of its `ends`, given as cosine and norm; an output of
+/// norm n that moves by r turns by asin(r / n) at most.
+pub(super) fn may_cross(way: f64, ends: [(f64, f64); 2], thresholds: &[f64]) -> bool {
+    let mut low = f64::INFINITY;
+    let mut high = f64::NEG_INFINITY;
+    for (cosine, norm) in ends {
+        let turn = way / 2.0 / norm;
+        // Written so that NaN and infinity are evaluated, too.
+        if !(turn < 1.0 && (-1.0 - ROUNDING..=1.0 + ROUNDING).contains(&cosine)) {
+            return true;
+        }
+        let (angle, turn) = (cosine.clamp(-1.0, 1.0).acos(), turn.asin());
+        low = low.min((angle + turn).min(std::f64::consts::PI).cos());
+        high = high.max((angle - turn).max(0.0).cos());
+    }
+    let reached = low - ROUNDING..=high + ROUNDING;
+    thresholds
+        .iter()
+        .any(|threshold| reached.contains(threshold))
+}
+
+/// For every head, a bound on ‖W_h x‖ / ‖x‖ over its columns W_h of W_o `(hidden, H_q * D)`.
+///
+/// The 32-norm of the singular values, from the trace of the Gram matrix's 16th power: at most D^(1/32) times
+/// the largest of them.
+/// Errors: [`crate::error::Error::Candle`].
+pub(super) fn spectral_bounds(weight: &Tensor, head_dim: usize) -> Result<Vec<f64>> {
+    let heads = weight.dim(1)? / head_dim.max(1);
+    (0..heads)
+        .map(|h| {
+            let columns = weight.narrow(1, h * head_dim, head_dim)?.contiguous()?;
+            let mut power = columns.t()?.matmul(&columns)?;
+            let scale = f64::from(trace(&power)?);
+            if scale <= 0.0 {
+                return Ok(0.0);
+            }
+            // Scaled to trace 1, so that no power of it leaves the range of float32.
+            power = (power / scale)?;
+            for _ in 0..4 {
+                power = power.matmul(&power)?;
+            }
+            let largest = f64::from(trace(&power)?).powf(1.0 / 16.0) * scale;
+            Ok(largest.sqrt() * (1.0 + ROUNDING))
+        })
+        .collect()
+}
+
+fn trace(matrix: &Tensor) -> Result<f32> {
+    let rows = matrix.to_vec2::<f32>()?;
+    Ok(rows.iter().enumerate().map(|(i, row)| row[i]).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_way_that_stays_between_thresholds_needs_no_look() {
+        // cos 0.95 is an angle of 18.19 degrees, 0.9 of 25.84 and 0.99 of 8.11.
+        let ends = [(0.95, 1.0), (0.95, 1.0)];
+        assert!(!may_cross(0.2, ends, &[0.9, 0.99]));
+        assert!(may_cross(0.3, ends, &[0.9, 0.99]));
+        assert!(!may_cross(0.3, ends, &[0.5, 0.999]));
+        // A threshold between the ends is crossed, however short the way.
+        assert!(may_cross(0.1, [(0.94, 1.0), (0.96, 1.0)], &[0.95]));
+        assert!(may_cross(0.0, ends, &[0.95]));
+        for (cosine, norm) in [(f64::NAN, 1.0), (0.5, 0.0), (0.5, f64::NAN)] {
+            assert!(may_cross(0.1, [(cosine, norm), (0.5, 1.0)], &[0.9]));
+        }
+        assert!(may_cross(f64::INFINITY, ends, &[0.1]));
+    }
+
+    #[test]
+    fn stretches_are_bounded_from_above_and_closely() {
+        // Two heads of D = 2: diag(3, 1) and a rotation by 30 degrees times 2.
+        let (c, s) = (3f32.sqrt(), 1f32);
+        let rows = [[3.0, 0.0, c, -s], [0.0, 1.0, s, c]];
+        let weight = Tensor::new(&rows, &Device::Cpu).unwrap();
+        let bounds = spectral_bounds(&weight, 2).unwrap();
+        for (bound, exact) in bounds.iter().zip([3.0, 2.0]) {
+            assert!((exact..exact * 2f64.powf(1.0 / 32.0) * 1.001).contains(bound));
+        }
+        let zero = Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(spectral_bounds(&zero, 2).unwrap(), [0.0]);
+    }
+
+    #[test]
+    fn ways_by_hand() {
+        let mut segment = Segment::starting(0.5, 1.0);
+        segment.add(0.1, 3.0);
+        segment.add(0.05, 1.0);
+        assert!((segment.way(false) - 0.35).abs() < 1e-15);
+        // Mean so far 2, longest value 3: (0.35 + 0.15 * 3) / 0.5.
+        assert!((segment.way(true) - 1.6).abs() < 1e-12);
+        assert_eq!(Segment::starting(0.0, 0.0).way(true), f64::INFINITY);
+    }
+}
