@@ -15,7 +15,7 @@ mod window_sums;
 
 pub use budget_grid::budget_grid;
 pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
-pub use minimum_budget::{Ranked, minimum_budgets};
+pub use minimum_budget::{Ranked, RowBudgets};
 pub use options::MeasureOptions;
 pub use output_budget::{OutputCurve, OutputCurves, Projection, output_curves};
 pub use probe::Profiler;

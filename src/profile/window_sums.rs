@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::budget_grid::budget_grid;
 use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
-use super::minimum_budget::{Ranked, minimum_budgets};
+use super::minimum_budget::{Ranked, RowBudgets};
 use super::options::MeasureOptions;
 use super::output_budget::{OutputCurves, Projection, output_curves};
 use crate::error::{Error, Result};
@@ -63,11 +63,14 @@ impl WindowSums {
         let group = self.group;
         let measured: Vec<GroupRows> = pairs
             .par_iter()
-            .map_init(Vec::new, |scratch, &(kv, row)| {
-                let heads = kv * group..(kv + 1) * group;
-                let lines: Vec<&[f32]> = heads.map(|h| line(h, row)).collect();
-                GroupRows::measure(&lines, thresholds, scratch)
-            })
+            .map_init(
+                || RowBudgets::new(thresholds),
+                |budgets, &(kv, row)| {
+                    let heads = kv * group..(kv + 1) * group;
+                    let lines: Vec<&[f32]> = heads.map(|h| line(h, row)).collect();
+                    GroupRows::measure(&lines, budgets)
+                },
+            )
             .collect();
         // Added up in the order of the rows, so that runs of any length give the same sums.
         for (&(kv, _), rows) in pairs.iter().zip(&measured) {
@@ -144,13 +147,8 @@ impl WindowSums {
 }
 
 impl GroupRows {
-    fn measure(lines: &[&[f32]], thresholds: &[f64], scratch: &mut Vec<u32>) -> Self {
-        let mut of = |line: &[f32]| {
-            let mut budgets = vec![0u32; thresholds.len()];
-            minimum_budgets(line, thresholds, scratch, &mut budgets);
-            budgets
-        };
-        let heads: Vec<Vec<u32>> = lines.iter().map(|line| of(line)).collect();
+    fn measure(lines: &[&[f32]], budgets: &mut RowBudgets) -> Self {
+        let heads: Vec<Vec<u32>> = lines.iter().map(|line| budgets.measure(line)).collect();
         if lines.len() == 1 {
             return Self {
                 mean: heads[0].clone(),
@@ -162,7 +160,7 @@ impl GroupRows {
             .map(|sum| (sum / lines.len() as f64) as f32)
             .collect();
         Self {
-            mean: of(&mean),
+            mean: budgets.measure(&mean),
             heads,
         }
     }
@@ -222,7 +220,7 @@ mod tests {
     fn a_group_is_averaged_before_it_is_measured() {
         // Each head needs one key for 60 %; their mean (0.5, 0.5) needs two.
         let (a, b) = ([1.0f32, 0.0], [0.0f32, 1.0]);
-        let rows = GroupRows::measure(&[&a, &b], &[0.6], &mut Vec::new());
+        let rows = GroupRows::measure(&[&a, &b], &mut RowBudgets::new(&[0.6]));
         assert_eq!(rows.heads, [[1], [1]]);
         assert_eq!(rows.mean, [2]);
     }
