@@ -41,8 +41,9 @@ pub(super) struct Frame<'t> {
     /// Name and unit of the horizontal axis, "" for labels alone; `None` leaves its labels out too, for a
     /// panel above another.
     pub(super) x_name: Option<&'t str>,
-    /// Name and unit of the vertical axis, "" for labels alone.
-    pub(super) y_name: &'t str,
+    /// Name and unit of the vertical axis, "" for labels alone; `None` leaves its labels out too, for a panel
+    /// beside another.
+    pub(super) y_name: Option<&'t str>,
     /// Whether grid lines help to read values off.
     pub(super) grid: bool,
 }
@@ -58,10 +59,10 @@ impl Frame<'_> {
     /// Room that labels and name of the vertical axis take.
     pub(super) fn left_room(&self) -> i32 {
         let widest = self.y.labels().map(|l| text::width(&l)).max().unwrap_or(0);
-        let name = if self.y_name.is_empty() {
-            0
-        } else {
-            text::em() as i32
+        let name = match self.y_name {
+            None => return points(NAME_MARGIN + 2.0 * TICK_POINTS),
+            Some("") => 0,
+            Some(_) => text::em() as i32,
         };
         name + points(NAME_MARGIN + NAME_GAP + 2.0 * TICK_POINTS) + widest
     }
@@ -120,8 +121,11 @@ impl Frame<'_> {
             .label_style(lettering.clone())
             .axis_desc_style(lettering)
             .y_label_offset((text::DIGIT_SHIFT * text::em()).round() as i32)
-            .set_all_tick_mark_size(points(TICK_POINTS))
-            .y_desc(self.y_name);
+            .set_all_tick_mark_size(points(TICK_POINTS));
+        match self.y_name {
+            Some(name) => mesh.y_desc(name),
+            None => mesh.y_label_formatter(&no_label),
+        };
         match self.x_name {
             Some(name) => mesh.x_desc(name),
             None => mesh.x_label_formatter(&no_label),

@@ -23,6 +23,7 @@ pub(super) struct Point {
 pub(super) struct Series {
     /// The method.
     pub(super) name: String,
+    /// None where no budget has finite bytes.
     pub(super) points: Vec<Point>,
 }
 
@@ -67,7 +68,7 @@ pub(super) fn bytes_axis(series: &[Series], full: Option<&Point>) -> Axis {
     Axis::log(low / air, high * air)
 }
 
-/// The axis of quality: logarithmic for `log`, or where values that are better lower span much; at most `labels`
+/// The axis of quality: logarithmic for `log`, or where values that are better lower span much, with at most `labels`
 /// otherwise.
 pub(super) fn quality_axis(
     series: &[Series],

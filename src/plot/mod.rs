@@ -35,6 +35,8 @@ mod subject;
 mod text;
 
 #[cfg(test)]
+mod options_read;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sample;

@@ -115,12 +115,14 @@ impl Needle {
             false => metric.axis_name(),
         };
         let beside = text::width(&colour_name) <= grid.panels_height();
+        let alone = counts.iter().all(|&count| count == 1);
+        let prompts = if alone { "prompt" } else { "prompts" };
         let counts = count_words(counts.into_iter());
         let mut notes = vec![
             (Key::Note, budget_words(budget)),
             (
                 Key::Note,
-                format!("{counts} prompts per cell, light is good"),
+                format!("{counts} {prompts} per cell, light is good"),
             ),
         ];
         // A bar as high as few panels has no room for a long name, which then stands above them.
@@ -303,6 +305,52 @@ impl Drawing for Needle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample_results::{SampleResults, TWELVE};
+
+    /// Top and bottom of every rectangle as wide as `width`, or of any where there is none.
+    fn range(svg: &str, fill: Option<&str>, width: Option<i32>) -> (i32, i32) {
+        let number = |tag: &str, name: &str| -> i32 {
+            let value = tag.split(&format!(" {name}=\"")).nth(1).unwrap();
+            value.split('"').next().unwrap().parse().unwrap()
+        };
+        let tags = svg.split("<rect").skip(1);
+        let tags = tags.filter(|tag| fill.is_none_or(|fill| tag.contains(fill)));
+        let tags = tags.filter(|tag| width.is_none_or(|width| number(tag, "width") == width));
+        tags.map(|tag| (number(tag, "y"), number(tag, "y") + number(tag, "height")))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_colour_bar_is_as_tall_as_the_panels_and_its_name_fits() {
+        for (methods, metric) in [1, 4, 12]
+            .into_iter()
+            .flat_map(|methods| ["contains", "nll", "evidence"].map(|metric| (methods, metric)))
+        {
+            let sample = SampleResults {
+                task: "needle",
+                methods: TWELVE[..methods].to_vec(),
+                ..SampleResults::default()
+            };
+            let options = ChartOptions {
+                metric: Some(metric.to_owned()),
+                ..ChartOptions::default()
+            };
+            let all = [sample.results()];
+            let svg = draw(&all, &options, "").unwrap().svg;
+            let panels = range(&svg, Some("#E1E1E1"), None);
+            // 7 points of a colour bar, 15 of a legend's key.
+            let bar = range(&svg, None, Some(points(7.0)));
+            assert_eq!(bar, panels, "{methods} {metric}");
+            let name = match metric {
+                "nll" => "NLL above the full cache (nats per token)",
+                _ => &Metric::find(metric).unwrap().axis_name(),
+            };
+            let upright = text::width(name) <= panels.1 - panels.0;
+            let tag = svg.split("<text").find(|tag| tag.contains(name)).unwrap();
+            assert_eq!(tag.contains("rotate"), upright, "{methods} {metric}");
+        }
+    }
 
     fn row(prompt: u32, method: &'static str, value: f64) -> Outcome<'static> {
         Outcome {

@@ -1,4 +1,4 @@
-//! Small panels side by side that share both axes, whose names stand once, at the outer edges.
+//! Small panels side by side that share both axes: labels at the outer edges only, and one name for each axis.
 
 use plotters::prelude::DrawingBackend;
 use plotters::style::FontTransform;
@@ -11,7 +11,7 @@ use super::text;
 
 /// Gap between rows and between columns, in points.
 const ROW_GAP: f64 = 3.0;
-const COLUMN_GAP: f64 = 5.0;
+const COLUMN_GAP: f64 = 4.0;
 
 /// Where panels lie, and what stands on their axes.
 pub(super) struct PanelGrid {
@@ -49,7 +49,7 @@ impl PanelGrid {
             x: &self.x,
             y: &self.y,
             x_name: (!below).then_some(""),
-            y_name: "",
+            y_name: index.is_multiple_of(self.columns).then_some(""),
             grid: self.lines,
         }
     }
