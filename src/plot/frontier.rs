@@ -154,7 +154,7 @@ impl Frontier {
     ) -> Vec<Spot> {
         let at = |p: &Point| panel.at(p.held, p.quality.mean);
         self.shown(series)
-            .map(|p| at(p))
+            .map(at)
             .map(|(x, y)| (x + aside, y))
             .collect()
     }

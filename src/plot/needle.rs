@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_colour_bar_is_as_tall_as_the_panels_and_its_name_fits() {
-        for (methods, metric) in [1, 4, 12]
+        for (methods, metric) in [1, 3]
             .into_iter()
             .flat_map(|methods| ["contains", "nll", "evidence"].map(|metric| (methods, metric)))
         {
