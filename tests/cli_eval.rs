@@ -254,7 +254,8 @@ fn needles_are_hidden_found_and_drawn() {
     assert!(depths.contains(&0.0) && depths.contains(&100.0));
     let evidence = results.results.numbers("evidence").unwrap();
     assert!(evidence.iter().all(|e| (0.0..=1.0).contains(e)));
-    for chart in ["needle", "evidence", "frontier"] {
+    printed(path, &["plot", "frontier", "--results", "n"]);
+    for chart in ["needle", "evidence"] {
         printed(path, &["plot", chart, "--results", "n", "--budget", "64"]);
     }
     printed(path, &["report", "n", "--baseline", "full"]);

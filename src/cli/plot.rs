@@ -9,7 +9,9 @@ use kvprof::error::Error;
 use kvprof::eval::Results;
 use kvprof::eval::hit_rate::HitRates;
 use kvprof::eval::speed::Speed;
-use kvprof::plot::{self, CHARTS, Chart, ChartOptions, Crossing, Figure, Query, SubjectKind};
+use kvprof::plot::{
+    self, CHARTS, Chart, ChartOption, ChartOptions, Crossing, Figure, Query, SubjectKind,
+};
 use kvprof::profile::Profile;
 
 /// Arguments of `kvprof plot`.
@@ -35,29 +37,32 @@ pub struct Arguments {
     /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
-    /// Which rows were measured: last, pooled or rows
-    #[arg(long, default_value = "pooled")]
-    query: Query,
-    /// Retained-mass threshold of MBA and LMBA
-    #[arg(long, default_value_t = 0.9)]
-    threshold: f64,
-    /// Cosine thresholds of LMBO
-    #[arg(long, value_delimiter = ',', default_values_t = [0.9, 0.99, 0.999])]
-    output_thresholds: Vec<f64>,
-    /// Which crossing of a cosine threshold counts: first or stable
-    #[arg(long, default_value = "first")]
-    crossing: Crossing,
-    /// Kept probabilities as they were, not renormalised
+    /// Which rows lmba, lmbo, mba-heatmap and curves show: last, pooled or rows [default: pooled]
+    #[arg(long)]
+    query: Option<Query>,
+    /// Retained-mass threshold of MBA and LMBA: lmba, mba-heatmap [default: 0.9]
+    #[arg(long)]
+    threshold: Option<f64>,
+    /// Cosine thresholds of lmbo [default: 0.9,0.99,0.999]
+    #[arg(long, value_delimiter = ',')]
+    output_thresholds: Option<Vec<f64>>,
+    /// Which crossing of a cosine threshold counts for lmbo: first or stable [default: first]
+    #[arg(long)]
+    crossing: Option<Crossing>,
+    /// Kept probabilities as they were, not renormalised: lmbo, curves
     #[arg(long)]
     raw: bool,
     /// What is shown: by frontier and needle kl, nll, top1, f1, em, contains or evidence; by hitrate all
     /// important keys or those beyond-sinks
     #[arg(long)]
     metric: Option<String>,
+    /// Methods that frontier, needle and evidence show, in this order [default: all]
+    #[arg(long, value_name = "A,B,C")]
+    methods: Option<String>,
     /// Budget that needle and evidence show, as `kvprof eval` was told it [default: its first]
     #[arg(long, value_name = "BUDGET")]
     budget: Option<String>,
-    /// Shares of the prompt or of the full cache instead of tokens or bytes
+    /// Shares of the prompt (lmba, budgets) or of the full cache (frontier) instead of tokens or bytes
     #[arg(long)]
     relative: bool,
     /// Logarithmic vertical axis of lmba, budgets and frontier
@@ -113,6 +118,14 @@ impl Arguments {
             return self.draw_all();
         }
         let chart = plot::find(&self.chart)?;
+        let mut given = self.given_options().into_iter();
+        if let Some(idle) = given.find(|option| !chart.reads.contains(option)) {
+            let (name, readers) = (idle.name(), plot::readers(idle));
+            anyhow::bail!(
+                "{} does not read --{name}: leave it out; it is for {readers}",
+                chart.name
+            );
+        }
         self.draw_one(chart)
     }
 
@@ -127,6 +140,25 @@ impl Arguments {
         ]
     }
 
+    /// The options given that only some charts read.
+    fn given_options(&self) -> Vec<ChartOption> {
+        let given = |option| match option {
+            ChartOption::Query => self.query.is_some(),
+            ChartOption::Threshold => self.threshold.is_some(),
+            ChartOption::OutputThresholds => self.output_thresholds.is_some(),
+            ChartOption::Crossing => self.crossing.is_some(),
+            ChartOption::Raw => self.raw,
+            ChartOption::Relative => self.relative,
+            ChartOption::Log => self.log,
+            ChartOption::Metric => self.metric.is_some(),
+            ChartOption::Methods => self.methods.is_some(),
+            ChartOption::Budget => self.budget.is_some(),
+            ChartOption::Layers => false,
+        };
+        let all = ChartOption::ALL.into_iter();
+        all.filter(|option| given(*option)).collect()
+    }
+
     fn read(&self) -> anyhow::Result<Sources> {
         Ok(Sources {
             profiles: read_all(&self.profiles, SubjectKind::Profiles, Profile::load)?,
@@ -138,19 +170,22 @@ impl Arguments {
     }
 
     fn options(&self) -> ChartOptions {
+        let default = ChartOptions::default();
         ChartOptions {
-            query: self.query,
-            threshold: self.threshold,
-            output_thresholds: self.output_thresholds.clone(),
-            crossing: self.crossing,
+            query: self.query.unwrap_or(default.query),
+            threshold: self.threshold.unwrap_or(default.threshold),
+            output_thresholds: (self.output_thresholds.clone())
+                .unwrap_or_else(|| default.output_thresholds.clone()),
+            crossing: self.crossing.unwrap_or(default.crossing),
             raw: self.raw,
             relative: self.relative,
             log: self.log,
             metric: self.metric.clone(),
+            methods: self.methods.clone(),
             budget: self.budget.clone(),
             width: self.width,
             title: self.title.clone(),
-            ..ChartOptions::default()
+            ..default
         }
     }
 
@@ -193,7 +228,7 @@ impl Arguments {
         let (sources, options) = (self.read()?, self.options());
         let provenance = super::command_line(&[]);
         let folder = self.out.clone().unwrap_or_else(|| PathBuf::from("plots"));
-        let mut drawn = 0;
+        let mut drawn: Vec<&Chart> = Vec::new();
         for chart in CHARTS {
             if !has(chart.takes()) {
                 skipped(chart, &format!("no {}", chart.takes().option()))?;
@@ -202,7 +237,7 @@ impl Arguments {
             match sources.draw(chart, &options, &provenance) {
                 Ok(figure) => {
                     write_figure(&figure, &folder.join(chart.name))?;
-                    drawn += 1;
+                    drawn.push(chart);
                 }
                 Err(lack) if plot::is_lack(&lack) => skipped(chart, &lack.to_string())?,
                 Err(fault) => {
@@ -210,7 +245,16 @@ impl Arguments {
                 }
             }
         }
-        anyhow::ensure!(drawn > 0, "no chart could be drawn; the reasons are above");
+        anyhow::ensure!(
+            !drawn.is_empty(),
+            "no chart could be drawn; the reasons are above"
+        );
+        for idle in self.given_options() {
+            if !drawn.iter().any(|chart| chart.reads.contains(&idle)) {
+                let (name, readers) = (idle.name(), plot::readers(idle));
+                writeln!(std::io::stderr(), "unused --{name}: it is for {readers}")?;
+            }
+        }
         Ok(())
     }
 }

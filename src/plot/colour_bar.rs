@@ -19,7 +19,7 @@ const GAP_POINTS: f64 = 3.0;
 pub(super) struct ColourBar<'t> {
     /// Values along the bar, from its foot.
     pub(super) axis: &'t Axis,
-    /// Name and unit of the values.
+    /// Name and unit of the values; "" where they stand elsewhere.
     pub(super) name: &'t str,
     /// Number of patches; as many as there are values, or enough to look continuous.
     pub(super) patches: usize,
@@ -36,7 +36,11 @@ impl ColourBar<'_> {
             .map(|l| text::width(&l))
             .max()
             .unwrap_or(0);
-        points(BAR_POINTS + TICK_POINTS + 2.0 * GAP_POINTS) + widest + text::em() as i32
+        let name = match self.name {
+            "" => 0,
+            _ => text::em() as i32 + points(GAP_POINTS),
+        };
+        points(BAR_POINTS + TICK_POINTS + GAP_POINTS) + widest + name
     }
 
     /// Draws the bar with its left edge at `left`, from `top` to `bottom`.

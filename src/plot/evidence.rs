@@ -11,7 +11,10 @@ use super::frame::Panel;
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
 use super::lmba::{LAYER_LABEL, draw_series};
 use super::options::ChartOptions;
-use super::outcomes::{FULL, budget_words, chosen_budget, count_words, distinct};
+use super::outcomes::{
+    FULL, budget_words, check_number_of_methods, chosen_budget, chosen_methods, count_words,
+    distinct,
+};
 use super::panel_grid::PanelGrid;
 use super::pen::{OTHERS, PENS, Pen, Spot, stroke};
 use super::series::{common_count, only};
@@ -22,7 +25,6 @@ use crate::eval::Results;
 
 /// Methods whose bands can lie over each other; more get a panel each.
 const TOGETHER: usize = 3;
-const MOST_METHODS: usize = 24;
 const SINGLE_POINTS: f64 = 125.0;
 const MULTIPLE_POINTS: f64 = 64.0;
 const LEAST_PANEL: f64 = 70.0;
@@ -42,7 +44,7 @@ struct Evidence {
 /// Up to three methods share a panel. More have one each, with the other methods' means in grey.
 ///
 /// Units: per cent of the evidence tokens, mean over the layer's KV heads.
-/// Errors: [`Error::UnknownName`] for a budget that was not evaluated, [`Error::Invalid`] for data without
+/// Errors: [`Error::UnknownName`] for a method or budget that was not evaluated, [`Error::Invalid`] for data without
 /// marked evidence, an incomplete table, or too many methods.
 pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
     let chart = Evidence::read(only("evidence", all)?, options)?;
@@ -58,15 +60,9 @@ impl Evidence {
             .into_iter()
             .filter(|row| row.budget == budget)
             .collect();
-        let names = distinct(rows.iter().map(|row| row.method));
-        if names.len() > MOST_METHODS {
-            let bound = format!("it must lie between 1 and {MOST_METHODS}");
-            return Err(Error::invalid(
-                "number of methods for evidence",
-                names.len(),
-                bound,
-            ));
-        }
+        let held = distinct(rows.iter().map(|row| row.method));
+        let names = chosen_methods(&held, options.methods.as_deref())?;
+        check_number_of_methods("evidence", names.len())?;
         let layers = results.meta.num_layers;
         let values = names.iter().map(|name| by_prompt(&rows, name, layers));
         let values = values.collect::<Result<Vec<_>>>()?;
@@ -144,6 +140,7 @@ fn grid(width: i32, methods: usize, together: bool, layers: usize) -> PanelGrid 
         width,
         height: points(height),
     }
+    .tall_enough()
 }
 
 /// A row of `evidence.parquet`.
@@ -215,6 +212,7 @@ impl Drawing for Evidence {
     fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
         let top = self.heading.height();
         self.heading.draw(sheet, self.grid.heading_left())?;
+        self.grid.draw_names(sheet, top)?;
         if self.together {
             let panel = self.grid.draw(sheet, top, 0, "")?;
             let series: Vec<(Pen, Spread)> =

@@ -24,13 +24,13 @@ pub(super) const AXIS_POINTS: f64 = 0.6;
 const TICK_POINTS: f64 = 2.2;
 
 /// Gap between the tick labels and the axis' name, in points.
-const NAME_GAP: f64 = 3.0;
+pub(super) const NAME_GAP: f64 = 3.0;
 
 /// How far a cell reaches under the next, in points: a pixel of a screen.
 const SEAM_POINTS: f64 = 0.75;
 
 /// Margin left of the vertical axis' name, in points.
-const NAME_MARGIN: f64 = 1.0;
+pub(super) const NAME_MARGIN: f64 = 1.0;
 
 /// What a panel shows on its axes.
 pub(super) struct Frame<'t> {
@@ -38,10 +38,12 @@ pub(super) struct Frame<'t> {
     pub(super) x: &'t Axis,
     /// Vertical axis.
     pub(super) y: &'t Axis,
-    /// Name and unit of the horizontal axis; `None` leaves its labels out too, for a panel above another.
+    /// Name and unit of the horizontal axis, "" for labels alone; `None` leaves its labels out too, for a
+    /// panel above another.
     pub(super) x_name: Option<&'t str>,
-    /// Name and unit of the vertical axis.
-    pub(super) y_name: &'t str,
+    /// Name and unit of the vertical axis, "" for labels alone; `None` leaves its labels out too, for a panel
+    /// beside another.
+    pub(super) y_name: Option<&'t str>,
     /// Whether grid lines help to read values off.
     pub(super) grid: bool,
 }
@@ -57,13 +59,19 @@ impl Frame<'_> {
     /// Room that labels and name of the vertical axis take.
     pub(super) fn left_room(&self) -> i32 {
         let widest = self.y.labels().map(|l| text::width(&l)).max().unwrap_or(0);
-        text::em() as i32 + points(NAME_MARGIN + NAME_GAP + 2.0 * TICK_POINTS) + widest
+        let name = match self.y_name {
+            None => return points(NAME_MARGIN + 2.0 * TICK_POINTS),
+            Some("") => 0,
+            Some(_) => text::em() as i32,
+        };
+        name + points(NAME_MARGIN + NAME_GAP + 2.0 * TICK_POINTS) + widest
     }
 
     /// Room that labels and name of the horizontal axis take.
     pub(super) fn bottom_room(&self) -> i32 {
         match self.x_name {
             None => points(TICK_POINTS),
+            Some("") => text::em() as i32 + points(2.0 * TICK_POINTS),
             Some(_) => 2 * text::em() as i32 + points(NAME_GAP + 2.0 * TICK_POINTS),
         }
     }
@@ -113,8 +121,11 @@ impl Frame<'_> {
             .label_style(lettering.clone())
             .axis_desc_style(lettering)
             .y_label_offset((text::DIGIT_SHIFT * text::em()).round() as i32)
-            .set_all_tick_mark_size(points(TICK_POINTS))
-            .y_desc(self.y_name);
+            .set_all_tick_mark_size(points(TICK_POINTS));
+        match self.y_name {
+            Some(name) => mesh.y_desc(name),
+            None => mesh.y_label_formatter(&no_label),
+        };
         match self.x_name {
             Some(name) => mesh.x_desc(name),
             None => mesh.x_label_formatter(&no_label),

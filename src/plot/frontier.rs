@@ -1,286 +1,289 @@
 //! Quality against held bytes: a line per method, an interval at every budget.
 
-use plotters::prelude::DrawingBackend;
+use plotters::prelude::{DrawingBackend, PathElement, RGBColor};
 
 use super::axis::{Axis, number};
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, part, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, points};
 use super::figure::{Figure, render};
-use super::frame::{Frame, Panel};
-use super::interval::Interval;
+use super::frame::Panel;
+use super::held_quality::{Point, Series, bytes_axis, line, quality_axis, visible};
 use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::options::ChartOptions;
-use super::outcomes::{FULL, Outcome, count_words, distinct, outcomes};
-use super::pen::{MOST_PENS, Pen, REFERENCE, pen};
+use super::outcomes::{
+    FULL, check_number_of_methods, chosen_methods, count_words, distinct, outcomes,
+};
+use super::panel_grid::PanelGrid;
+use super::pen::{BASELINE, OTHERS, PENS, Pen, REFERENCE, Spot, stroke};
 use super::series::only;
-use super::spread::mean;
 use super::text;
-use crate::error::{Error, Result};
-use crate::eval::{Direction, Metric, Results};
+use crate::error::Result;
+use crate::eval::{Metric, Results};
 
-const PANEL_POINTS: f64 = 150.0;
+/// Methods whose intervals can stand side by side; more get a panel each.
+const TOGETHER: usize = 6;
+const SINGLE_POINTS: f64 = 150.0;
+const MULTIPLE_POINTS: f64 = 64.0;
+const LEAST_PANEL: f64 = 68.0;
 const BOTTOM_POINTS: f64 = 1.5;
 
-/// Ratio of the largest to the smallest mean from which on a linear axis would press the small ones together.
-const WIDE: f64 = 8.0;
-
 /// Methods at one budget hold the same bytes: their marks are set apart by at most this, in points.
-const APART_POINTS: (f64, f64) = (2.0, 12.0);
-
-/// A method at one budget.
-struct Point {
-    held: f64,
-    quality: Interval,
-    prompts: usize,
-}
+const APART_POINTS: (f64, f64) = (2.6, 13.0);
 
 struct Frontier {
     size: (i32, i32),
     heading: Heading,
-    x: Axis,
-    y: Axis,
-    x_name: &'static str,
-    y_name: String,
-    series: Vec<(Pen, Vec<Point>)>,
+    grid: PanelGrid,
+    series: Vec<Series>,
+    /// Index of the series that the others are compared with.
+    baseline: Option<usize>,
+    /// The full cache, where the axis has a place for it.
     full: Option<Point>,
+    together: bool,
 }
 
 /// Draws the mean of a metric against the bytes that are held, with 95 % intervals over prompts.
 ///
-/// The full cache is a dashed line that ends at its own bytes; where a logarithmic axis has no place for
-/// its value, the legend names it.
+/// Up to six methods share a panel, where the full cache is a dotted line that ends at its own bytes. More have
+/// a panel each, with the evaluation's baseline and the other methods behind, and the full cache as a dotted line
+/// across. Where a logarithmic axis has no place for the full cache's value, the legend names it.
 ///
 /// Units: MB per prompt, or per cent of the full cache where [`ChartOptions::relative`] is set.
-/// Errors: [`Error::UnknownName`] for a metric or column that is not there, [`Error::Invalid`] for
-/// several evaluations, too many methods, or no row with a value.
+/// Errors: [`crate::error::Error::UnknownName`] for a metric, column or method that is not there,
+/// [`crate::error::Error::Invalid`] for several evaluations, too many methods, or no row with a value.
 pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
     let metric = Metric::find(options.metric.as_deref().unwrap_or("kl"))?;
     let title = format!("{} against held KV cache", metric.title);
-    render(&Frontier::read(all, metric, options)?, &title, record)
+    let chart = Frontier::read(only("frontier", all)?, metric, options)?;
+    render(&chart, &title, record)
 }
 
 impl Frontier {
-    fn read(all: &[Results], metric: &Metric, options: &ChartOptions) -> Result<Self> {
-        let results = only("frontier", all)?;
+    fn read(results: &Results, metric: &Metric, options: &ChartOptions) -> Result<Self> {
         let rows = outcomes(results, metric.name, metric.factor())?;
-        let methods = distinct(rows.iter().map(|row| row.method));
-        let (full, methods): (Vec<&str>, Vec<&str>) = methods.into_iter().partition(|m| *m == FULL);
-        if !(1..=MOST_PENS).contains(&methods.len()) {
-            let bound = format!("it must lie between 1 and {MOST_PENS}, besides full");
-            return Err(Error::invalid(
-                "number of methods for frontier",
-                methods.len(),
-                bound,
-            ));
-        }
-        let of = |method: &str| line(&rows, method, options.relative);
-        let series: Vec<(Pen, Vec<Point>)> = methods
-            .iter()
-            .enumerate()
-            .map(|(i, m)| (pen(i), of(m)))
+        let held = distinct(rows.iter().map(|row| row.method));
+        let mut methods = chosen_methods(&held, options.methods.as_deref())?;
+        methods.retain(|method| *method != FULL);
+        check_number_of_methods("frontier", methods.len())?;
+        let series: Vec<Series> = (methods.iter())
+            .map(|method| Series {
+                name: text::printable(method),
+                points: line(&rows, method, options.relative),
+            })
             .collect();
-        let full = full
-            .first()
-            .and_then(|method| of(method).into_iter().next());
-        let y = quality_axis(&series, full.as_ref(), metric, options.log);
-        let unit = if options.relative { "% of it" } else { "MB" };
-        let entries = legend(&series, &methods, full.as_ref(), metric, unit, &y);
+        let together = series.len() <= TOGETHER;
+        let baseline = methods.iter().position(|m| *m == results.meta.baseline);
+        let full = line(&rows, FULL, options.relative).into_iter().next();
+        let most = if together { 6 } else { 4 };
+        let y = quality_axis(&series, full.as_ref(), metric, options.log, most);
+        let shown = full
+            .as_ref()
+            .is_some_and(|point| visible(&y, point.quality.mean));
+        let mut entries = match together {
+            true => keys_of_pens(&series),
+            false => keys_of_panels(&series, baseline),
+        };
+        entries.extend(full.as_ref().map(|full| {
+            let key = match (shown, together) {
+                (false, _) => Key::Note,
+                (true, true) => Key::Series(REFERENCE),
+                (true, false) => Key::Reference,
+            };
+            (key, full_words(full, metric, options.relative))
+        }));
+        entries.extend(notes(&series, &y, together));
         let width = figure_width(options.width)?;
-        let room = width - points(HEADING_MARGIN);
-        let shown_full = full.filter(|point| visible(&y, point.quality.mean));
-        let mut chart = Self {
-            size: (width, 0),
-            heading: Heading::new(options.title.as_deref(), entries, room),
-            x: bytes_axis(&series, shown_full.as_ref()),
-            y,
+        let full = full.filter(|_| shown);
+        // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
+        let x = bytes_axis(&series, full.as_ref().filter(|_| together));
+        let grid = grid(width, (x, y), series.len(), together);
+        let grid = PanelGrid {
             x_name: match options.relative {
-                true => "Held KV cache (% of the full cache)",
-                false => "Held KV cache (MB per prompt)",
+                true => "Held KV cache (% of the full cache)".to_owned(),
+                false => "Held KV cache (MB per prompt)".to_owned(),
             },
             y_name: metric.axis_name(),
-            series,
-            full: shown_full,
-        };
-        chart.size.1 = chart.heading.height()
-            + points(PANEL_POINTS).max(text::width(&chart.y_name))
-            + points(BOTTOM_POINTS)
-            + chart.frame().bottom_room();
-        Ok(chart)
-    }
-
-    fn frame(&self) -> Frame<'_> {
-        Frame {
-            x: &self.x,
-            y: &self.y,
-            x_name: Some(self.x_name),
-            y_name: &self.y_name,
-            grid: true,
+            ..grid
         }
+        .tall_enough();
+        let room = width - points(HEADING_MARGIN);
+        let heading = Heading::new(options.title.as_deref(), entries, room);
+        let height = heading.height() + grid.total_height() + points(BOTTOM_POINTS);
+        Ok(Self {
+            size: (width, height),
+            heading,
+            grid,
+            series,
+            baseline,
+            full,
+            together,
+        })
     }
 
-    fn draw_full<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
-        let Some(full) = &self.full else {
-            return Ok(());
-        };
-        let end = panel.at(full.held, full.quality.mean);
-        REFERENCE.line(&panel.sheet, vec![(panel.x_range().0, end.1), end])?;
-        REFERENCE.mark(&panel.sheet, end)
+    fn low(&self) -> f64 {
+        self.grid.y.low()
     }
 
-    /// Bars first, then lines, then markers.
-    fn draw_methods<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
-        let (most, all) = APART_POINTS;
-        let gaps = self.series.len().saturating_sub(1).max(1) as f64;
-        let step = most.min(all / gaps);
-        let middle = (self.series.len() as f64 - 1.0) / 2.0;
-        let aside = |index: usize| points((index as f64 - middle) * step);
-        let place = |index: usize, held: f64, value: f64| {
-            let (x, y) = panel.at(held, value.max(self.y.low()));
-            (x + aside(index), y)
-        };
-        let drawn = |p: &&Point| visible(&self.y, p.quality.mean);
-        for (index, (pen, line)) in self.series.iter().enumerate() {
-            for p in line
-                .iter()
-                .filter(drawn)
-                .filter(|p| p.quality.low < p.quality.high)
-            {
-                let ends = [p.quality.low, p.quality.high].map(|v| place(index, p.held, v));
-                pen.bar(&panel.sheet, ends[0], ends[1])?;
+    /// The points that the axis has a place for.
+    fn shown<'s>(&'s self, series: &'s Series) -> impl Iterator<Item = &'s Point> {
+        (series.points.iter()).filter(|p| visible(&self.grid.y, p.quality.mean))
+    }
+
+    fn draw_bars<DB: DrawingBackend>(
+        &self,
+        panel: &Panel<'_, DB>,
+        (pen, series, aside): (Pen, &Series, i32),
+    ) -> Drawn<DB> {
+        for p in self.shown(series) {
+            let [low, high] = [p.quality.low, p.quality.high].map(|value| {
+                let (x, y) = panel.at(p.held, value.max(self.low()));
+                (x + aside, y)
+            });
+            if p.quality.low < p.quality.high {
+                pen.bar(&panel.sheet, low, high)?;
             }
         }
-        let spots = |index: usize, line: &[Point]| -> Vec<_> {
-            let shown = line.iter().filter(drawn);
-            shown
-                .map(|p| place(index, p.held, p.quality.mean))
-                .collect()
-        };
-        for (index, (pen, line)) in self.series.iter().enumerate() {
-            pen.line(&panel.sheet, spots(index, line))?;
+        Ok(())
+    }
+
+    /// Where a series' means lie, moved `aside`.
+    fn spots<DB: DrawingBackend>(
+        &self,
+        panel: &Panel<'_, DB>,
+        series: &Series,
+        aside: i32,
+    ) -> Vec<Spot> {
+        let at = |p: &Point| panel.at(p.held, p.quality.mean);
+        self.shown(series)
+            .map(at)
+            .map(|(x, y)| (x + aside, y))
+            .collect()
+    }
+
+    /// Every method in one panel: bars first, then lines, then markers.
+    fn draw_together<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
+        if let Some(full) = &self.full {
+            let end = panel.at(full.held, full.quality.mean);
+            REFERENCE.line(&panel.sheet, vec![(panel.x_range().0, end.1), end])?;
+            REFERENCE.mark(&panel.sheet, end)?;
         }
-        for (index, (pen, line)) in self.series.iter().enumerate() {
-            for spot in spots(index, line) {
+        let gaps = self.series.len().saturating_sub(1) as f64;
+        let step = APART_POINTS.0.min(APART_POINTS.1 / gaps.max(1.0));
+        let aside = |index: usize| points((index as f64 - gaps / 2.0) * step);
+        let all = || PENS.into_iter().zip(&self.series).enumerate();
+        for (index, (pen, series)) in all() {
+            self.draw_bars(panel, (pen, series, aside(index)))?;
+        }
+        for (index, (pen, series)) in all() {
+            pen.line(&panel.sheet, self.spots(panel, series, aside(index)))?;
+        }
+        for (index, (pen, series)) in all() {
+            for spot in self.spots(panel, series, aside(index)) {
                 pen.mark(&panel.sheet, spot)?;
             }
         }
         Ok(())
     }
-}
 
-/// A method's points by growing bytes.
-fn line(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<Point> {
-    let own: Vec<&Outcome<'_>> = rows.iter().filter(|row| row.method == method).collect();
-    let held = |row: &Outcome<'_>| match relative {
-        true => 100.0 * row.held / row.full,
-        false => row.held,
-    };
-    let mut points = Vec::new();
-    for budget in distinct(own.iter().map(|row| row.budget)) {
-        let rows: Vec<_> = own.iter().filter(|row| row.budget == budget).collect();
-        let bytes: Vec<f64> = rows.iter().map(|row| held(row)).collect();
-        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
-        points.push(Point {
-            held: mean(&bytes),
-            quality: Interval::of_mean(&values),
-            prompts: values.len(),
-        });
-    }
-    points.retain(|point| point.held.is_finite() && point.held > 0.0);
-    points.sort_by(|a, b| a.held.total_cmp(&b.held));
-    points
-}
-
-fn visible(axis: &Axis, value: f64) -> bool {
-    value >= axis.low() && value <= axis.high()
-}
-
-fn bytes_axis(series: &[(Pen, Vec<Point>)], full: Option<&Point>) -> Axis {
-    let held = series
-        .iter()
-        .flat_map(|(_, line)| line)
-        .chain(full)
-        .map(|p| p.held);
-    let low = held.clone().fold(f64::INFINITY, f64::min);
-    let high = held.fold(0.0, f64::max);
-    let air = (high / low).powf(0.08).max(1.15);
-    Axis::log(low / air, high * air)
-}
-
-fn quality_axis(
-    series: &[(Pen, Vec<Point>)],
-    full: Option<&Point>,
-    metric: &Metric,
-    log: bool,
-) -> Axis {
-    let intervals = || series.iter().flat_map(|(_, line)| line).map(|p| p.quality);
-    let positive = intervals().map(|q| q.mean).filter(|mean| *mean > 0.0);
-    let (least, most) = positive.fold((f64::INFINITY, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
-    let top = intervals()
-        .map(|q| q.high)
-        .fold(f64::NEG_INFINITY, f64::max);
-    let spans = metric.direction == Direction::Lower && most > WIDE * least;
-    if (log || spans) && most > 0.0 {
-        let ends = intervals().map(|q| q.low).filter(|low| *low >= least / 3.0);
-        let foot = ends.fold(least, f64::min);
-        return Axis::log(foot / 1.25, (top * 1.25).max(foot * 5.0));
-    }
-    let all = intervals()
-        .flat_map(|q| [q.low, q.high])
-        .chain(full.map(|p| p.quality.mean));
-    let low = all.clone().fold(f64::INFINITY, f64::min);
-    let high = all.fold(f64::NEG_INFINITY, f64::max);
-    let air = 0.06 * (high - low);
-    // A share that is everywhere 0 or everywhere 100 % still needs a height.
-    match metric.is_share() && high > low {
-        true => Axis::between((low - air).max(-1.5), (high + air).min(101.5), 6),
-        false => Axis::between(low - air, high + air, 6),
-    }
-}
-
-fn legend(
-    series: &[(Pen, Vec<Point>)],
-    methods: &[&str],
-    full: Option<&Point>,
-    metric: &Metric,
-    unit: &str,
-    y: &Axis,
-) -> Vec<(Key, String)> {
-    let mut entries: Vec<(Key, String)> = (series.iter().zip(methods))
-        .map(|((pen, _), name)| (Key::Series(*pen), text::printable(name)))
-        .collect();
-    let rounded = |v: f64, to: f64| number((v * to).round() / to);
-    let precision = if metric.is_share() { 10.0 } else { 1000.0 };
-    entries.extend(full.map(|p| {
-        let value = rounded(p.quality.mean, precision);
-        let held = match unit {
-            "MB" => format!(", {} MB", rounded(p.held, 10.0)),
-            _ => String::new(),
+    /// One method in front of the others.
+    fn draw_alone<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, own: usize) -> Drawn<DB> {
+        let behind = |series: &Series, colour: RGBColor, width: f64| {
+            let path = self.spots(panel, series, 0);
+            let path = PathElement::new(path, stroke(colour, width));
+            panel.sheet.draw(&path)
         };
-        (
-            Key::Series(REFERENCE),
-            format!("full cache: {value} {}{held}", metric.shown_unit()),
-        )
-    }));
-    let points = || series.iter().flat_map(|(_, line)| line);
-    let counts = count_words(points().map(|p| p.prompts));
-    entries.push((
-        Key::Bar,
-        format!("95 % interval of the mean, {counts} prompts"),
-    ));
-    if series.len() > 1 {
-        let aside = "marks at one budget are set apart sideways";
-        entries.push((Key::Note, aside.to_owned()));
+        for (index, series) in self.series.iter().enumerate() {
+            if index != own && Some(index) != self.baseline {
+                behind(series, OTHERS, 0.5)?;
+            }
+        }
+        if let Some(full) = &self.full {
+            let (left, right) = panel.x_range();
+            let y = panel.at(full.held, full.quality.mean).1;
+            REFERENCE.line(&panel.sheet, vec![(left, y), (right, y)])?;
+        }
+        if let Some(baseline) = self.baseline.and_then(|index| self.series.get(index)) {
+            behind(baseline, BASELINE, 0.7)?;
+        }
+        let (pen, Some(series)) = (PENS[0], self.series.get(own)) else {
+            return Ok(());
+        };
+        self.draw_bars(panel, (pen, series, 0))?;
+        let spots = self.spots(panel, series, 0);
+        pen.line(&panel.sheet, spots.clone())?;
+        spots
+            .into_iter()
+            .try_for_each(|spot| pen.mark(&panel.sheet, spot))
     }
-    let absent = points().filter(|p| !visible(y, p.quality.mean)).count();
-    if absent > 0 {
+}
+
+fn grid(width: i32, (x, y): (Axis, Axis), methods: usize, together: bool) -> PanelGrid {
+    let (count, columns, height) = match together {
+        true => (1, 1, SINGLE_POINTS),
+        false => (
+            methods,
+            PanelGrid::columns(width, LEAST_PANEL, methods),
+            MULTIPLE_POINTS,
+        ),
+    };
+    PanelGrid {
+        x,
+        y,
+        x_name: String::new(),
+        y_name: String::new(),
+        lines: true,
+        count,
+        columns,
+        width,
+        height: points(height),
+    }
+}
+
+fn keys_of_pens(series: &[Series]) -> Vec<(Key, String)> {
+    let keys = PENS.into_iter().map(Key::Series);
+    keys.zip(series.iter().map(|s| s.name.clone())).collect()
+}
+
+fn keys_of_panels(series: &[Series], baseline: Option<usize>) -> Vec<(Key, String)> {
+    let mut entries = vec![(Key::Series(PENS[0]), "the method named".to_owned())];
+    if let Some(baseline) = baseline.and_then(|index| series.get(index)) {
         entries.push((
-            Key::Note,
-            format!(
-                "{absent} of {} points at 0: off this axis",
-                points().count()
-            ),
+            Key::Line(BASELINE),
+            format!("{}, the baseline", baseline.name),
         ));
     }
+    entries.push((Key::Line(OTHERS), "the others".to_owned()));
     entries
+}
+
+/// The full cache's value and bytes.
+fn full_words(full: &Point, metric: &Metric, relative: bool) -> String {
+    let rounded = |v: f64, to: f64| number((v * to).round() / to);
+    let precision = if metric.is_share() { 10.0 } else { 1000.0 };
+    let value = rounded(full.quality.mean, precision);
+    let held = match relative {
+        true => String::new(),
+        false => format!(", {} MB", rounded(full.held, 10.0)),
+    };
+    format!("full cache: {value} {}{held}", metric.shown_unit())
+}
+
+fn notes(series: &[Series], y: &Axis, together: bool) -> Vec<(Key, String)> {
+    let all = || series.iter().flat_map(|s| &s.points);
+    let counts = count_words(all().map(|p| p.prompts));
+    let mut notes = vec![(
+        Key::Bar,
+        format!("95 % interval of the mean, {counts} prompts"),
+    )];
+    if together && series.len() > 1 {
+        let aside = "marks at one budget are set apart sideways";
+        notes.push((Key::Note, aside.to_owned()));
+    }
+    let absent = all().filter(|p| !visible(y, p.quality.mean)).count();
+    if absent > 0 {
+        let words = format!("{absent} of {} points at 0: off this axis", all().count());
+        notes.push((Key::Note, words));
+    }
+    notes
 }
 
 impl Drawing for Frontier {
@@ -289,15 +292,18 @@ impl Drawing for Frontier {
     }
 
     fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let frame = self.frame();
-        let (left, top) = (frame.left_room(), self.heading.height());
-        self.heading.draw(sheet, left)?;
-        let size = (
-            self.size.0 - frame.right_room(),
-            self.size.1 - top - points(BOTTOM_POINTS),
-        );
-        let panel = frame.draw(&part(sheet, (0, top), size), left)?;
-        self.draw_full(&panel)?;
-        self.draw_methods(&panel)
+        let top = self.heading.height();
+        self.heading.draw(sheet, self.grid.heading_left())?;
+        self.grid.draw_names(sheet, top)?;
+        if self.together {
+            let panel = self.grid.draw(sheet, top, 0, "")?;
+            return self.draw_together(&panel);
+        }
+        for (index, series) in self.series.iter().enumerate() {
+            let name = text::fitted(&series.name, self.grid.panel_width());
+            let panel = self.grid.draw(sheet, top, index, &name)?;
+            self.draw_alone(&panel, index)?;
+        }
+        Ok(())
     }
 }

@@ -198,6 +198,7 @@ impl Drawing for HitRateChart {
 
     fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
         self.heading.draw(sheet, self.grid.heading_left())?;
+        self.grid.draw_names(sheet, self.heading.height())?;
         let mut ranges = Vec::new();
         for (index, plot) in self.plots.iter().enumerate() {
             let top = self.heading.height();

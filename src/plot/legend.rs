@@ -1,10 +1,11 @@
 //! What stands above the panels: an optional title, and the keys of the series. It never covers data.
 
 use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
+use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::canvas::{Drawn, Sheet, points};
-use super::pen::{Pen, REFERENCE, band_key, stroke};
+use super::pen::{Pen, REFERENCE, amount, band_key, stroke};
 use super::text;
 
 /// The picture beside a legend's words.
@@ -18,6 +19,10 @@ pub(super) enum Key {
     Bar,
     /// A plain line of a colour.
     Line(RGBColor),
+    /// The line of the full cache, without a marker.
+    Reference,
+    /// The colours of a colour bar, from dark to light.
+    Colours,
     /// No picture: words about the whole figure.
     Note,
 }
@@ -34,6 +39,8 @@ pub(super) const HEADING_MARGIN: f64 = 36.0;
 
 const KEY_POINTS: f64 = 15.0;
 const KEY_GAP: f64 = 3.0;
+/// Patches of a colour bar's key: enough to look continuous.
+const KEY_PATCHES: i32 = 25;
 const ENTRY_GAP: f64 = 9.0;
 
 /// Room that a legend's words have in a line of `room` units.
@@ -117,6 +124,8 @@ impl Key {
                 let path = vec![(x.0, y), (x.1, y)];
                 sheet.draw(&PathElement::new(path, stroke(*colour, 0.6)))
             }
+            Self::Reference => REFERENCE.line(sheet, vec![(x.0, y), (x.1, y)]),
+            Self::Colours => draw_colours(sheet, x, y),
             Self::Note => Ok(()),
             Self::Band => {
                 let half = points(2.6);
@@ -127,6 +136,16 @@ impl Key {
             }
         }
     }
+}
+
+fn draw_colours<DB: DrawingBackend>(sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
+    let half = points(2.6);
+    for patch in 0..KEY_PATCHES {
+        let left = x.0 + (x.1 - x.0) * patch / KEY_PATCHES;
+        let colour = amount((f64::from(patch) + 0.5) / f64::from(KEY_PATCHES)).filled();
+        sheet.draw(&Rectangle::new([(left, y - half), (x.1, y + half)], colour))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Lmba {
             x: &self.x,
             y: &self.y,
             x_name: Some("Layer"),
-            y_name: &self.y_name,
+            y_name: Some(&self.y_name),
             grid: true,
         }
     }

@@ -122,7 +122,7 @@ impl Lmbo {
             x: &plot.x,
             y: &self.y,
             x_name,
-            y_name: &self.y_name,
+            y_name: Some(&self.y_name),
             grid: true,
         }
     }

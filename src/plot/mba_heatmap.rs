@@ -103,7 +103,7 @@ impl Heatmap {
             x: &self.x,
             y: &self.y,
             x_name: Some(self.x_name),
-            y_name: "Layer",
+            y_name: Some("Layer"),
             grid: false,
         }
     }

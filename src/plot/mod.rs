@@ -13,6 +13,7 @@ mod evidence;
 mod figure;
 mod frame;
 mod frontier;
+mod held_quality;
 mod hit_rates;
 mod interval;
 mod legend;
@@ -34,6 +35,8 @@ mod subject;
 mod text;
 
 #[cfg(test)]
+mod options_read;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sample;
@@ -43,10 +46,11 @@ mod tests;
 pub use crate::profile::{Crossing, Query};
 pub use canvas::{COLUMN, PAGE};
 pub use figure::Figure;
-pub use options::ChartOptions;
+pub use options::{ChartOption, ChartOptions};
 pub use subject::{Subject, SubjectKind};
 
 use crate::error::{Error, Result};
+use options::ChartOption as Opt;
 use subject::Painter;
 
 /// A kind of chart.
@@ -57,6 +61,8 @@ pub struct Chart {
     pub about: &'static str,
     /// The columns it reads, and of how many profiles or plans.
     pub needs: &'static str,
+    /// The options that it reads, besides title and width.
+    pub reads: &'static [ChartOption],
     draw: Painter,
 }
 
@@ -67,66 +73,85 @@ impl Chart {
     }
 }
 
+/// The charts that read `option`, separated by commas.
+pub fn readers(option: ChartOption) -> String {
+    let readers = CHARTS.iter().filter(|chart| chart.reads.contains(&option));
+    readers
+        .map(|chart| chart.name)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// Every chart there is.
 pub const CHARTS: &[Chart] = &[
     Chart {
         name: "lmba",
         about: "LMBA per layer, a line per profile with the spread over prompts",
         needs: "layers: lmba_QUERY_THRESHOLD (with --relative: ..._of_t), of 1 to 7 profiles",
+        reads: &[Opt::Query, Opt::Threshold, Opt::Relative, Opt::Log],
         draw: Painter::Profiles(lmba::draw),
     },
     Chart {
         name: "lmbo",
         about: "LMBO per layer, a line per output threshold, a panel per profile",
         needs: "layers: lmbo_QUERY_THRESHOLD_CROSSING, of 1 to 12 profiles",
+        reads: &[Opt::Query, Opt::OutputThresholds, Opt::Crossing, Opt::Raw],
         draw: Painter::Profiles(lmbo::draw),
     },
     Chart {
         name: "mba-heatmap",
         about: "MBA of every layer and query head, mean over prompts",
         needs: "heads: mba_QUERY_THRESHOLD, of 1 profile",
+        reads: &[Opt::Query, Opt::Threshold],
         draw: Painter::Profiles(mba_heatmap::draw),
     },
     Chart {
         name: "curves",
         about: "retained mass and 1 - cos of the output against the budget, a line per layer",
         needs: "curves: mass_QUERY, cos_QUERY, of 1 profile",
+        reads: &[Opt::Query, Opt::Raw, Opt::Layers],
         draw: Painter::Profiles(curves::draw),
     },
     Chart {
         name: "budgets",
         about: "tokens per KV head of every layer, a line per budget plan with the spread over KV heads",
         needs: "1 to 7 plans",
+        reads: &[Opt::Relative, Opt::Log],
         draw: Painter::Plans(budgets::draw),
     },
     Chart {
         name: "frontier",
         about: "quality against held bytes, a line per method with 95 % intervals over prompts",
-        needs: "results: METRIC, kv_bytes, full_bytes, of 1 evaluation with 1 to 14 methods besides full",
+        needs: "results: METRIC, kv_bytes, full_bytes, of 1 evaluation with 1 to 24 methods besides full",
+        reads: &[Opt::Metric, Opt::Methods, Opt::Relative, Opt::Log],
         draw: Painter::Results(frontier::draw),
     },
     Chart {
         name: "needle",
         about: "needles found by length and depth at one budget, a panel per method, the full cache first",
         needs: "results: METRIC, length, depth, of 1 evaluation of task needle with 1 to 24 methods",
+        reads: &[Opt::Metric, Opt::Methods, Opt::Budget],
         draw: Painter::Results(needle::draw),
     },
     Chart {
         name: "evidence",
         about: "share of the evidence that each layer keeps at one budget, a line or panel per method",
         needs: "evidence: evidence, of 1 evaluation with 1 to 24 methods besides full",
+        reads: &[Opt::Methods, Opt::Budget],
         draw: Painter::Results(evidence::draw),
     },
     Chart {
         name: "hitrate",
         about: "SnapKV's observations: hit rates and shared votes per layer, a line per window",
         needs: "hitrate: hits, steps, skipped, overlap, of 1 hit-rate run",
+        reads: &[Opt::Metric],
         draw: Painter::HitRates(hit_rates::draw),
     },
     Chart {
         name: "speed",
         about: "time per token and bytes held against context length: no cache, full, budgets",
         needs: "1 measurement of kvprof speed",
+        reads: &[],
         draw: Painter::Speeds(speed::draw),
     },
 ];

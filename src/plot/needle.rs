@@ -13,7 +13,8 @@ use super::frame::Panel;
 use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::options::ChartOptions;
 use super::outcomes::{
-    FULL, Outcome, budget_words, chosen_budget, count_words, distinct, outcomes,
+    FULL, Outcome, budget_words, check_number_of_methods, chosen_budget, chosen_methods,
+    count_words, distinct, outcomes,
 };
 use super::panel_grid::PanelGrid;
 use super::pen::amount;
@@ -23,7 +24,6 @@ use super::text;
 use crate::error::{Error, Result};
 use crate::eval::{Direction, Metric, Results};
 
-const MOST_PANELS: usize = 24;
 /// Room for the axis' name and most methods' names, in points.
 const LEAST_PANEL: f64 = 86.0;
 const ROW_POINTS: f64 = 7.0;
@@ -47,7 +47,8 @@ struct Needle {
     heading: Heading,
     grid: PanelGrid,
     colour: Axis,
-    colour_name: String,
+    /// What stands beside the colour bar: the name of its values, or nothing.
+    bar_name: String,
     light_is_low: bool,
     plots: Vec<Plot>,
 }
@@ -58,7 +59,7 @@ struct Needle {
 /// panel of its own.
 ///
 /// Units: per cent, or nats.
-/// Errors: [`Error::UnknownName`] for a metric, column or budget that is not there, [`Error::Invalid`] for
+/// Errors: [`Error::UnknownName`] for a metric, column, method or budget that is not there, [`Error::Invalid`] for
 /// an evaluation without a grid of lengths and depths, or too many methods.
 pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
     let metric = Metric::find(options.metric.as_deref().unwrap_or("contains"))?;
@@ -91,54 +92,62 @@ impl Needle {
             .into_iter()
             .filter(|row| row.method == FULL || row.budget == budget)
             .collect();
+        let held = distinct(rows.iter().map(|row| row.method));
+        let mut methods = chosen_methods(&held, options.methods.as_deref())?;
+        methods.retain(|method| *method != FULL);
+        check_number_of_methods("needle", methods.len())?;
+        let shown = |row: &Outcome<'_>| row.method == FULL || methods.contains(&row.method);
+        let rows: Vec<_> = rows.into_iter().filter(shown).collect();
         let [lengths, depths] = [
             |row: &Outcome<'_>| row.length,
             |row: &Outcome<'_>| row.depth,
         ]
         .map(|of| ascending(rows.iter().map(of)));
-        let (plots, counts) = plots(&rows, &lengths, &depths)?;
+        let (plots, counts) = plots(&rows, &methods, &lengths, &depths);
         let values = plots
             .iter()
             .flat_map(|plot| plot.cells.iter().map(|cell| cell.2));
         let colour = colour_axis(values, metric, paired);
         let width = figure_width(options.width)?;
-        let counts = count_words(counts.into_iter());
-        let notes = vec![
-            (Key::Note, budget_words(budget)),
-            (
-                Key::Note,
-                format!("{counts} prompts per cell, light is good"),
-            ),
-        ];
-        let room = width - points(HEADING_MARGIN);
-        let heading = Heading::new(options.title.as_deref(), notes, room);
+        let grid = grid(width, plots.len(), &lengths, &depths);
         let colour_name = match paired {
             true => "NLL above the full cache (nats per token)".to_owned(),
             false => metric.axis_name(),
         };
+        let beside = text::width(&colour_name) <= grid.panels_height();
+        let alone = counts.iter().all(|&count| count == 1);
+        let prompts = if alone { "prompt" } else { "prompts" };
+        let counts = count_words(counts.into_iter());
+        let mut notes = vec![
+            (Key::Note, budget_words(budget)),
+            (
+                Key::Note,
+                format!("{counts} {prompts} per cell, light is good"),
+            ),
+        ];
+        // A bar as high as few panels has no room for a long name, which then stands above them.
+        if !beside {
+            notes.insert(0, (Key::Colours, colour_name.clone()));
+        }
+        let room = width - points(HEADING_MARGIN);
         let mut chart = Self {
             size: (width, 0),
-            heading,
-            grid: grid(width, plots.len(), &lengths, &depths),
+            heading: Heading::new(options.title.as_deref(), notes, room),
+            grid,
             colour,
-            colour_name,
+            bar_name: if beside { colour_name } else { String::new() },
             light_is_low: metric.direction == Direction::Lower,
             plots,
         };
         chart.grid.width = width - chart.bar(&|_| UNMEASURED).room() - points(BAR_GAP);
-        chart.size.1 = chart.heading.height()
-            + chart
-                .grid
-                .total_height()
-                .max(text::width(&chart.colour_name) + text::line_height())
-            + points(BOTTOM_POINTS);
+        chart.size.1 = chart.heading.height() + chart.grid.total_height() + points(BOTTOM_POINTS);
         Ok(chart)
     }
 
     fn bar<'b>(&'b self, colour: &'b dyn Fn(usize) -> RGBColor) -> ColourBar<'b> {
         ColourBar {
             axis: &self.colour,
-            name: &self.colour_name,
+            name: &self.bar_name,
             patches: PATCHES,
             colour,
         }
@@ -190,22 +199,17 @@ fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// A plot per method with full first, and the number of prompts in every cell.
-fn plots(rows: &[Outcome<'_>], lengths: &[f64], depths: &[f64]) -> Result<(Vec<Plot>, Vec<usize>)> {
-    let mut methods = distinct(rows.iter().map(|row| row.method));
-    methods.sort_by_key(|method| *method != FULL);
-    if methods.len() > MOST_PANELS {
-        let bound = format!("it must lie between 1 and {MOST_PANELS}");
-        return Err(Error::invalid(
-            "number of methods for needle",
-            methods.len(),
-            bound,
-        ));
-    }
+/// A plot of the full cache, where it has rows, and of every method, and the number of prompts in every cell.
+fn plots(
+    rows: &[Outcome<'_>],
+    methods: &[&str],
+    lengths: &[f64],
+    depths: &[f64],
+) -> (Vec<Plot>, Vec<usize>) {
     let place = |values: &[f64], value: f64| values.iter().position(|v| *v == value).unwrap_or(0);
     let (mut plots, mut counts) = (Vec::new(), Vec::new());
-    for method in methods {
-        let own = rows.iter().filter(|row| row.method == method);
+    for method in [FULL].iter().chain(methods) {
+        let own = rows.iter().filter(|row| row.method == *method);
         let mut cells: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
         let mut values = Vec::new();
         for row in own {
@@ -213,9 +217,13 @@ fn plots(rows: &[Outcome<'_>], lengths: &[f64], depths: &[f64]) -> Result<(Vec<P
             cells.entry(at).or_default().push(row.value);
             values.push(row.value);
         }
+        // The NLL is already less the full cache's, which then has no rows.
+        if values.is_empty() {
+            continue;
+        }
         counts.extend(cells.values().map(Vec::len));
         plots.push(Plot {
-            name: match method {
+            name: match *method {
                 FULL => "full cache".to_owned(),
                 _ => text::printable(method),
             },
@@ -226,7 +234,7 @@ fn plots(rows: &[Outcome<'_>], lengths: &[f64], depths: &[f64]) -> Result<(Vec<P
                 .collect(),
         });
     }
-    Ok((plots, counts))
+    (plots, counts)
 }
 
 fn colour_axis(values: impl Iterator<Item = f64> + Clone, metric: &Metric, paired: bool) -> Axis {
@@ -274,7 +282,7 @@ impl Drawing for Needle {
     fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
         let top = self.heading.height();
         self.heading.draw(sheet, self.grid.heading_left())?;
-        let mut span = (top, top);
+        self.grid.draw_names(sheet, top)?;
         for (index, plot) in self.plots.iter().enumerate() {
             let mean = match self.light_is_low {
                 true => format!(" {:.2}", plot.mean),
@@ -286,22 +294,63 @@ impl Drawing for Needle {
                 .grid
                 .draw(sheet, top, index, &format!("{name}{mean}"))?;
             self.draw_cells(&panel, plot)?;
-            if index == 0 {
-                span = panel.y_range();
-            }
-            span.1 = span.1.max(panel.y_range().1);
         }
-        // Never shorter than its own name.
-        let foot = span.1.max(span.0 + text::width(&self.colour_name));
         let shade = |patch: usize| self.shade((patch as f64 + 0.5) / PATCHES as f64);
         let left = self.grid.width + points(BAR_GAP);
-        self.bar(&shade).draw(sheet, left, (span.0, foot))
+        self.bar(&shade)
+            .draw(sheet, left, self.grid.panels_range(top))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample_results::{SampleResults, TWELVE};
+
+    /// Top and bottom of every rectangle as wide as `width`, or of any where there is none.
+    fn range(svg: &str, fill: Option<&str>, width: Option<i32>) -> (i32, i32) {
+        let number = |tag: &str, name: &str| -> i32 {
+            let value = tag.split(&format!(" {name}=\"")).nth(1).unwrap();
+            value.split('"').next().unwrap().parse().unwrap()
+        };
+        let tags = svg.split("<rect").skip(1);
+        let tags = tags.filter(|tag| fill.is_none_or(|fill| tag.contains(fill)));
+        let tags = tags.filter(|tag| width.is_none_or(|width| number(tag, "width") == width));
+        tags.map(|tag| (number(tag, "y"), number(tag, "y") + number(tag, "height")))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_colour_bar_is_as_tall_as_the_panels_and_its_name_fits() {
+        for (methods, metric) in [1, 3]
+            .into_iter()
+            .flat_map(|methods| ["contains", "nll", "evidence"].map(|metric| (methods, metric)))
+        {
+            let sample = SampleResults {
+                task: "needle",
+                methods: TWELVE[..methods].to_vec(),
+                ..SampleResults::default()
+            };
+            let options = ChartOptions {
+                metric: Some(metric.to_owned()),
+                ..ChartOptions::default()
+            };
+            let all = [sample.results()];
+            let svg = draw(&all, &options, "").unwrap().svg;
+            let panels = range(&svg, Some("#E1E1E1"), None);
+            // 7 points of a colour bar, 15 of a legend's key.
+            let bar = range(&svg, None, Some(points(7.0)));
+            assert_eq!(bar, panels, "{methods} {metric}");
+            let name = match metric {
+                "nll" => "NLL above the full cache (nats per token)",
+                _ => &Metric::find(metric).unwrap().axis_name(),
+            };
+            let upright = text::width(name) <= panels.1 - panels.0;
+            let tag = svg.split("<text").find(|tag| tag.contains(name)).unwrap();
+            assert_eq!(tag.contains("rotate"), upright, "{methods} {metric}");
+        }
+    }
 
     fn row(prompt: u32, method: &'static str, value: f64) -> Outcome<'static> {
         Outcome {
@@ -334,7 +383,7 @@ mod tests {
             row(0, "snapkv", 0.0),
             row(0, "full", 1.0),
         ];
-        let (plots, counts) = plots(&rows, &[1024.0], &[0.0]).unwrap();
+        let (plots, counts) = plots(&rows, &["snapkv"], &[1024.0], &[0.0]);
         assert_eq!(plots[0].name, "full cache");
         assert_eq!(plots[1].cells, [(0, 0, 0.5)]);
         assert_eq!(counts, [1, 2]);

@@ -3,7 +3,7 @@
 use super::canvas::COLUMN;
 use crate::profile::{Crossing, Query};
 
-/// What to show; every chart reads the fields that concern it and leaves the rest alone.
+/// What to show; every chart reads the options that it declares, and every one `title` and `width`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChartOptions {
     /// Whose attention: `lmba` and `mba-heatmap` know all three, `lmbo` and `curves` not `rows`.
@@ -24,6 +24,8 @@ pub struct ChartOptions {
     /// What `frontier` and `needle` measure quality by, of [`crate::eval::METRICS`]; each has its own default.
     /// For `hitrate` `all` important keys, or those `beyond-sinks`.
     pub metric: Option<String>,
+    /// Methods that `frontier`, `needle` and `evidence` show, in this order, separated by commas; all by default.
+    pub methods: Option<String>,
     /// The budget that `needle` and `evidence` show, as it was typed; the smallest by default.
     pub budget: Option<String>,
     /// Layers that `curves` draws; all of them by default.
@@ -32,6 +34,67 @@ pub struct ChartOptions {
     pub title: Option<String>,
     /// Width of the figure in inches: [`COLUMN`] or [`super::PAGE`], or between 2 and 12.
     pub width: f64,
+}
+
+/// An option that some charts read and others do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChartOption {
+    /// [`ChartOptions::query`].
+    Query,
+    /// [`ChartOptions::threshold`].
+    Threshold,
+    /// [`ChartOptions::output_thresholds`].
+    OutputThresholds,
+    /// [`ChartOptions::crossing`].
+    Crossing,
+    /// [`ChartOptions::raw`].
+    Raw,
+    /// [`ChartOptions::relative`].
+    Relative,
+    /// [`ChartOptions::log`].
+    Log,
+    /// [`ChartOptions::metric`].
+    Metric,
+    /// [`ChartOptions::methods`].
+    Methods,
+    /// [`ChartOptions::budget`].
+    Budget,
+    /// [`ChartOptions::layers`], which the command line lacks.
+    Layers,
+}
+
+impl ChartOption {
+    /// Every one of them.
+    pub const ALL: [Self; 11] = [
+        Self::Query,
+        Self::Threshold,
+        Self::OutputThresholds,
+        Self::Crossing,
+        Self::Raw,
+        Self::Relative,
+        Self::Log,
+        Self::Metric,
+        Self::Methods,
+        Self::Budget,
+        Self::Layers,
+    ];
+
+    /// Its name, as the command line has it after two dashes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Threshold => "threshold",
+            Self::OutputThresholds => "output-thresholds",
+            Self::Crossing => "crossing",
+            Self::Raw => "raw",
+            Self::Relative => "relative",
+            Self::Log => "log",
+            Self::Metric => "metric",
+            Self::Methods => "methods",
+            Self::Budget => "budget",
+            Self::Layers => "layers",
+        }
+    }
 }
 
 impl Default for ChartOptions {
@@ -45,6 +108,7 @@ impl Default for ChartOptions {
             relative: false,
             log: false,
             metric: None,
+            methods: None,
             budget: None,
             layers: None,
             title: None,

@@ -6,6 +6,9 @@ use crate::eval::Results;
 
 pub(super) use crate::eval::FULL;
 
+/// Methods besides the full cache that a chart shows at most.
+const MOST_METHODS: usize = 24;
+
 /// Bytes of a megabyte.
 const MEGABYTE: f64 = 1e6;
 
@@ -87,6 +90,51 @@ pub(super) fn distinct<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<&'n 
     found
 }
 
+/// The methods that were asked for, in that order, or all of `held`.
+///
+/// `asked` is a list separated by commas, which names of methods may hold as well: at every place the longest
+/// name that is held counts.
+/// Errors: [`Error::UnknownName`], listing the methods there are; [`Error::Invalid`] for one named twice.
+pub(super) fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Result<Vec<&'h str>> {
+    let Some(asked) = asked else {
+        return Ok(held.to_vec());
+    };
+    let mut chosen: Vec<&str> = Vec::new();
+    let mut rest = Some(asked);
+    while let Some(text) = rest {
+        let text = text.trim_start();
+        let after = |name: &str| {
+            let after = text.strip_prefix(name)?.trim_start();
+            (after.is_empty() || after.starts_with(',')).then_some(after)
+        };
+        let found = held.iter().filter_map(|name| Some((*name, after(name)?)));
+        let Some((name, after)) = found.max_by_key(|(name, _)| name.len()) else {
+            let unknown = text.split(',').next().unwrap_or(text).trim_end();
+            return Err(Error::unknown("method", unknown, held.iter().copied()));
+        };
+        if chosen.contains(&name) {
+            return Err(Error::invalid("method", name, "it is named twice"));
+        }
+        chosen.push(name);
+        rest = after.strip_prefix(',');
+    }
+    Ok(chosen)
+}
+
+/// Refuses no method, and more than `chart` can show.
+///
+/// Errors: [`Error::Invalid`].
+pub(super) fn check_number_of_methods(chart: &str, number: usize) -> Result<()> {
+    if (1..=MOST_METHODS).contains(&number) {
+        return Ok(());
+    }
+    let what = format!("number of methods for {chart}");
+    let bound = format!(
+        "it must lie between 1 and {MOST_METHODS}, the full cache not counted: choose with --methods"
+    );
+    Err(Error::invalid(what, number, bound))
+}
+
 /// The budget that was asked for, or the first of `budgets`, which is the smallest where they were typed in order.
 ///
 /// Errors: [`Error::UnknownName`], listing the budgets there are; [`Error::Invalid`] for none.
@@ -127,6 +175,24 @@ pub(super) fn count_words(counts: impl Iterator<Item = usize> + Clone) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_are_chosen_in_the_order_asked_for() {
+        let held = ["snapkv", "zigzag(floor=4,threshold=0.9)", "zigzag(floor=4"];
+        let chosen = |asked| chosen_methods(&held, asked).map_err(|e| e.to_string());
+        assert_eq!(chosen(None).unwrap(), held);
+        assert_eq!(
+            chosen(Some("zigzag(floor=4,threshold=0.9), snapkv ")).unwrap(),
+            [held[1], held[0]]
+        );
+        assert_eq!(
+            chosen(Some("snapkv,snap")).unwrap_err(),
+            "unknown method 'snap'; known: snapkv, zigzag(floor=4,threshold=0.9), zigzag(floor=4"
+        );
+        assert!(chosen(Some("snapkv,")).unwrap_err().contains("method ''"));
+        let twice = chosen(Some("snapkv,snapkv")).unwrap_err();
+        assert_eq!(twice, "method is snapkv, but it is named twice");
+    }
 
     #[test]
     fn budgets_are_chosen_and_put_in_words() {

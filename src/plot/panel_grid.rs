@@ -1,16 +1,17 @@
-//! Small panels side by side that share both axes: names of axes only at the outer edges.
+//! Small panels side by side that share both axes: labels at the outer edges only, and one name for each axis.
 
 use plotters::prelude::DrawingBackend;
+use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axis::Axis;
 use super::canvas::{Drawn, Sheet, part, points};
-use super::frame::{Frame, Panel};
+use super::frame::{Frame, NAME_GAP, NAME_MARGIN, Panel};
 use super::text;
 
 /// Gap between rows and between columns, in points.
 const ROW_GAP: f64 = 3.0;
-const COLUMN_GAP: f64 = 5.0;
+const COLUMN_GAP: f64 = 4.0;
 
 /// Where panels lie, and what stands on their axes.
 pub(super) struct PanelGrid {
@@ -44,23 +45,22 @@ impl PanelGrid {
 
     fn frame(&self, index: usize) -> Frame<'_> {
         let below = index + self.columns < self.count;
-        let first = index.is_multiple_of(self.columns);
         Frame {
             x: &self.x,
             y: &self.y,
-            x_name: (!below).then_some(&self.x_name),
-            y_name: if first { &self.y_name } else { "" },
+            x_name: (!below).then_some(""),
+            y_name: index.is_multiple_of(self.columns).then_some(""),
             grid: self.lines,
         }
     }
 
-    /// Room left of a panel: an axis without a name needs less.
+    /// Room left of a panel: labels, and the axis' name beside the first column.
     fn left(&self, index: usize) -> i32 {
-        let frame = self.frame(index);
-        match frame.y_name {
-            "" => frame.left_room() - text::em() as i32,
-            _ => frame.left_room(),
-        }
+        let name = match index.is_multiple_of(self.columns) {
+            true => text::em() as i32,
+            false => 0,
+        };
+        name + self.frame(index).left_room()
     }
 
     /// Left edge of the first panel itself, which headings stand above.
@@ -90,10 +90,36 @@ impl PanelGrid {
         self.name_height() + self.height + labels
     }
 
-    /// Height of all rows, in canvas units.
+    /// How far row `row` lies below the first.
+    fn row_top(&self, row: usize) -> i32 {
+        (0..row).map(|r| self.row_height(r) + points(ROW_GAP)).sum()
+    }
+
+    /// Height of all rows with their labels and the horizontal axis' name, in canvas units.
     pub(super) fn total_height(&self) -> i32 {
-        let rows: i32 = (0..self.rows()).map(|row| self.row_height(row)).sum();
-        rows + points(ROW_GAP) * self.rows().saturating_sub(1) as i32
+        let last = self.rows().saturating_sub(1);
+        self.row_top(last) + self.row_height(last) + points(NAME_GAP) + text::em() as i32
+    }
+
+    /// Height from the top edge of the first row's panels to the bottom edge of the last row's.
+    pub(super) fn panels_height(&self) -> i32 {
+        self.row_top(self.rows().saturating_sub(1)) + self.height
+    }
+
+    /// Top and bottom edge of all panels, in a grid that begins at `top`.
+    pub(super) fn panels_range(&self, top: i32) -> (i32, i32) {
+        let first = top + self.name_height();
+        (first, first + self.panels_height())
+    }
+
+    /// The same panels, higher where the vertical axis' name would be longer than all rows.
+    pub(super) fn tall_enough(self) -> Self {
+        let lacking = (text::width(&self.y_name) - self.panels_height()).max(0);
+        let rows = self.rows().max(1) as i32;
+        Self {
+            height: self.height + (lacking + rows - 1) / rows,
+            ..self
+        }
     }
 
     /// Width of a panel without its labels.
@@ -102,6 +128,18 @@ impl PanelGrid {
         let inner = if others > 0 { self.left(1) } else { 0 };
         let taken = self.left(0) + others * (inner + points(COLUMN_GAP));
         (self.width - taken - self.frame(0).right_room()) / self.columns as i32
+    }
+
+    /// Draws the names of both axes on `sheet`, whose grid begins at `top`.
+    pub(super) fn draw_names<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, top: i32) -> Drawn<DB> {
+        let (high, low) = self.panels_range(top);
+        let upright = text::style(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
+        let beside = (points(NAME_MARGIN), (high + low) / 2);
+        sheet.draw_text(&self.y_name, &upright, beside)?;
+        let (left, right) = (self.left(0), self.width - self.frame(0).right_room());
+        let foot = top + self.total_height() - text::em() as i32;
+        let level = text::style(HPos::Center, VPos::Top);
+        sheet.draw_text(&self.x_name, &level, ((left + right) / 2, foot))
     }
 
     /// Draws frame and name of panel `index` on `sheet`, whose grid begins at `top`.
@@ -113,12 +151,11 @@ impl PanelGrid {
         name: &str,
     ) -> Drawn<DB, Panel<'a, DB>> {
         let (row, column) = (index / self.columns, index % self.columns);
-        let above: i32 = (0..row).map(|r| self.row_height(r) + points(ROW_GAP)).sum();
         let (width, left) = (self.panel_width(), self.left(index));
         let before: i32 = (0..column)
             .map(|c| self.left(c) + width + points(COLUMN_GAP))
             .sum();
-        let y = top + above;
+        let y = top + self.row_top(row);
         let words = text::style(HPos::Left, VPos::Center);
         let at = (before + left, y + text::line_height() / 2);
         if self.count > 1 {
@@ -143,5 +180,25 @@ mod tests {
         assert_eq!(PanelGrid::columns(width, 70.0, 4), 2);
         assert_eq!(PanelGrid::columns(width, 70.0, 7), 3);
         assert_eq!(PanelGrid::columns(points(30.0), 70.0, 7), 1);
+    }
+
+    #[test]
+    fn panels_grow_until_the_name_fits_beside_all_rows() {
+        let grid = |name: &str, columns| PanelGrid {
+            x: Axis::from_zero(1.0, 3),
+            y: Axis::from_zero(1.0, 3),
+            x_name: "Layer".to_owned(),
+            y_name: name.to_owned(),
+            lines: true,
+            count: 4,
+            columns,
+            width: points(245.0),
+            height: points(40.0),
+        };
+        let long = "a name that is longer than a row is high (%)";
+        assert_eq!(grid("Share", 4).tall_enough().height, points(40.0));
+        let (one, two) = (grid(long, 4).tall_enough(), grid(long, 2).tall_enough());
+        assert!(one.height == text::width(long) && two.height < one.height);
+        assert!(two.panels_height() >= text::width(long));
     }
 }

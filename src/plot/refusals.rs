@@ -102,9 +102,10 @@ fn evaluations_without_what_a_chart_needs_are_refused() {
     };
     let only_full = [only_full.results()];
     let many = SampleResults {
-        methods: vec![
-            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o",
-        ],
+        methods: "a b c d e f g h i j k l m n o p q r s t u v w x y"
+            .split(' ')
+            .collect(),
+        prompts: 2,
         ..sample
     };
     for name in ["frontier", "needle", "evidence"] {
@@ -116,7 +117,38 @@ fn evaluations_without_what_a_chart_needs_are_refused() {
         );
     }
     assert!(error("frontier", &one, &asked("bleu", "64")).contains("known: kl, top1, nll"));
-    assert!(error("frontier", &[many.results()], &options).contains("between 1 and 14"));
+    let unknown = ChartOptions {
+        methods: Some("snapkv,h2o".to_owned()),
+        ..ChartOptions::default()
+    };
+    let needle = SampleResults {
+        task: "needle",
+        ..many.clone()
+    };
+    let known = "unknown method 'h2o'; known: full, snapkv, zigzag, pyramid";
+    assert_eq!(error("frontier", &one, &unknown), known);
+    assert_eq!(
+        error("evidence", &one, &unknown),
+        known.replace("full, ", "")
+    );
+    let few = [SampleResults {
+        methods: SampleResults::default().methods,
+        ..needle.clone()
+    }
+    .results()];
+    assert_eq!(error("needle", &few, &unknown), known);
+    for (chart, sample) in [
+        ("frontier", &many),
+        ("evidence", &many),
+        ("needle", &needle),
+    ] {
+        let refused = error(chart, &[sample.results()], &options);
+        assert!(
+            refused.contains("is 25, but it must lie between 1 and 24"),
+            "{refused}"
+        );
+        assert!(refused.contains("--methods"), "{refused}");
+    }
     assert!(error("needle", &one, &options).contains("--task needle"));
     assert!(error("evidence", &one, &asked("kl", "65")).contains("known: 64, 128, 256, 512"));
     let mut short = one[0].clone();

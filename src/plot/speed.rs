@@ -127,7 +127,7 @@ impl SpeedChart {
             x: &self.x,
             y,
             x_name: named.then_some(X_NAME),
-            y_name,
+            y_name: Some(y_name),
             grid: true,
         };
         [

@@ -381,7 +381,8 @@ fn frontier_names_methods_units_intervals_and_the_full_cache() {
     };
     let all = [sample.results()];
     let figure = drawn("frontier", &all, &ChartOptions::default());
-    shows(&figure, &TWELVE);
+    shows(&figure, &TWELVE[..11]);
+    shows(&figure, &["zigzag+…pooled"]);
     shows(
         &figure,
         &[
@@ -389,7 +390,9 @@ fn frontier_names_methods_units_intervals_and_the_full_cache() {
             "Held KV cache (MB per prompt)",
             "full cache: 0 nats, 93.8 MB",
             "95 % interval of the mean, n = 39–40 prompts",
-            "marks at one budget are set apart sideways",
+            "the method named",
+            "snapkv, the baseline",
+            "the others",
             "10",
         ],
     );
@@ -407,6 +410,41 @@ fn frontier_names_methods_units_intervals_and_the_full_cache() {
             "100",
         ],
     );
+    let six = ChartOptions {
+        methods: Some(TWELVE[..6].join(",")),
+        ..ChartOptions::default()
+    };
+    let one_panel = drawn("frontier", &all, &six);
+    shows(&one_panel, &TWELVE[..6]);
+    shows(&one_panel, &["marks at one budget are set apart sideways"]);
+    assert!(png_info(&one_panel).1 < png_info(&figure).1);
+}
+
+#[test]
+fn chosen_methods_are_shown_in_the_order_asked_for() {
+    for (chart, full) in [("frontier", true), ("needle", true), ("evidence", false)] {
+        let chart = find(chart).unwrap();
+        let all = [SampleResults {
+            methods: TWELVE.to_vec(),
+            ..evaluation(chart)
+        }
+        .results()];
+        for chosen in [["tova", "snapkv"], ["snapkv", "tova"]] {
+            let options = ChartOptions {
+                methods: Some(chosen.join(",")),
+                ..ChartOptions::default()
+            };
+            let words = words(&drawn(chart.name, &all, &options).svg);
+            let place = |name: &str| words.iter().position(|w| w.starts_with(name));
+            assert!(place(chosen[0]).unwrap() < place(chosen[1]).unwrap());
+            assert_eq!(place("full cache").is_some(), full, "{}", chart.name);
+            assert!(
+                TWELVE
+                    .iter()
+                    .all(|name| chosen.contains(name) || place(name).is_none())
+            );
+        }
+    }
 }
 
 #[test]

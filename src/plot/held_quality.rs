@@ -1,0 +1,103 @@
+//! Quality against held bytes, read from an evaluation: points per method, and the axes they lie on.
+
+use super::axis::Axis;
+use super::interval::Interval;
+use super::outcomes::{Outcome, distinct};
+use super::spread::mean;
+use crate::eval::{Direction, Metric};
+
+/// Ratio of the largest to the smallest mean from which on a linear axis would press the small ones together.
+const WIDE: f64 = 8.0;
+
+/// A method at one budget.
+pub(super) struct Point {
+    /// Bytes held, in MB or in per cent of the full cache.
+    pub(super) held: f64,
+    /// The metric over prompts.
+    pub(super) quality: Interval,
+    /// Prompts behind it.
+    pub(super) prompts: usize,
+}
+
+/// A method's points by growing bytes.
+pub(super) struct Series {
+    /// The method.
+    pub(super) name: String,
+    /// None where no budget has finite bytes.
+    pub(super) points: Vec<Point>,
+}
+
+/// The points of `method` by growing bytes; `relative` in per cent of the full cache.
+pub(super) fn line(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<Point> {
+    let own: Vec<&Outcome<'_>> = rows.iter().filter(|row| row.method == method).collect();
+    let held = |row: &Outcome<'_>| match relative {
+        true => 100.0 * row.held / row.full,
+        false => row.held,
+    };
+    let mut points = Vec::new();
+    for budget in distinct(own.iter().map(|row| row.budget)) {
+        let rows: Vec<_> = own.iter().filter(|row| row.budget == budget).collect();
+        let bytes: Vec<f64> = rows.iter().map(|row| held(row)).collect();
+        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        points.push(Point {
+            held: mean(&bytes),
+            quality: Interval::of_mean(&values),
+            prompts: values.len(),
+        });
+    }
+    points.retain(|point| point.held.is_finite() && point.held > 0.0);
+    points.sort_by(|a, b| a.held.total_cmp(&b.held));
+    points
+}
+
+/// Whether `value` lies on the axis: a logarithmic one has no place for 0.
+pub(super) fn visible(axis: &Axis, value: f64) -> bool {
+    value >= axis.low() && value <= axis.high()
+}
+
+/// The axis of held bytes, of every series and of the full cache where it has a place.
+pub(super) fn bytes_axis(series: &[Series], full: Option<&Point>) -> Axis {
+    let held = series
+        .iter()
+        .flat_map(|s| &s.points)
+        .chain(full)
+        .map(|p| p.held);
+    let low = held.clone().fold(f64::INFINITY, f64::min);
+    let high = held.fold(0.0, f64::max);
+    let air = (high / low).powf(0.08).max(1.15);
+    Axis::log(low / air, high * air)
+}
+
+/// The axis of quality: logarithmic for `log`, or where values that are better lower span much, with at most `labels`
+/// otherwise.
+pub(super) fn quality_axis(
+    series: &[Series],
+    full: Option<&Point>,
+    metric: &Metric,
+    log: bool,
+    labels: usize,
+) -> Axis {
+    let intervals = || series.iter().flat_map(|s| &s.points).map(|p| p.quality);
+    let positive = intervals().map(|q| q.mean).filter(|mean| *mean > 0.0);
+    let (least, most) = positive.fold((f64::INFINITY, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
+    let top = intervals()
+        .map(|q| q.high)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let spans = metric.direction == Direction::Lower && most > WIDE * least;
+    if (log || spans) && most > 0.0 {
+        let ends = intervals().map(|q| q.low).filter(|low| *low >= least / 3.0);
+        let foot = ends.fold(least, f64::min);
+        return Axis::log(foot / 1.25, (top * 1.25).max(foot * 5.0));
+    }
+    let all = intervals()
+        .flat_map(|q| [q.low, q.high])
+        .chain(full.map(|p| p.quality.mean));
+    let low = all.clone().fold(f64::INFINITY, f64::min);
+    let high = all.fold(f64::NEG_INFINITY, f64::max);
+    let air = 0.06 * (high - low);
+    // A share that is everywhere 0 or everywhere 100 % still needs a height.
+    match metric.is_share() && high > low {
+        true => Axis::between((low - air).max(-1.5), (high + air).min(101.5), labels),
+        false => Axis::between(low - air, high + air, labels),
+    }
+}
