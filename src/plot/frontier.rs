@@ -10,7 +10,7 @@ use super::held_quality::{Point, Series, bytes_axis, line, quality_axis, visible
 use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::options::ChartOptions;
 use super::outcomes::{
-    FULL, check_number_of_methods, chosen_methods, count_words, distinct, outcomes,
+    FULL, check_number_of_methods, chosen_methods, count_words, distinct, outcomes, sample_noun,
 };
 use super::panel_grid::PanelGrid;
 use super::pen::{BASELINE, OTHERS, PENS, Pen, REFERENCE, Spot, stroke};
@@ -90,7 +90,7 @@ impl Frontier {
             };
             (key, full_words(full, metric, options.relative))
         }));
-        entries.extend(notes(&series, &y, together));
+        entries.extend(notes(&series, &y, together, sample_noun(&rows)));
         let width = figure_width(options.width)?;
         let full = full.filter(|_| shown);
         // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
@@ -267,12 +267,12 @@ fn full_words(full: &Point, metric: &Metric, relative: bool) -> String {
     format!("full cache: {value} {}{held}", metric.shown_unit())
 }
 
-fn notes(series: &[Series], y: &Axis, together: bool) -> Vec<(Key, String)> {
+fn notes(series: &[Series], y: &Axis, together: bool, noun: &str) -> Vec<(Key, String)> {
     let all = || series.iter().flat_map(|s| &s.points);
-    let counts = count_words(all().map(|p| p.prompts));
+    let counts = count_words(all().map(|p| p.samples));
     let mut notes = vec![(
         Key::Bar,
-        format!("95 % interval of the mean, {counts} prompts"),
+        format!("95 % interval of the mean, {counts} {noun}"),
     )];
     if together && series.len() > 1 {
         let aside = "marks at one budget are set apart sideways";

@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::interval::Interval;
-use super::outcomes::{Outcome, distinct};
+use super::outcomes::{Outcome, distinct, sample_means};
 use super::spread::mean;
 use crate::eval::{Direction, Metric};
 
@@ -13,10 +13,10 @@ const WIDE: f64 = 8.0;
 pub(super) struct Point {
     /// Bytes held, in MB or in per cent of the full cache.
     pub(super) held: f64,
-    /// The metric over prompts.
+    /// The metric over samples: prompts, or needles.
     pub(super) quality: Interval,
-    /// Prompts behind it.
-    pub(super) prompts: usize,
+    /// Samples behind it.
+    pub(super) samples: usize,
 }
 
 /// A method's points by growing bytes.
@@ -38,11 +38,11 @@ pub(super) fn line(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<Po
     for budget in distinct(own.iter().map(|row| row.budget)) {
         let rows: Vec<_> = own.iter().filter(|row| row.budget == budget).collect();
         let bytes: Vec<f64> = rows.iter().map(|row| held(row)).collect();
-        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        let values = sample_means(rows.iter().copied().copied());
         points.push(Point {
             held: mean(&bytes),
             quality: Interval::of_mean(&values),
-            prompts: values.len(),
+            samples: values.len(),
         });
     }
     points.retain(|point| point.held.is_finite() && point.held > 0.0);

@@ -355,6 +355,7 @@ mod tests {
     fn row(prompt: u32, method: &'static str, value: f64) -> Outcome<'static> {
         Outcome {
             prompt,
+            sample: prompt,
             method,
             budget: "64",
             held: 1.0,

@@ -1,8 +1,11 @@
 //! Rows of an evaluation as charts need them: one metric, failed configurations left out.
 
+use std::collections::BTreeMap;
+
 use super::axis::number;
+use super::spread::mean;
 use crate::error::{Error, Result};
-use crate::eval::Results;
+use crate::eval::{CLUSTER, Results};
 
 pub(super) use crate::eval::FULL;
 
@@ -17,6 +20,8 @@ const MEGABYTE: f64 = 1e6;
 pub(super) struct Outcome<'r> {
     /// Index of the prompt.
     pub(super) prompt: u32,
+    /// What is independent of the others: the prompt, or the first one of its cluster (a needle).
+    pub(super) sample: u32,
     /// Name of the method.
     pub(super) method: &'r str,
     /// The budget as it was typed.
@@ -49,6 +54,11 @@ pub(super) fn outcomes<'r>(
     let numbers = [metric, "kv_bytes", "full_bytes", "length", "depth"].map(|n| table.numbers(n));
     let [values, held, full, lengths, depths] = numbers;
     let (values, held, full, lengths, depths) = (values?, held?, full?, lengths?, depths?);
+    let clusters = match table.column(CLUSTER) {
+        Some(_) => table.texts(CLUSTER)?,
+        None => &[],
+    };
+    let mut samples: BTreeMap<&str, u32> = BTreeMap::new();
     let mut rows = Vec::new();
     for (row, prompt) in prompts.iter().enumerate() {
         let number = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
@@ -56,8 +66,10 @@ pub(super) fn outcomes<'r>(
             continue;
         };
         if errors.get(row).is_some_and(String::is_empty) && number(&values).is_finite() {
+            let cluster = clusters.get(row);
             rows.push(Outcome {
                 prompt: *prompt,
+                sample: cluster.map_or(*prompt, |c| *samples.entry(c).or_insert(*prompt)),
                 method,
                 budget,
                 held: number(&held) / MEGABYTE,
@@ -163,6 +175,23 @@ pub(super) fn budget_words(budget: &str) -> String {
     }
 }
 
+/// The mean of every sample, in the order of the first prompts.
+pub(super) fn sample_means<'o>(rows: impl Iterator<Item = &'o Outcome<'o>>) -> Vec<f64> {
+    let mut samples: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for row in rows {
+        samples.entry(row.sample).or_default().push(row.value);
+    }
+    samples.values().map(|values| mean(values)).collect()
+}
+
+/// What samples are called: "prompts", or "needles" where several prompts share one.
+pub(super) fn sample_noun(rows: &[Outcome<'_>]) -> &'static str {
+    match rows.iter().all(|row| row.sample == row.prompt) {
+        true => "prompts",
+        false => "needles",
+    }
+}
+
 /// How many prompts stand behind means, as a figure says it.
 pub(super) fn count_words(counts: impl Iterator<Item = usize> + Clone) -> String {
     let (low, high) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
@@ -175,6 +204,25 @@ pub(super) fn count_words(counts: impl Iterator<Item = usize> + Clone) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompts_of_one_needle_are_one_sample() {
+        let row = |prompt: u32, sample: u32, value: f64| Outcome {
+            prompt,
+            sample,
+            method: "snapkv",
+            budget: "64",
+            held: 1.0,
+            full: 2.0,
+            value,
+            length: f64::NAN,
+            depth: f64::NAN,
+        };
+        let rows = [row(0, 0, 1.0), row(1, 1, 5.0), row(2, 0, 2.0)];
+        assert_eq!(sample_means(rows.iter()), [1.5, 5.0]);
+        assert_eq!(sample_noun(&rows), "needles");
+        assert_eq!(sample_noun(&rows[..2]), "prompts");
+    }
 
     #[test]
     fn methods_are_chosen_in_the_order_asked_for() {
