@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
+use super::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
 /// An open GGUF file whose header has been read and checked against the file's length.
@@ -217,6 +218,56 @@ impl Gguf {
         device: &Device,
         dtype: DType,
     ) -> Result<Tensor> {
+        self.described(name, shape)?;
+        let tensor = self
+            .content
+            .tensor(&mut self.reader, name, device)
+            .and_then(|quantised| quantised.dequantize(device))
+            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
+        // NaN and infinity survive in a sum of absolute values, so one number shows them.
+        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() {
+            return Err(self.not_finite(name));
+        }
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    /// Reads a matrix, and keeps it packed where its kernels can work on it: quantised, for float32
+    /// on the CPU.
+    ///
+    /// Shapes and errors: as [`Gguf::tensor`].
+    pub(super) fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        width: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Matrix> {
+        let info = self.described(name, &[rows, width])?;
+        let format = info.ggml_dtype;
+        if !(device.is_cpu() && dtype == DType::F32 && Packed::takes(format, width)) {
+            let dense = self.tensor(name, &[rows, width], device, dtype)?;
+            return Ok(Matrix::Dense(dense));
+        }
+        // The product was bounded and the end was compared with the file when it was opened.
+        let mut bytes = vec![0u8; rows * width / format.block_size() * format.type_size()];
+        let start = self.content.tensor_data_offset + info.offset;
+        self.reader
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| self.reader.read_exact(&mut bytes))
+            .map_err(|e| Error::io("read", &self.path, e))?;
+        let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
+            Error::format(&self.path, format!("tensor {name} has a partial block"))
+        })?;
+        match packed.is_finite() {
+            true => Ok(Matrix::Packed(packed)),
+            false => Err(self.not_finite(name)),
+        }
+    }
+
+    /// What the header says of a tensor, which must have this shape.
+    fn described(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
         let Some(info) = self.content.tensor_infos.get(name) else {
             return Err(Error::format(
                 &self.path,
@@ -232,20 +283,14 @@ impl Gguf {
                 ),
             ));
         }
-        let tensor = self
-            .content
-            .tensor(&mut self.reader, name, device)
-            .and_then(|quantised| quantised.dequantize(device))
-            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
-        // NaN and infinity survive in a sum of absolute values, so one number shows them.
-        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite() {
-            return Err(Error::NotFinite {
-                place: format!("tensor {name} of {}", self.path.display()),
-                advice: "the weights are damaged; download the file again".into(),
-            });
+        Ok(info)
+    }
+
+    fn not_finite(&self, name: &str) -> Error {
+        Error::NotFinite {
+            place: format!("tensor {name} of {}", self.path.display()),
+            advice: "the weights are damaged; download the file again".into(),
         }
-        Ok(tensor.to_dtype(dtype)?)
     }
 }
 

@@ -184,7 +184,7 @@ fn outputs(
         .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
         .collect::<Result<_>>()?;
     let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let projection = local(view.output_projection)?;
+    let projection = local(&view.output_projection()?)?;
     Ok((
         output_curves(last, &values, head_dim, &projection)?,
         output_curves(pooled, &values, head_dim, &projection)?,

@@ -1,0 +1,67 @@
+//! The block formats of GGUF's quantised tensors, one file each.
+//!
+//! A format says how many bytes a block takes and how 32 of its weights become float32. Everything
+//! else (matrix products, embedding look-ups, checks) is written once over the [`Block`] trait.
+
+mod k_scales;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+use candle_core::quantized::GgmlDType;
+
+use super::instructions::Instructions;
+use super::kernels::Kernels;
+
+/// Weights that are unpacked together.
+pub(super) const GROUP: usize = 32;
+
+/// How a format stores consecutive weights of a row.
+pub(super) trait Block {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Groups of [`GROUP`] weights in a block.
+    const GROUPS: usize;
+
+    /// The float32 weights of one group, with the roundings of candle's `to_float`.
+    fn unpack<I: Instructions>(block: &[u8], group: usize) -> [f32; GROUP];
+}
+
+/// The kernels of a format for this processor; `None` for formats that are kept dense.
+pub(super) fn kernels_of(format: GgmlDType) -> Option<Kernels> {
+    Some(match format {
+        GgmlDType::Q4_0 => Kernels::of::<q4_0::Q4_0>(),
+        GgmlDType::Q4_1 => Kernels::of::<q4_1::Q4_1>(),
+        GgmlDType::Q5_0 => Kernels::of::<q5_0::Q5_0>(),
+        GgmlDType::Q5_1 => Kernels::of::<q5_1::Q5_1>(),
+        GgmlDType::Q8_0 => Kernels::of::<q8_0::Q8_0>(),
+        GgmlDType::Q2K => Kernels::of::<q2_k::Q2K>(),
+        GgmlDType::Q3K => Kernels::of::<q3_k::Q3K>(),
+        GgmlDType::Q4K => Kernels::of::<q4_k::Q4K>(),
+        GgmlDType::Q5K => Kernels::of::<q5_k::Q5K>(),
+        GgmlDType::Q6K => Kernels::of::<q6_k::Q6K>(),
+        // Unquantised, or never found in files.
+        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 | GgmlDType::Q8K => {
+            return None;
+        }
+    })
+}
+
+/// A little-endian float16 at `at`.
+#[inline(always)]
+fn half<I: Instructions>(block: &[u8], at: usize) -> f32 {
+    I::half(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// A little-endian word at `at`.
+#[inline(always)]
+fn word(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}

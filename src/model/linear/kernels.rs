@@ -1,0 +1,191 @@
+//! What is done with packed rows, compiled for several instruction sets and chosen at run time.
+
+use super::blocks::{Block, GROUP};
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Fused;
+use super::instructions::{Instructions, Portable};
+
+/// Activations that one pass over a packed row serves.
+const TOGETHER: usize = 4;
+
+/// Unpacks the rows in the first slice into the second.
+type Unpack = unsafe fn(&[u8], &mut [f32]);
+/// Products of packed rows of so many bytes with some inputs of one width: `(rows, inputs)`.
+type Products = unsafe fn(&[u8], usize, &[&[f32]], &mut [f32]);
+
+/// The kernels of one block format for the processor that runs this.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// Bytes of a block.
+    pub(super) block_bytes: usize,
+    /// Weights of a block.
+    pub(super) block_weights: usize,
+    unpack: Unpack,
+    products: Products,
+}
+
+impl Kernels {
+    /// The fastest that the processor can run.
+    pub(super) fn of<B: Block>() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if x86::has_512() {
+                return Self::with::<B>(x86::unpack_512::<B>, x86::products_512::<B>);
+            }
+            if x86::has_256() {
+                return Self::with::<B>(x86::unpack_256::<B>, x86::products_256::<B>);
+            }
+        }
+        Self::portable::<B>()
+    }
+
+    fn portable<B: Block>() -> Self {
+        Self::with::<B>(unpack::<B, Portable>, products::<B, Portable>)
+    }
+
+    fn with<B: Block>(unpack: Unpack, products: Products) -> Self {
+        Self {
+            block_bytes: B::BYTES,
+            block_weights: B::GROUPS * GROUP,
+            unpack,
+            products,
+        }
+    }
+
+    /// Float32 weights of consecutive blocks, the same bits as candle's.
+    pub(super) fn unpack(&self, packed: &[u8], weights: &mut [f32]) {
+        // SAFETY: the functions are safe but for their instructions, detected when they were chosen.
+        unsafe { (self.unpack)(packed, weights) }
+    }
+
+    /// Dot products of packed rows with every input, `(rows, inputs)`.
+    ///
+    /// The order of a product's sum depends on neither the number of rows nor that of inputs.
+    pub(super) fn products(
+        &self,
+        rows: &[u8],
+        row_bytes: usize,
+        inputs: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        // SAFETY: as in `unpack`.
+        unsafe { (self.products)(rows, row_bytes, inputs, out) }
+    }
+}
+
+#[inline(always)]
+fn unpack<B: Block, I: Instructions>(packed: &[u8], weights: &mut [f32]) {
+    let (groups, _) = weights.as_chunks_mut::<GROUP>();
+    let blocks = packed.chunks_exact(B::BYTES);
+    for (block, groups) in blocks.zip(groups.chunks_exact_mut(B::GROUPS)) {
+        for (g, weights) in groups.iter_mut().enumerate() {
+            *weights = B::unpack::<I>(block, g);
+        }
+    }
+}
+
+#[inline(always)]
+fn products<B: Block, I: Instructions>(
+    rows: &[u8],
+    row_bytes: usize,
+    inputs: &[&[f32]],
+    out: &mut [f32],
+) {
+    let stride = inputs.len();
+    for (i, inputs) in inputs.chunks(TOGETHER).enumerate() {
+        let out = &mut out[i * TOGETHER..];
+        match *inputs {
+            [a] => dots::<B, I, 1>(rows, row_bytes, [a], out, stride),
+            [a, b] => dots::<B, I, 2>(rows, row_bytes, [a, b], out, stride),
+            [a, b, c] => dots::<B, I, 3>(rows, row_bytes, [a, b, c], out, stride),
+            [a, b, c, d] => dots::<B, I, 4>(rows, row_bytes, [a, b, c, d], out, stride),
+            _ => {}
+        }
+    }
+}
+
+/// Products of every row with N inputs, into the first N of each `stride` elements of `out`.
+#[inline(always)]
+fn dots<B: Block, I: Instructions, const N: usize>(
+    rows: &[u8],
+    row_bytes: usize,
+    inputs: [&[f32]; N],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let inputs = inputs.map(|input| input.as_chunks::<GROUP>().0);
+    for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_mut(stride)) {
+        let mut sums = [[0f32; GROUP]; N];
+        for (b, block) in row.chunks_exact(B::BYTES).enumerate() {
+            for g in 0..B::GROUPS {
+                let weights = B::unpack::<I>(block, g);
+                for (sum, input) in sums.iter_mut().zip(&inputs) {
+                    let input = &input[b * B::GROUPS + g];
+                    for j in 0..GROUP {
+                        sum[j] = I::multiply_add(weights[j], input[j], sum[j]);
+                    }
+                }
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = total(sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn total(mut sums: [f32; GROUP]) -> f32 {
+    let mut half = GROUP / 2;
+    while half > 0 {
+        for j in 0..half {
+            sums[j] += sums[j + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Block, Fused};
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
+    pub(super) fn unpack_512<B: Block>(packed: &[u8], weights: &mut [f32]) {
+        super::unpack::<B, Fused>(packed, weights);
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn unpack_256<B: Block>(packed: &[u8], weights: &mut [f32]) {
+        super::unpack::<B, Fused>(packed, weights);
+    }
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
+    pub(super) fn products_512<B: Block>(
+        rows: &[u8],
+        row_bytes: usize,
+        inputs: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        super::products::<B, Fused>(rows, row_bytes, inputs, out);
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn products_256<B: Block>(
+        rows: &[u8],
+        row_bytes: usize,
+        inputs: &[&[f32]],
+        out: &mut [f32],
+    ) {
+        super::products::<B, Fused>(rows, row_bytes, inputs, out);
+    }
+
+    pub(super) fn has_256() -> bool {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+    }
+    pub(super) fn has_512() -> bool {
+        has_256()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+    }
+}
