@@ -1,9 +1,7 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
 use super::blocks::{Block, GROUP};
-#[cfg(target_arch = "x86_64")]
-use super::instructions::Fused;
-use super::instructions::{Instructions, Portable};
+use super::lanes::{LANES, Lanes, Portable};
 
 /// Activations that one pass over a packed row serves.
 const TOGETHER: usize = 4;
@@ -74,31 +72,29 @@ impl Kernels {
 }
 
 #[inline(always)]
-fn unpack<B: Block, I: Instructions>(packed: &[u8], weights: &mut [f32]) {
+fn unpack<B: Block, L: Lanes>(packed: &[u8], weights: &mut [f32]) {
     let (groups, _) = weights.as_chunks_mut::<GROUP>();
     let blocks = packed.chunks_exact(B::BYTES);
     for (block, groups) in blocks.zip(groups.chunks_exact_mut(B::GROUPS)) {
         for (g, weights) in groups.iter_mut().enumerate() {
-            *weights = B::unpack::<I>(block, g);
+            let (halves, _) = weights.as_chunks_mut::<LANES>();
+            for (half, values) in halves.iter_mut().zip(B::unpack::<L>(block, g)) {
+                L::store(values, half);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn products<B: Block, I: Instructions>(
-    rows: &[u8],
-    row_bytes: usize,
-    inputs: &[&[f32]],
-    out: &mut [f32],
-) {
+fn products<B: Block, L: Lanes>(rows: &[u8], row_bytes: usize, inputs: &[&[f32]], out: &mut [f32]) {
     let stride = inputs.len();
     for (i, inputs) in inputs.chunks(TOGETHER).enumerate() {
         let out = &mut out[i * TOGETHER..];
         match *inputs {
-            [a] => dots::<B, I, 1>(rows, row_bytes, [a], out, stride),
-            [a, b] => dots::<B, I, 2>(rows, row_bytes, [a, b], out, stride),
-            [a, b, c] => dots::<B, I, 3>(rows, row_bytes, [a, b, c], out, stride),
-            [a, b, c, d] => dots::<B, I, 4>(rows, row_bytes, [a, b, c, d], out, stride),
+            [a] => dots::<B, L, 1>(rows, row_bytes, [a], out, stride),
+            [a, b] => dots::<B, L, 2>(rows, row_bytes, [a, b], out, stride),
+            [a, b, c] => dots::<B, L, 3>(rows, row_bytes, [a, b, c], out, stride),
+            [a, b, c, d] => dots::<B, L, 4>(rows, row_bytes, [a, b, c, d], out, stride),
             _ => {}
         }
     }
@@ -106,7 +102,7 @@ fn products<B: Block, I: Instructions>(
 
 /// Products of every row with N inputs, into the first N of each `stride` elements of `out`.
 #[inline(always)]
-fn dots<B: Block, I: Instructions, const N: usize>(
+fn dots<B: Block, L: Lanes, const N: usize>(
     rows: &[u8],
     row_bytes: usize,
     inputs: [&[f32]; N],
@@ -115,47 +111,36 @@ fn dots<B: Block, I: Instructions, const N: usize>(
 ) {
     let inputs = inputs.map(|input| input.as_chunks::<GROUP>().0);
     for (row, out) in rows.chunks_exact(row_bytes).zip(out.chunks_mut(stride)) {
-        let mut sums = [[0f32; GROUP]; N];
+        let mut sums = [[L::splat(0.0); 2]; N];
         for (b, block) in row.chunks_exact(B::BYTES).enumerate() {
             for g in 0..B::GROUPS {
-                let weights = B::unpack::<I>(block, g);
+                let weights = B::unpack::<L>(block, g);
                 for (sum, input) in sums.iter_mut().zip(&inputs) {
-                    let input = &input[b * B::GROUPS + g];
-                    for j in 0..GROUP {
-                        sum[j] = I::multiply_add(weights[j], input[j], sum[j]);
+                    let (halves, _) = input[b * B::GROUPS + g].as_chunks::<LANES>();
+                    for i in 0..2 {
+                        sum[i] = L::multiply_add(weights[i], L::load(&halves[i]), sum[i]);
                     }
                 }
             }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
-            *out = total(sum);
+            *out = L::sum(L::add(sum[0], sum[1]));
         }
     }
-}
-
-#[inline(always)]
-fn total(mut sums: [f32; GROUP]) -> f32 {
-    let mut half = GROUP / 2;
-    while half > 0 {
-        for j in 0..half {
-            sums[j] += sums[j + half];
-        }
-        half /= 2;
-    }
-    sums[0]
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Block, Fused};
+    use super::super::lanes::{Avx2, Avx512};
+    use super::Block;
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
     pub(super) fn unpack_512<B: Block>(packed: &[u8], weights: &mut [f32]) {
-        super::unpack::<B, Fused>(packed, weights);
+        super::unpack::<B, Avx512>(packed, weights);
     }
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn unpack_256<B: Block>(packed: &[u8], weights: &mut [f32]) {
-        super::unpack::<B, Fused>(packed, weights);
+        super::unpack::<B, Avx2>(packed, weights);
     }
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
     pub(super) fn products_512<B: Block>(
@@ -164,7 +149,7 @@ mod x86 {
         inputs: &[&[f32]],
         out: &mut [f32],
     ) {
-        super::products::<B, Fused>(rows, row_bytes, inputs, out);
+        super::products::<B, Avx512>(rows, row_bytes, inputs, out);
     }
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn products_256<B: Block>(
@@ -173,7 +158,7 @@ mod x86 {
         inputs: &[&[f32]],
         out: &mut [f32],
     ) {
-        super::products::<B, Fused>(rows, row_bytes, inputs, out);
+        super::products::<B, Avx2>(rows, row_bytes, inputs, out);
     }
 
     pub(super) fn has_256() -> bool {

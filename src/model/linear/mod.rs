@@ -6,8 +6,8 @@
 
 mod blocks;
 mod few_rows;
-mod instructions;
 mod kernels;
+mod lanes;
 mod many_rows;
 mod packed;
 

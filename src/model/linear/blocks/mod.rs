@@ -17,11 +17,11 @@ mod q8_0;
 
 use candle_core::quantized::GgmlDType;
 
-use super::instructions::Instructions;
 use super::kernels::Kernels;
+use super::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.
-pub(super) const GROUP: usize = 32;
+pub(super) const GROUP: usize = 2 * LANES;
 
 /// How a format stores consecutive weights of a row.
 pub(super) trait Block {
@@ -31,7 +31,7 @@ pub(super) trait Block {
     const GROUPS: usize;
 
     /// The float32 weights of one group, with the roundings of candle's `to_float`.
-    fn unpack<I: Instructions>(block: &[u8], group: usize) -> [f32; GROUP];
+    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
 }
 
 /// The kernels of a format for this processor; `None` for formats that are kept dense.
@@ -56,12 +56,19 @@ pub(super) fn kernels_of(format: GgmlDType) -> Option<Kernels> {
 
 /// A little-endian float16 at `at`.
 #[inline(always)]
-fn half<I: Instructions>(block: &[u8], at: usize) -> f32 {
-    I::half(u16::from_le_bytes([block[at], block[at + 1]]))
+fn half<L: Lanes>(block: &[u8], at: usize) -> f32 {
+    L::half(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// A little-endian word at `at`.
 #[inline(always)]
 fn word(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+/// Consecutive bytes from `at` on, one a lane.
+#[inline(always)]
+fn lane_bytes(block: &[u8], at: usize) -> &[u8; LANES] {
+    let (lanes, _) = block[at..at + LANES].as_chunks::<LANES>();
+    &lanes[0]
 }

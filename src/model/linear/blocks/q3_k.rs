@@ -1,7 +1,5 @@
-//! Q3_K: 256 weights `q * (s - 32) * d` in 110 bytes, q in -4..=3; 16 share a six-bit scale.
-
-use super::super::instructions::Instructions;
-use super::{Block, GROUP, half};
+use super::super::lanes::Lanes;
+use super::{Block, half, lane_bytes};
 
 pub(super) struct Q3K;
 
@@ -13,26 +11,27 @@ fn scale(packed: &[u8], index: usize) -> f32 {
     f32::from(low | high << 4) - 32.0
 }
 
+/// Sixteen weights: the first or the second half of a group.
+#[inline(always)]
+fn half_group<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Float {
+    let d = L::splat(half::<L>(block, 108) * scale(&block[96..108], 2 * group + part));
+    let low = lane_bytes(block, 32 + group / 4 * 32 + 16 * part);
+    let low = L::shift_right(L::unsigned(low), 2 * (group as u32 % 4));
+    // Bit g of byte j belongs to weight j of group g: without it the weight is 4 lower.
+    let high = L::shift_right(L::unsigned(lane_bytes(block, 16 * part)), group as u32);
+    let codes = L::join(L::mask(low, 3), L::mask(high, 1), 2);
+    L::multiply(d, L::subtract(L::float(codes), L::splat(4.0)))
+}
+
 impl Block for Q3K {
     const BYTES: usize = 110;
     const GROUPS: usize = 8;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], group: usize) -> [f32; GROUP] {
-        let d = half::<I>(block, 108);
-        // Bit g of byte j belongs to weight j of group g: without it the weight is 4 lower.
-        let high = &block[0..32];
-        let codes = &block[32 + group / 4 * 32..][..32];
-        let shift = 2 * (group as u32 % 4);
-        let mut weights = [0f32; GROUP];
-        for part in 0..2 {
-            let d = d * scale(&block[96..108], 2 * group + part);
-            for j in 16 * part..16 * part + 16 {
-                let code =
-                    (u32::from(codes[j]) >> shift & 3) | (u32::from(high[j]) >> group & 1) << 2;
-                weights[j] = d * (code as i32 - 4) as f32;
-            }
-        }
-        weights
+    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2] {
+        [
+            half_group::<L>(block, group, 0),
+            half_group::<L>(block, group, 1),
+        ]
     }
 }

@@ -1,25 +1,24 @@
-//! Q4_0: 32 weights `(q - 8) * d` in 18 bytes; low nibbles first, then high ones.
-
-use super::super::instructions::Instructions;
-use super::{Block, GROUP, half};
+use super::super::lanes::Lanes;
+use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4_0;
+
+#[inline(always)]
+fn weights<L: Lanes>(codes: L::Integer, d: L::Float) -> L::Float {
+    L::multiply(L::subtract(L::float(codes), L::splat(8.0)), d)
+}
 
 impl Block for Q4_0 {
     const BYTES: usize = 18;
     const GROUPS: usize = 1;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], _: usize) -> [f32; GROUP] {
-        let d = half::<I>(block, 0);
-        let codes = &block[2..18];
-        let mut weights = [0f32; GROUP];
-        for j in 0..16 {
-            weights[j] = (i32::from(codes[j] & 15) - 8) as f32 * d;
-        }
-        for j in 0..16 {
-            weights[16 + j] = (i32::from(codes[j] >> 4) - 8) as f32 * d;
-        }
-        weights
+    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
+        let d = L::splat(half::<L>(block, 0));
+        let codes = L::unsigned(lane_bytes(block, 2));
+        [
+            weights::<L>(L::mask(codes, 15), d),
+            weights::<L>(L::shift_right(codes, 4), d),
+        ]
     }
 }

@@ -1,25 +1,25 @@
-//! Q4_1: 32 weights `q * d + m` in 20 bytes; low nibbles first, then high ones.
-
-use super::super::instructions::Instructions;
-use super::{Block, GROUP, half};
+use super::super::lanes::Lanes;
+use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4_1;
+
+#[inline(always)]
+fn weights<L: Lanes>(codes: L::Integer, d: L::Float, m: L::Float) -> L::Float {
+    L::add(L::multiply(L::float(codes), d), m)
+}
 
 impl Block for Q4_1 {
     const BYTES: usize = 20;
     const GROUPS: usize = 1;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], _: usize) -> [f32; GROUP] {
-        let (d, m) = (half::<I>(block, 0), half::<I>(block, 2));
-        let codes = &block[4..20];
-        let mut weights = [0f32; GROUP];
-        for j in 0..16 {
-            weights[j] = f32::from(codes[j] & 15) * d + m;
-        }
-        for j in 0..16 {
-            weights[16 + j] = f32::from(codes[j] >> 4) * d + m;
-        }
-        weights
+    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
+        let d = L::splat(half::<L>(block, 0));
+        let m = L::splat(half::<L>(block, 2));
+        let codes = L::unsigned(lane_bytes(block, 4));
+        [
+            weights::<L>(L::mask(codes, 15), d, m),
+            weights::<L>(L::shift_right(codes, 4), d, m),
+        ]
     }
 }

@@ -1,27 +1,30 @@
-//! Q4_K: 256 weights in 144 bytes; 32 share a scale and a minimum, which share a float16 each.
-
-use super::super::instructions::Instructions;
+use super::super::lanes::{LANES, Lanes};
 use super::k_scales::scale_and_minimum;
-use super::{Block, GROUP, half};
+use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4K;
+
+#[inline(always)]
+fn weights<L: Lanes>(bytes: &[u8; LANES], shift: u32, d: L::Float, m: L::Float) -> L::Float {
+    let codes = L::mask(L::shift_right(L::unsigned(bytes), shift), 15);
+    L::subtract(L::multiply(d, L::float(codes)), m)
+}
 
 impl Block for Q4K {
     const BYTES: usize = 144;
     const GROUPS: usize = 8;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], group: usize) -> [f32; GROUP] {
+    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2] {
         let (scale, minimum) = scale_and_minimum(&block[4..16], group);
-        let d = half::<I>(block, 0) * scale;
-        let m = half::<I>(block, 2) * minimum;
+        let d = L::splat(half::<L>(block, 0) * scale);
+        let m = L::splat(half::<L>(block, 2) * minimum);
         // Two groups lie in the same bytes, the second in the high nibbles.
-        let codes = &block[16 + group / 2 * 32..][..32];
+        let codes = 16 + group / 2 * 32;
         let shift = 4 * (group as u32 % 2);
-        let mut weights = [0f32; GROUP];
-        for j in 0..GROUP {
-            weights[j] = d * (u32::from(codes[j]) >> shift & 15) as i32 as f32 - m;
-        }
-        weights
+        [
+            weights::<L>(lane_bytes(block, codes), shift, d, m),
+            weights::<L>(lane_bytes(block, codes + 16), shift, d, m),
+        ]
     }
 }

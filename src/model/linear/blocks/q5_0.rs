@@ -1,28 +1,26 @@
-//! Q5_0: 32 weights `(q - 16) * d` in 22 bytes; nibbles as in Q4_0, the fifth bits in a word.
-
-use super::super::instructions::Instructions;
-use super::{Block, GROUP, half, word};
+use super::super::lanes::Lanes;
+use super::{Block, half, lane_bytes, word};
 
 pub(super) struct Q5_0;
+
+#[inline(always)]
+fn weights<L: Lanes>(nibbles: L::Integer, fifth: u32, d: L::Float) -> L::Float {
+    let codes = L::join(nibbles, L::bits(fifth), 4);
+    L::multiply(L::subtract(L::float(codes), L::splat(16.0)), d)
+}
 
 impl Block for Q5_0 {
     const BYTES: usize = 22;
     const GROUPS: usize = 1;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], _: usize) -> [f32; GROUP] {
-        let d = half::<I>(block, 0);
-        let high = word(block, 2);
-        let codes = &block[6..22];
-        let mut weights = [0f32; GROUP];
-        for j in 0..16 {
-            let code = u32::from(codes[j] & 15) | (high >> j & 1) << 4;
-            weights[j] = (code as i32 - 16) as f32 * d;
-        }
-        for j in 0..16 {
-            let code = u32::from(codes[j] >> 4) | (high >> (16 + j) & 1) << 4;
-            weights[16 + j] = (code as i32 - 16) as f32 * d;
-        }
-        weights
+    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
+        let d = L::splat(half::<L>(block, 0));
+        let fifth = word(block, 2);
+        let codes = L::unsigned(lane_bytes(block, 6));
+        [
+            weights::<L>(L::mask(codes, 15), fifth, d),
+            weights::<L>(L::shift_right(codes, 4), fifth >> 16, d),
+        ]
     }
 }

@@ -1,7 +1,5 @@
-//! Q8_0: 32 weights `q * d` in 34 bytes, q signed.
-
-use super::super::instructions::Instructions;
-use super::{Block, GROUP, half};
+use super::super::lanes::Lanes;
+use super::{Block, half, lane_bytes};
 
 pub(super) struct Q8_0;
 
@@ -10,13 +8,11 @@ impl Block for Q8_0 {
     const GROUPS: usize = 1;
 
     #[inline(always)]
-    fn unpack<I: Instructions>(block: &[u8], _: usize) -> [f32; GROUP] {
-        let d = half::<I>(block, 0);
-        let codes = &block[2..34];
-        let mut weights = [0f32; GROUP];
-        for j in 0..GROUP {
-            weights[j] = f32::from(codes[j] as i8) * d;
-        }
-        weights
+    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
+        let d = L::splat(half::<L>(block, 0));
+        [
+            L::multiply(L::float(L::signed(lane_bytes(block, 2))), d),
+            L::multiply(L::float(L::signed(lane_bytes(block, 18))), d),
+        ]
     }
 }
