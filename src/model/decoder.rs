@@ -164,7 +164,9 @@ impl Decoder {
     ///
     /// Shapes: float32 logits, `(vocab)`. Errors: as [`Decoder::prefill`].
     pub fn decode(&self, id: u32, cache: &mut KvCache) -> Result<Tensor> {
-        self.prefill(&[id], cache, 1, &mut attention::NoProbe)
+        // A step is hundreds of short parallel regions: entering the thread pool once is cheaper than
+        // handing every region over to it.
+        rayon::scope(|_| self.prefill(&[id], cache, 1, &mut attention::NoProbe))
     }
 
     fn forward(

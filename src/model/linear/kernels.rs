@@ -37,6 +37,28 @@ impl Kernels {
         Self::portable::<B>()
     }
 
+    /// One for every instruction set that the processor can run.
+    #[cfg(test)]
+    pub(super) fn at_every_level<B: Block>() -> Vec<Self> {
+        let mut levels = vec![Self::portable::<B>()];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if x86::has_256() {
+                levels.push(Self::with::<B>(
+                    x86::unpack_256::<B>,
+                    x86::products_256::<B>,
+                ));
+            }
+            if x86::has_512() {
+                levels.push(Self::with::<B>(
+                    x86::unpack_512::<B>,
+                    x86::products_512::<B>,
+                ));
+            }
+        }
+        levels
+    }
+
     fn portable<B: Block>() -> Self {
         Self::with::<B>(unpack::<B, Portable>, products::<B, Portable>)
     }

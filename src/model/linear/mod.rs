@@ -10,6 +10,8 @@ mod kernels;
 mod lanes;
 mod many_rows;
 mod packed;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
