@@ -270,10 +270,10 @@ impl Layer {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
             query: weights
                 .linear(&name("attn_q"), q_width, hidden)?
-                .to_halves(pairs, d)?,
+                .into_halves(pairs, d)?,
             key: weights
                 .linear(&name("attn_k"), kv_width, hidden)?
-                .to_halves(pairs, d)?,
+                .into_halves(pairs, d)?,
             value: weights.linear(&name("attn_v"), kv_width, hidden)?,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,

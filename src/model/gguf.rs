@@ -322,11 +322,41 @@ mod tests {
                 want.to_vec2::<f32>().unwrap(),
                 "{kind:?}"
             );
+            let matrix = |gguf: &mut Gguf, dtype| gguf.matrix("t", 2, 256, &Device::Cpu, dtype);
+            let matrix = [DType::F32, DType::BF16].map(|dtype| matrix(&mut gguf, dtype).unwrap());
+            let quantised = ![F32, F16, BF16].contains(&kind);
+            assert_eq!(
+                matches!(matrix[0], Matrix::Packed(_)),
+                quantised,
+                "{kind:?}"
+            );
+            assert!(matches!(matrix[1], Matrix::Dense(_)), "{kind:?}");
+            assert_eq!(
+                matrix[0].dense().unwrap().to_vec2::<f32>().unwrap(),
+                want.to_vec2::<f32>().unwrap(),
+                "{kind:?}"
+            );
             let shape = gguf.tensor("t", &[256, 2], &Device::Cpu, DType::F32);
             assert!(shape.unwrap_err().to_string().contains("has shape"));
             let name = gguf.tensor("u", &[2, 256], &Device::Cpu, DType::F32);
             assert!(name.unwrap_err().to_string().contains("lacks the tensor u"));
         }
+    }
+
+    #[test]
+    fn a_packed_matrix_with_an_infinite_scale_is_named() {
+        let values = vec![f32::INFINITY; 64];
+        let tensor = Tensor::from_vec(values, (2, 32), &Device::Cpu).unwrap();
+        let quantised = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.gguf");
+        let mut file = File::create(&path).unwrap();
+        gguf_file::write(&mut file, &[], &[("t", &quantised)]).unwrap();
+        let mut gguf = Gguf::open(&path).unwrap();
+        let read = gguf.matrix("t", 2, 32, &Device::Cpu, DType::F32);
+        let error = read.err().unwrap();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        assert!(error.to_string().contains("tensor t of"), "{error}");
     }
 
     #[test]

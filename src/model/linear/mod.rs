@@ -144,7 +144,7 @@ impl Linear {
     /// Reorders the rows of a query or key projection so that RoPE pairs dimension i with i + D/2.
     ///
     /// Shapes: rows `(heads, D/2, 2)` -> `(heads, 2, D/2)`. Attention is unchanged by it.
-    pub(super) fn to_halves(self, pairs: RopePairs, head_dim: usize) -> Result<Self> {
+    pub(super) fn into_halves(self, pairs: RopePairs, head_dim: usize) -> Result<Self> {
         if pairs == RopePairs::Halves {
             return Ok(self);
         }

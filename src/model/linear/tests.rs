@@ -141,7 +141,7 @@ fn rows_are_selected_and_reordered_as_in_the_dense_matrix() {
             let bias = Tensor::arange(0f32, rows as f32, &Device::Cpu).unwrap();
             let bias = Some(bias);
             let layer = Linear { matrix, bias };
-            layer.to_halves(RopePairs::Interleaved, head_dim).unwrap()
+            layer.into_halves(RopePairs::Interleaved, head_dim).unwrap()
         });
         let [want, got] = &layers;
         assert_eq!(

@@ -34,36 +34,39 @@ pub(super) trait Block {
     fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
 }
 
-/// Calls a generic function for the block type of a format; `None` for formats that are kept dense.
-macro_rules! for_block_of {
+/// The one table of formats: `$call` with `$type` as the block type of a format, or `None` for those
+/// that are kept dense.
+macro_rules! with_block_of {
     ($format:expr, $type:ident => $call:expr) => {
-        for_block_of!(@ $format, $type, $call, {
-            Q4_0: q4_0::Q4_0, Q4_1: q4_1::Q4_1, Q5_0: q5_0::Q5_0, Q5_1: q5_1::Q5_1,
-            Q8_0: q8_0::Q8_0, Q2K: q2_k::Q2K, Q3K: q3_k::Q3K, Q4K: q4_k::Q4K,
-            Q5K: q5_k::Q5K, Q6K: q6_k::Q6K
-        })
+        with_block_of!($format, $type => $call;
+            Q4_0 q4_0::Q4_0, Q4_1 q4_1::Q4_1, Q5_0 q5_0::Q5_0, Q5_1 q5_1::Q5_1, Q8_0 q8_0::Q8_0,
+            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K)
     };
-    (@ $format:expr, $type:ident, $call:expr, { $($name:ident: $block:ty),* }) => {
+    ($format:expr, $type:ident => $call:expr; $($name:ident $block:ty),*) => {
         match $format {
             $(GgmlDType::$name => {
                 type $type = $block;
                 Some($call)
             })*
             // Unquantised, or never found in files.
-            GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 | GgmlDType::Q8K => None,
+            GgmlDType::F32
+            | GgmlDType::F16
+            | GgmlDType::BF16
+            | GgmlDType::Q8_1
+            | GgmlDType::Q8K => None,
         }
     };
 }
 
 /// The kernels of a format for this processor; `None` for formats that are kept dense.
 pub(super) fn kernels_of(format: GgmlDType) -> Option<Kernels> {
-    for_block_of!(format, B => Kernels::of::<B>())
+    with_block_of!(format, B => Kernels::of::<B>())
 }
 
 /// Kernels for every instruction set of this processor.
 #[cfg(test)]
 pub(super) fn kernels_at_every_level(format: GgmlDType) -> Vec<Kernels> {
-    for_block_of!(format, B => Kernels::at_every_level::<B>()).unwrap_or_default()
+    with_block_of!(format, B => Kernels::at_every_level::<B>()).unwrap_or_default()
 }
 
 /// A little-endian float16 at `at`.

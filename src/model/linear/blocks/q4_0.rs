@@ -1,11 +1,13 @@
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, Nibble};
 use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4_0;
 
-#[inline(always)]
-fn weights<L: Lanes>(codes: L::Integer, d: L::Float) -> L::Float {
-    L::multiply(L::subtract(L::float(codes), L::splat(8.0)), d)
+impl Nibble for Q4_0 {
+    #[inline(always)]
+    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, _: L::Float) -> L::Float {
+        L::multiply(L::subtract(codes, L::splat(8.0)), scale)
+    }
 }
 
 impl Block for Q4_0 {
@@ -17,8 +19,8 @@ impl Block for Q4_0 {
         let d = L::splat(half::<L>(block, 0));
         let codes = L::unsigned(lane_bytes(block, 2));
         [
-            weights::<L>(L::mask(codes, 15), d),
-            weights::<L>(L::shift_right(codes, 4), d),
+            L::of_nibbles::<Self>(codes, d, d),
+            L::of_nibbles::<Self>(L::shift_right(codes, 4), d, d),
         ]
     }
 }

@@ -1,11 +1,13 @@
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, Nibble};
 use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4_1;
 
-#[inline(always)]
-fn weights<L: Lanes>(codes: L::Integer, d: L::Float, m: L::Float) -> L::Float {
-    L::add(L::multiply(L::float(codes), d), m)
+impl Nibble for Q4_1 {
+    #[inline(always)]
+    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float {
+        L::add(L::multiply(codes, scale), minimum)
+    }
 }
 
 impl Block for Q4_1 {
@@ -18,8 +20,8 @@ impl Block for Q4_1 {
         let m = L::splat(half::<L>(block, 2));
         let codes = L::unsigned(lane_bytes(block, 4));
         [
-            weights::<L>(L::mask(codes, 15), d, m),
-            weights::<L>(L::shift_right(codes, 4), d, m),
+            L::of_nibbles::<Self>(codes, d, m),
+            L::of_nibbles::<Self>(L::shift_right(codes, 4), d, m),
         ]
     }
 }

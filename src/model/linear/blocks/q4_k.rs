@@ -1,13 +1,14 @@
-use super::super::lanes::{LANES, Lanes};
+use super::super::lanes::{Lanes, Nibble};
 use super::k_scales::scale_and_minimum;
 use super::{Block, half, lane_bytes};
 
 pub(super) struct Q4K;
 
-#[inline(always)]
-fn weights<L: Lanes>(bytes: &[u8; LANES], shift: u32, d: L::Float, m: L::Float) -> L::Float {
-    let codes = L::mask(L::shift_right(L::unsigned(bytes), shift), 15);
-    L::subtract(L::multiply(d, L::float(codes)), m)
+impl Nibble for Q4K {
+    #[inline(always)]
+    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float {
+        L::subtract(L::multiply(scale, codes), minimum)
+    }
 }
 
 impl Block for Q4K {
@@ -20,11 +21,13 @@ impl Block for Q4K {
         let d = L::splat(half::<L>(block, 0) * scale);
         let m = L::splat(half::<L>(block, 2) * minimum);
         // Two groups lie in the same bytes, the second in the high nibbles.
-        let codes = 16 + group / 2 * 32;
+        let at = 16 + group / 2 * 32;
         let shift = 4 * (group as u32 % 2);
+        let first = L::unsigned(lane_bytes(block, at));
+        let second = L::unsigned(lane_bytes(block, at + 16));
         [
-            weights::<L>(lane_bytes(block, codes), shift, d, m),
-            weights::<L>(lane_bytes(block, codes + 16), shift, d, m),
+            L::of_nibbles::<Self>(L::shift_right(first, shift), d, m),
+            L::of_nibbles::<Self>(L::shift_right(second, shift), d, m),
         ]
     }
 }

@@ -13,11 +13,17 @@ pub(super) use x86::{Avx2, Avx512};
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
 
+/// A format whose weights follow from four bits each, and from numbers that they share.
+pub(super) trait Nibble {
+    /// The weights of the codes 0 to 15.
+    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float;
+}
+
 /// Operations on [`LANES`] numbers at once.
 ///
 /// The implementations for processors are only called from functions compiled for those. All round
 /// alike, but for the portable one, which rounds a multiplication before it adds.
-pub(super) trait Lanes {
+pub(super) trait Lanes: Sized {
     /// Float32 numbers.
     type Float: Copy;
     /// 32-bit integers.
@@ -40,6 +46,15 @@ pub(super) trait Lanes {
     fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer;
     fn mask(x: Self::Integer, mask: i32) -> Self::Integer;
     fn float(x: Self::Integer) -> Self::Float;
+    /// The weights of the lowest four bits of every lane.
+    #[inline(always)]
+    fn of_nibbles<N: Nibble>(
+        codes: Self::Integer,
+        scale: Self::Float,
+        minimum: Self::Float,
+    ) -> Self::Float {
+        N::weights::<Self>(Self::float(Self::mask(codes, 15)), scale, minimum)
+    }
     fn add(a: Self::Float, b: Self::Float) -> Self::Float;
     fn subtract(a: Self::Float, b: Self::Float) -> Self::Float;
     fn multiply(a: Self::Float, b: Self::Float) -> Self::Float;
