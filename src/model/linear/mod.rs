@@ -21,7 +21,7 @@ use super::config::RopePairs;
 use crate::error::{Error, Result};
 
 /// Most activations for which unpacking in registers beats unpacking to memory.
-const FEW_ROWS: usize = 8;
+const FEW_ROWS: usize = 16;
 
 /// A matrix `(rows, width)`.
 pub(super) enum Matrix {
