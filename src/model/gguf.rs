@@ -1,4 +1,4 @@
-//! Reading a GGUF file: typed metadata and dequantised tensors, safe on any byte string.
+//! Reading a GGUF file: typed metadata, tensors dequantised or as they are, safe on any byte string.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};

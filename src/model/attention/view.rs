@@ -24,6 +24,7 @@ pub struct AttentionView<'a> {
     pub queries: &'a Tensor,
     /// Keys and values of all tokens up to the end of this run.
     pub cache: &'a LayerCache,
+    /// W_o, perhaps packed; see [`AttentionView::output_projection`].
     pub(in crate::model) projection: &'a Matrix,
 }
 
@@ -53,6 +54,7 @@ impl AttentionView<'_> {
 
     /// W_o, the matrix that maps the concatenated heads to the residual stream, dequantised now.
     ///
+    /// Differs: nothing is kept; a probe that needs it more than once should hold on to it.
     /// Shapes: `(hidden, H_q * D)`, of the model's element type and on its device.
     /// Errors: [`Error::Candle`].
     pub fn output_projection(&self) -> Result<Tensor> {

@@ -1,3 +1,5 @@
+//! Q5_1: 32 weights `q * d + m` in 24 bytes; nibbles as in Q4_1, the fifth bits in a word.
+
 use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes, word};
 

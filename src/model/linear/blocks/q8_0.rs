@@ -1,3 +1,5 @@
+//! Q8_0: 32 weights `q * d` in 34 bytes, q signed.
+
 use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes};
 

@@ -77,7 +77,8 @@ impl Lanes for Portable {
     fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
         from_fn(|j| a[j] * b[j] + c[j])
     }
-    #[inline(always)]
+    // Inlined, the tree of sums would make the compiler pair lanes in the loop before it.
+    #[inline(never)]
     fn sum(x: Self::Float) -> f32 {
         let eight: [f32; 8] = from_fn(|j| x[j] + x[j + 8]);
         let four: [f32; 4] = from_fn(|j| eight[j] + eight[j + 4]);
