@@ -9,7 +9,8 @@ use super::cache::KvCache;
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
-use super::weights::{Linear, Weights, to_halves};
+use super::linear::{Linear, Matrix};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
@@ -31,14 +32,14 @@ struct Layer {
 /// time and can be observed; positions and cache lengths are different things.
 pub struct Decoder {
     config: ModelConfig,
-    embedding: Tensor,
+    embedding: Matrix,
     layers: Vec<Layer>,
     norm: Tensor,
     head: Option<Linear>,
 }
 
 impl Decoder {
-    /// Reads and dequantises all weights.
+    /// Reads all weights; quantised matrices stay as they are where they can.
     ///
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
@@ -50,7 +51,7 @@ impl Decoder {
     ) -> Result<Self> {
         let c = &config;
         let mut weights = Weights::new(gguf, device, dtype);
-        let embedding = weights.tensor("token_embd.weight", &[c.vocab_size, c.hidden_size])?;
+        let embedding = weights.matrix("token_embd.weight", c.vocab_size, c.hidden_size)?;
         let layers = (0..c.num_hidden_layers)
             .map(|l| Layer::load(&mut weights, c, l))
             .collect::<Result<_>>()?;
@@ -76,12 +77,12 @@ impl Decoder {
 
     /// The device that holds the weights.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        self.norm.device()
     }
 
     /// The element type of weights, activations and cache.
     pub fn dtype(&self) -> DType {
-        self.embedding.dtype()
+        self.norm.dtype()
     }
 
     /// An empty cache with room for `tokens`.
@@ -163,7 +164,9 @@ impl Decoder {
     ///
     /// Shapes: float32 logits, `(vocab)`. Errors: as [`Decoder::prefill`].
     pub fn decode(&self, id: u32, cache: &mut KvCache) -> Result<Tensor> {
-        self.prefill(&[id], cache, 1, &mut attention::NoProbe)
+        // A step is hundreds of short parallel regions: entering the thread pool once is cheaper than
+        // handing every region over to it.
+        rayon::scope(|_| self.prefill(&[id], cache, 1, &mut attention::NoProbe))
     }
 
     fn forward(
@@ -174,8 +177,7 @@ impl Decoder {
         probe: &mut dyn AttentionProbe,
     ) -> Result<Tensor> {
         let first = cache.next_position();
-        let index = Tensor::new(ids, self.device())?;
-        let mut hidden = self.embedding.index_select(&index, 0)?; // (n, hidden)
+        let mut hidden = self.embedding.select(ids)?; // (n, hidden)
         let rotation = Rotation::new(self, first, ids.len())?;
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = rms_norm(
@@ -183,9 +185,11 @@ impl Decoder {
                 &layer.attention_norm,
                 self.config.rms_norm_eps as f32,
             )?;
-            let queries = rotation.apply(&self.split_heads(&layer.query.forward(&normed)?)?)?;
-            let keys = rotation.apply(&self.split_heads(&layer.key.forward(&normed)?)?)?;
-            let values = self.split_heads(&layer.value.forward(&normed)?)?;
+            let projections = [&layer.query, &layer.key, &layer.value];
+            let [queries, keys, values] = Linear::forward_all(projections, &normed)?;
+            let queries = rotation.apply(&self.split_heads(&queries)?)?;
+            let keys = rotation.apply(&self.split_heads(&keys)?)?;
+            let values = self.split_heads(&values)?;
             cache.append(l, &keys, &values)?;
             let attended = attention::attend(&queries, cache.layer(l), first)?;
             probe.observe(&AttentionView {
@@ -194,7 +198,7 @@ impl Decoder {
                 prompt_tokens,
                 queries: &queries,
                 cache: cache.layer(l),
-                output_projection: &layer.output.weight,
+                projection: &layer.output.matrix,
             })?;
             hidden = (hidden + layer.output.forward(&attended)?)?;
             let normed = rms_norm(
@@ -222,7 +226,7 @@ impl Decoder {
         let normed = rms_norm(hidden, &self.norm, self.config.rms_norm_eps as f32)?;
         let logits = match &self.head {
             Some(head) => head.forward(&normed)?,
-            None => normed.matmul(&self.embedding.t()?)?,
+            None => self.embedding.multiply(&normed)?,
         };
         let logits = logits.to_dtype(DType::F32)?;
         if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
@@ -264,8 +268,12 @@ impl Layer {
         let pairs = c.family.rope_pairs;
         Ok(Self {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
-            query: to_halves(weights.linear(&name("attn_q"), q_width, hidden)?, pairs, d)?,
-            key: to_halves(weights.linear(&name("attn_k"), kv_width, hidden)?, pairs, d)?,
+            query: weights
+                .linear(&name("attn_q"), q_width, hidden)?
+                .into_halves(pairs, d)?,
+            key: weights
+                .linear(&name("attn_k"), kv_width, hidden)?
+                .into_halves(pairs, d)?,
             value: weights.linear(&name("attn_v"), kv_width, hidden)?,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,

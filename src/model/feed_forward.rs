@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::attention::softmax::silu_product;
 use super::config::ModelConfig;
-use super::weights::{Linear, Weights};
+use super::linear::Linear;
+use super::weights::Weights;
 use crate::error::Result;
 
 pub(super) struct FeedForward {
@@ -26,8 +27,7 @@ impl FeedForward {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward(x)?;
-        let up = self.up.forward(x)?;
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
         if gate.device().is_cpu() && gate.dtype() == DType::F32 {
             gate.inplace_op2(&up, &SiluProduct)?;
             return self.down.forward(&gate);

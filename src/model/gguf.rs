@@ -1,13 +1,14 @@
-//! Reading a GGUF file: typed metadata and dequantised tensors, safe on any byte string.
+//! Reading a GGUF file: typed metadata, tensors dequantised or as they are, safe on any byte string.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
+use super::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
 /// An open GGUF file whose header has been read and checked against the file's length.
@@ -217,6 +218,56 @@ impl Gguf {
         device: &Device,
         dtype: DType,
     ) -> Result<Tensor> {
+        self.described(name, shape)?;
+        let tensor = self
+            .content
+            .tensor(&mut self.reader, name, device)
+            .and_then(|quantised| quantised.dequantize(device))
+            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
+        // NaN and infinity survive in a sum of absolute values, so one number shows them.
+        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() {
+            return Err(self.not_finite(name));
+        }
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    /// Reads a matrix, and keeps it packed where its kernels can work on it: quantised, for float32
+    /// on the CPU.
+    ///
+    /// Shapes and errors: as [`Gguf::tensor`].
+    pub(super) fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        width: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Matrix> {
+        let info = self.described(name, &[rows, width])?;
+        let format = info.ggml_dtype;
+        if !(device.is_cpu() && dtype == DType::F32 && Packed::takes(format, width)) {
+            let dense = self.tensor(name, &[rows, width], device, dtype)?;
+            return Ok(Matrix::Dense(dense));
+        }
+        // The product was bounded and the end was compared with the file when it was opened.
+        let mut bytes = vec![0u8; rows * width / format.block_size() * format.type_size()];
+        let start = self.content.tensor_data_offset + info.offset;
+        self.reader
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| self.reader.read_exact(&mut bytes))
+            .map_err(|e| Error::io("read", &self.path, e))?;
+        let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
+            Error::format(&self.path, format!("tensor {name} has a partial block"))
+        })?;
+        match packed.is_finite() {
+            true => Ok(Matrix::Packed(packed)),
+            false => Err(self.not_finite(name)),
+        }
+    }
+
+    /// What the header says of a tensor, which must have this shape.
+    fn described(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
         let Some(info) = self.content.tensor_infos.get(name) else {
             return Err(Error::format(
                 &self.path,
@@ -232,20 +283,14 @@ impl Gguf {
                 ),
             ));
         }
-        let tensor = self
-            .content
-            .tensor(&mut self.reader, name, device)
-            .and_then(|quantised| quantised.dequantize(device))
-            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
-        // NaN and infinity survive in a sum of absolute values, so one number shows them.
-        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite() {
-            return Err(Error::NotFinite {
-                place: format!("tensor {name} of {}", self.path.display()),
-                advice: "the weights are damaged; download the file again".into(),
-            });
+        Ok(info)
+    }
+
+    fn not_finite(&self, name: &str) -> Error {
+        Error::NotFinite {
+            place: format!("tensor {name} of {}", self.path.display()),
+            advice: "the weights are damaged; download the file again".into(),
         }
-        Ok(tensor.to_dtype(dtype)?)
     }
 }
 
@@ -277,11 +322,41 @@ mod tests {
                 want.to_vec2::<f32>().unwrap(),
                 "{kind:?}"
             );
+            let matrix = |gguf: &mut Gguf, dtype| gguf.matrix("t", 2, 256, &Device::Cpu, dtype);
+            let matrix = [DType::F32, DType::BF16].map(|dtype| matrix(&mut gguf, dtype).unwrap());
+            let quantised = ![F32, F16, BF16].contains(&kind);
+            assert_eq!(
+                matches!(matrix[0], Matrix::Packed(_)),
+                quantised,
+                "{kind:?}"
+            );
+            assert!(matches!(matrix[1], Matrix::Dense(_)), "{kind:?}");
+            assert_eq!(
+                matrix[0].dense().unwrap().to_vec2::<f32>().unwrap(),
+                want.to_vec2::<f32>().unwrap(),
+                "{kind:?}"
+            );
             let shape = gguf.tensor("t", &[256, 2], &Device::Cpu, DType::F32);
             assert!(shape.unwrap_err().to_string().contains("has shape"));
             let name = gguf.tensor("u", &[2, 256], &Device::Cpu, DType::F32);
             assert!(name.unwrap_err().to_string().contains("lacks the tensor u"));
         }
+    }
+
+    #[test]
+    fn a_packed_matrix_with_an_infinite_scale_is_named() {
+        let values = vec![f32::INFINITY; 64];
+        let tensor = Tensor::from_vec(values, (2, 32), &Device::Cpu).unwrap();
+        let quantised = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.gguf");
+        let mut file = File::create(&path).unwrap();
+        gguf_file::write(&mut file, &[], &[("t", &quantised)]).unwrap();
+        let mut gguf = Gguf::open(&path).unwrap();
+        let read = gguf.matrix("t", 2, 32, &Device::Cpu, DType::F32);
+        let error = read.err().unwrap();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        assert!(error.to_string().contains("tensor t of"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod config;
 pub mod decoder;
 mod feed_forward;
 pub mod gguf;
+mod linear;
 mod loaded;
 pub mod memory;
 pub mod source;

@@ -183,7 +183,7 @@ fn outputs(
         .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
         .collect::<Result<_>>()?;
     let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let projection = Projection::new(&local(view.output_projection)?, head_dim)?;
+    let projection = Projection::new(&local(&view.output_projection()?)?, head_dim)?;
     let thresholds = &options.output_thresholds;
     let curves = |heads| output_curves(heads, &values, head_dim, &projection, thresholds, grid);
     let [last, pooled] = queries;

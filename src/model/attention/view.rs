@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
+use crate::model::linear::Matrix;
 
 /// Read-only view of one layer's attention over a run of consecutive prompt tokens.
 ///
@@ -23,8 +24,8 @@ pub struct AttentionView<'a> {
     pub queries: &'a Tensor,
     /// Keys and values of all tokens up to the end of this run.
     pub cache: &'a LayerCache,
-    /// W_o, the matrix that maps the concatenated heads to the residual stream, `(hidden, H_q * D)`.
-    pub output_projection: &'a Tensor,
+    /// W_o, perhaps packed; see [`AttentionView::output_projection`].
+    pub(in crate::model) projection: &'a Matrix,
 }
 
 impl AttentionView<'_> {
@@ -49,6 +50,15 @@ impl AttentionView<'_> {
             .queries
             .narrow(1, positions.start - self.rows.start, positions.len())?;
         super::probabilities(&queries.contiguous()?, self.cache, positions.start)
+    }
+
+    /// W_o, the matrix that maps the concatenated heads to the residual stream, dequantised now.
+    ///
+    /// Differs: nothing is kept; a probe that needs it more than once should hold on to it.
+    /// Shapes: `(hidden, H_q * D)`, of the model's element type and on its device.
+    /// Errors: [`Error::Candle`].
+    pub fn output_projection(&self) -> Result<Tensor> {
+        self.projection.dense()
     }
 }
 

@@ -1,0 +1,15 @@
+//! The six-bit scales and minima of Q4_K and Q5_K: eight of each in twelve bytes.
+
+/// Scale and minimum of group `group`.
+#[inline(always)]
+pub(super) fn scale_and_minimum(packed: &[u8], group: usize) -> (f32, f32) {
+    let (scale, minimum) = match group < 4 {
+        true => (packed[group] & 63, packed[group + 4] & 63),
+        // The later four lie in nibbles, their upper two bits above the earlier ones.
+        false => (
+            packed[group + 4] & 15 | packed[group - 4] >> 6 << 4,
+            packed[group + 4] >> 4 | packed[group] >> 6 << 4,
+        ),
+    };
+    (f32::from(scale), f32::from(minimum))
+}

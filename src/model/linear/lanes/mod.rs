@@ -1,0 +1,102 @@
+//! Sixteen lanes of numbers: what packed weights are unpacked with, on every instruction set.
+//!
+//! Written out instead of left to the compiler, which vectorises such short loops two lanes wide.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(super) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+/// Lanes of a vector.
+pub(super) const LANES: usize = 16;
+
+/// A format whose weights follow from four bits each, and from numbers that they share.
+pub(super) trait Nibble {
+    /// The weights of the codes 0 to 15.
+    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float;
+}
+
+/// Operations on [`LANES`] numbers at once.
+///
+/// The implementations for processors are only called from functions compiled for those. All round
+/// alike, but for the portable one, which rounds a multiplication before it adds.
+pub(super) trait Lanes: Sized {
+    /// Float32 numbers.
+    type Float: Copy;
+    /// 32-bit integers.
+    type Integer: Copy;
+
+    /// The value of a float16 given by its bits; exact.
+    fn half(bits: u16) -> f32;
+    fn splat(x: f32) -> Self::Float;
+    fn load(x: &[f32; LANES]) -> Self::Float;
+    fn store(x: Self::Float, to: &mut [f32; LANES]);
+    /// Bytes without a sign.
+    fn unsigned(bytes: &[u8; LANES]) -> Self::Integer;
+    /// Bytes with a sign.
+    fn signed(bytes: &[u8; LANES]) -> Self::Integer;
+    /// The lowest 16 bits of a word, the lowest first.
+    fn bits(word: u32) -> Self::Integer;
+    /// `x >> by`, zeros from above.
+    fn shift_right(x: Self::Integer, by: u32) -> Self::Integer;
+    /// `low | high << by`.
+    fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer;
+    fn mask(x: Self::Integer, mask: i32) -> Self::Integer;
+    fn float(x: Self::Integer) -> Self::Float;
+    /// The weights of the lowest four bits of every lane.
+    #[inline(always)]
+    fn of_nibbles<N: Nibble>(
+        codes: Self::Integer,
+        scale: Self::Float,
+        minimum: Self::Float,
+    ) -> Self::Float {
+        N::weights::<Self>(Self::float(Self::mask(codes, 15)), scale, minimum)
+    }
+    fn add(a: Self::Float, b: Self::Float) -> Self::Float;
+    fn subtract(a: Self::Float, b: Self::Float) -> Self::Float;
+    fn multiply(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b + c`.
+    fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// The sum of the lanes, halves added to halves.
+    fn sum(x: Self::Float) -> f32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Powers of two times integers, from the definition of the format.
+    fn by_definition(bits: u16) -> f64 {
+        let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+        let magnitude = match exponent {
+            0 => fraction * 2f64.powi(-24),
+            31 if fraction == 0.0 => f64::INFINITY,
+            31 => f64::NAN,
+            e => (1024.0 + fraction) * 2f64.powi(e - 25),
+        };
+        if bits >> 15 == 1 {
+            -magnitude
+        } else {
+            magnitude
+        }
+    }
+
+    #[test]
+    fn all_float16_values_convert_exactly() {
+        for bits in 0..=u16::MAX {
+            let want = by_definition(bits) as f32;
+            let got = Portable::half(bits);
+            let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+            assert!(same, "{bits:#06x}: {got} {want}");
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("f16c") {
+                let got = Avx2::half(bits);
+                let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+                assert!(same, "{bits:#06x}: {got} {want}");
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Lanes as arrays, for any processor.
+
+use std::array::from_fn;
+
+use super::{LANES, Lanes};
+
+pub(in super::super) struct Portable;
+
+impl Lanes for Portable {
+    type Float = [f32; LANES];
+    type Integer = [u32; LANES];
+
+    #[inline(always)]
+    fn half(bits: u16) -> f32 {
+        const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
+        let magnitude = u32::from(bits & 0x7fff) << 13;
+        let sign = u32::from(bits & 0x8000) << 16;
+        let value = match magnitude >= 0x0f80_0000 {
+            true => f32::from_bits(magnitude | 0x7f80_0000), // infinity or no number
+            false => f32::from_bits(magnitude) * TWO_TO_112, // another bias of the exponent
+        };
+        f32::from_bits(value.to_bits() | sign)
+    }
+    #[inline(always)]
+    fn splat(x: f32) -> Self::Float {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(x: &[f32; LANES]) -> Self::Float {
+        *x
+    }
+    #[inline(always)]
+    fn store(x: Self::Float, to: &mut [f32; LANES]) {
+        *to = x;
+    }
+    #[inline(always)]
+    fn unsigned(bytes: &[u8; LANES]) -> Self::Integer {
+        bytes.map(u32::from)
+    }
+    #[inline(always)]
+    fn signed(bytes: &[u8; LANES]) -> Self::Integer {
+        bytes.map(|b| i32::from(b as i8) as u32)
+    }
+    #[inline(always)]
+    fn bits(word: u32) -> Self::Integer {
+        from_fn(|j| word >> j & 1)
+    }
+    #[inline(always)]
+    fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
+        x.map(|x| x >> by)
+    }
+    #[inline(always)]
+    fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer {
+        from_fn(|j| low[j] | high[j] << by)
+    }
+    #[inline(always)]
+    fn mask(x: Self::Integer, mask: i32) -> Self::Integer {
+        x.map(|x| x & mask as u32)
+    }
+    #[inline(always)]
+    fn float(x: Self::Integer) -> Self::Float {
+        x.map(|x| x as i32 as f32)
+    }
+    #[inline(always)]
+    fn add(a: Self::Float, b: Self::Float) -> Self::Float {
+        from_fn(|j| a[j] + b[j])
+    }
+    #[inline(always)]
+    fn subtract(a: Self::Float, b: Self::Float) -> Self::Float {
+        from_fn(|j| a[j] - b[j])
+    }
+    #[inline(always)]
+    fn multiply(a: Self::Float, b: Self::Float) -> Self::Float {
+        from_fn(|j| a[j] * b[j])
+    }
+    #[inline(always)]
+    fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
+        from_fn(|j| a[j] * b[j] + c[j])
+    }
+    // Inlined, the tree of sums would make the compiler pair lanes in the loop before it.
+    #[inline(never)]
+    fn sum(x: Self::Float) -> f32 {
+        let eight: [f32; 8] = from_fn(|j| x[j] + x[j + 8]);
+        let four: [f32; 4] = from_fn(|j| eight[j] + eight[j + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
+    }
+}
