@@ -170,10 +170,10 @@ fn the_full_cache_and_a_cut_one_answer_as_generate_does() {
 fn an_interrupted_run_resumes_to_the_same_bytes_and_failures_are_rows() {
     let folder = tempfile::tempdir().unwrap();
     let (path, data) = (folder.path(), questions(folder.path()));
-    // Budgets by head have no output curves: that configuration fails, the other does not.
+    // A bound above the budget: that configuration fails, the other does not.
     let grid = [
         "--methods",
-        "snapkv,output-optimal:head",
+        "snapkv,zigzag(floor=30)",
         "--budgets",
         "20",
         "--quiet",
@@ -187,7 +187,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes_and_failures_are_rows() {
             .iter()
             .skip(1)
             .step_by(2)
-            .all(|e| e.contains("granularity")),
+            .all(|e| e.contains("floor is 30 tokens")),
         "{errors:?}"
     );
     // What a killed run leaves: its settings and the first prompt's part.
@@ -206,9 +206,9 @@ fn an_interrupted_run_resumes_to_the_same_bytes_and_failures_are_rows() {
     }
     let all = [
         "--methods",
-        "output-optimal:head",
+        "zigzag(floor=30)",
         "--baseline",
-        "output-optimal:head",
+        "zigzag(floor=30)",
         "--budgets",
         "20",
     ];
@@ -279,6 +279,14 @@ fn what_cannot_be_is_refused_before_the_weights_load() {
         (&["--methods", "zigzag"], "--baseline snapkv is not among"),
         (&["--methods", "snapkv,snapkv"], "named twice"),
         (&["--methods", "snapkv,zigzag@profile"], "--profile"),
+        (
+            &["--methods", "snapkv,output-optimal:head"],
+            "granularity 'head'",
+        ),
+        (
+            &["--methods", "snapkv,zigzag(threshold=2)"],
+            "unknown threshold '2'",
+        ),
         (
             &["--methods", "snapkv", "--profile", binary::PROFILE],
             "leave it out",

@@ -120,7 +120,7 @@ fn check(ours: f64, theirs: f64, tolerance: f64, what: &str) {
 /// A sweep of methods that share sinks and window, against kvpress's names for them, in the order of rows.
 fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, window: usize) {
     let methods = Method::parse_list(methods).unwrap();
-    let budgets = [128, 256];
+    let budgets = [128u32, 256];
     let sweep = Sweep {
         model: model(),
         methods: &methods,
@@ -139,6 +139,7 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
         evidence: Vec::new(),
         length: None,
         depth: None,
+        needle: None,
     };
     let outcome = sweep.run(&case, &mut || ()).unwrap();
     let mut rows = outcome.rows.iter();
