@@ -99,6 +99,7 @@ impl Maker {
             })
             .collect();
         let curve = OutputCurve {
+            budgets: (1..=tokens as u32).collect(),
             relative_l2: cosine.iter().map(|c| (1.0 - c).max(0.0).sqrt()).collect(),
             cosine,
         };

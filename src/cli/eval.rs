@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -21,6 +22,7 @@ use kvprof::parts::PartsFolder;
 use kvprof::profile::{Profile, Prompt, prompts_sha256};
 
 use super::eval_table;
+use super::jobs::JobArguments;
 use super::load::{self, ModelArguments};
 use super::long_run::{progress_bar, stop_cleanly};
 use super::needle_grid::NeedleArguments;
@@ -83,6 +85,8 @@ pub struct Arguments {
     /// Continue a run that was interrupted, or show a finished one again
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    jobs: JobArguments,
     /// No progress and no table
     #[arg(long)]
     quiet: bool,
@@ -139,6 +143,7 @@ impl Arguments {
     /// What can be refused before anything is read.
     fn check(&self, methods: &[Method]) -> anyhow::Result<()> {
         self.prompts.check()?;
+        self.jobs.check()?;
         let others = self.data.is_some() || self.prompts.shapes_text();
         anyhow::ensure!(
             self.task == Task::Qa || !others,
@@ -293,8 +298,8 @@ impl Arguments {
         let todo: Vec<usize> = (0..cases.len()).filter(|&i| !run.has(i)).collect();
         let configurations = sweep.configurations().len();
         let bar = progress_bar(todo.len() * configurations, "configurations", self.quiet);
-        let mut cost = None;
-        for &index in &todo {
+        let grid: Mutex<Option<(usize, f64)>> = Mutex::new(None);
+        self.jobs.run(&todo, &|index| {
             let case = &cases[index];
             bar.set_message(format!("prompt {}/{}", index + 1, cases.len()));
             let start = Instant::now();
@@ -306,10 +311,13 @@ impl Arguments {
                 index,
                 &outcome_tables(index, case, &outcome, sweep.methods, sweep.budgets),
             )?;
-            cost = Some((index, grid_s));
-        }
+            *grid.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, grid_s));
+            Ok(())
+        })?;
         bar.finish_and_clear();
-        let Some((index, grid_s)) = cost.filter(|_| !self.quiet) else {
+        let last = grid.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Prompts that share the cores say nothing about the cost of one.
+        let Some((index, grid_s)) = last.filter(|_| !self.quiet && self.jobs.one_by_one()) else {
             return Ok(None);
         };
         let (ids, decoder) = (&cases[index].ids, &sweep.model.decoder);

@@ -8,8 +8,9 @@ use kvprof::model::Model;
 use kvprof::profile::{Prompt, prompts_sha256};
 
 use super::hitrate_table;
+use super::jobs::JobArguments;
 use super::load::ModelArguments;
-use super::long_run::{progress_bar, stop_cleanly};
+use super::long_run::{TokenProgress, progress_bar, stop_cleanly};
 use super::prompts::{PromptArguments, PromptSet};
 
 /// Arguments of `kvprof hitrate`.
@@ -30,6 +31,8 @@ pub struct Arguments {
     /// Continue a run that was interrupted
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    jobs: JobArguments,
     /// No progress and no table
     #[arg(long)]
     quiet: bool,
@@ -103,6 +106,7 @@ impl Arguments {
     /// What can be refused before a model is fetched or loaded.
     fn check(&self, options: &HitRateOptions) -> anyhow::Result<()> {
         self.prompts.check()?;
+        self.jobs.check()?;
         options.check()?;
         options.check_context(usize::MAX, self.prompts.max_prompt_tokens)?;
         if let Some(folder) = &self.out {
@@ -141,19 +145,15 @@ impl Arguments {
         let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
         let cost = |i: usize| prompts[i].ids.len() + options.generated_tokens();
         let bar = progress_bar(todo.iter().map(|&i| cost(i)).sum(), "tokens", self.quiet);
-        let mut done = 0usize;
-        for index in todo {
+        self.jobs.run(&todo, &|index| {
             let prompt = &prompts[index];
             bar.set_message(format!("prompt {}/{}", index + 1, prompts.len()));
-            let mut layer_tokens = 0usize;
+            let mut progress = TokenProgress::of(&bar, layers);
             run.measure(index, prompt, model, &mut |tokens| {
-                layer_tokens += tokens;
-                bar.set_position((done + layer_tokens / layers) as u64);
+                progress.layer_done(tokens);
             })
-            .with_context(|| format!("measuring prompt {} ({})", index + 1, prompt.id))?;
-            done += cost(index);
-            bar.set_position(done as u64);
-        }
+            .with_context(|| format!("measuring prompt {} ({})", index + 1, prompt.id))
+        })?;
         bar.finish_and_clear();
         Ok(())
     }

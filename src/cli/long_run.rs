@@ -19,6 +19,34 @@ pub fn progress_bar(total: usize, unit: &str, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// Moves a bar over tokens by what layers report of one prompt.
+pub struct TokenProgress<'b> {
+    bar: &'b ProgressBar,
+    layers: usize,
+    layer_tokens: usize,
+    shown: usize,
+}
+
+impl<'b> TokenProgress<'b> {
+    /// For a prompt of a model with `layers` layers.
+    pub fn of(bar: &'b ProgressBar, layers: usize) -> Self {
+        Self {
+            bar,
+            layers,
+            layer_tokens: 0,
+            shown: 0,
+        }
+    }
+
+    /// One more layer has seen `tokens` tokens.
+    pub fn layer_done(&mut self, tokens: usize) {
+        self.layer_tokens += tokens;
+        let done = self.layer_tokens / self.layers;
+        self.bar.inc((done - self.shown) as u64);
+        self.shown = done;
+    }
+}
+
 /// Parts are renamed into place, so stopping at any moment is safe; say how to go on.
 pub fn stop_cleanly(folder: &Path) {
     let folder = folder.display().to_string();

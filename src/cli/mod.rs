@@ -10,6 +10,7 @@ mod generate;
 mod generate_report;
 mod hitrate;
 mod hitrate_table;
+mod jobs;
 mod list;
 mod load;
 mod long_run;

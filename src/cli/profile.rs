@@ -10,8 +10,9 @@ use kvprof::eval::Reader;
 use kvprof::model::Model;
 use kvprof::profile::{self, MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
+use super::jobs::JobArguments;
 use super::load::ModelArguments;
-use super::long_run::{progress_bar, stop_cleanly};
+use super::long_run::{TokenProgress, progress_bar, stop_cleanly};
 use super::prompts::{PromptArguments, PromptSet};
 use super::summary::Summary;
 use super::{counted, quoted};
@@ -44,6 +45,8 @@ pub struct Arguments {
     /// Continue a run that was interrupted
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    jobs: JobArguments,
     /// No progress and no table
     #[arg(long)]
     quiet: bool,
@@ -103,6 +106,7 @@ impl Arguments {
     /// What can be refused before a model is fetched or loaded.
     fn check(&self) -> anyhow::Result<()> {
         self.prompts.check()?;
+        self.jobs.check()?;
         self.options().check()?;
         if let Some(folder) = &self.out {
             profile::KIND.check_place::<Meta>(folder)?;
@@ -129,19 +133,15 @@ impl Arguments {
         let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
         let tokens: usize = todo.iter().map(|&i| prompts[i].ids.len()).sum();
         let bar = progress_bar(tokens, "tokens", self.quiet);
-        let mut done = 0usize;
-        for index in todo {
+        self.jobs.run(&todo, &|index| {
             let prompt = &prompts[index];
             bar.set_message(format!("prompt {}/{}", index + 1, prompts.len()));
-            let mut layer_tokens = 0usize;
+            let mut progress = TokenProgress::of(&bar, layers);
             run.measure(index, prompt, &model.decoder, &mut |tokens| {
-                layer_tokens += tokens;
-                bar.set_position((done + layer_tokens / layers) as u64);
+                progress.layer_done(tokens);
             })
-            .with_context(|| format!("profiling prompt {} ({})", index + 1, prompt.id))?;
-            done += prompt.ids.len();
-            bar.set_position(done as u64);
-        }
+            .with_context(|| format!("profiling prompt {} ({})", index + 1, prompt.id))
+        })?;
         bar.finish_and_clear();
         Ok(())
     }
