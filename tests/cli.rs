@@ -20,6 +20,29 @@ fn short_prompts(folder: &Path) -> String {
     "short.jsonl".to_owned()
 }
 
+/// The runs share the cores in another way; no sum may notice.
+#[test]
+fn jobs_change_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let data = short_prompts(path);
+    for (out, jobs, threads) in [("one", "1", "1"), ("two", "2", "4")] {
+        kvprof(path)
+            .env("RAYON_NUM_THREADS", threads)
+            .args([
+                "profile", "--data", &data, "--quiet", "--jobs", jobs, "--out", out,
+            ])
+            .assert()
+            .success();
+    }
+    for table in ["heads", "kv_heads", "layers", "curves"] {
+        let bytes = |run: &str| fs::read(path.join(format!("{run}/{table}.parquet"))).unwrap();
+        assert_eq!(bytes("one"), bytes("two"), "{table}");
+    }
+    let refused = refusal(path, &["profile", "--data", &data, "--jobs", "0"], 1);
+    assert!(refused.contains("--jobs is 0"), "{refused}");
+}
+
 #[test]
 fn short_prompts_are_profiled_listed_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
