@@ -128,9 +128,13 @@ fn measures_equal_their_definitions_for_every_geometry_length_and_window() {
                         check_head(head, &rows[tokens - w..], tokens, &options);
                     }
                     for curve in [&layer.output_last, &layer.output_pooled] {
-                        assert_eq!(curve.renormalised.cosine.len(), tokens);
-                        assert!(near(curve.renormalised.cosine[tokens - 1], 1.0));
-                        assert!(near(curve.raw.relative_l2[tokens - 1], 0.0));
+                        for curve in [&curve.renormalised, &curve.raw] {
+                            let [cosine, relative_l2] = curve.at(tokens);
+                            assert!(near(cosine, 1.0) && near(relative_l2, 0.0));
+                            for &budget in &budget_grid(tokens) {
+                                assert!(curve.at(budget)[0].is_finite());
+                            }
+                        }
                     }
                 }
             }
