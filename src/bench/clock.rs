@@ -33,7 +33,7 @@ pub fn timed<R>(work: impl FnOnce() -> Result<R>) -> Result<(R, Seconds)> {
 
 /// CPU seconds that this process has used so far.
 #[cfg(unix)]
-fn cpu_seconds() -> f64 {
+pub(super) fn cpu_seconds() -> f64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the pointer is to a whole rusage, for which all zeros are a value.
     let usage = unsafe {
@@ -47,7 +47,7 @@ fn cpu_seconds() -> f64 {
 }
 
 #[cfg(not(unix))]
-fn cpu_seconds() -> f64 {
+pub(super) fn cpu_seconds() -> f64 {
     f64::NAN
 }
 

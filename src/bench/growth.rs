@@ -49,7 +49,7 @@ pub fn growth(
     // T tokens make T (T + 1) / 2 pairs of query and key.
     let per_pair = pair_flops(config) / 2.0;
     let per_token = layer_flops(config) + per_pair;
-    let at_limit = |flops: f64| limits.map(|limits| flops / limits.flops_per_s);
+    let at_limit = |flops: f64| limits.map(|limits| flops / limits.flops.wall);
     let point = |&(tokens, seconds): &(usize, f64)| {
         let t = tokens as f64;
         let fitted = linear * t + quadratic * t * t;
@@ -97,6 +97,7 @@ fn fit(measured: &[(usize, f64)]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::super::arithmetic::tests::small;
+    use super::super::limits::Rate;
     use super::*;
 
     #[test]
@@ -114,9 +115,13 @@ mod tests {
 
     #[test]
     fn the_limit_predicts_both_coefficients() {
+        let rate = Rate {
+            wall: 1e3,
+            cpu: 1e3,
+        };
         let limits = Limits {
-            flops_per_s: 1e3,
-            bytes_per_s: 1.0,
+            flops: rate,
+            bytes: rate,
         };
         // 1140 operations a token in linear layers, 96 a pair, 110 in the head.
         let seconds = |t: usize| {

@@ -4,8 +4,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::clock::{Seconds, cpu_seconds};
 use super::summary::Spread;
 
 /// Rows and columns of the product: 12 MiB of matrices, most of which any last-level cache holds.
@@ -17,73 +18,111 @@ const ARRAY: usize = 512 << 20;
 /// How long each of the two is tried.
 const TRIED: Duration = Duration::from_millis(150);
 
-/// Rates that nothing on this machine exceeds, each the best of several tries.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// How fast something goes at best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rate {
+    /// Per second on the wall, all threads together, in the best of several tries.
+    pub wall: f64,
+    /// Per CPU second: what another program's load does not change much; NaN where CPU time is not known.
+    pub cpu: f64,
+}
+
+/// Rates that nothing on this machine exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Limits {
     /// Float32 matrix product on all threads.
     ///
-    /// Units: floating-point operations per second.
-    pub flops_per_s: f64,
+    /// Units: floating-point operations.
+    pub flops: Rate,
     /// Reading memory on all threads.
     ///
-    /// Units: bytes per second.
-    pub bytes_per_s: f64,
+    /// Units: bytes.
+    pub bytes: Rate,
+}
+
+/// What work takes at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Least {
+    /// Seconds, with CPU seconds of all threads.
+    pub seconds: Seconds,
+    /// Whether memory, not arithmetic, takes longer.
+    pub memory_binds: bool,
 }
 
 impl Limits {
     /// Tries both.
     pub fn measure() -> Self {
         Self {
-            flops_per_s: matrix_product(),
-            bytes_per_s: memory_read(),
+            flops: matrix_product(),
+            bytes: memory_read(),
         }
     }
 
-    /// Seconds that work takes at least, and whether memory is what binds it.
-    pub fn least_seconds(&self, flops: f64, bytes: f64) -> (f64, bool) {
-        let (computing, reading) = (flops / self.flops_per_s, bytes / self.bytes_per_s);
-        (computing.max(reading), reading > computing)
+    /// What so many operations and bytes take if the slower of the two is at its limit.
+    pub fn least(&self, flops: f64, bytes: f64) -> Least {
+        let memory_binds = bytes / self.bytes.wall > flops / self.flops.wall;
+        let (amount, rate) = match memory_binds {
+            true => (bytes, self.bytes),
+            false => (flops, self.flops),
+        };
+        Least {
+            seconds: Seconds {
+                wall: amount / rate.wall,
+                cpu: amount / rate.cpu,
+            },
+            memory_binds,
+        }
     }
 }
 
 /// The limits of every turn of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitSpreads {
-    /// Units: floating-point operations per second.
+    /// Float32 matrix product, floating-point operations per second on the wall.
     pub flops_per_s: Spread,
-    /// Units: bytes per second.
+    /// The same per CPU second.
+    pub flops_per_cpu_s: Spread,
+    /// Reading memory, bytes per second on the wall.
     pub bytes_per_s: Spread,
+    /// The same per CPU second.
+    pub bytes_per_cpu_s: Spread,
 }
 
 impl LimitSpreads {
     /// `None` where nothing was measured.
     pub fn of(limits: &[Limits]) -> Option<Self> {
+        let spread = |of: fn(&Limits) -> f64| Spread::of(limits.iter().map(of));
         Some(Self {
-            flops_per_s: Spread::of(limits.iter().map(|l| l.flops_per_s))?,
-            bytes_per_s: Spread::of(limits.iter().map(|l| l.bytes_per_s))?,
+            flops_per_s: spread(|l| l.flops.wall)?,
+            flops_per_cpu_s: spread(|l| l.flops.cpu)?,
+            bytes_per_s: spread(|l| l.bytes.wall)?,
+            bytes_per_cpu_s: spread(|l| l.bytes.cpu)?,
         })
     }
 
     /// The best of all turns: what the machine could do when it was least disturbed.
     pub fn best(&self) -> Limits {
+        let rate = |wall: &Spread, cpu: &Spread| Rate {
+            wall: wall.most,
+            cpu: cpu.most,
+        };
         Limits {
-            flops_per_s: self.flops_per_s.most,
-            bytes_per_s: self.bytes_per_s.most,
+            flops: rate(&self.flops_per_s, &self.flops_per_cpu_s),
+            bytes: rate(&self.bytes_per_s, &self.bytes_per_cpu_s),
         }
     }
 }
 
-fn matrix_product() -> f64 {
+fn matrix_product() -> Rate {
     let fill = |step: usize| -> Vec<f32> {
         let value = |i: usize| (i * step % 31) as f32 / 31.0 - 0.5;
         (0..SIDE * SIDE).map(value).collect()
     };
     let (a, b, mut c) = (fill(7), fill(11), vec![0f32; SIDE * SIDE]);
-    let seconds = fastest(|| {
+    fastest(2.0 * (SIDE * SIDE * SIDE) as f64, || {
         product(&a, &b, &mut c);
         black_box(&mut c);
-    });
-    2.0 * (SIDE * SIDE * SIDE) as f64 / seconds
+    })
 }
 
 /// `c = a b` of square matrices by rows, on all threads.
@@ -116,53 +155,64 @@ fn product(a: &[f32], b: &[f32], c: &mut [f32]) {
     }
 }
 
-fn memory_read() -> f64 {
+fn memory_read() -> Rate {
     // Written once, so that every page is there.
     let array: Vec<u64> = (0..ARRAY / 8).into_par_iter().map(|i| i as u64).collect();
     let part = array.len().div_ceil(4 * rayon::current_num_threads());
-    let seconds = fastest(|| {
+    fastest(ARRAY as f64, || {
         let sums = array.par_chunks(part);
         let sum = |part: &[u64]| part.iter().fold(0u64, |sum, x| sum.wrapping_add(*x));
         black_box(sums.map(sum).reduce(|| 0, u64::wrapping_add));
-    });
-    ARRAY as f64 / seconds
+    })
 }
 
-/// Seconds of the fastest try after one that is not counted.
-fn fastest(mut work: impl FnMut()) -> f64 {
+/// Rate of the fastest try on the wall, and of all tries per CPU second; each try does `amount`, and one
+/// before them is not counted.
+fn fastest(amount: f64, mut work: impl FnMut()) -> Rate {
     work();
-    let start = Instant::now();
-    let mut least = f64::INFINITY;
-    while start.elapsed() < TRIED || least.is_infinite() {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let (mut wall, mut tries) = (0f64, 0f64);
+    while start.elapsed() < TRIED || tries == 0.0 {
         let one = Instant::now();
         work();
-        least = least.min(one.elapsed().as_secs_f64());
+        wall = wall.max(amount / one.elapsed().as_secs_f64());
+        tries += 1.0;
     }
-    least
+    Rate {
+        wall,
+        cpu: tries * amount / (cpu_seconds() - cpu),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn limits(flops: f64, bytes: f64) -> Limits {
+        // Two threads: a CPU second does half of what a second on the wall does.
+        let rate = |wall| Rate {
+            wall,
+            cpu: wall / 2.0,
+        };
+        Limits {
+            flops: rate(flops),
+            bytes: rate(bytes),
+        }
+    }
+
     #[test]
     fn the_slower_of_the_two_binds() {
-        let limits = Limits {
-            flops_per_s: 100.0,
-            bytes_per_s: 10.0,
-        };
-        assert_eq!(limits.least_seconds(200.0, 10.0), (2.0, false));
-        assert_eq!(limits.least_seconds(200.0, 50.0), (5.0, true));
+        let least = |bytes| limits(100.0, 10.0).least(200.0, bytes);
+        let (computing, reading) = (least(10.0), least(50.0));
+        assert!(!computing.memory_binds && reading.memory_binds);
+        assert_eq!((computing.seconds.wall, computing.seconds.cpu), (2.0, 4.0));
+        assert_eq!((reading.seconds.wall, reading.seconds.cpu), (5.0, 10.0));
     }
 
     #[test]
     fn the_best_turn_is_the_limit() {
-        let limits = [(5.0, 2.0), (7.0, 1.0)].map(|(flops_per_s, bytes_per_s)| Limits {
-            flops_per_s,
-            bytes_per_s,
-        });
-        let best = LimitSpreads::of(&limits).unwrap().best();
-        assert_eq!((best.flops_per_s, best.bytes_per_s), (7.0, 2.0));
+        let turns = [limits(5.0, 2.0), limits(7.0, 1.0)];
+        assert_eq!(LimitSpreads::of(&turns).unwrap().best(), limits(7.0, 2.0));
         assert!(LimitSpreads::of(&[]).is_none());
     }
 

@@ -24,7 +24,7 @@ mod workload;
 pub use arithmetic::{Arithmetic, Shape, WeightBytes};
 pub use clock::{Seconds, timed};
 pub use growth::{Growth, GrowthPoint, growth};
-pub use limits::{LimitSpreads, Limits};
+pub use limits::{Least, LimitSpreads, Limits, Rate};
 pub use options::Options;
 pub use prompt::case;
 pub use report::{Left, Machine, Measured, Report, SCHEMA, cpu_name};

@@ -101,7 +101,7 @@ pub struct Left {
 }
 
 impl Report {
-    /// Everything about a run; `device` is the place of the weights in words.
+    /// Everything about a run.
     pub fn of(
         model: &Model,
         options: &Options,
@@ -121,7 +121,7 @@ impl Report {
         };
         let limits = LimitSpreads::of(&run.limits);
         let best = limits.as_ref().map(LimitSpreads::best);
-        let rows = summarise(&run.measurements, &shape_of, best.as_ref(), machine.threads);
+        let rows = summarise(&run.measurements, &shape_of, best.as_ref());
         let bare = rows.iter().filter(|row| row.workload == "prefill");
         let bare: Vec<_> = bare.map(|row| (row.length, row.wall.median)).collect();
         let left = |(length, workload): (usize, &super::Workload)| Left {

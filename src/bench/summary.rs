@@ -85,7 +85,7 @@ pub struct Rates {
     pub memory_binds: Option<bool>,
     /// Seconds at that limit over the median on the wall.
     pub share_of_limit: Option<f64>,
-    /// The same over CPU seconds divided by threads: what a busy machine does not change much.
+    /// The same of CPU seconds, which another program's load changes less.
     pub cpu_share_of_limit: Option<f64>,
 }
 
@@ -96,7 +96,6 @@ pub fn summarise<'s>(
     measurements: &[Measurement],
     shape_of: &dyn Fn(usize) -> Shape<'s>,
     limits: Option<&Limits>,
-    threads: usize,
 ) -> Vec<Row> {
     let mut lengths: Vec<usize> = measurements.iter().map(|m| m.length).collect();
     lengths.sort_unstable();
@@ -123,7 +122,7 @@ pub fn summarise<'s>(
         );
         let counted = workload.work.arithmetic(&shape);
         let rates = |arithmetic| {
-            let seconds = (wall.median, cpu.median / threads.max(1) as f64);
+            let seconds = (wall.median, cpu.median);
             Rates::of(arithmetic, workload.work.decodes(), seconds, limits)
         };
         Some(Row {
@@ -163,16 +162,16 @@ impl Rates {
         (wall, cpu): (f64, f64),
         limits: Option<&Limits>,
     ) -> Self {
-        let least = limits.map(|l| l.least_seconds(arithmetic.flops(), arithmetic.bytes));
+        let least = limits.map(|l| l.least(arithmetic.flops(), arithmetic.bytes));
         Self {
             arithmetic,
             decodes,
             tokens_per_s: arithmetic.tokens as f64 / wall,
             flops_per_s: arithmetic.flops() / wall,
             bytes_per_s: arithmetic.bytes / wall,
-            memory_binds: least.map(|(_, memory)| memory),
-            share_of_limit: least.map(|(seconds, _)| seconds / wall),
-            cpu_share_of_limit: least.map(|(seconds, _)| seconds / cpu),
+            memory_binds: least.map(|l| l.memory_binds),
+            share_of_limit: least.map(|l| l.seconds.wall / wall),
+            cpu_share_of_limit: least.map(|l| l.seconds.cpu / cpu),
         }
     }
 }
@@ -182,6 +181,7 @@ mod tests {
     use super::super::arithmetic::WeightBytes;
     use super::super::arithmetic::tests::small;
     use super::super::clock::Seconds;
+    use super::super::limits::Rate;
     use super::*;
 
     fn measured(workload: &'static str, repeat: usize, wall: f64, peak: usize) -> Measurement {
@@ -223,11 +223,12 @@ mod tests {
             measured("grid", 1, 12.0, 0),
             measured("prefill", 1, 2.0, 7000),
         ];
+        let rate = |wall, cpu| Rate { wall, cpu };
         let limits = Limits {
-            flops_per_s: 1e9,
-            bytes_per_s: 1e3,
+            flops: rate(1e9, 5e8),
+            bytes: rate(1e3, 500.0),
         };
-        let rows = summarise(&all, &shape_of, Some(&limits), 2);
+        let rows = summarise(&all, &shape_of, Some(&limits));
         let names: Vec<_> = rows.iter().map(|r| r.workload).collect();
         assert_eq!(names, ["prefill", "grid"]);
         let (bare, grid) = (&rows[0], &rows[1]);
@@ -238,10 +239,10 @@ mod tests {
         assert_eq!(bare.needed_bytes, 2600 + 600 * 96);
         let rates = bare.rates.as_ref().unwrap();
         assert_eq!(rates.tokens_per_s, 600.0 / 1.5);
-        // 60,200 bytes at 1,000 a second, in 1.5 s on the wall and 3 CPU seconds of 2 threads.
+        // 60,200 bytes at 1,000 a second, in 1.5 s on the wall and 3 CPU seconds at 500.
         assert_eq!(rates.memory_binds, Some(true));
         assert!((rates.share_of_limit.unwrap() - 60.2 / 1.5).abs() < 1e-9);
         assert!((rates.cpu_share_of_limit.unwrap() - 60.2 / 1.5).abs() < 1e-9);
-        assert!(summarise(&[], &shape_of, None, 2).is_empty());
+        assert!(summarise(&[], &shape_of, None).is_empty());
     }
 }

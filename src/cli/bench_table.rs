@@ -127,9 +127,11 @@ fn write_limits(out: &mut impl Write, limits: &LimitSpreads) -> Result<()> {
     let giga = |s: &Spread| format!("{:.1} (median {:.1})", s.most / 1e9, s.median / 1e9);
     writeln!(
         out,
-        "Limits in the same turns: float32 matrix product {} GFLOP/s, reading memory {} GB/s",
+        "Limits in the same turns: float32 matrix product {} GFLOP/s, reading memory {} GB/s; per CPU second {:.1} and {:.1}",
         giga(&limits.flops_per_s),
-        giga(&limits.bytes_per_s)
+        giga(&limits.bytes_per_s),
+        limits.flops_per_cpu_s.most / 1e9,
+        limits.bytes_per_cpu_s.most / 1e9,
     )
 }
 
