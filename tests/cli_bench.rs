@@ -3,7 +3,7 @@
 
 mod binary;
 
-use binary::{json, kvprof, printed, refusal};
+use binary::{json, printed, refusal};
 use serde_json::Value;
 
 const TINY: [&str; 9] = [
@@ -17,6 +17,9 @@ const TINY: [&str; 9] = [
     "--only",
     "prefill,profile-32,decode-64",
 ];
+
+/// Bytes of the tensors in the default model's file, which stay packed.
+const WEIGHTS: u64 = 96_576_768;
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap()
@@ -57,14 +60,17 @@ fn every_repeat_is_written_with_its_ratio() {
         if row["workload"] == row["base"] {
             assert_eq!(number(&row["ratio"]["median"]), 1.0);
         }
+        // The machine's limits took half a gigabyte just before: that peak is forgotten.
+        if let Some(peak) = row["peak_bytes"].as_u64() {
+            assert!(peak > WEIGHTS && peak < 512 << 20, "{row}");
+        }
         let (least, most) = (&row["wall"]["least"], &row["wall"]["most"]);
         assert!(number(least) <= number(&row["wall"]["median"]));
         assert!(number(&row["wall"]["median"]) <= number(most));
     }
-    // SmolLM2-135M: 134,515,008 weights of 4 bytes; a token takes 46,080 bytes of cache.
-    let weights = 4 * 134_515_008u64;
-    assert_eq!(report["model"]["weights"]["held"], weights);
-    assert_eq!(rows[0]["needed_bytes"], weights + 64 * 46_080);
+    assert_eq!(report["model"]["weights"]["held"], WEIGHTS);
+    // A token takes 46,080 bytes of cache.
+    assert_eq!(rows[0]["needed_bytes"], WEIGHTS + 64 * 46_080);
     let rates = &rows[0]["rates"];
     // 106,168,320 weights in layers for 64 tokens, 28,311,552 in the head once.
     let linear = 2 * (106_168_320u64 * 64 + 28_311_552);

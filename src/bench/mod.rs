@@ -21,7 +21,7 @@ mod stage;
 mod summary;
 mod workload;
 
-pub use arithmetic::{Arithmetic, Shape, WeightBytes};
+pub use arithmetic::{Arithmetic, Shape};
 pub use clock::{Seconds, timed};
 pub use growth::{Growth, GrowthPoint, growth};
 pub use limits::{Least, LimitSpreads, Limits, Rate};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::arithmetic::{Shape, WeightBytes};
+use super::arithmetic::Shape;
 use super::growth::{Growth, growth};
 use super::limits::LimitSpreads;
 use super::options::Options;
@@ -13,6 +13,7 @@ use super::summary::{Row, summarise};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
+use crate::model::decoder::WeightBytes;
 
 /// Version of the layout.
 pub const SCHEMA: u32 = 1;
@@ -111,7 +112,7 @@ impl Report {
     ) -> Self {
         let config = model.decoder.config();
         let element = model.decoder.dtype().size_in_bytes();
-        let weights = WeightBytes::of(config, element);
+        let weights = model.decoder.weight_bytes();
         let shape_of = |tokens| Shape {
             config,
             weights,

@@ -1,6 +1,6 @@
 //! From repeats to medians, ratios and rates.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::arithmetic::{Arithmetic, Shape};
 use super::limits::Limits;
@@ -8,7 +8,7 @@ use super::run::Measurement;
 use super::workload::{WORKLOADS, Workload};
 
 /// Several values of one thing.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The middle one, or the mean of the middle two.
     pub median: f64,
@@ -178,8 +178,7 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use super::super::arithmetic::WeightBytes;
-    use super::super::arithmetic::tests::small;
+    use super::super::arithmetic::tests::{WEIGHTS, small};
     use super::super::clock::Seconds;
     use super::super::limits::Rate;
     use super::*;
@@ -208,10 +207,9 @@ mod tests {
     #[test]
     fn ratios_are_those_of_the_same_repeat() {
         let config = small();
-        let weights = WeightBytes::of(&config, 4);
         let shape_of = |tokens| Shape {
             config: &config,
-            weights,
+            weights: WEIGHTS,
             element: 4,
             tokens,
             steps: 2,
