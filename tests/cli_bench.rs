@@ -81,6 +81,7 @@ fn every_repeat_is_written_with_its_ratio() {
     );
     assert!(report["limits"]["flops_per_s"]["most"].is_number());
     assert_eq!(report["growth"]["points"].as_array().unwrap().len(), 3);
+    assert_eq!(report["cpu_growth"]["points"].as_array().unwrap().len(), 3);
     if cfg!(target_os = "linux") {
         assert!(report["machine"]["threads"].as_u64().unwrap() > 0);
     }
@@ -107,7 +108,7 @@ fn the_table_says_what_was_measured() {
         "{table}"
     );
     assert!(table.contains("prefill") && !table.contains("decode-64"));
-    assert!(!table.contains("Prefill is"), "one length does not grow");
+    assert!(!table.contains("Prefill in"), "one length does not grow");
     let quiet = [&only[..], &["--quiet"]].concat();
     assert!(printed(folder.path(), &quiet).is_empty());
     assert!(printed(folder.path(), &["list", "workloads"]).contains("profile-all"));

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::arithmetic::{head_flops, layer_flops, pair_flops};
-use super::limits::Limits;
 use crate::model::config::ModelConfig;
 
 /// Seconds of prefill as a·T + b·T², and the same of its operations at the machine's limit.
@@ -39,17 +38,19 @@ pub struct GrowthPoint {
     pub of_limit: Option<f64>,
 }
 
-/// Fits seconds of bare prefill at several T; `None` below three of them.
+/// Fits seconds of bare prefill, on the wall or of CPU, at several T; `None` below three of them.
+///
+/// `flops_per_s` is the limit of the same kind of seconds.
 pub fn growth(
     measured: &[(usize, f64)],
     config: &ModelConfig,
-    limits: Option<&Limits>,
+    flops_per_s: Option<f64>,
 ) -> Option<Growth> {
     let (linear, quadratic) = fit(measured)?;
     // T tokens make T (T + 1) / 2 pairs of query and key.
     let per_pair = pair_flops(config) / 2.0;
     let per_token = layer_flops(config) + per_pair;
-    let at_limit = |flops: f64| limits.map(|limits| flops / limits.flops.wall);
+    let at_limit = |flops: f64| flops_per_s.map(|rate| flops / rate);
     let point = |&(tokens, seconds): &(usize, f64)| {
         let t = tokens as f64;
         let fitted = linear * t + quadratic * t * t;
@@ -97,7 +98,6 @@ fn fit(measured: &[(usize, f64)]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::super::arithmetic::tests::small;
-    use super::super::limits::Rate;
     use super::*;
 
     #[test]
@@ -115,21 +115,13 @@ mod tests {
 
     #[test]
     fn the_limit_predicts_both_coefficients() {
-        let rate = Rate {
-            wall: 1e3,
-            cpu: 1e3,
-        };
-        let limits = Limits {
-            flops: rate,
-            bytes: rate,
-        };
         // 1140 operations a token in linear layers, 96 a pair, 110 in the head.
         let seconds = |t: usize| {
             let t = t as f64;
             2.0 * (1140.0 * t + 96.0 * t * (t + 1.0) / 2.0 + 110.0) / 1e3
         };
         let measured = [10, 20, 40].map(|t| (t, seconds(t)));
-        let found = growth(&measured, &small(), Some(&limits)).unwrap();
+        let found = growth(&measured, &small(), Some(1e3)).unwrap();
         assert!((found.linear_at_limit.unwrap() - 1.188).abs() < 1e-12);
         assert!((found.quadratic_at_limit.unwrap() - 0.048).abs() < 1e-12);
         for point in &found.points {

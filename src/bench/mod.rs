@@ -2,7 +2,7 @@
 //!
 //! A [`Workload`] is one line of [`WORKLOADS`] and a [`Work`] in a file of its own. [`measure`] lets all
 //! workloads of a length take turns, and the machine's own [`limits`] with them; [`summarise`] turns the
-//! repeats into medians and ratios; [`growth`] says how prefill grows with the prompt.
+//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt.
 //!
 //! Paper: none: house definition.
 

@@ -41,8 +41,10 @@ pub struct Report {
     pub limits: Option<LimitSpreads>,
     /// Every length and workload.
     pub rows: Vec<Row>,
-    /// How bare prefill grows; `None` below three lengths.
+    /// How the seconds of bare prefill grow; `None` below three lengths.
     pub growth: Option<Growth>,
+    /// The same of its CPU seconds.
+    pub cpu_growth: Option<Growth>,
     /// What was not measured.
     pub left_out: Vec<Left>,
 }
@@ -123,8 +125,13 @@ impl Report {
         let limits = LimitSpreads::of(&run.limits);
         let best = limits.as_ref().map(LimitSpreads::best);
         let rows = summarise(&run.measurements, &shape_of, best.as_ref());
-        let bare = rows.iter().filter(|row| row.workload == "prefill");
-        let bare: Vec<_> = bare.map(|row| (row.length, row.wall.median)).collect();
+        let growth_of = |seconds: fn(&Row) -> f64, flops_per_s| {
+            let bare = rows.iter().filter(|row| row.workload == "prefill");
+            let bare: Vec<_> = bare.map(|row| (row.length, seconds(row))).collect();
+            growth(&bare, config, flops_per_s)
+        };
+        let wall = growth_of(|row| row.wall.median, best.map(|b| b.flops.wall));
+        let cpu = growth_of(|row| row.cpu.median, best.map(|b| b.flops.cpu));
         let left = |(length, workload): (usize, &super::Workload)| Left {
             length,
             workload: workload.name,
@@ -148,8 +155,9 @@ impl Report {
             repeats: options.repeats,
             steps: options.steps,
             limits,
+            growth: wall,
+            cpu_growth: cpu,
             rows,
-            growth: growth(&bare, config, best.as_ref()),
             left_out: options.left_out().into_iter().map(left).collect(),
         }
     }

@@ -42,8 +42,11 @@ pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
         "Peak: the process's own, without what is kept for other workloads; needed: that over weights and cache"
     )?;
     write_machine(out, report)?;
-    if let Some(growth) = &report.growth {
-        write_growth(out, growth)?;
+    let growths = [(&report.growth, "s"), (&report.cpu_growth, "CPU s")];
+    for (growth, unit) in growths {
+        if let Some(growth) = growth {
+            write_growth(out, growth, unit)?;
+        }
     }
     for left in &report.left_out {
         writeln!(
@@ -135,10 +138,10 @@ fn write_limits(out: &mut impl Write, limits: &LimitSpreads) -> Result<()> {
     )
 }
 
-fn write_growth(out: &mut impl Write, growth: &Growth) -> Result<()> {
+fn write_growth(out: &mut impl Write, growth: &Growth, unit: &str) -> Result<()> {
     writeln!(
         out,
-        "\nPrefill is {:.4} ms x T + {:.4} us x T^2{}",
+        "\nPrefill in {unit}: {:.4}e-3 x T + {:.4}e-6 x T^2{}",
         growth.linear * 1e3,
         growth.quadratic * 1e6,
         match (growth.linear_at_limit, growth.quadratic_at_limit) {
@@ -156,7 +159,7 @@ fn write_growth(out: &mut impl Write, growth: &Growth) -> Result<()> {
         });
         writeln!(
             out,
-            "{:>7}: {:.2} s, {:+.1} % of the fit{of_limit}",
+            "{:>7}: {:.2} {unit}, {:+.1} % of the fit{of_limit}",
             point.tokens,
             point.seconds,
             100.0 * point.residual
