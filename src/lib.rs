@@ -35,6 +35,7 @@
 #[cfg(test)]
 extern crate self as kvprof;
 
+pub mod bench;
 pub mod budget;
 pub mod dataset;
 pub mod error;

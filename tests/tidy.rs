@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["select"],
     &["generate"],
     &["eval"],
+    &["bench"],
     &["plot"],
     &["report"],
 ];

@@ -30,6 +30,8 @@ enum Kind {
     Metrics,
     /// Charts of `kvprof plot`
     Charts,
+    /// Workloads of `kvprof bench`
+    Workloads,
 }
 
 impl Arguments {
@@ -61,6 +63,9 @@ impl Arguments {
             Kind::Charts => kvprof::plot::CHARTS
                 .iter()
                 .map(|c| (c.name, c.about.to_owned()))
+                .collect(),
+            Kind::Workloads => (kvprof::bench::WORKLOADS.iter())
+                .map(|w| (w.name, w.about.to_owned()))
                 .collect(),
         };
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -1,6 +1,8 @@
 //! Verbs and their arguments; one file per verb.
 
 mod allocate;
+mod bench;
+mod bench_table;
 mod compress;
 mod convert;
 mod dataset;
@@ -57,6 +59,8 @@ enum Verb {
     Hitrate(Box<hitrate::Arguments>),
     /// Time decoding and count bytes: no cache, the full one, and budgets
     Speed(Box<speed::Arguments>),
+    /// Time prefill, profiling, decoding and a grid, as ratios within one run and against the machine's limits
+    Bench(bench::Arguments),
     /// Generate prompts of our own
     Dataset(dataset::Arguments),
     /// List what can be named on the command line
@@ -76,6 +80,7 @@ impl Arguments {
             Verb::Eval(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),
+            Verb::Bench(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }

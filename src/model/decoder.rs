@@ -3,18 +3,28 @@
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::ops::rms_norm;
 use candle_nn::rotary_emb::rope;
+use serde::Serialize;
 
 use super::attention::{self, AttentionProbe, AttentionView};
 use super::cache::KvCache;
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
-use super::linear::{Linear, Matrix};
+use super::linear::{Linear, Matrix, tensor_bytes};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
 pub const PREFILL_RUN: usize = 1024;
+
+/// Bytes of a model's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WeightBytes {
+    /// All that are held.
+    pub held: usize,
+    /// Those that one pass reads: all but an embedding that is not the output head too.
+    pub per_pass: usize,
+}
 
 struct Layer {
     attention_norm: Tensor,
@@ -83,6 +93,20 @@ impl Decoder {
     /// The element type of weights, activations and cache.
     pub fn dtype(&self) -> DType {
         self.norm.dtype()
+    }
+
+    /// Bytes of the weights as they lie in memory.
+    pub fn weight_bytes(&self) -> WeightBytes {
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
+        let (embedding, head) = (
+            self.embedding.bytes(),
+            self.head.as_ref().map_or(0, Linear::bytes),
+        );
+        let rest = layers + tensor_bytes(&self.norm);
+        WeightBytes {
+            held: rest + embedding + head,
+            per_pass: rest + if self.head.is_some() { head } else { embedding },
+        }
     }
 
     /// An empty cache with room for `tokens`.
@@ -261,6 +285,14 @@ impl Decoder {
 }
 
 impl Layer {
+    fn bytes(&self) -> usize {
+        let linear = [&self.query, &self.key, &self.value, &self.output];
+        let norms = [&self.attention_norm, &self.feed_forward_norm];
+        linear.map(Linear::bytes).iter().sum::<usize>()
+            + norms.map(tensor_bytes).iter().sum::<usize>()
+            + self.feed_forward.bytes()
+    }
+
     fn load(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<Self> {
         let name = |part: &str| format!("blk.{l}.{part}");
         let (hidden, d) = (c.hidden_size, c.head_dim);

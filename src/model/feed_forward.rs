@@ -26,6 +26,11 @@ impl FeedForward {
         })
     }
 
+    /// Bytes of its weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.gate.bytes() + self.up.bytes() + self.down.bytes()
+    }
+
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
         if gate.device().is_cpu() && gate.dtype() == DType::F32 {

@@ -1,5 +1,6 @@
 //! Timing every mode on one prompt: one prefill, then repeats in turns.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::{Measurement, Mode, Options};
@@ -20,13 +21,18 @@ pub struct Prompt {
     pub ids: Vec<u32>,
 }
 
-/// What all modes of a prompt share.
-struct Bench<'a> {
+/// A prefilled and scored prompt that decoding is timed after.
+pub struct Decoding<'a> {
     decoder: &'a Decoder,
-    prompt: &'a Prompt,
     full: Prefilled,
     /// The full cache's greedy continuation, which every mode is fed: one id to warm up, then the steps.
     forced: Vec<u32>,
+}
+
+/// What all modes of a prompt share.
+struct Bench<'a> {
+    prompt: &'a Prompt,
+    decoding: Decoding<'a>,
     options: &'a Options,
 }
 
@@ -53,19 +59,15 @@ pub fn measure(
             context,
         });
     }
-    let room = options.steps + 1;
-    let full = generate::prefill(decoder, &prompt.ids, room, Some(selector), &mut NoProbe)?;
-    let forced = continuation(decoder, &full, room)?;
+    let decoding = Decoding::prepare(decoder, &prompt.ids, options.steps, selector)?;
     let modes = options.modes(tokens);
     let kept = modes
         .iter()
-        .map(|mode| kept_slots(*mode, &full, selector))
+        .map(|mode| decoding.kept(*mode, selector))
         .collect::<Result<Vec<_>>>()?;
     let bench = Bench {
-        decoder,
         prompt,
-        full,
-        forced,
+        decoding,
         options,
     };
     let mut all = Vec::new();
@@ -103,15 +105,74 @@ fn continuation(decoder: &Decoder, full: &Prefilled, tokens: usize) -> Result<Ve
     Ok(done.ids)
 }
 
-/// The slots that a budget keeps; `None` for the other modes.
-fn kept_slots(mode: Mode, full: &Prefilled, selector: &Selector) -> Result<Option<Vec<Slots>>> {
-    let Mode::Budget(budget) = mode else {
-        return Ok(None);
-    };
-    let budgets: Vec<Vec<usize>> = (full.cache.lengths().iter())
-        .map(|layer| layer.iter().map(|&held| budget.min(held)).collect())
-        .collect();
-    generate::kept_slots(&full.scores, &budgets, selector).map(Some)
+impl<'a> Decoding<'a> {
+    /// Prefills and scores a prompt, and finds the continuation that `steps` timed steps are fed.
+    ///
+    /// Errors: those of the decoder and of `selector`.
+    pub fn prepare(
+        decoder: &'a Decoder,
+        ids: &[u32],
+        steps: usize,
+        selector: &Selector,
+    ) -> Result<Self> {
+        let room = steps + 1;
+        let full = generate::prefill(decoder, ids, room, Some(selector), &mut NoProbe)?;
+        let forced = continuation(decoder, &full, room)?;
+        Ok(Self {
+            decoder,
+            full,
+            forced,
+        })
+    }
+
+    /// The slots that a budget keeps; `None` for the other modes.
+    ///
+    /// Errors: those of the selection.
+    pub fn kept(&self, mode: Mode, selector: &Selector) -> Result<Option<Vec<Slots>>> {
+        let Mode::Budget(budget) = mode else {
+            return Ok(None);
+        };
+        let budgets: Vec<Vec<usize>> = (self.full.cache.lengths().iter())
+            .map(|layer| layer.iter().map(|&held| budget.min(held)).collect())
+            .collect();
+        generate::kept_slots(&self.full.scores, &budgets, selector).map(Some)
+    }
+
+    /// A cache of its own with room for the steps: of the `kept` slots, or whole.
+    ///
+    /// Errors: those of [`KvCache::cut`].
+    pub fn cache(&self, kept: Option<&[Slots]>) -> Result<KvCache> {
+        match kept {
+            Some(kept) => self.full.cache.cut(kept, self.forced.len()),
+            None => self.full.cache.copy(self.forced.len()),
+        }
+    }
+
+    /// Bytes that the prefilled cache occupies beside those that are timed.
+    pub fn held_bytes(&self) -> usize {
+        self.full.cache.allocated_bytes()
+    }
+
+    /// The step before the timed ones, which finds memory and caches cold.
+    ///
+    /// Errors: those of the decoder.
+    pub fn warm_up(&self, cache: &mut KvCache) -> Result<()> {
+        self.feed(0..1, cache)
+    }
+
+    /// The timed steps; each ends when its token is known.
+    ///
+    /// Errors: those of the decoder.
+    pub fn steps(&self, cache: &mut KvCache) -> Result<()> {
+        self.feed(1..self.forced.len(), cache)
+    }
+
+    fn feed(&self, steps: Range<usize>, cache: &mut KvCache) -> Result<()> {
+        for id in &self.forced[steps] {
+            settled(&self.decoder.decode(*id, cache)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Bench<'_> {
@@ -132,50 +193,39 @@ impl Bench<'_> {
             ms_per_token,
             kv_bytes,
             resident_bytes,
-            prefill_s: self.full.seconds,
+            prefill_s: self.decoding.full.seconds,
         })
     }
 
     /// A cache of its own, and by how much the process grew for it.
     fn cache(&self, kept: Option<&[Slots]>) -> Result<(KvCache, Option<usize>)> {
-        let room = self.options.steps + 1;
         memory::return_freed();
         let before = memory::resident_bytes();
-        let cache = match kept {
-            Some(kept) => self.full.cache.cut(kept, room)?,
-            None => self.full.cache.copy(room)?,
-        };
+        let cache = self.decoding.cache(kept)?;
         memory::return_freed();
         let after = memory::resident_bytes();
         // A cache on a GPU is no part of the process's own memory.
-        let on_cpu = self.decoder.device().is_cpu();
+        let on_cpu = self.decoding.decoder.device().is_cpu();
         let grown = (before.zip(after)).map(|(before, after)| after.saturating_sub(before));
         Ok((cache, grown.filter(|_| on_cpu)))
     }
 
     fn cached(&self, cache: &mut KvCache) -> Result<f64> {
-        let (warm_up, steps) = self.forced.split_at(1);
-        for id in warm_up {
-            settled(&self.decoder.decode(*id, cache)?)?;
-        }
+        self.decoding.warm_up(cache)?;
         let start = Instant::now();
-        for id in steps {
-            settled(&self.decoder.decode(*id, cache)?)?;
-        }
-        Ok(milliseconds(start, steps.len()))
+        self.decoding.steps(cache)?;
+        Ok(milliseconds(start, self.options.steps))
     }
 
     /// The whole prefix again for every token; keys and values are let go with it.
     fn uncached(&self) -> Result<f64> {
-        let steps = self.options.uncached_steps;
+        let (decoder, steps) = (self.decoding.decoder, self.options.uncached_steps);
         let mut ids = self.prompt.ids.clone();
         let start = Instant::now();
-        for id in self.forced.iter().take(steps) {
+        for id in self.decoding.forced.iter().take(steps) {
             ids.push(*id);
-            let mut cache = self.decoder.new_cache(ids.len())?;
-            let logits = self
-                .decoder
-                .prefill(&ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
+            let mut cache = decoder.new_cache(ids.len())?;
+            let logits = decoder.prefill(&ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
             settled(&logits)?;
         }
         Ok(milliseconds(start, steps))

@@ -4,7 +4,7 @@ mod measure;
 mod store;
 mod summary;
 
-pub use measure::{Prompt, measure};
+pub use measure::{Decoding, Prompt, measure};
 pub use store::{KIND, Meta, SCHEMA, Speed, speed_table};
 pub use summary::{Summary, summarise};
 

@@ -50,6 +50,14 @@ impl Matrix {
         }
     }
 
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => tensor_bytes(matrix),
+            Self::Packed(matrix) => matrix.bytes(),
+        }
+    }
+
     /// The rows of an embedding that belong to `ids`, `(ids, width)`.
     pub(super) fn select(&self, ids: &[u32]) -> Result<Tensor> {
         match self {
@@ -103,6 +111,11 @@ pub(super) struct Linear {
 impl Linear {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.with_bias(self.matrix.multiply(x)?)
+    }
+
+    /// Bytes of matrix and bias.
+    pub(super) fn bytes(&self) -> usize {
+        self.matrix.bytes() + self.bias.as_ref().map_or(0, tensor_bytes)
     }
 
     fn with_bias(&self, y: Tensor) -> Result<Tensor> {
@@ -166,6 +179,11 @@ impl Linear {
             bias: self.bias.as_ref().map(reorder).transpose()?,
         })
     }
+}
+
+/// Bytes of a tensor's numbers.
+pub(super) fn tensor_bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
 
 /// Runs `work` on the elements of a float32 tensor on the CPU.

@@ -50,6 +50,10 @@ impl Packed {
         self.width
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether every weight is a finite number; unpacks a part at a time.
     pub(in crate::model) fn is_finite(&self) -> bool {
         let rows = (CHECKED / self.width).max(1);

@@ -1,0 +1,211 @@
+"""Times prefill and decoding of kvprof, llama.cpp and PyTorch in turns, on the same geometry and threads.
+
+    cargo build --release
+    python3 scripts/compare_prefill.py            # kvprof and llama.cpp, the wheel xllamacpp
+    python3 scripts/compare_prefill.py --torch    # PyTorch too: downloads several gigabytes
+
+Python packages go into a virtual environment that is thrown away. llama.cpp runs the same GGUF, with and
+without flash attention. PyTorch (transformers, sdpa, float32) runs a model of the same geometry with random
+weights: how long a product takes does not depend on its numbers. Every program is started anew in every
+round, and the rounds take turns in opposite orders; medians are printed with their least and most, and each
+program's time over kvprof's in the same round.
+
+Units: prefill in seconds; decoding in tokens per second after a prompt of that length.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+PACKAGES = {"llama": ["xllamacpp"], "torch": ["torch", "transformers", "gguf", "numpy"]}
+PROGRAMS = ["kvprof", "llama.cpp", "llama.cpp flash", "PyTorch sdpa"]
+NEW_TOKENS = 16
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kvprof", default="target/release/kvprof", help="the binary")
+    parser.add_argument("--model", help="GGUF file [default: kvprof's own model, in its cache folder]")
+    parser.add_argument("--lengths", default="2048,4096", help="prompt lengths in tokens")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch", action="store_true", help="time PyTorch too")
+    parser.add_argument("--json", action="store_true", help="print every round as JSON")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.lengths = [int(length) for length in given.lengths.split(",")]
+    if min(given.lengths + [given.threads, given.rounds]) < 1:
+        parser.error("--lengths, --threads and --rounds must be at least 1")
+    return given
+
+
+def default_model(kvprof):
+    """kvprof fetches its model when it first runs; afterwards the file lies in its cache folder."""
+    tiny = [kvprof, "bench", "--only", "prefill", "--lengths", "64", "--repeats", "1", "--quiet"]
+    subprocess.run(tiny, check=True)
+    folders = [os.environ.get("KVPROF_CACHE"), os.environ.get("XDG_CACHE_HOME"), Path.home() / ".cache"]
+    for folder in filter(None, folders):
+        found = sorted(Path(folder).glob("**/SmolLM2-135M-Instruct*.gguf"))
+        if found:
+            return str(found[0])
+    sys.exit("the model's file was not found: name it with --model")
+
+
+def environment(folder, wanted):
+    venv.create(folder, with_pip=True)
+    python = str(Path(folder) / "bin" / "python")
+    packages = [package for kind in wanted for package in PACKAGES[kind]]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr)
+    listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True)
+    names = {package.lower() for package in packages}
+    versions = [line for line in listed.stdout.split() if line.split("==")[0].lower() in names]
+    return python, versions
+
+
+def with_threads(threads):
+    names = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+    return {**os.environ, **{name: str(threads) for name in names}}
+
+
+def run_kvprof(given, model, length):
+    command = [given.kvprof, "bench", "--model", model, "--json", "--quiet", "--only", "prefill,decode-full"]
+    command += ["--lengths", str(length), "--repeats", "1", "--steps", str(NEW_TOKENS)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=with_threads(given.threads))
+    rows = {row["workload"]: row for row in json.loads(run.stdout)["rows"]}
+    decoding = rows["decode-full"]
+    return rows["prefill"]["wall"]["median"], NEW_TOKENS / decoding["wall"]["median"]
+
+
+def run_worker(given, python, program, model, length):
+    command = [python, __file__, "--worker", program, model, str(length), str(given.threads)]
+    run = subprocess.run(command, capture_output=True, text=True, env=with_threads(given.threads))
+    if run.returncode != 0:
+        sys.exit(f"{program} failed at {length} tokens:\n{run.stderr[-2000:]}")
+    measured = json.loads(run.stdout.splitlines()[-1])
+    return measured["prefill_s"], measured["tokens_per_s"]
+
+
+def llama_worker(program, model, length, threads):
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.n_ctx = length + NEW_TOKENS + 8
+    params.n_parallel = 1
+    params.n_gpu_layers = 0
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    flash = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = (
+        flash.LLAMA_FLASH_ATTN_TYPE_ENABLED if program.endswith("flash") else flash.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    server = xllamacpp.Server(params)
+    ids = [100 + 7 * i % 3000 for i in range(length)]
+    request = {"n_predict": NEW_TOKENS + 1, "temperature": 0, "cache_prompt": False, "ignore_eos": True}
+
+    def timings(prompt):
+        done = server.handle_completions({**request, "prompt": prompt})
+        if "timings" not in done:
+            raise RuntimeError(f"no timings in {done}")
+        return done["timings"]
+
+    timings(ids[:64])
+    measured = timings(ids)
+    if measured["prompt_n"] != length:
+        raise RuntimeError(f"{measured['prompt_n']} tokens were prefilled, not {length}")
+    return measured["prompt_ms"] / 1e3, measured["predicted_per_second"]
+
+
+def torch_worker(model, length, threads):
+    import time
+
+    import torch
+    from gguf import GGUFReader
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(threads)
+    fields = GGUFReader(model).fields
+    number = lambda name: fields[f"llama.{name}"].contents()
+    heads = number("attention.head_count")
+    config = LlamaConfig(
+        vocab_size=len(fields["tokenizer.ggml.tokens"].contents()),
+        hidden_size=number("embedding_length"),
+        intermediate_size=number("feed_forward_length"),
+        num_hidden_layers=number("block_count"),
+        num_attention_heads=heads,
+        num_key_value_heads=number("attention.head_count_kv"),
+        max_position_embeddings=number("context_length"),
+        attn_implementation="sdpa",
+    )
+    network = LlamaForCausalLM(config).float().eval()
+    ids = torch.tensor([[100 + 7 * i % 3000 for i in range(length)]])
+    with torch.inference_mode():
+        network(ids[:, :64], use_cache=True)
+        start = time.perf_counter()
+        out = network(ids, use_cache=True, logits_to_keep=1)
+        prefill = time.perf_counter() - start
+        step = lambda out: network(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
+        out = step(out)
+        start = time.perf_counter()
+        for _ in range(NEW_TOKENS):
+            out = step(out)
+        return prefill, NEW_TOKENS / (time.perf_counter() - start)
+
+
+def work(program, model, length, threads):
+    measure = torch_worker if program.startswith("PyTorch") else lambda *a: llama_worker(program, *a)
+    prefill, rate = measure(model, int(length), int(threads))
+    print(json.dumps({"prefill_s": prefill, "tokens_per_s": rate}))
+
+
+def table(rounds, programs, lengths):
+    print(f"{'length':>6}  {'program':<16} {'prefill s':>9} {'least to most':>15} {'x kvprof':>9}", end="")
+    print(f"   {'tokens/s':>8} {'least to most':>15} {'x kvprof':>9}")
+    middle = statistics.median
+    for length in lengths:
+        for program in programs:
+            own, base = rounds[length][program], rounds[length]["kvprof"]
+            line = f"{length:>6}  {program:<16}"
+            for column, digits in ((0, 2), (1, 1)):
+                values = [one[column] for one in own]
+                ratio = middle([one[column] / other[column] for one, other in zip(own, base)])
+                span = f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+                line += f" {middle(values):>9.{digits}f} {span:>15} {ratio:>9.2f}  "
+            print(line.rstrip())
+
+
+def main():
+    given = arguments()
+    if given.worker:
+        return work(*given.worker)
+    model = given.model or default_model(given.kvprof)
+    programs = PROGRAMS if given.torch else PROGRAMS[:3]
+    with tempfile.TemporaryDirectory(prefix="compare-prefill-") as folder:
+        python, versions = environment(folder, ["llama", "torch"] if given.torch else ["llama"])
+        load = os.getloadavg()[0]
+        rounds = {length: {program: [] for program in programs} for length in given.lengths}
+        for turn in range(given.rounds):
+            for length in given.lengths:
+                for program in programs if turn % 2 == 0 else reversed(programs):
+                    print(f"round {turn + 1}/{given.rounds}: {program}, {length} tokens", file=sys.stderr)
+                    if program == "kvprof":
+                        measured = run_kvprof(given, model, length)
+                    else:
+                        measured = run_worker(given, python, program, model, length)
+                    rounds[length][program].append(measured)
+    if given.json:
+        print(json.dumps({"threads": given.threads, "load": load, "versions": versions, "rounds": rounds}, indent=2))
+    else:
+        table(rounds, programs, given.lengths)
+        print(f"\n{Path(model).name}, {given.threads} threads, {given.rounds} rounds; {', '.join(versions)}")
+        print(f"Load of the machine before the first round: {load:.1f}")
+
+
+if __name__ == "__main__":
+    main()

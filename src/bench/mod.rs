@@ -1,0 +1,34 @@
+//! Bench: what everything costs, as ratios within one run, against the limits of the machine.
+//!
+//! A [`Workload`] is one line of [`WORKLOADS`] and a [`Work`] in a file of its own. [`measure`] lets all
+//! workloads of a length take turns, and the machine's own [`limits`] with them; [`summarise`] turns the
+//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt.
+//!
+//! Paper: none: house definition.
+
+mod arithmetic;
+mod clock;
+mod decode;
+mod grid;
+mod growth;
+pub mod limits;
+mod options;
+mod prefill;
+mod prompt;
+mod report;
+mod run;
+mod stage;
+mod summary;
+mod workload;
+
+pub use arithmetic::{Arithmetic, Shape};
+pub use clock::{Seconds, timed};
+pub use growth::{Growth, GrowthPoint, growth};
+pub use limits::{Least, LimitSpreads, Limits, Rate};
+pub use options::Options;
+pub use prompt::case;
+pub use report::{Left, Machine, Measured, Report, SCHEMA, cpu_name};
+pub use run::{Measurement, Run, Turn, measure};
+pub use stage::Stage;
+pub use summary::{Rates, Row, Spread, summarise};
+pub use workload::{WORKLOADS, Work, Workload, named};

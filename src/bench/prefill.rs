@@ -1,0 +1,62 @@
+//! The prompt through the model: bare, and measured as a profile measures it.
+
+use super::arithmetic::{Arithmetic, Shape};
+use super::clock::{Seconds, timed};
+use super::stage::Stage;
+use super::workload::Work;
+use crate::error::Result;
+use crate::model::attention::{AttentionProbe, NoProbe};
+use crate::model::decoder::PREFILL_RUN;
+use crate::profile::{MeasureOptions, Profiler};
+
+/// Prefill that nobody watches.
+pub(super) struct Prefill;
+
+impl Work for Prefill {
+    fn run(&self, stage: &Stage<'_>) -> Result<Seconds> {
+        prefill(stage, &mut NoProbe)
+    }
+
+    fn arithmetic(&self, shape: &Shape<'_>) -> Option<Arithmetic> {
+        Some(Arithmetic::of_prefill(shape))
+    }
+}
+
+/// Prefill under the profiler, with the default thresholds.
+pub(super) struct Profiling {
+    /// Observation window; `None` is every row.
+    pub window: Option<usize>,
+}
+
+impl Work for Profiling {
+    fn run(&self, stage: &Stage<'_>) -> Result<Seconds> {
+        let options = MeasureOptions {
+            window: self.window,
+            ..MeasureOptions::default()
+        };
+        let mut ignore = |_| ();
+        let mut profiler = Profiler::new(&options, &mut ignore);
+        prefill(stage, &mut profiler)
+    }
+
+    fn least_tokens(&self) -> usize {
+        self.window.unwrap_or(1)
+    }
+
+    /// That of the prefill: what is measured on top is the cost, not the work.
+    fn arithmetic(&self, shape: &Shape<'_>) -> Option<Arithmetic> {
+        Some(Arithmetic::of_prefill(shape))
+    }
+}
+
+fn prefill(stage: &Stage<'_>, probe: &mut dyn AttentionProbe) -> Result<Seconds> {
+    let (decoder, ids) = (&stage.model.decoder, &stage.case.ids);
+    let ((), took) = timed(|| {
+        let mut cache = decoder.new_cache(ids.len())?;
+        let logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, probe)?;
+        // A device may still be at it: only a number that is here has been computed.
+        logits.to_vec1::<f32>()?;
+        Ok(())
+    })?;
+    Ok(took)
+}

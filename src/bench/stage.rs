@@ -1,0 +1,62 @@
+//! What the workloads of one length share.
+
+use crate::error::Result;
+use crate::eval::Case;
+use crate::eval::speed::Decoding;
+use crate::generate::Selector;
+use crate::model::Model;
+use crate::model::attention::NoProbe;
+use crate::model::decoder::{Decoder, PREFILL_RUN};
+use crate::select::{HeadSplit, SnapKv};
+
+/// First and last tokens that always stay in a cut cache.
+const STAYS: (usize, usize) = (4, 32);
+
+/// A prompt, and what was prepared for those that go on from it.
+pub struct Stage<'a> {
+    /// The model that runs.
+    pub model: &'a Model,
+    /// The prompt.
+    pub case: Case,
+    /// SnapKV with its defaults.
+    pub selector: Selector,
+    /// The prefilled prompt, where a workload decodes.
+    pub decoding: Option<Decoding<'a>>,
+}
+
+impl<'a> Stage<'a> {
+    /// Prepares a prompt; `steps` are prepared where there are any.
+    ///
+    /// Errors: those of prefilling.
+    pub(super) fn prepare(model: &'a Model, case: Case, steps: Option<usize>) -> Result<Self> {
+        let (sinks, window) = STAYS;
+        let selector = Selector {
+            scorer: Box::new(SnapKv::default()),
+            sinks,
+            window,
+            split: HeadSplit::PerHead,
+        };
+        let decoder = &model.decoder;
+        let decoding = match steps {
+            Some(steps) => Some(Decoding::prepare(decoder, &case.ids, steps, &selector)?),
+            None => {
+                warm_up(decoder, &case.ids)?;
+                None
+            }
+        };
+        Ok(Self {
+            model,
+            case,
+            selector,
+            decoding,
+        })
+    }
+}
+
+/// One run of a prompt, so that the first repeat does not find everything cold.
+fn warm_up(decoder: &Decoder, ids: &[u32]) -> Result<()> {
+    let ids = &ids[..ids.len().min(PREFILL_RUN)];
+    let mut cache = decoder.new_cache(ids.len())?;
+    decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
+    Ok(())
+}

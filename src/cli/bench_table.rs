@@ -1,0 +1,169 @@
+//! The table of `kvprof bench`, and what stands below it.
+
+use std::io::{Result, Write};
+
+use kvprof::bench::{Growth, LimitSpreads, Rates, Report, Row, Spread};
+
+/// Writes rows, limits, growth and what was left out.
+pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
+    writeln!(
+        out,
+        "{:>6}  {:<12} {:>10} {:>17}  {:>6} {:>14} {:>6}  {:>7} {:>6}  {:>7} {:>7} {:>6}  of limit",
+        "length",
+        "workload",
+        "time",
+        "least to most",
+        "ratio",
+        "least to most",
+        "CPU",
+        "peak MB",
+        "needed",
+        "tok/s",
+        "GFLOP/s",
+        "GB/s"
+    )?;
+    let mut shown = None;
+    for row in &report.rows {
+        let length = match shown.replace(row.length) == Some(row.length) {
+            true => String::new(),
+            false => row.length.to_string(),
+        };
+        write_row(out, &length, row, report.steps)?;
+    }
+    writeln!(
+        out,
+        "\nMedian of {} in turns; ratio of wall and CPU seconds to prefill (grid: to 24 of them) or decode-full in \
+         the same repeat; decoding: ms per token over {} steps",
+        super::counted(report.repeats, "repeat"),
+        report.steps
+    )?;
+    writeln!(
+        out,
+        "Peak: the process's own, without what is kept for other workloads; needed: that over weights and cache"
+    )?;
+    write_machine(out, report)?;
+    let growths = [(&report.growth, "s"), (&report.cpu_growth, "CPU s")];
+    for (growth, unit) in growths {
+        if let Some(growth) = growth {
+            write_growth(out, growth, unit)?;
+        }
+    }
+    for left in &report.left_out {
+        writeln!(
+            out,
+            "Left out at {}: {} needs at least {} tokens",
+            left.length, left.workload, left.least_tokens
+        )?;
+    }
+    Ok(())
+}
+
+fn write_row(out: &mut impl Write, length: &str, row: &Row, steps: usize) -> Result<()> {
+    let decodes = row.rates.as_ref().is_some_and(|r| r.decodes);
+    let (scale, unit) = match decodes {
+        true => (1e3 / steps as f64, "ms"),
+        false => (1.0, "s"),
+    };
+    let peak = row.peak_bytes.map(|p| p as f64);
+    let rates = row.rates.as_ref();
+    let (per_second, gflops, gbytes) = (
+        cell(rates.map(|r| r.tokens_per_s), 1),
+        cell(rates.map(|r| r.flops_per_s / 1e9), 1),
+        cell(rates.filter(|r| r.decodes).map(|r| r.bytes_per_s / 1e9), 1),
+    );
+    writeln!(
+        out,
+        "{length:>6}  {:<12} {:>10} {:>17}  {:>6.3} {:>14} {:>6.3}  {:>7} {:>6}  {per_second:>7} {gflops:>7} \
+         {gbytes:>6}  {}",
+        row.workload,
+        format!("{:.2} {unit}", row.wall.median * scale),
+        range(&row.wall, scale, 2),
+        row.ratio.median,
+        range(&row.ratio, 1.0, 3),
+        row.cpu_ratio.median,
+        cell(peak.map(|p| p / 1e6), 0),
+        cell(peak.map(|p| p / row.needed_bytes as f64), 2),
+        share(rates),
+    )
+}
+
+fn range(spread: &Spread, scale: f64, digits: usize) -> String {
+    let (least, most) = (spread.least * scale, spread.most * scale);
+    format!("{least:.digits$} to {most:.digits$}")
+}
+
+/// A number, or nothing where it is not known.
+fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or("-".to_owned(), |v| format!("{v:.digits$}"))
+}
+
+fn share(rates: Option<&Rates>) -> String {
+    let known =
+        rates.and_then(|r| Some((r.share_of_limit?, r.cpu_share_of_limit?, r.memory_binds?)));
+    known.map_or("-".to_owned(), |(wall, cpu, memory)| {
+        let what = if memory { "memory" } else { "arithmetic" };
+        format!("{:.0} %, CPU {:.0} % of {what}", 100.0 * wall, 100.0 * cpu)
+    })
+}
+
+fn write_machine(out: &mut impl Write, report: &Report) -> Result<()> {
+    let machine = &report.machine;
+    let load = machine.load.map_or(String::new(), |load| {
+        format!(", load {load:.1} before the start")
+    });
+    writeln!(
+        out,
+        "\n{} in {} on {}; {}, {}{load}",
+        report.model.name,
+        report.model.dtype,
+        report.model.device,
+        machine.cpu.as_deref().unwrap_or("a CPU without a name"),
+        super::counted(machine.threads, "thread"),
+    )?;
+    match &report.limits {
+        Some(limits) => write_limits(out, limits),
+        None => writeln!(out, "No limits: only those of a CPU can be measured"),
+    }
+}
+
+fn write_limits(out: &mut impl Write, limits: &LimitSpreads) -> Result<()> {
+    let giga = |s: &Spread| format!("{:.1} (median {:.1})", s.most / 1e9, s.median / 1e9);
+    writeln!(
+        out,
+        "Limits in the same turns: float32 matrix product {} GFLOP/s, reading memory {} GB/s; per CPU second {:.1} and {:.1}",
+        giga(&limits.flops_per_s),
+        giga(&limits.bytes_per_s),
+        limits.flops_per_cpu_s.most / 1e9,
+        limits.bytes_per_cpu_s.most / 1e9,
+    )
+}
+
+fn write_growth(out: &mut impl Write, growth: &Growth, unit: &str) -> Result<()> {
+    writeln!(
+        out,
+        "\nPrefill in {unit}: {:.4}e-3 x T + {:.4}e-6 x T^2{}",
+        growth.linear * 1e3,
+        growth.quadratic * 1e6,
+        match (growth.linear_at_limit, growth.quadratic_at_limit) {
+            (Some(a), Some(b)) => format!(
+                "; at the matrix product's limit its operations take {:.4} and {:.4}",
+                a * 1e3,
+                b * 1e6
+            ),
+            _ => String::new(),
+        }
+    )?;
+    for point in &growth.points {
+        let of_limit = point.of_limit.map_or(String::new(), |of| {
+            format!(", {of:.2} x its operations at the limit")
+        });
+        writeln!(
+            out,
+            "{:>7}: {:.2} {unit}, {:+.1} % of the fit{of_limit}",
+            point.tokens,
+            point.seconds,
+            100.0 * point.residual
+        )?;
+    }
+    Ok(())
+}
