@@ -7,48 +7,14 @@ use crate::error::Result;
 /// Room for the rounding of cosines whose outputs are float32.
 const ROUNDING: f64 = 1e-5;
 
-/// One head's way between two budgets, in its own D dimensions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Segment {
-    start_mass: f64,
-    start_length: f64,
-    mass: f64,
-    way: f64,
-    longest_value: f64,
-}
-
-impl Segment {
-    /// A way that begins where the kept keys hold `mass` and their sum of p·v has this length.
-    pub(super) fn starting(mass: f64, length: f64) -> Self {
-        Self {
-            start_mass: mass,
-            start_length: length,
-            mass: 0.0,
-            way: 0.0,
-            longest_value: 0.0,
-        }
-    }
-
-    /// Adds a key of probability `p` whose value has the norm `length`.
-    pub(super) fn add(&mut self, p: f64, length: f64) {
-        self.mass += p;
-        self.way += p * length;
-        self.longest_value = self.longest_value.max(length);
-    }
-
-    /// A bound on the way's length.
-    ///
-    /// Raw sums move by p·v. A renormalised one, c, moves by p·(v − c) / mass, and is never longer than the
-    /// longer of where it began and the longest value since, being a mean of them.
-    pub(super) fn way(&self, renormalise: bool) -> f64 {
-        match (renormalise, self.start_mass > 0.0) {
-            (false, _) => self.way,
-            (true, true) => {
-                let reach = (self.start_length / self.start_mass).max(self.longest_value);
-                (self.way + self.mass * reach) / self.start_mass
-            }
-            (true, false) => f64::INFINITY,
-        }
+/// A bound on the way of a head's renormalised sum c while keys of probability `mass` are added.
+///
+/// Each moves it by p·(v − c) / (mass so far): less than (Σ p·‖v‖ + mass·reach) / (mass at the start), `way` being
+/// that sum, where no c on the way is longer than `reach`.
+pub(super) fn renormalised_way(way: f64, mass: f64, start_mass: f64, reach: f64) -> f64 {
+    match start_mass > 0.0 {
+        true => (way + mass * reach) / start_mass,
+        false => f64::INFINITY,
     }
 }
 
@@ -143,12 +109,8 @@ mod tests {
 
     #[test]
     fn ways_by_hand() {
-        let mut segment = Segment::starting(0.5, 1.0);
-        segment.add(0.1, 3.0);
-        segment.add(0.05, 1.0);
-        assert!((segment.way(false) - 0.35).abs() < 1e-15);
-        // Mean so far 2, longest value 3: (0.35 + 0.15 * 3) / 0.5.
-        assert!((segment.way(true) - 1.6).abs() < 1e-12);
-        assert_eq!(Segment::starting(0.0, 0.0).way(true), f64::INFINITY);
+        // Keys of probability 0.1 and 0.05 with values of length 3 and 1, after 0.5 with a mean of length 2.
+        assert!((renormalised_way(0.35, 0.15, 0.5, 3.0) - 1.6).abs() < 1e-12);
+        assert_eq!(renormalised_way(0.0, 0.0, 0.0, 1.0), f64::INFINITY);
     }
 }

@@ -1,12 +1,10 @@
 //! LMBO: how few keys keep a layer's attention output, evaluated at every budget that could matter.
 
-use std::ops::Range;
-
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::minimum_budget::Ranked;
-use super::output_bound::{Segment, spectral_bounds};
+use super::output_bound::{may_cross, renormalised_way, spectral_bounds};
 use crate::error::Result;
 
 /// Budgets whose outputs are computed together.
@@ -104,7 +102,7 @@ pub fn output_curves(
         .map(|(h, ranked)| HeadPath::walk(ranked, values[h / group], head_dim, &landmarks))
         .collect();
     let last = landmarks.len() - 1;
-    let complete = paths.iter().flat_map(|p| p.sums_at(last)).map(|s| s as f32);
+    let complete = paths.iter().flat_map(|p| p.sum_at(last)).map(|&s| s as f32);
     let full: Vec<f64> = projection.outputs(complete.collect())?[0]
         .iter()
         .map(|&x| f64::from(x))
@@ -174,73 +172,61 @@ struct Layer<'a> {
 impl Layer<'_> {
     fn curve(&self, renormalise: bool, thresholds: &[f64]) -> Result<OutputCurve> {
         let mut curve = OutputCurve::default();
-        let mut norms = Vec::new();
-        let all: Vec<usize> = (0..self.landmarks.len()).collect();
-        for places in all.chunks(BUDGET_BLOCK) {
-            let columns = self.columns(|path, out| {
-                for &place in places {
-                    path.write(
-                        place_sums(path, place),
-                        self.landmarks[place],
-                        renormalise,
-                        out,
-                    );
-                }
-            });
-            let budgets = places.iter().map(|&place| self.landmarks[place]);
-            norms.extend(self.evaluate(&columns, budgets, &mut curve)?);
-        }
-        let open: Vec<usize> = (0..self.landmarks.len() - 1)
-            .filter(|&s| self.landmarks[s + 1] - self.landmarks[s] > 1)
-            .filter(|&s| self.may_cross(s, renormalise, thresholds, &curve.cosine, &norms))
+        let places: Vec<(usize, usize)> = self.landmarks.iter().copied().enumerate().collect();
+        let ends = self.evaluate(&places, renormalise, &mut curve)?;
+        let mut open: Vec<Stretch> = (places.windows(2).zip(ends.windows(2)))
+            .map(|(at, ends)| Stretch {
+                place: at[0].0,
+                budgets: [at[0].1, at[1].1],
+                ends: [ends[0], ends[1]],
+            })
             .collect();
-        for segments in open.chunks(BUDGET_BLOCK / STRIDE) {
-            let inside = |s: usize| self.landmarks[s] + 1..self.landmarks[s + 1];
-            let columns = self.columns(|path, out| {
-                for &s in segments {
-                    path.resume(s, inside(s), renormalise, out);
-                }
-            });
-            let budgets = segments.iter().flat_map(|&s| inside(s));
-            self.evaluate(&columns, budgets, &mut curve)?;
+        // What cannot be ruled out is halved: half as long a way may be ruled out.
+        loop {
+            open.retain(|s| s.is_long() && self.may_cross(s, renormalise, thresholds));
+            if open.is_empty() {
+                break;
+            }
+            let middles: Vec<_> = open.iter().map(|s| (s.place, s.middle())).collect();
+            let found = self.evaluate(&middles, renormalise, &mut curve)?;
+            let halves = open
+                .iter()
+                .zip(found)
+                .flat_map(|(s, found)| s.halves(found));
+            open = halves.collect();
         }
         curve.sort();
         Ok(curve)
     }
 
-    /// What every head contributes, in parallel.
-    fn columns(&self, of: impl Fn(&HeadPath<'_>, &mut Vec<f32>) + Sync) -> Vec<Vec<f32>> {
-        let column = |path: &HeadPath<'_>| {
-            let mut out = Vec::new();
-            of(path, &mut out);
-            out
-        };
-        self.paths.par_iter().map(column).collect()
-    }
-
-    /// Projects and compares the outputs at `budgets`; gives their norms.
+    /// Evaluates budgets, each given after the landmark that it follows; gives their cosines and norms.
     fn evaluate(
         &self,
-        columns: &[Vec<f32>],
-        budgets: impl Iterator<Item = usize>,
+        budgets: &[(usize, usize)],
+        renormalise: bool,
         curve: &mut OutputCurve,
-    ) -> Result<Vec<f64>> {
-        let (d, width) = (self.head_dim, self.head_dim * columns.len());
-        let count = columns.first().map_or(0, |c| c.len() / d);
-        let mut rows = vec![0f32; count * width];
-        for (h, column) in columns.iter().enumerate() {
-            for (row, part) in rows.chunks_mut(width).zip(column.chunks(d)) {
-                row[h * d..][..d].copy_from_slice(part);
+    ) -> Result<Vec<(f64, f64)>> {
+        let (d, width) = (self.head_dim, self.head_dim * self.paths.len());
+        let mut ends = Vec::with_capacity(budgets.len());
+        for block in budgets.chunks(BUDGET_BLOCK) {
+            let column = |path: &HeadPath<'_>| path.outputs(block, self.landmarks, renormalise);
+            let columns: Vec<Vec<f32>> = self.paths.par_iter().map(column).collect();
+            let mut rows = vec![0f32; block.len() * width];
+            for (h, column) in columns.iter().enumerate() {
+                for (row, part) in rows.chunks_mut(width).zip(column.chunks(d)) {
+                    row[h * d..][..d].copy_from_slice(part);
+                }
+            }
+            let outputs = self.projection.outputs(rows)?;
+            let compared: Vec<[f64; 3]> = outputs.par_iter().map(|o| self.compare(o)).collect();
+            for (&(_, budget), [cosine, relative, norm]) in block.iter().zip(compared) {
+                curve.budgets.push(budget as u32);
+                curve.cosine.push(cosine);
+                curve.relative_l2.push(relative);
+                ends.push((cosine, norm));
             }
         }
-        let outputs = self.projection.outputs(rows)?;
-        let compared: Vec<[f64; 3]> = outputs.par_iter().map(|o| self.compare(o)).collect();
-        for (budget, [cosine, relative, _]) in budgets.zip(&compared) {
-            curve.budgets.push(budget as u32);
-            curve.cosine.push(*cosine);
-            curve.relative_l2.push(*relative);
-        }
-        Ok(compared.into_iter().map(|[_, _, norm]| norm).collect())
+        Ok(ends)
     }
 
     /// Cosine, relative distance, and norm of an output.
@@ -266,26 +252,46 @@ impl Layer<'_> {
         [cosine, relative, norm]
     }
 
-    /// Whether the cosine could pass a threshold and come back between two landmarks.
-    fn may_cross(
-        &self,
-        segment: usize,
-        renormalise: bool,
-        thresholds: &[f64],
-        cosine: &[f64],
-        norms: &[f64],
-    ) -> bool {
+    /// Whether the cosine could pass a threshold on a stretch, perhaps to come back.
+    fn may_cross(&self, stretch: &Stretch, renormalise: bool, thresholds: &[f64]) -> bool {
         let heads = self.paths.iter().zip(&self.projection.stretch);
         let way: f64 = heads
-            .map(|(path, stretch)| stretch * path.segments[segment].way(renormalise))
+            .map(|(path, factor)| factor * path.way(stretch, renormalise))
             .sum();
-        let ends = [segment, segment + 1].map(|place| (cosine[place], norms[place]));
-        super::output_bound::may_cross(way, ends, thresholds)
+        may_cross(way, stretch.ends, thresholds)
     }
 }
 
-fn place_sums<'p>(path: &'p HeadPath<'_>, place: usize) -> &'p [f64] {
-    &path.sums[place * path.head_dim..][..path.head_dim]
+/// Budgets between two that were evaluated.
+struct Stretch {
+    /// The landmark that it lies behind.
+    place: usize,
+    budgets: [usize; 2],
+    /// Cosine and norm at both.
+    ends: [(f64, f64); 2],
+}
+
+impl Stretch {
+    fn is_long(&self) -> bool {
+        self.budgets[1] - self.budgets[0] > 1
+    }
+
+    fn middle(&self) -> usize {
+        self.budgets[0].midpoint(self.budgets[1])
+    }
+
+    fn halves(&self, found: (f64, f64)) -> [Self; 2] {
+        let half = |budgets, ends| Self {
+            place: self.place,
+            budgets,
+            ends,
+        };
+        let ([from, to], middle) = (self.budgets, self.middle());
+        [
+            half([from, middle], [self.ends[0], found]),
+            half([middle, to], [found, self.ends[1]]),
+        ]
+    }
 }
 
 /// Running sums of p·v over the keys of one head in ranked order, kept at the landmarks.
@@ -294,7 +300,10 @@ struct HeadPath<'a> {
     values: &'a [f32],
     head_dim: usize,
     sums: Vec<f64>, // landmarks x D
-    segments: Vec<Segment>,
+    /// Sum of p·‖v‖ over the first keys, for 0..=T of them.
+    ways: Vec<f64>,
+    /// For every landmark, the longest that a renormalised sum can be from there to the next.
+    reaches: Vec<f64>,
 }
 
 impl<'a> HeadPath<'a> {
@@ -304,32 +313,52 @@ impl<'a> HeadPath<'a> {
             values,
             head_dim,
             sums: Vec::with_capacity(landmarks.len() * head_dim),
-            segments: Vec::with_capacity(landmarks.len()),
+            ways: vec![0.0],
+            reaches: Vec::with_capacity(landmarks.len()),
         };
         let mut sum = vec![0.0; head_dim];
-        let mut done = 0;
+        let (mut done, mut way) = (0, 0.0);
         for &landmark in landmarks {
-            let mut segment = path.segment(done, &sum);
+            let mut longest = 0f64;
             for rank in done..landmark {
-                let squared = path.add(rank, &mut sum);
-                segment.add(ranked.sorted[rank], squared.sqrt());
+                let length = path.add(rank, &mut sum).sqrt();
+                longest = longest.max(length);
+                way += ranked.sorted[rank] * length;
+                path.ways.push(way);
             }
-            if done > 0 {
-                path.segments.push(segment);
+            // Renormalised sums are means of values: of where they were, and of those that came.
+            if let Some(reach) = path.reaches.last_mut() {
+                *reach = longest.max(*reach);
             }
+            let length = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
+            path.reaches.push(length / path.mass(landmark));
             path.sums.extend(&sum);
             done = landmark;
         }
         path
     }
 
-    /// The stretch of the way that begins after `done` keys.
-    fn segment(&self, done: usize, sum: &[f64]) -> Segment {
-        let mass = done
-            .checked_sub(1)
-            .map_or(0.0, |rank| self.ranked.cumulative[rank]);
-        let length = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
-        Segment::starting(mass, length)
+    /// Probability of the first `budget` keys.
+    fn mass(&self, budget: usize) -> f64 {
+        self.ranked.cumulative[budget - 1]
+    }
+
+    /// A bound on how far this head's sum comes on a stretch.
+    fn way(&self, stretch: &Stretch, renormalise: bool) -> f64 {
+        let [from, to] = stretch.budgets;
+        let way = self.ways[to] - self.ways[from];
+        match renormalise {
+            false => way,
+            true => {
+                let start = self.mass(from);
+                renormalised_way(
+                    way,
+                    self.mass(to) - start,
+                    start,
+                    self.reaches[stretch.place],
+                )
+            }
+        }
     }
 
     /// Adds one key's part; gives the squared norm of its value.
@@ -345,27 +374,33 @@ impl<'a> HeadPath<'a> {
         f64::from(squared)
     }
 
-    fn sums_at(&self, place: usize) -> impl Iterator<Item = f64> + '_ {
-        place_sums(self, place).iter().copied()
+    /// The sum at a landmark.
+    fn sum_at(&self, place: usize) -> &[f64] {
+        &self.sums[place * self.head_dim..][..self.head_dim]
     }
 
-    /// The sums at `budgets`, which follow landmark `place`.
-    fn resume(&self, place: usize, budgets: Range<usize>, renormalise: bool, out: &mut Vec<f32>) {
-        let mut sum = place_sums(self, place).to_vec();
-        for budget in budgets {
-            self.add(budget - 1, &mut sum);
-            self.write(&sum, budget, renormalise, out);
+    /// What this head contributes at each of the budgets, given after the landmarks that they follow.
+    fn outputs(
+        &self,
+        budgets: &[(usize, usize)],
+        landmarks: &[usize],
+        renormalise: bool,
+    ) -> Vec<f32> {
+        let mut outputs = Vec::with_capacity(budgets.len() * self.head_dim);
+        for &(place, budget) in budgets {
+            let mut sum = self.sum_at(place).to_vec();
+            for rank in landmarks[place]..budget {
+                self.add(rank, &mut sum);
+            }
+            let mass = self.mass(budget);
+            let scale = match renormalise {
+                true if mass > 0.0 => 1.0 / mass,
+                true => 0.0,
+                false => 1.0,
+            };
+            outputs.extend(sum.iter().map(|&s| (s * scale) as f32));
         }
-    }
-
-    fn write(&self, sum: &[f64], budget: usize, renormalise: bool, out: &mut Vec<f32>) {
-        let mass = self.ranked.cumulative[budget - 1];
-        let scale = match renormalise {
-            true if mass > 0.0 => 1.0 / mass,
-            true => 0.0,
-            false => 1.0,
-        };
-        out.extend(sum.iter().map(|&s| (s * scale) as f32));
+        outputs
     }
 }
 
