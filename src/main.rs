@@ -4,7 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Command, CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
     match arguments().run() {
@@ -20,11 +20,15 @@ fn main() -> ExitCode {
 
 /// The command line; `--limit -1` is a number out of range, not an option that nobody knows.
 fn arguments() -> cli::Arguments {
-    let command =
-        cli::Arguments::command().mut_subcommands(|verb| verb.allow_negative_numbers(true));
+    let command = with_negative_numbers(cli::Arguments::command());
     let parsed = command.clone().get_matches();
     cli::Arguments::from_arg_matches(&parsed)
         .unwrap_or_else(|problem| problem.format(&mut command.clone()).exit())
+}
+
+fn with_negative_numbers(command: Command) -> Command {
+    let command = command.mut_subcommands(with_negative_numbers);
+    command.allow_negative_numbers(true)
 }
 
 /// All causes in one line, leaving out those that the text before them already says.

@@ -63,7 +63,7 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     if let Some(row) = rows.iter().find(|r| r.n < r.prompts) {
         writeln!(
             out,
-            "n counts needles: prompts of one needle are not independent and are averaged first ({} of {} here).",
+            "n counts needles: prompts of one needle are not independent and are averaged first ({} prompts, n = {}).",
             row.prompts, row.n
         )?;
     }

@@ -209,7 +209,7 @@ impl Arguments {
             sinks: selector.sinks,
             window: selector.window,
             lengths: prompts.iter().map(|p| p.length).collect(),
-            budgets: options.budgets.clone(),
+            budgets: sorted(&options.budgets),
             prompts_sha256: prompts_sha256(&measured),
             steps: options.steps,
             uncached_steps: options.uncached_steps,
@@ -233,6 +233,14 @@ impl Arguments {
         }
         Ok(())
     }
+}
+
+/// Budgets as they are measured: each once.
+fn sorted(budgets: &[usize]) -> Vec<usize> {
+    let mut sorted = budgets.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
 }
 
 /// The full cache at the same length.

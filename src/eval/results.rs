@@ -10,7 +10,7 @@ use crate::parts::RunKind;
 use crate::table::Table;
 
 /// Version of the folder's layout; readers refuse others.
-pub const RESULTS_SCHEMA: u32 = 1;
+pub const RESULTS_SCHEMA: u32 = 2;
 
 /// Provenance and settings of an evaluation: the content of `meta.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,14 @@
 //! How far a layer's output can move between two budgets: what need not be evaluated.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::Result;
 
 /// Room for the rounding of cosines whose outputs are float32.
 const ROUNDING: f64 = 1e-5;
+
+/// Room for the rounding of outputs that the bound is held against.
+const MARGIN: f64 = 1.0 + 1e-3;
 
 /// A bound on the way of a head's renormalised sum c while keys of probability `mass` are added.
 ///
@@ -44,31 +47,33 @@ pub(super) fn may_cross(way: f64, ends: [(f64, f64); 2], thresholds: &[f64]) -> 
 /// For every head, a bound on ‖W_h x‖ / ‖x‖ over its columns W_h of W_o `(hidden, H_q * D)`.
 ///
 /// The 32-norm of the singular values, from the trace of the Gram matrix's 16th power: at most D^(1/32) times
-/// the largest of them.
+/// the largest of them. In float64, and each power is scaled to trace 1, so that none leaves its range.
 /// Errors: [`crate::error::Error::Candle`].
 pub(super) fn spectral_bounds(weight: &Tensor, head_dim: usize) -> Result<Vec<f64>> {
     let heads = weight.dim(1)? / head_dim.max(1);
     (0..heads)
         .map(|h| {
-            let columns = weight.narrow(1, h * head_dim, head_dim)?.contiguous()?;
-            let mut power = columns.t()?.matmul(&columns)?;
-            let scale = f64::from(trace(&power)?);
-            if scale <= 0.0 {
+            let columns = weight.narrow(1, h * head_dim, head_dim)?;
+            let columns = columns.to_dtype(DType::F64)?.contiguous()?;
+            let gram = columns.t()?.matmul(&columns)?;
+            let first = trace(&gram)?;
+            if first == 0.0 {
                 return Ok(0.0);
             }
-            // Scaled to trace 1, so that no power of it leaves the range of float32.
-            power = (power / scale)?;
+            let (mut power, mut logarithm) = ((gram / first)?, first.ln());
             for _ in 0..4 {
                 power = power.matmul(&power)?;
+                let scale = trace(&power)?;
+                power = (power / scale)?;
+                logarithm = 2.0 * logarithm + scale.ln();
             }
-            let largest = f64::from(trace(&power)?).powf(1.0 / 16.0) * scale;
-            Ok(largest.sqrt() * (1.0 + ROUNDING))
+            Ok((logarithm / 32.0).exp() * MARGIN)
         })
         .collect()
 }
 
-fn trace(matrix: &Tensor) -> Result<f32> {
-    let rows = matrix.to_vec2::<f32>()?;
+fn trace(matrix: &Tensor) -> Result<f64> {
+    let rows = matrix.to_vec2::<f64>()?;
     Ok(rows.iter().enumerate().map(|(i, row)| row[i]).sum())
 }
 
@@ -103,8 +108,23 @@ mod tests {
         for (bound, exact) in bounds.iter().zip([3.0, 2.0]) {
             assert!((exact..exact * 2f64.powf(1.0 / 32.0) * 1.001).contains(bound));
         }
-        let zero = Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let zero = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(spectral_bounds(&zero, 2).unwrap(), [0.0]);
+    }
+
+    /// Every singular value alike, and one alone: the ends of what the 32-norm sees.
+    #[test]
+    fn wide_heads_and_single_directions_are_bounded() {
+        for d in [256, 1024] {
+            let flat = (Tensor::eye(d, DType::F32, &Device::Cpu).unwrap() * 1e-3).unwrap();
+            let bound = spectral_bounds(&flat, d).unwrap()[0];
+            let most = 1e-3 * (d as f64).powf(1.0 / 32.0);
+            assert!((1e-3..most * 1.002).contains(&bound), "{d}: {bound}");
+        }
+        let ones = Tensor::ones((40, 24), DType::F32, &Device::Cpu).unwrap();
+        let bound = spectral_bounds(&ones, 24).unwrap()[0];
+        let exact = 960f64.sqrt();
+        assert!((exact..exact * 1.002).contains(&bound), "{bound}");
     }
 
     #[test]

@@ -366,12 +366,13 @@ impl<'a> HeadPath<'a> {
         let key = self.ranked.order[rank] as usize;
         let p = self.ranked.sorted[rank];
         let value = &self.values[key * self.head_dim..][..self.head_dim];
-        let mut squared = 0f32;
+        let mut squared = 0.0;
         for (s, &v) in sum.iter_mut().zip(value) {
-            *s += p * f64::from(v);
+            let v = f64::from(v);
+            *s += p * v;
             squared += v * v;
         }
-        f64::from(squared)
+        squared
     }
 
     /// The sum at a landmark.

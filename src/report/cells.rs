@@ -104,7 +104,7 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
     };
     let against = match compared {
         true => {
-            format!(" Differences are from {baseline} at the same budget, paired over prompts.")
+            format!(" Differences are from {baseline} at the same budget, paired over the n.")
         }
         false => String::new(),
     };
@@ -143,7 +143,7 @@ fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
                 },
             ),
             text(row.verdict.map_or("\u{2013}", |verdict| verdict.words())),
-            number(paired.sign_test_p, 3),
+            probability(paired.sign_test_p),
             number(paired.n as f64, 0),
         ]),
         None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
@@ -153,6 +153,18 @@ fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
     Row {
         method: row.method.clone(),
         cells,
+    }
+}
+
+/// A p value to three decimals, never a 0 that it is not.
+fn probability(p: f64) -> Cell {
+    let shown = number(p, 3);
+    match p < 0.0005 {
+        true => Cell {
+            text: "<0.001".to_owned(),
+            ..shown
+        },
+        false => shown,
     }
 }
 
