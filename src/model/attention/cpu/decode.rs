@@ -22,10 +22,10 @@ type Line = [Vector; TILE / LANES];
 const WORTH_SHARING: usize = 1 << 18;
 
 /// A run of keys of one KV head.
-struct Piece {
-    head: usize,
-    start: usize,
-    end: usize,
+pub(super) struct Piece {
+    pub(super) head: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 /// Attention output of all queries, `(n, H_q, D)`.
@@ -96,8 +96,9 @@ fn attend_piece(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
     widest!(attend_tiles(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]));
 }
 
+/// Outputs `(queries, D)` that are not divided yet, largest scaled logits, and sums.
 #[inline(always)]
-fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
+pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
     let (rows, d) = (heads.group() * heads.n, heads.d);
     let (output, state) = partial.split_at_mut(rows * d);
     let (largest, sums) = state.split_at_mut(rows);
@@ -233,10 +234,10 @@ impl TileRows<'_> {
     ) {
         let d = self.d;
         let mut sums = [[L::splat(0.0); C]; R];
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let (output, _) = self.output[r * d + from..][..C * LANES].as_chunks::<LANES>();
-            for c in 0..C {
-                sums[r][c] = L::load(&output[c]);
+            for (sum, output) in sums.iter_mut().zip(output) {
+                *sum = L::load(output);
             }
         }
         for (key, values) in self.values.chunks_exact(d).enumerate() {
@@ -244,15 +245,15 @@ impl TileRows<'_> {
             for c in 0..C {
                 let value = L::load(&values[c]);
                 for r in 0..R {
-                    let weight = L::splat(lines[r].as_flattened()[key % TILE]);
+                    let weight = L::splat(lines[r].as_flattened()[key]);
                     sums[r][c] = L::multiply_add(weight, value, sums[r][c]);
                 }
             }
         }
-        for r in 0..R {
+        for (r, sums) in sums.into_iter().enumerate() {
             let (output, _) = self.output[r * d + from..][..C * LANES].as_chunks_mut::<LANES>();
-            for c in 0..C {
-                L::store(sums[r][c], &mut output[c]);
+            for (sum, output) in sums.into_iter().zip(output) {
+                L::store(sum, output);
             }
         }
     }

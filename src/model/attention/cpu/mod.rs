@@ -5,6 +5,8 @@ mod heads;
 mod lanes;
 mod prefill;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{Device, Tensor};
 
@@ -15,15 +17,17 @@ use heads::with_heads;
 use crate::error::Result;
 use crate::model::cache::LayerCache;
 
-/// Most queries that are worked on one by one, each reading the keys as they lie.
-const FEW_QUERIES: usize = 4;
+/// Most queries of a group's heads together that decoding's kernel serves faster than prefill's, whose
+/// vectors would lie half empty.
+const FEW_QUERIES: usize = 12;
 
 /// See [`super::attend`].
 pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
     let (h_q, n, d) = queries.dims3()?;
     let mut output = vec![0f32; n * h_q * d];
     with_heads(queries, cache, first, |heads| {
-        if n <= FEW_QUERIES {
+        // A single position always: only that kernel shares one head's keys between threads.
+        if n == 1 || n * heads.group() <= FEW_QUERIES {
             decode::attend(heads, &mut output);
         } else {
             prefill::attend(heads, &mut output);

@@ -25,7 +25,7 @@ type Across = [Vector; WIDTH];
 const ZERO: Across = [[0.0; LANES]; WIDTH];
 
 /// Consecutive queries of one KV head: the lines of the output that they give, one per position.
-struct Task<'a> {
+pub(super) struct Task<'a> {
     head: usize,
     start: usize,
     lines: Vec<&'a mut [f32]>, // (G, D) each
@@ -41,7 +41,7 @@ pub(super) fn attend(heads: &Heads<'_>, output: &mut [f32]) {
         });
 }
 
-fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a>> {
+pub(super) fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a>> {
     let rows = (BLOCK / heads.group()).max(1);
     let mut tasks: Vec<Task<'a>> = (0..heads.n)
         .step_by(rows)
@@ -63,7 +63,7 @@ fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a>> {
 
 /// Memory of one thread.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     strips: Vec<Strip>,
     logits: Vec<Across>,
 }
@@ -86,7 +86,11 @@ fn attend_task(heads: &Heads<'_>, task: &mut Task<'_>, scratch: &mut Scratch) {
 }
 
 #[inline(always)]
-fn attend_strips<L: Lanes>(heads: &Heads<'_>, task: &mut Task<'_>, scratch: &mut Scratch) {
+pub(super) fn attend_strips<L: Lanes>(
+    heads: &Heads<'_>,
+    task: &mut Task<'_>,
+    scratch: &mut Scratch,
+) {
     let d = heads.d;
     let queries = task.lines.len() * heads.group();
     let strips = queries.div_ceil(WIDTH * LANES);
@@ -189,6 +193,13 @@ impl Strip {
 
     /// Gives keys that a query does not see yet no weight.
     fn hide(&self, start: usize, logits: &mut [Across]) {
+        if self
+            .seen
+            .first()
+            .is_some_and(|&seen| seen >= start + logits.len())
+        {
+            return;
+        }
         for (lane, &seen) in self.seen.iter().enumerate() {
             for logit in logits.iter_mut().skip(seen.saturating_sub(start)) {
                 logit.as_flattened_mut()[lane] = f32::NEG_INFINITY;
@@ -201,8 +212,8 @@ impl Strip {
     fn weigh<L: Lanes, const M: usize>(&mut self, v: usize, logits: &mut [Across]) {
         let mut largest = [L::splat(0.0); M];
         let mut sums = [L::splat(0.0); M];
-        for m in 0..M {
-            largest[m] = L::load(&self.largest[v + m]);
+        for (largest, before) in largest.iter_mut().zip(&self.largest[v..]) {
+            *largest = L::load(before);
         }
         for logit in logits.iter() {
             for m in 0..M {
@@ -229,8 +240,8 @@ impl Strip {
                 L::store(weight, &mut logit[v + m]);
             }
         }
-        for m in 0..M {
-            L::store(sums[m], &mut self.sums[v + m]);
+        for (sum, stored) in sums.into_iter().zip(&mut self.sums[v..]) {
+            L::store(sum, stored);
         }
     }
 
