@@ -74,6 +74,9 @@ fn silu_product_generic(gate: &mut [f32], up: &[f32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use x86::has_512;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     // The wider instruction sets only change how many lanes the same arithmetic runs on.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
@@ -93,7 +96,7 @@ mod x86 {
         super::silu_product_generic(gate, up);
     }
 
-    pub(super) fn has_512() -> bool {
+    pub(in super::super) fn has_512() -> bool {
         is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
@@ -107,7 +110,7 @@ mod x86 {
 pub fn exponentials(row: &mut [f32], scale: f32) -> f32 {
     #[cfg(target_arch = "x86_64")]
     {
-        if x86::has_512() {
+        if has_512() {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::exponentials_512(row, scale) };
         }
@@ -123,7 +126,7 @@ pub fn exponentials(row: &mut [f32], scale: f32) -> f32 {
 pub fn silu_product(gate: &mut [f32], up: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     {
-        if x86::has_512() {
+        if has_512() {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::silu_product_512(gate, up) };
         }

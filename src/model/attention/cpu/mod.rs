@@ -1,0 +1,37 @@
+//! Attention on float32 slices of the ragged cache, which is read in place.
+
+mod decode;
+mod heads;
+mod lanes;
+mod prefill;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Device, Tensor};
+
+pub(super) use rows::probabilities;
+
+use heads::with_heads;
+
+use crate::error::Result;
+use crate::model::cache::LayerCache;
+
+/// Most queries of a group's heads together that decoding's kernel serves faster than prefill's, whose
+/// vectors would lie half empty.
+const FEW_QUERIES: usize = 12;
+
+/// See [`super::attend`].
+pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
+    let (h_q, n, d) = queries.dims3()?;
+    let mut output = vec![0f32; n * h_q * d];
+    with_heads(queries, cache, first, |heads| {
+        // A single position always: only that kernel shares one head's keys between threads.
+        if n == 1 || n * heads.group() <= FEW_QUERIES {
+            decode::attend(heads, &mut output);
+        } else {
+            prefill::attend(heads, &mut output);
+        }
+    })?;
+    Ok(Tensor::from_vec(output, (n, h_q * d), &Device::Cpu)?)
+}

@@ -1,0 +1,329 @@
+//! Many queries: a block of a KV head's queries goes over the keys it sees in chunks.
+//!
+//! Queries lie across the lanes of vectors: logits are `keys x queries` and outputs `D x queries`, so
+//! that keys and values are read where they lie, one number for sixteen queries, and a softmax never
+//! adds across lanes. Logits of one chunk stay in the nearest cache; running maxima and sums join the
+//! chunks.
+
+use rayon::prelude::*;
+
+use super::heads::Heads;
+use super::lanes::{LANES, Lanes, Vector, exponential, widest};
+
+/// Vectors of queries that are worked on at once.
+const WIDTH: usize = 3;
+
+/// Queries of all heads of a group that share the keys while these are in the second cache.
+const BLOCK: usize = 4 * WIDTH * LANES;
+
+/// Keys of a chunk: its logits for a strip take 12 KB.
+const CHUNK: usize = 64;
+
+/// One number of each query of a strip.
+type Across = [Vector; WIDTH];
+
+const ZERO: Across = [[0.0; LANES]; WIDTH];
+
+/// Consecutive queries of one KV head: the lines of the output that they give, one per position.
+pub(super) struct Task<'a> {
+    head: usize,
+    start: usize,
+    lines: Vec<&'a mut [f32]>, // (G, D) each
+}
+
+/// Attention output of all queries, `(n, H_q, D)`.
+pub(super) fn attend(heads: &Heads<'_>, output: &mut [f32]) {
+    tasks(heads, output)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each_init(Scratch::default, |scratch, mut task| {
+            attend_task(heads, &mut task, scratch);
+        });
+}
+
+pub(super) fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a>> {
+    let rows = (BLOCK / heads.group()).max(1);
+    let mut tasks: Vec<Task<'a>> = (0..heads.n)
+        .step_by(rows)
+        .flat_map(|start| (0..heads.h_kv()).map(move |head| (head, start)))
+        .map(|(head, start)| Task {
+            head,
+            start,
+            lines: Vec::with_capacity(rows),
+        })
+        .collect();
+    for (line, part) in output.chunks_mut(heads.group() * heads.d).enumerate() {
+        let (row, head) = (line / heads.h_kv(), line % heads.h_kv());
+        tasks[row / rows * heads.h_kv() + head].lines.push(part);
+    }
+    // The last blocks see the most keys: they start first, so that no thread is left with one.
+    tasks.reverse();
+    tasks
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(super) struct Scratch {
+    strips: Vec<Strip>,
+    logits: Vec<Across>,
+}
+
+/// Queries side by side: those of one position after another, all heads of the group each.
+#[derive(Default)]
+struct Strip {
+    /// Divided by the root of D, `(D, queries)`.
+    queries: Vec<Across>,
+    /// Weighted values so far, `(D, queries)`.
+    output: Vec<Across>,
+    largest: Across,
+    sums: Across,
+    /// Keys that each query sees, ascending.
+    seen: Vec<usize>,
+}
+
+fn attend_task(heads: &Heads<'_>, task: &mut Task<'_>, scratch: &mut Scratch) {
+    widest!(attend_strips(heads: &Heads<'_>, task: &mut Task<'_>, scratch: &mut Scratch));
+}
+
+#[inline(always)]
+pub(super) fn attend_strips<L: Lanes>(
+    heads: &Heads<'_>,
+    task: &mut Task<'_>,
+    scratch: &mut Scratch,
+) {
+    let d = heads.d;
+    let queries = task.lines.len() * heads.group();
+    let strips = queries.div_ceil(WIDTH * LANES);
+    scratch
+        .strips
+        .resize_with(strips.max(scratch.strips.len()), Strip::default);
+    scratch.logits.resize(CHUNK, ZERO);
+    let strips = &mut scratch.strips[..strips];
+    for (s, strip) in strips.iter_mut().enumerate() {
+        let from = s * WIDTH * LANES;
+        strip.fill(heads, task, from..queries.min(from + WIDTH * LANES));
+    }
+    let seen = strips.last().map_or(0, Strip::sees);
+    for start in (0..seen).step_by(CHUNK) {
+        for strip in strips.iter_mut() {
+            let end = strip.sees().min(start + CHUNK);
+            if end <= start {
+                continue;
+            }
+            let keys = &heads.keys(task.head)[start * d..end * d];
+            let values = &heads.values(task.head)[start * d..end * d];
+            let logits = &mut scratch.logits[..end - start];
+            match (L::MANY, strip.seen.len().div_ceil(LANES)) {
+                (true, 3) => strip.attend::<L, 3, 8>(0, start, keys, values, logits),
+                (true, 2) => strip.attend::<L, 2, 8>(0, start, keys, values, logits),
+                (true, _) => strip.attend::<L, 1, 8>(0, start, keys, values, logits),
+                (false, vectors) => {
+                    for v in 0..vectors {
+                        strip.attend::<L, 1, 4>(v, start, keys, values, logits);
+                    }
+                }
+            }
+        }
+    }
+    for (s, strip) in strips.iter().enumerate() {
+        strip.write(heads, task, s * WIDTH * LANES);
+    }
+}
+
+impl Strip {
+    /// Takes the queries `range` of a task, all heads of a position after another.
+    fn fill(&mut self, heads: &Heads<'_>, task: &Task<'_>, range: std::ops::Range<usize>) {
+        let (group, scale) = (heads.group(), heads.scale());
+        self.queries.clear();
+        self.queries.resize(heads.d, ZERO);
+        self.output.clear();
+        self.output.resize(heads.d, ZERO);
+        self.largest = [[f32::MIN; LANES]; WIDTH];
+        self.sums = ZERO;
+        self.seen.clear();
+        for (lane, query) in range.enumerate() {
+            let (row, g) = (task.start + query / group, query % group);
+            let line = heads.queries(task.head * group + g, row);
+            for (across, x) in self.queries.iter_mut().zip(line) {
+                across.as_flattened_mut()[lane] = x * scale;
+            }
+            self.seen.push(heads.seen(task.head, row));
+        }
+    }
+
+    /// Keys that the last query sees.
+    fn sees(&self) -> usize {
+        self.seen.last().copied().unwrap_or(0)
+    }
+
+    /// Adds a chunk of keys, of which `start` is the first, to the queries in `M` vectors from `v` on.
+    ///
+    /// `N` keys are multiplied at a time, and as many columns of values.
+    #[inline(always)]
+    fn attend<L: Lanes, const M: usize, const N: usize>(
+        &mut self,
+        v: usize,
+        start: usize,
+        keys: &[f32],
+        values: &[f32],
+        logits: &mut [Across],
+    ) {
+        let d = self.queries.len();
+        for (keys, logits) in keys.chunks(N * d).zip(logits.chunks_mut(N)) {
+            if logits.len() == N {
+                multiply::<L, M, N>(&self.queries, v, keys, logits);
+            } else {
+                for (key, logits) in keys.chunks(d).zip(logits.chunks_mut(1)) {
+                    multiply::<L, M, 1>(&self.queries, v, key, logits);
+                }
+            }
+        }
+        self.hide(start, logits);
+        self.weigh::<L, M>(v, logits);
+        let mut column = 0;
+        while column + N <= d {
+            add_values::<L, M, N>(&mut self.output[column..], v, logits, values, column, d);
+            column += N;
+        }
+        while column < d {
+            add_values::<L, M, 1>(&mut self.output[column..], v, logits, values, column, d);
+            column += 1;
+        }
+    }
+
+    /// Gives keys that a query does not see yet no weight.
+    fn hide(&self, start: usize, logits: &mut [Across]) {
+        if self
+            .seen
+            .first()
+            .is_some_and(|&seen| seen >= start + logits.len())
+        {
+            return;
+        }
+        for (lane, &seen) in self.seen.iter().enumerate() {
+            for logit in logits.iter_mut().skip(seen.saturating_sub(start)) {
+                logit.as_flattened_mut()[lane] = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Replaces logits by `e^(logit - largest)`, and lowers what there is to a new largest.
+    #[inline(always)]
+    fn weigh<L: Lanes, const M: usize>(&mut self, v: usize, logits: &mut [Across]) {
+        let mut largest = [L::splat(0.0); M];
+        let mut sums = [L::splat(0.0); M];
+        for (largest, before) in largest.iter_mut().zip(&self.largest[v..]) {
+            *largest = L::load(before);
+        }
+        for logit in logits.iter() {
+            for m in 0..M {
+                largest[m] = L::maximum(largest[m], L::load(&logit[v + m]));
+            }
+        }
+        for m in 0..M {
+            let before = self.largest[v + m];
+            L::store(largest[m], &mut self.largest[v + m]);
+            sums[m] = L::load(&self.sums[v + m]);
+            if before != self.largest[v + m] {
+                let factor = exponential::<L>(L::subtract(L::load(&before), largest[m]));
+                sums[m] = L::multiply(sums[m], factor);
+                for across in &mut self.output {
+                    let lowered = L::multiply(L::load(&across[v + m]), factor);
+                    L::store(lowered, &mut across[v + m]);
+                }
+            }
+        }
+        for logit in logits.iter_mut() {
+            for m in 0..M {
+                let weight = exponential::<L>(L::subtract(L::load(&logit[v + m]), largest[m]));
+                sums[m] = L::add(sums[m], weight);
+                L::store(weight, &mut logit[v + m]);
+            }
+        }
+        for (sum, stored) in sums.into_iter().zip(&mut self.sums[v..]) {
+            L::store(sum, stored);
+        }
+    }
+
+    /// Divides the outputs by the sums and writes them where they belong.
+    fn write(&self, heads: &Heads<'_>, task: &mut Task<'_>, from: usize) {
+        let (group, d) = (heads.group(), heads.d);
+        for lane in 0..self.seen.len() {
+            let (row, g) = ((from + lane) / group, (from + lane) % group);
+            let reciprocal = 1.0 / self.sums.as_flattened()[lane];
+            let line = &mut task.lines[row][g * d..][..d];
+            for (x, across) in line.iter_mut().zip(&self.output) {
+                *x = across.as_flattened()[lane] * reciprocal;
+            }
+        }
+    }
+}
+
+/// Products of `M` vectors of queries with `N` keys.
+#[inline(always)]
+fn multiply<L: Lanes, const M: usize, const N: usize>(
+    queries: &[Across],
+    v: usize,
+    keys: &[f32],
+    logits: &mut [Across],
+) {
+    let d = queries.len();
+    let mut rows = [&keys[..d]; N];
+    for (n, row) in rows.iter_mut().enumerate() {
+        *row = &keys[n * d..][..d];
+    }
+    let mut sums = [[L::splat(0.0); M]; N];
+    for (x, query) in queries.iter().enumerate() {
+        let mut vectors = [L::splat(0.0); M];
+        for m in 0..M {
+            vectors[m] = L::load(&query[v + m]);
+        }
+        for n in 0..N {
+            let key = L::splat(rows[n][x]);
+            for m in 0..M {
+                sums[n][m] = L::multiply_add(vectors[m], key, sums[n][m]);
+            }
+        }
+    }
+    for (logit, sums) in logits.iter_mut().zip(sums) {
+        for m in 0..M {
+            L::store(sums[m], &mut logit[v + m]);
+        }
+    }
+}
+
+/// Adds the weighted values of all keys to `N` columns of the outputs of `M` vectors of queries.
+#[inline(always)]
+fn add_values<L: Lanes, const M: usize, const N: usize>(
+    output: &mut [Across],
+    v: usize,
+    weights: &[Across],
+    values: &[f32],
+    column: usize,
+    d: usize,
+) {
+    let mut sums = [[L::splat(0.0); M]; N];
+    for (sums, across) in sums.iter_mut().zip(output.iter()) {
+        for m in 0..M {
+            sums[m] = L::load(&across[v + m]);
+        }
+    }
+    for (weight, value) in weights.iter().zip(values.chunks_exact(d)) {
+        let value = &value[column..][..N];
+        let mut vectors = [L::splat(0.0); M];
+        for m in 0..M {
+            vectors[m] = L::load(&weight[v + m]);
+        }
+        for n in 0..N {
+            let value = L::splat(value[n]);
+            for m in 0..M {
+                sums[n][m] = L::multiply_add(vectors[m], value, sums[n][m]);
+            }
+        }
+    }
+    for (sums, across) in sums.iter().zip(output.iter_mut()) {
+        for m in 0..M {
+            L::store(sums[m], &mut across[v + m]);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Both kernels against the definition on ragged caches, on every instruction set.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::decode::{self, Piece};
+use super::heads::{Heads, with_heads};
+use super::lanes::{LANES, Lanes, Portable, SMALLEST, exponential};
+use super::{attend, prefill};
+use crate::model::cache::KvCache;
+use crate::model::config::{FAMILIES, ModelConfig};
+
+/// Tokens of the text that caches are cut from.
+const TOKENS: usize = 1100;
+
+fn wave(shape: (usize, usize, usize), step: f64) -> Tensor {
+    let value = |i| (((i as f64 * step).sin() * 43_758.547).fract() * 1.5) as f32;
+    let values: Vec<f32> = (0..shape.0 * shape.1 * shape.2).map(value).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// A cache of one layer that keeps `lengths` tokens per KV head, the last `n` of the text among them.
+fn cut_cache(group: usize, d: usize, n: usize, lengths: &[usize]) -> (Tensor, KvCache) {
+    let h_kv = lengths.len();
+    let config = ModelConfig {
+        family: FAMILIES[0],
+        vocab_size: 8,
+        hidden_size: group * h_kv * d,
+        intermediate_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: group * h_kv,
+        num_key_value_heads: h_kv,
+        head_dim: d,
+        max_position_embeddings: TOKENS,
+        rms_norm_eps: 1e-5,
+        rope_frequencies: vec![1.0; d / 2],
+        tie_word_embeddings: true,
+    };
+    let mut full = KvCache::new(&config, TOKENS, DType::F32, &Device::Cpu).unwrap();
+    let (k, v) = (wave((h_kv, TOKENS, d), 2.3), wave((h_kv, TOKENS, d), 0.9));
+    full.append(0, &k, &v).unwrap();
+    full.advance(TOKENS);
+    let prefix = TOKENS - n;
+    let kept = |&length: &usize| -> Vec<u32> {
+        let early = (0..length - n).map(|i| i * prefix / (length - n));
+        early.chain(prefix..TOKENS).map(|i| i as u32).collect()
+    };
+    let kept = lengths.iter().map(kept).collect();
+    let queries = wave((group * h_kv, n, d), 1.7);
+    (queries, full.cut(&[kept], 0).unwrap())
+}
+
+/// The definition, in float64, with loops: `(n, H_q, D)`.
+fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
+    let (n, d) = (heads.n, heads.d);
+    let mut output = vec![0.0; n * heads.h_q * d];
+    let product = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum()
+    };
+    for h in 0..heads.h_q {
+        let head = h / heads.group();
+        for row in 0..n {
+            let query = &heads.queries(h, row)[..d];
+            let keys = heads.keys(head).chunks(d).take(heads.seen(head, row));
+            let weights: Vec<f64> = keys
+                .map(|key| (product(query, key) / (d as f64).sqrt()).exp())
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            let line = &mut output[(row * heads.h_q + h) * d..][..d];
+            for (weight, value) in weights.iter().zip(heads.values(head).chunks(d)) {
+                for (x, v) in line.iter_mut().zip(value) {
+                    *x += weight / sum * f64::from(*v);
+                }
+            }
+        }
+    }
+    output
+}
+
+fn assert_close(got: &[f32], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            (f64::from(*got) - want).abs() < 2e-6,
+            "{what} at {i}: {got} against {want}"
+        );
+    }
+}
+
+/// Lengths on both sides of a tile's and a piece's border.
+const LENGTHS: [[usize; 3]; 4] = [
+    [63, 64, 65],
+    [511, 512, 513],
+    [1024, 1025, 4],
+    [128, TOKENS, 577],
+];
+
+#[test]
+fn both_kernels_equal_the_definition_on_ragged_caches() {
+    for lengths in LENGTHS {
+        for group in 1..=3 {
+            for n in 1..=4 {
+                for d in [64, 24, 4] {
+                    let (queries, cache) = cut_cache(group, d, n, &lengths);
+                    with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
+                        let want = by_definition(heads);
+                        let what = format!("{lengths:?} x {group} heads of {d}, {n} queries");
+                        let mut output = vec![0.0; want.len()];
+                        decode::attend(heads, &mut output);
+                        assert_close(&output, &want, &what);
+                        output.fill(0.0);
+                        prefill::attend(heads, &mut output);
+                        assert_close(&output, &want, &what);
+                    })
+                    .unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_queries_equal_the_definition() {
+    for (group, n, d) in [
+        (1, 70, 20),
+        (3, 65, 64),
+        (3, 130, 8),
+        (7, 40, 16),
+        (200, 3, 8),
+    ] {
+        let (queries, cache) = cut_cache(group, d, n, &[n, 300, n + 1]);
+        with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
+            let want = by_definition(heads);
+            let mut output = vec![0.0; want.len()];
+            prefill::attend(heads, &mut output);
+            assert_close(&output, &want, &format!("{n} queries of {group} heads"));
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for n in [1, 3, 100] {
+        let (queries, cache) = cut_cache(3, 64, n, &[TOKENS, 600, 130]);
+        let with = |threads: usize| -> Vec<f32> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let output =
+                (pool.build().unwrap()).install(|| attend(&queries, cache.layer(0), TOKENS - n));
+            output.unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let alone = with(1);
+        assert_eq!(alone, with(2));
+        assert_eq!(alone, with(5));
+    }
+}
+
+/// Both kernels and the exponential with the vectors of one instruction set.
+fn check_lanes<L: Lanes>(name: &str) {
+    let (queries, cache) = cut_cache(3, 40, 2, &[200, 64, 67]);
+    with_heads(&queries, cache.layer(0), TOKENS - 2, |heads| {
+        let want = by_definition(heads);
+        let mut output = vec![0f32; want.len()];
+        for mut task in prefill::tasks(heads, &mut output) {
+            prefill::attend_strips::<L>(heads, &mut task, &mut prefill::Scratch::default());
+        }
+        assert_close(&output, &want, name);
+        let mut piece_output = vec![0f32; 6 * 42];
+        let piece = Piece {
+            head: 0,
+            start: 0,
+            end: 200,
+        };
+        decode::attend_tiles::<L>(heads, &piece, &mut piece_output);
+        for row in 0..6 {
+            let sum = piece_output[6 * 41 + row];
+            let line: Vec<f32> = piece_output[row * 40..][..40]
+                .iter()
+                .map(|x| x / sum)
+                .collect();
+            let (g, query) = (row / 2, row % 2);
+            assert_close(&line, &want[(query * 9 + g) * 40..][..40], name);
+        }
+    })
+    .unwrap();
+    for i in 0..60_000 {
+        let x = [-(i as f32) * 1.5e-3; LANES];
+        let mut got = [0.0; LANES];
+        L::store(exponential::<L>(L::load(&x)), &mut got);
+        let want = if x[0] > SMALLEST {
+            f64::from(x[0]).exp()
+        } else {
+            0.0
+        };
+        assert!(
+            (f64::from(got[7]) - want).abs() <= 2.4e-7 * want,
+            "{name}: {} {want}",
+            got[7]
+        );
+    }
+    let mut hidden = [1.0; LANES];
+    L::store(exponential::<L>(L::splat(f32::NEG_INFINITY)), &mut hidden);
+    assert_eq!(hidden, [0.0; LANES], "{name}");
+}
+
+#[test]
+fn every_instruction_set_of_this_processor_gives_the_definition() {
+    check_lanes::<Portable>("portable");
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::lanes::{Avx2, Avx512};
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            check_lanes::<Avx2>("AVX2");
+        }
+        if super::super::softmax::has_512() {
+            check_lanes::<Avx512>("AVX-512");
+        }
+    }
+}
