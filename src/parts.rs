@@ -61,6 +61,14 @@ impl RunKind {
             return Err(Error::format(folder, problem));
         }
         let value: Value = self.parsed(&path)?;
+        if !self.made(&value) {
+            let problem = format!(
+                "is not the metadata of {}: `{}` made it",
+                self.a(),
+                made_with(&value)
+            );
+            return Err(Error::format(&path, problem));
+        }
         match value.get("schema").and_then(Value::as_u64) {
             Some(schema) if schema != u64::from(self.schema) => {
                 let problem = format!(
@@ -71,6 +79,12 @@ impl RunKind {
             }
             _ => self.parsed(&path),
         }
+    }
+
+    /// Whether settings are of this kind, as the command line in them tells.
+    fn made(&self, settings: &Value) -> bool {
+        let made_with = made_with(settings);
+        !made_with.starts_with("kvprof ") || made_with == self.made_with
     }
 
     /// Refuses a place that no run of this kind can fill, whatever its settings: a file, or a folder that
@@ -261,6 +275,13 @@ impl<M: Serialize + DeserializeOwned> PartsFolder<M> {
     }
 }
 
+/// The program and verb of the command line that made a folder; empty where it is not told.
+fn made_with(settings: &Value) -> String {
+    let command = settings.get("command").and_then(Value::as_str);
+    let words = command.unwrap_or_default().split_whitespace().take(2);
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Writes `meta.json`, which makes a folder a finished one.
 fn write_meta(folder: &Path, meta: &impl Serialize) -> Result<()> {
     let path = folder.join(META);
@@ -385,6 +406,13 @@ mod tests {
         );
         prepare(8, true).unwrap().finish().unwrap();
         assert!(said(prepare(8, false)).contains("kvprof plot essay --essay"));
+        fs::write(
+            folder.join(META),
+            r#"{"schema": 4, "command": "kvprof poem --rhyme"}"#,
+        )
+        .unwrap();
+        let other = KIND.read_meta::<Meta>(&folder).unwrap_err().to_string();
+        assert!(other.contains("`kvprof poem` made it"), "{other}");
         fs::write(folder.join(META), r#"{"schema": 4}"#).unwrap();
         let layout = KIND.read_meta::<Meta>(&folder).unwrap_err().to_string();
         assert!(layout.contains("layout version 4"), "{layout}");

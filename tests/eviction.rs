@@ -1,48 +1,24 @@
 //! What is kept, and what the model says from it, against kvpress 0.5.5 (fixtures/oracle).
 #![allow(clippy::unwrap_used)]
 
+mod real_model;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device};
 use kvprof::generate::{self, Selector, most_likely};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::decoder::PREFILL_RUN;
-use kvprof::model::{Model, source};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, LayerScores, SCORERS, ScoringProbe, select};
 use kvprof::table::read_json_rows;
+use real_model::{fixture, model, prompt_ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Scores closer than this, relative to the larger, are ties in float32.
 const TIE: f64 = 2e-6;
-
-fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let cache = source::CacheFolder::from_env().unwrap();
-        let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
-        Model::load(files, &Device::Cpu, DType::F32).unwrap()
-    })
-}
-
-fn fixture(name: &str) -> String {
-    format!(
-        "{}/tests/fixtures/oracle/{name}",
-        env!("CARGO_MANIFEST_DIR")
-    )
-}
-
-fn ids(prompt: &str) -> Vec<u32> {
-    #[derive(Deserialize)]
-    struct Prompt {
-        ids: Vec<u32>,
-    }
-    let text = std::fs::read_to_string(fixture(&format!("{prompt}.json"))).unwrap();
-    serde_json::from_str::<Prompt>(&text).unwrap().ids
-}
 
 /// A kvpress method in our terms.
 fn selector(method: &str) -> Selector {
@@ -81,7 +57,7 @@ type Kept = BTreeMap<(String, usize), Vec<Vec<u32>>>;
 
 fn kvpress_kept(prompt: &str) -> Kept {
     static ROWS: OnceLock<Vec<serde_json::Map<String, Value>>> = OnceLock::new();
-    let path = fixture("kvpress_kept.parquet");
+    let path = fixture("oracle/kvpress_kept.parquet");
     let rows = ROWS.get_or_init(|| read_json_rows(Path::new(&path)).unwrap());
     let number =
         |row: &serde_json::Map<String, Value>, name: &str| row[name].as_u64().unwrap() as usize;
@@ -120,7 +96,7 @@ fn probe(selectors: &[Selector]) -> ScoringProbe<'_> {
 }
 
 fn check_prompt(prompt: &str, steps: usize) {
-    let (ids, model) = (ids(prompt), model());
+    let (ids, model) = (prompt_ids(prompt), model());
     let kvpress = kvpress_kept(prompt);
     assert_eq!(kvpress.len(), METHODS.len() * 2, "{prompt}");
     let selectors = METHODS.map(selector);
@@ -172,7 +148,7 @@ fn check_greedy(
     logits: &candle_core::Tensor,
     steps: usize,
 ) {
-    let text = std::fs::read_to_string(fixture("kvpress_greedy.json")).unwrap();
+    let text = std::fs::read_to_string(fixture("oracle/kvpress_greedy.json")).unwrap();
     let all: Vec<Greedy> = serde_json::from_str(&text).unwrap();
     let want = all
         .iter()
@@ -214,7 +190,7 @@ fn kept_tokens_and_continuations_of_4096_tokens_equal_kvpress() {
 /// Scorers do not disturb each other, and runs of any length give the same scores.
 #[test]
 fn one_prefill_scores_for_every_scorer() {
-    let (ids, model) = (ids("synth512"), model());
+    let (ids, model) = (prompt_ids("synth512"), model());
     let selectors = METHODS.map(selector);
     let mut probe = probe(&selectors);
     let mut cache = model.decoder.new_cache(ids.len()).unwrap();

@@ -2,19 +2,20 @@
 //! made in float64 by scripts/make_fidelity.py) that cuts its cache to the tokens that kvpress 0.5.5 keeps.
 #![allow(clippy::unwrap_used)]
 
+mod real_model;
+
 use std::path::Path;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device};
 use kvprof::budget::Budget;
 use kvprof::eval::{Case, Method, Scores, Sweep};
 use kvprof::generate::{fidelity, surprise, teacher_forced};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::decoder::PREFILL_RUN;
-use kvprof::model::{Model, source};
 use kvprof::select::Slots;
 use kvprof::table::read_json_rows;
+use real_model::{fixture, model, prompt_ids};
 use serde::Deserialize;
 
 /// KL of one step, in nats: float32 moves it by 3.1e-5 at most, and NumPy's own by 3.8e-5.
@@ -58,32 +59,10 @@ impl Configuration {
     }
 }
 
-fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let cache = source::CacheFolder::from_env().unwrap();
-        let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
-        Model::load(files, &Device::Cpu, DType::F32).unwrap()
-    })
-}
-
-fn fixture(name: &str) -> String {
-    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
 fn expected(prompt: &str) -> Fixture {
     let text = std::fs::read_to_string(fixture("fidelity.json")).unwrap();
     let all: Vec<Fixture> = serde_json::from_str(&text).unwrap();
     all.into_iter().find(|f| f.name == prompt).unwrap()
-}
-
-fn prompt_ids(prompt: &str) -> Vec<u32> {
-    #[derive(Deserialize)]
-    struct Prompt {
-        ids: Vec<u32>,
-    }
-    let text = std::fs::read_to_string(fixture(&format!("oracle/{prompt}.json"))).unwrap();
-    serde_json::from_str::<Prompt>(&text).unwrap().ids
 }
 
 /// What kvpress keeps, `[layer][kv_head]`.

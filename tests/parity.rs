@@ -2,14 +2,13 @@
 //! scripts/make_fixtures.py). The model is downloaded into the cache on first use.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::OnceLock;
+mod real_model;
 
-use candle_core::{DType, Device};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::decoder::PREFILL_RUN;
-use kvprof::model::{Model, source};
 use kvprof::profile::{LayerMeasures, MeasureOptions, Profiler, PromptLabel, prompt_tables};
 use kvprof::table::Table;
+use real_model::model;
 use serde::Deserialize;
 
 /// Float32 re-ordering moves the reference's own logits by about 3e-5.
@@ -37,15 +36,6 @@ struct Reference {
     top10_ids: Vec<usize>,
     top10_logits: Vec<f32>,
     greedy: Vec<u32>,
-}
-
-fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let cache = source::CacheFolder::from_env().unwrap();
-        let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
-        Model::load(files, &Device::Cpu, DType::F32).unwrap()
-    })
 }
 
 fn reference(name: &str) -> Reference {

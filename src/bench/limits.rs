@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::clock::{Seconds, cpu_seconds};
-use super::summary::Spread;
+use crate::eval::Spread;
+use crate::model::product::{Operand, Threads, multiply};
 
 /// Rows and columns of the product: 12 MiB of matrices, most of which any last-level cache holds.
 const SIDE: usize = 1024;
@@ -127,32 +128,8 @@ fn matrix_product() -> Rate {
 
 /// `c = a b` of square matrices by rows, on all threads.
 fn product(a: &[f32], b: &[f32], c: &mut [f32]) {
-    assert!([a.len(), b.len(), c.len()] == [SIDE * SIDE; 3]);
-    let row = SIDE as isize;
-    // SAFETY: all three hold SIDE rows of SIDE numbers.
-    unsafe {
-        gemm::gemm(
-            SIDE,
-            SIDE,
-            SIDE,
-            c.as_mut_ptr(),
-            1,
-            row,
-            false,
-            a.as_ptr(),
-            1,
-            row,
-            b.as_ptr(),
-            1,
-            row,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(rayon::current_num_threads()),
-        );
-    }
+    let (a, b) = (Operand::rows(a, SIDE), Operand::rows(b, SIDE));
+    multiply([SIDE; 3], a, b, c, SIDE, Threads::All);
 }
 
 fn memory_read() -> Rate {

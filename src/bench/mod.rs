@@ -30,5 +30,5 @@ pub use prompt::case;
 pub use report::{Left, Machine, Measured, Report, SCHEMA, cpu_name};
 pub use run::{Measurement, Run, Turn, measure};
 pub use stage::Stage;
-pub use summary::{Rates, Row, Spread, summarise};
+pub use summary::{Rates, Row, summarise};
 pub use workload::{WORKLOADS, Work, Workload, named};

@@ -2,7 +2,8 @@
 
 use std::io::{Result, Write};
 
-use kvprof::bench::{Growth, LimitSpreads, Rates, Report, Row, Spread};
+use kvprof::bench::{Growth, LimitSpreads, Rates, Report, Row};
+use kvprof::eval::Spread;
 
 /// Writes rows, limits, growth and what was left out.
 pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {

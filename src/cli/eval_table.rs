@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use kvprof::eval::{METRICS, Row, Verdict};
+use kvprof::eval::{METRICS, Row, Verdict, probability_words};
 
 /// Metrics that are compared; the others are only means.
 const COLUMNS: [&str; 7] = ["kl", "top1", "nll", "f1", "em", "contains", "evidence"];
@@ -133,17 +133,9 @@ pub fn write_differences(
             row.method,
             row.budget,
             paired.difference,
-            probability(paired.sign_test_p),
+            probability_words(paired.sign_test_p),
             paired.n
         )?;
     }
     Ok(())
-}
-
-/// A p value to three decimals, never a 0 that it is not.
-fn probability(p: f64) -> String {
-    match p < 0.0005 {
-        true => "<0.001".to_owned(),
-        false => format!("{p:.3}"),
-    }
 }

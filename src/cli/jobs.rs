@@ -63,7 +63,13 @@ impl JobArguments {
                         let Some(&index) = indices.get(place) else {
                             return;
                         };
-                        if let Err(error) = pool.install(|| work(index)) {
+                        let stop = StopOnPanic {
+                            next: &next,
+                            end: indices.len(),
+                        };
+                        let done = pool.install(|| work(index));
+                        std::mem::forget(stop);
+                        if let Err(error) = done {
                             return fail(place, error);
                         }
                     }
@@ -77,9 +83,45 @@ impl JobArguments {
     }
 }
 
+/// Lets no further prompt begin if the one at work panics.
+struct StopOnPanic<'a> {
+    next: &'a AtomicUsize,
+    end: usize,
+}
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        self.next.store(self.end, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_failure_or_a_panic_nothing_further_is_begun() {
+        let jobs = JobArguments { jobs: 2 };
+        let begun = AtomicUsize::new(0);
+        let failing = |index: usize| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            anyhow::ensure!(index > 0, "bad");
+            // Long enough in all that the failure is noticed far before the end.
+            (0..1000).for_each(|_| std::hint::spin_loop());
+            Ok(())
+        };
+        let indices: Vec<usize> = (0..1_000_000).collect();
+        assert!(jobs.run(&indices, &failing).is_err());
+        assert!(begun.load(Ordering::SeqCst) < 1_000_000);
+        begun.store(0, Ordering::SeqCst);
+        let panicking = |index: usize| {
+            assert!(index > 0, "a bug");
+            failing(index)
+        };
+        let run = std::panic::catch_unwind(|| jobs.run(&indices, &panicking));
+        assert!(run.is_err());
+        assert!(begun.load(Ordering::SeqCst) < 1_000_000);
+    }
 
     #[test]
     fn every_index_is_worked_on_once_and_the_first_failure_returned() {

@@ -99,8 +99,11 @@ impl Arguments {
     }
 
     fn options(&self) -> Options {
+        let mut budgets = self.budgets.clone();
+        budgets.sort_unstable();
+        budgets.dedup();
         Options {
-            budgets: self.budgets.clone(),
+            budgets,
             steps: self.steps,
             uncached_steps: self.no_cache_steps,
             repeats: self.repeats,
@@ -119,12 +122,19 @@ impl Arguments {
 
     /// What can be refused before a model is loaded.
     fn check(&self, options: &Options) -> anyhow::Result<()> {
-        options.check(self.sinks.saturating_add(self.window))?;
+        let stays = self.sinks.saturating_add(self.window);
+        options.check(stays)?;
         anyhow::ensure!(
             !self.lengths.is_empty(),
             "--lengths is empty, one is needed"
         );
         let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        anyhow::ensure!(
+            longest > stays,
+            "--lengths {longest} is not above the {stays} tokens that sinks ({}) and window ({}) take: allow more",
+            self.sinks,
+            self.window
+        );
         let idle = self.budgets.iter().find(|budget| **budget >= longest);
         anyhow::ensure!(
             idle.is_none(),
@@ -209,7 +219,7 @@ impl Arguments {
             sinks: selector.sinks,
             window: selector.window,
             lengths: prompts.iter().map(|p| p.length).collect(),
-            budgets: sorted(&options.budgets),
+            budgets: options.budgets.clone(),
             prompts_sha256: prompts_sha256(&measured),
             steps: options.steps,
             uncached_steps: options.uncached_steps,
@@ -233,14 +243,6 @@ impl Arguments {
         }
         Ok(())
     }
-}
-
-/// Budgets as they are measured: each once.
-fn sorted(budgets: &[usize]) -> Vec<usize> {
-    let mut sorted = budgets.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    sorted
 }
 
 /// The full cache at the same length.

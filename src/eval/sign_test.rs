@@ -21,9 +21,25 @@ pub fn sign_test(above: usize, below: usize) -> f64 {
     (2.0 * largest.exp() * sum).min(1.0)
 }
 
+/// A p value to three decimals, never a 0 that it is not.
+pub fn probability_words(p: f64) -> String {
+    match p < 0.0005 {
+        true => "<0.001".to_owned(),
+        false => format!("{p:.3}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probabilities_are_never_rounded_to_nothing() {
+        assert_eq!(probability_words(0.0004), "<0.001");
+        assert_eq!(probability_words(0.0006), "0.001");
+        assert_eq!(probability_words(1.0), "1.000");
+    }
+
     use approx::assert_relative_eq;
 
     #[test]

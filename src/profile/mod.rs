@@ -1,6 +1,7 @@
 //! Measuring how many cached tokens each head and layer needs, and the profile that holds the result.
 
 mod budget_grid;
+mod head_path;
 mod measures;
 mod minimum_budget;
 mod options;

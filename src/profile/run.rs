@@ -68,11 +68,7 @@ impl Run {
     /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
     /// and `resume` was not asked for; [`Error::Io`] if it cannot be written.
     pub fn prepare(folder: &Path, meta: Meta, resume: bool) -> Result<Self> {
-        let options = MeasureOptions {
-            window: meta.window,
-            thresholds: meta.thresholds.clone(),
-            output_thresholds: meta.output_thresholds.clone(),
-        };
+        let options = meta.measures();
         options.check()?;
         let prompts = meta.prompts;
         Ok(Self {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::eval::{self, Direction, Metric, Results};
+use crate::eval::{self, Direction, Metric, Results, probability_words};
 
 /// What stands in a cell, and what the column is sorted by; without a number it goes last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -143,7 +143,10 @@ fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
                 },
             ),
             text(row.verdict.map_or("\u{2013}", |verdict| verdict.words())),
-            probability(paired.sign_test_p),
+            Cell {
+                text: probability_words(paired.sign_test_p),
+                sort: Some(paired.sign_test_p),
+            },
             number(paired.n as f64, 0),
         ]),
         None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
@@ -153,18 +156,6 @@ fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
     Row {
         method: row.method.clone(),
         cells,
-    }
-}
-
-/// A p value to three decimals, never a 0 that it is not.
-fn probability(p: f64) -> Cell {
-    let shown = number(p, 3);
-    match p < 0.0005 {
-        true => Cell {
-            text: "<0.001".to_owned(),
-            ..shown
-        },
-        false => shown,
     }
 }
 

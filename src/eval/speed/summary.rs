@@ -1,6 +1,7 @@
 //! From repeats to medians with their spread.
 
 use super::{Measurement, Mode};
+use crate::eval::Spread;
 
 /// All repeats of one mode on one prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,38 +46,20 @@ pub fn summarise(measurements: &[Measurement]) -> Vec<Summary> {
 
 fn summary(cell: &[&Measurement]) -> Option<Summary> {
     let first = cell.first()?;
-    let times = sorted(cell.iter().map(|m| m.ms_per_token));
-    let resident = sorted(
-        cell.iter()
-            .filter_map(|m| m.resident_bytes.map(|b| b as f64)),
-    );
+    let times = Spread::of(cell.iter().map(|m| m.ms_per_token))?;
+    let resident = cell.iter().filter_map(|m| m.resident_bytes);
     Some(Summary {
         length: first.length,
         tokens: first.tokens,
         mode: first.mode,
-        median_ms: median(&times)?,
-        least_ms: *times.first()?,
-        most_ms: *times.last()?,
-        repeats: times.len(),
+        median_ms: times.median,
+        least_ms: times.least,
+        most_ms: times.most,
+        repeats: cell.len(),
         kv_bytes: first.kv_bytes,
         prefill_s: first.prefill_s,
-        resident_bytes: median(&resident),
+        resident_bytes: Spread::of(resident.map(|b| b as f64)).map(|s| s.median),
     })
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The middle of ascending values, or the mean of the middle two.
-fn median(sorted: &[f64]) -> Option<f64> {
-    let upper = *sorted.get(sorted.len() / 2)?;
-    match sorted.len() % 2 {
-        1 => Some(upper),
-        _ => Some((sorted.get(sorted.len() / 2 - 1)? + upper) / 2.0),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Row softmax in float32 with an exponential that vectorises, chosen for the CPU at run time.
 
+#[cfg(target_arch = "x86_64")]
+use crate::model::lanes::{has_256, has_512};
+
 /// `e^x` for `x <= 0`, within two units in the last place; below -87.3 it gives the smallest normal.
 ///
 /// Paper: range reduction by ln 2 in two parts and a degree-6 polynomial, as in the Cephes library.
@@ -74,9 +77,6 @@ fn silu_product_generic(gate: &mut [f32], up: &[f32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::has_512;
-
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     // The wider instruction sets only change how many lanes the same arithmetic runs on.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
@@ -95,13 +95,6 @@ mod x86 {
     pub(super) fn silu_product_256(gate: &mut [f32], up: &[f32]) {
         super::silu_product_generic(gate, up);
     }
-
-    pub(in super::super) fn has_512() -> bool {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw")
-    }
 }
 
 /// Replaces a row of logits by `e^(scale * (x - max))` and returns the sum.
@@ -114,7 +107,7 @@ pub fn exponentials(row: &mut [f32], scale: f32) -> f32 {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::exponentials_512(row, scale) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if has_256() {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::exponentials_256(row, scale) };
         }
@@ -130,7 +123,7 @@ pub fn silu_product(gate: &mut [f32], up: &[f32]) {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::silu_product_512(gate, up) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if has_256() {
             // SAFETY: the instructions were just detected.
             return unsafe { x86::silu_product_256(gate, up) };
         }

@@ -1,7 +1,9 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
 use super::blocks::{Block, GROUP};
-use super::lanes::{LANES, Lanes, Portable};
+use crate::model::lanes::{LANES, Lanes, Portable};
+#[cfg(target_arch = "x86_64")]
+use crate::model::lanes::{has_256, has_512};
 
 /// Activations that one pass over a packed row serves.
 const TOGETHER: usize = 4;
@@ -27,10 +29,10 @@ impl Kernels {
     pub(super) fn of<B: Block>() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if x86::has_512() {
+            if has_512() {
                 return Self::with::<B>(x86::unpack_512::<B>, x86::products_512::<B>);
             }
-            if x86::has_256() {
+            if has_256() {
                 return Self::with::<B>(x86::unpack_256::<B>, x86::products_256::<B>);
             }
         }
@@ -43,13 +45,13 @@ impl Kernels {
         let mut levels = vec![Self::portable::<B>()];
         #[cfg(target_arch = "x86_64")]
         {
-            if x86::has_256() {
+            if has_256() {
                 levels.push(Self::with::<B>(
                     x86::unpack_256::<B>,
                     x86::products_256::<B>,
                 ));
             }
-            if x86::has_512() {
+            if has_512() {
                 levels.push(Self::with::<B>(
                     x86::unpack_512::<B>,
                     x86::products_512::<B>,
@@ -153,8 +155,8 @@ fn dots<B: Block, L: Lanes, const N: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::lanes::{Avx2, Avx512};
     use super::Block;
+    use crate::model::lanes::{Avx2, Avx512};
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
     pub(super) fn unpack_512<B: Block>(packed: &[u8], weights: &mut [f32]) {
@@ -181,18 +183,5 @@ mod x86 {
         out: &mut [f32],
     ) {
         super::products::<B, Avx2>(rows, row_bytes, inputs, out);
-    }
-
-    pub(super) fn has_256() -> bool {
-        is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-    }
-    pub(super) fn has_512() -> bool {
-        has_256()
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw")
     }
 }

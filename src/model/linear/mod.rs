@@ -7,7 +7,6 @@
 mod blocks;
 mod few_rows;
 mod kernels;
-mod lanes;
 mod many_rows;
 mod packed;
 #[cfg(test)]

@@ -6,8 +6,9 @@
 
 use rayon::prelude::*;
 
+use super::exponential::exponential;
 use super::heads::Heads;
-use super::lanes::{LANES, Lanes, Vector, exponential, widest};
+use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Keys of a piece.
 const PIECE: usize = 512;

@@ -1,8 +1,8 @@
 //! Attention on float32 slices of the ragged cache, which is read in place.
 
 mod decode;
+mod exponential;
 mod heads;
-mod lanes;
 mod prefill;
 mod rows;
 #[cfg(test)]

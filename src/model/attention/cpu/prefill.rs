@@ -7,8 +7,9 @@
 
 use rayon::prelude::*;
 
+use super::exponential::exponential;
 use super::heads::Heads;
-use super::lanes::{LANES, Lanes, Vector, exponential, widest};
+use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Vectors of queries that are worked on at once.
 const WIDTH: usize = 3;

@@ -7,6 +7,7 @@ use super::super::softmax::exponentials;
 use super::heads::{Heads, with_heads};
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
+use crate::model::product::{Operand, Threads, multiply};
 
 /// See [`super::super::probabilities`].
 pub(in super::super) fn probabilities(
@@ -37,50 +38,18 @@ pub(in super::super) fn probabilities(
 fn probabilities_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
     let head = query_head / heads.group();
     let seen = lines.len() / heads.n;
-    logits(
+    multiply(
         [heads.n, seen, heads.d],
-        heads.queries(query_head, 0),
-        heads.keys(head),
+        Operand::rows(heads.queries(query_head, 0), heads.d),
+        Operand::transposed(heads.keys(head), heads.d),
         lines,
+        seen,
+        Threads::One,
     );
     for (row, line) in lines.chunks_mut(seen).enumerate() {
         let (past, future) = line.split_at_mut(heads.seen(head, row));
         let reciprocal = 1.0 / exponentials(past, heads.scale());
         past.iter_mut().for_each(|x| *x *= reciprocal);
         future.fill(0.0);
-    }
-}
-
-/// `queries * keys^T` in float32 on one thread, `(n, S)`.
-fn logits([n, seen, d]: [usize; 3], queries: &[f32], keys: &[f32], logits: &mut [f32]) {
-    if n == 0 || seen == 0 {
-        return;
-    }
-    assert!(logits.len() >= n * seen, "logits need {n} x {seen} numbers");
-    assert!(queries.len() >= n * d, "queries too short");
-    assert!(keys.len() >= seen * d, "keys too short");
-    // SAFETY: the assertions keep every element that the strides reach inside its slice.
-    unsafe {
-        gemm::gemm(
-            n,
-            seen,
-            d,
-            logits.as_mut_ptr(),
-            1,
-            seen as isize,
-            false,
-            queries.as_ptr(),
-            1,
-            d as isize,
-            keys.as_ptr(),
-            d as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }

@@ -3,11 +3,12 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::decode::{self, Piece};
+use super::exponential::{SMALLEST, exponential};
 use super::heads::{Heads, with_heads};
-use super::lanes::{LANES, Lanes, Portable, SMALLEST, exponential};
 use super::{attend, prefill};
 use crate::model::cache::KvCache;
 use crate::model::config::{FAMILIES, ModelConfig};
+use crate::model::lanes::{LANES, Lanes, Portable};
 
 /// Tokens of the text that caches are cut from.
 const TOKENS: usize = 1100;
@@ -210,11 +211,11 @@ fn every_instruction_set_of_this_processor_gives_the_definition() {
     check_lanes::<Portable>("portable");
     #[cfg(target_arch = "x86_64")]
     {
-        use super::lanes::{Avx2, Avx512};
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        use crate::model::lanes::{Avx2, Avx512, has_256, has_512};
+        if has_256() {
             check_lanes::<Avx2>("AVX2");
         }
-        if super::super::softmax::has_512() {
+        if has_512() {
             check_lanes::<Avx512>("AVX-512");
         }
     }

@@ -18,7 +18,7 @@ mod q8_0;
 use candle_core::quantized::GgmlDType;
 
 use super::kernels::Kernels;
-use super::lanes::{LANES, Lanes};
+use crate::model::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.
 pub(super) const GROUP: usize = 2 * LANES;

@@ -1,7 +1,7 @@
 //! Q2_K: 256 weights in 84 bytes; 16 share a four-bit scale and minimum, which share a float16 each.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q2K;
 

@@ -1,7 +1,7 @@
 //! Q3_K: 256 weights `q * (s - 32) * d` in 110 bytes, q in -4..=3; 16 share a six-bit scale.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q3K;
 

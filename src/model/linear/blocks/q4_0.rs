@@ -1,7 +1,7 @@
 //! Q4_0: 32 weights `(q - 8) * d` in 18 bytes; low nibbles first, then high ones.
 
-use super::super::lanes::{Lanes, Nibble};
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::{Lanes, Nibble};
 
 pub(super) struct Q4_0;
 

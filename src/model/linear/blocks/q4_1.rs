@@ -1,7 +1,7 @@
 //! Q4_1: 32 weights `q * d + m` in 20 bytes; low nibbles first, then high ones.
 
-use super::super::lanes::{Lanes, Nibble};
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::{Lanes, Nibble};
 
 pub(super) struct Q4_1;
 

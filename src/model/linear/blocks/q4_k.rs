@@ -1,8 +1,8 @@
 //! Q4_K: 256 weights in 144 bytes; 32 share a scale and a minimum, which share a float16 each.
 
-use super::super::lanes::{Lanes, Nibble};
 use super::k_scales::scale_and_minimum;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::{Lanes, Nibble};
 
 pub(super) struct Q4K;
 

@@ -1,7 +1,7 @@
 //! Q5_0: 32 weights `(q - 16) * d` in 22 bytes; nibbles as in Q4_0, the fifth bits in a word.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes, word};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q5_0;
 

@@ -1,7 +1,7 @@
 //! Q5_1: 32 weights `q * d + m` in 24 bytes; nibbles as in Q4_1, the fifth bits in a word.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes, word};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q5_1;
 

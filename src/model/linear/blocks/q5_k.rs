@@ -1,8 +1,8 @@
 //! Q5_K: Q4_K with a fifth bit; bit g of byte j belongs to weight j of group g. 176 bytes.
 
-use super::super::lanes::Lanes;
 use super::k_scales::scale_and_minimum;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q5K;
 

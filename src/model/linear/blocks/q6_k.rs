@@ -1,7 +1,7 @@
 //! Q6_K: 256 weights `(q - 32) * s * d` in 210 bytes; 16 share a signed byte as scale.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q6K;
 

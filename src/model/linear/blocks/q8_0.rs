@@ -1,7 +1,7 @@
 //! Q8_0: 32 weights `q * d` in 34 bytes, q signed.
 
-use super::super::lanes::Lanes;
 use super::{Block, half, lane_bytes};
+use crate::model::lanes::Lanes;
 
 pub(super) struct Q8_0;
 

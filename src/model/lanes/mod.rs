@@ -1,4 +1,4 @@
-//! Sixteen lanes of numbers: what packed weights are unpacked with, on every instruction set.
+//! Sixteen lanes of numbers on every instruction set: what weights are unpacked and attention computed with.
 //!
 //! Written out instead of left to the compiler, which vectorises such short loops two lanes wide.
 
@@ -8,10 +8,13 @@ mod x86;
 
 pub(super) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, has_256, has_512};
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
+
+/// A vector in memory.
+pub(super) type Vector = [f32; LANES];
 
 /// A format whose weights follow from four bits each, and from numbers that they share.
 pub(super) trait Nibble {
@@ -28,12 +31,14 @@ pub(super) trait Lanes: Sized {
     type Float: Copy;
     /// 32-bit integers.
     type Integer: Copy;
+    /// Whether there are registers for two dozen vectors, not for eight.
+    const MANY: bool;
 
     /// The value of a float16 given by its bits; exact.
     fn half(bits: u16) -> f32;
     fn splat(x: f32) -> Self::Float;
-    fn load(x: &[f32; LANES]) -> Self::Float;
-    fn store(x: Self::Float, to: &mut [f32; LANES]);
+    fn load(x: &Vector) -> Self::Float;
+    fn store(x: Self::Float, to: &mut Vector);
     /// Bytes without a sign.
     fn unsigned(bytes: &[u8; LANES]) -> Self::Integer;
     /// Bytes with a sign.
@@ -60,9 +65,48 @@ pub(super) trait Lanes: Sized {
     fn multiply(a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a * b + c`.
     fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `x * 2^n`, for `n` given as `1.5 * 2^23 + n`; zero where `at` is not above `least`.
+    fn scale_above(
+        x: Self::Float,
+        n: Self::Float,
+        at: Self::Float,
+        least: Self::Float,
+    ) -> Self::Float;
     /// The sum of the lanes, halves added to halves.
     fn sum(x: Self::Float) -> f32;
+    /// The sums of four vectors.
+    fn sums(x: [Self::Float; 4]) -> [f32; 4];
+    /// The largest number.
+    fn largest(x: Self::Float) -> f32;
 }
+
+/// Calls `$kernel::<L>($arguments)` with the widest [`Lanes`] that this processor has.
+macro_rules! widest {
+    ($kernel:ident($($argument:ident: $type:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")]
+            fn wide($($argument: $type),*) {
+                $kernel::<crate::model::lanes::Avx512>($($argument),*);
+            }
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn middle($($argument: $type),*) {
+                $kernel::<crate::model::lanes::Avx2>($($argument),*);
+            }
+            if crate::model::lanes::has_512() {
+                // SAFETY: the instructions were just detected.
+                return unsafe { wide($($argument),*) };
+            }
+            if crate::model::lanes::has_256() {
+                // SAFETY: the instructions were just detected.
+                return unsafe { middle($($argument),*) };
+            }
+        }
+        $kernel::<crate::model::lanes::Portable>($($argument),*);
+    }};
+}
+pub(super) use widest;
 
 #[cfg(test)]
 mod tests {

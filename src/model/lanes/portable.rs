@@ -2,13 +2,14 @@
 
 use std::array::from_fn;
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, Vector};
 
 pub(in super::super) struct Portable;
 
 impl Lanes for Portable {
-    type Float = [f32; LANES];
+    type Float = Vector;
     type Integer = [u32; LANES];
+    const MANY: bool = false;
 
     #[inline(always)]
     fn half(bits: u16) -> f32 {
@@ -26,11 +27,11 @@ impl Lanes for Portable {
         [x; LANES]
     }
     #[inline(always)]
-    fn load(x: &[f32; LANES]) -> Self::Float {
+    fn load(x: &Vector) -> Self::Float {
         *x
     }
     #[inline(always)]
-    fn store(x: Self::Float, to: &mut [f32; LANES]) {
+    fn store(x: Self::Float, to: &mut Vector) {
         *to = x;
     }
     #[inline(always)]
@@ -83,5 +84,29 @@ impl Lanes for Portable {
         let eight: [f32; 8] = from_fn(|j| x[j] + x[j + 8]);
         let four: [f32; 4] = from_fn(|j| eight[j] + eight[j + 4]);
         (four[0] + four[2]) + (four[1] + four[3])
+    }
+    #[inline(always)]
+    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
+        from_fn(|j| if a[j] > b[j] { a[j] } else { b[j] })
+    }
+    #[inline(always)]
+    fn scale_above(
+        x: Self::Float,
+        n: Self::Float,
+        at: Self::Float,
+        least: Self::Float,
+    ) -> Self::Float {
+        from_fn(|j| match at[j] > least[j] {
+            true => f32::from_bits((n[j].to_bits() << 23).wrapping_add(x[j].to_bits())),
+            false => 0.0,
+        })
+    }
+    #[inline(always)]
+    fn sums(x: [Self::Float; 4]) -> [f32; 4] {
+        x.map(|x| x.iter().sum())
+    }
+    #[inline(always)]
+    fn largest(x: Self::Float) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 }

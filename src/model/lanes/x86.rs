@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, Nibble};
+use super::{LANES, Lanes, Nibble, Vector};
 
 #[inline(always)]
 fn half(bits: u16) -> f32 {
@@ -25,6 +25,51 @@ unsafe fn sum_of_eight(eight: __m256) -> f32 {
     }
 }
 
+/// The sums of four registers.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+unsafe fn sums_of_eight(x: [__m256; 4]) -> [f32; 4] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+        let upper = _mm256_extractf128_ps::<1>(pairs);
+        let mut sums = [0.0; 4];
+        _mm_storeu_ps(
+            sums.as_mut_ptr(),
+            _mm_add_ps(_mm256_castps256_ps128(pairs), upper),
+        );
+        sums
+    }
+}
+
+/// Whether the processor runs [`Avx2`].
+pub(in super::super) fn has_256() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// Whether the processor runs [`Avx512`].
+pub(in super::super) fn has_512() -> bool {
+    has_256()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+}
+
+/// The upper half added to the lower.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn folded(x: __m512) -> __m256 {
+    // SAFETY: as the caller promises.
+    unsafe { _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
+}
+
 /// AVX-512 with FMA and F16C.
 pub(in super::super) struct Avx512;
 
@@ -33,6 +78,7 @@ pub(in super::super) struct Avx512;
 impl Lanes for Avx512 {
     type Float = __m512;
     type Integer = __m512i;
+    const MANY: bool = true;
 
     #[inline(always)]
     fn half(bits: u16) -> f32 {
@@ -43,11 +89,11 @@ impl Lanes for Avx512 {
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
-    fn load(x: &[f32; LANES]) -> Self::Float {
+    fn load(x: &Vector) -> Self::Float {
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
     }
     #[inline(always)]
-    fn store(x: Self::Float, to: &mut [f32; LANES]) {
+    fn store(x: Self::Float, to: &mut Vector) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
     }
     #[inline(always)]
@@ -114,11 +160,34 @@ impl Lanes for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    fn sum(x: Self::Float) -> f32 {
+    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn scale_above(
+        x: Self::Float,
+        n: Self::Float,
+        at: Self::Float,
+        least: Self::Float,
+    ) -> Self::Float {
         unsafe {
-            let upper = _mm512_extractf32x8_ps::<1>(x);
-            sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(x), upper))
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
+            let sum = _mm512_add_epi32(exponent, _mm512_castps_si512(x));
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(at, least);
+            _mm512_maskz_mov_ps(above, _mm512_castsi512_ps(sum))
         }
+    }
+    #[inline(always)]
+    fn sum(x: Self::Float) -> f32 {
+        unsafe { sum_of_eight(folded(x)) }
+    }
+    #[inline(always)]
+    fn sums(x: [Self::Float; 4]) -> [f32; 4] {
+        unsafe { sums_of_eight([folded(x[0]), folded(x[1]), folded(x[2]), folded(x[3])]) }
+    }
+    #[inline(always)]
+    fn largest(x: Self::Float) -> f32 {
+        unsafe { _mm512_reduce_max_ps(x) }
     }
 }
 
@@ -129,6 +198,7 @@ pub(in super::super) struct Avx2;
 impl Lanes for Avx2 {
     type Float = [__m256; 2];
     type Integer = [__m256i; 2];
+    const MANY: bool = false;
 
     #[inline(always)]
     fn half(bits: u16) -> f32 {
@@ -139,7 +209,7 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_set1_ps(x); 2] }
     }
     #[inline(always)]
-    fn load(x: &[f32; LANES]) -> Self::Float {
+    fn load(x: &Vector) -> Self::Float {
         unsafe {
             [
                 _mm256_loadu_ps(x.as_ptr()),
@@ -148,7 +218,7 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    fn store(x: Self::Float, to: &mut [f32; LANES]) {
+    fn store(x: Self::Float, to: &mut Vector) {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
@@ -237,7 +307,46 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn scale_above(
+        x: Self::Float,
+        n: Self::Float,
+        at: Self::Float,
+        least: Self::Float,
+    ) -> Self::Float {
+        let mut scaled = x;
+        for (half, scaled) in scaled.iter_mut().enumerate() {
+            unsafe {
+                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n[half]));
+                let sum = _mm256_add_epi32(exponent, _mm256_castps_si256(*scaled));
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(at[half], least[half]);
+                *scaled = _mm256_and_ps(_mm256_castsi256_ps(sum), above);
+            }
+        }
+        scaled
+    }
+    #[inline(always)]
     fn sum(x: Self::Float) -> f32 {
         unsafe { sum_of_eight(_mm256_add_ps(x[0], x[1])) }
+    }
+    #[inline(always)]
+    fn sums(x: [Self::Float; 4]) -> [f32; 4] {
+        unsafe {
+            sums_of_eight([
+                _mm256_add_ps(x[0][0], x[0][1]),
+                _mm256_add_ps(x[1][0], x[1][1]),
+                _mm256_add_ps(x[2][0], x[2][1]),
+                _mm256_add_ps(x[3][0], x[3][1]),
+            ])
+        }
+    }
+    #[inline(always)]
+    fn largest(x: Self::Float) -> f32 {
+        let mut all = [0.0; LANES];
+        Self::store(x, &mut all);
+        all.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 }
