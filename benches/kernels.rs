@@ -69,7 +69,7 @@ fn attend_step(bencher: Bencher<'_, '_>, tokens: usize) {
 fn attended(bencher: Bencher<'_, '_>, tokens: usize, rows: usize) {
     let OneLayer { queries, cache } = one_layer(tokens, rows);
     let layer = cache.layer(0);
-    bencher.bench_local(|| attend(black_box(&queries), layer, tokens - rows).unwrap());
+    bencher.bench_local(|| attend(black_box(&queries), layer, tokens - rows, &[]).unwrap());
 }
 
 /// The slots of 256 tokens per KV head in 30 layers, each head by itself.

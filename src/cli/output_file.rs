@@ -37,7 +37,7 @@ pub fn refuse_to_overwrite(
 ) -> anyhow::Result<()> {
     anyhow::ensure!(
         force || !path.is_file() || same(),
-        "{} exists and holds something else; choose another --out, or overwrite it with --force",
+        "{} exists and holds other content than this would write; choose another --out, or overwrite it with --force",
         path.display()
     );
     Ok(())

@@ -5,7 +5,7 @@ use candle_nn::ops::rms_norm;
 use candle_nn::rotary_emb::rope;
 use serde::Serialize;
 
-use super::attention::{self, AttentionProbe, AttentionView};
+use super::attention::{self, AttentionProbe, AttentionRun, AttentionView};
 use super::cache::KvCache;
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
@@ -215,10 +215,20 @@ impl Decoder {
             let keys = rotation.apply(&self.split_heads(&keys)?)?;
             let values = self.split_heads(&values)?;
             cache.append(l, &keys, &values)?;
-            let attended = attention::attend(&queries, cache.layer(l), first)?;
+            let rows = first..first + ids.len();
+            let run = AttentionRun {
+                layer: l,
+                rows: rows.clone(),
+                prompt_tokens,
+                query_heads: self.config.num_attention_heads,
+                kv_heads: self.config.num_key_value_heads,
+            };
+            let mut watches = Vec::new();
+            probe.watch(&run, &mut watches)?;
+            let attended = attention::attend(&queries, cache.layer(l), first, &watches)?;
             probe.observe(&AttentionView {
                 layer: l,
-                rows: first..first + ids.len(),
+                rows,
                 prompt_tokens,
                 queries: &queries,
                 cache: cache.layer(l),

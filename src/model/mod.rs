@@ -8,7 +8,7 @@ pub mod config;
 pub mod decoder;
 mod feed_forward;
 pub mod gguf;
-mod lanes;
+pub(crate) mod lanes;
 mod linear;
 mod loaded;
 pub mod memory;

@@ -1,12 +1,10 @@
 //! The probe that measures every head of every layer during one prefill.
 
-use candle_core::Device;
-
 use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
 use super::window_sums::WindowSums;
 use crate::error::Result;
-use crate::model::attention::{AttentionProbe, AttentionView, QUERY_BLOCK};
+use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, Watch};
 
 /// Measures one prompt; give it to [`crate::model::decoder::Decoder::prefill`].
 ///
@@ -14,7 +12,7 @@ use crate::model::attention::{AttentionProbe, AttentionView, QUERY_BLOCK};
 /// pooled, padded or masked scores.
 pub struct Profiler<'a> {
     options: &'a MeasureOptions,
-    watching: Vec<WindowSums>,
+    watching: Vec<Option<WindowSums>>,
     layers: Vec<LayerMeasures>,
     on_layer: &'a mut dyn FnMut(usize),
 }
@@ -37,32 +35,25 @@ impl<'a> Profiler<'a> {
 }
 
 impl AttentionProbe for Profiler<'_> {
+    fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
+        if self.watching.len() <= run.layer {
+            self.watching.push(Some(WindowSums::new(run, self.options)));
+        }
+        let sums = self.watching[run.layer].iter();
+        watches.extend(sums.map(WindowSums::watch));
+        Ok(())
+    }
+
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let (h_q, run, _) = view.queries.dims3()?;
-        let tokens = view.prompt_tokens;
-        if self.watching.len() <= view.layer {
-            let h_kv = view.cache.heads.len();
-            self.watching.push(WindowSums::new(
-                h_q,
-                h_kv,
-                tokens,
-                self.options.thresholds.len(),
-            ));
+        if let Some(sums) = &mut self.watching[view.layer] {
+            sums.end_run()?;
         }
-        let first_row = tokens - self.options.rows(tokens);
-        let sums = &mut self.watching[view.layer];
-        let mut start = view.rows.start.max(first_row);
-        while start < view.rows.end {
-            let end = view.rows.end.min(start + QUERY_BLOCK);
-            let block = view.probabilities(start..end)?.to_device(&Device::Cpu)?;
-            sums.add(&block, start, &self.options.thresholds)?;
-            start = end;
-        }
-        if view.is_last() {
-            let sums = std::mem::take(&mut self.watching[view.layer]);
+        if view.is_last()
+            && let Some(sums) = self.watching[view.layer].take()
+        {
             self.layers.push(sums.measure(view, self.options)?);
         }
-        (self.on_layer)(run);
+        (self.on_layer)(view.rows.len());
         Ok(())
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device};
-use rayon::prelude::*;
 
 use super::{LayerObservation, Needs, Scorer};
 use crate::error::{Error, Result};
-use crate::model::attention::{AttentionProbe, AttentionView, QUERY_BLOCK};
+use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, RowSums, Watch};
 
 /// Scores of one layer, `[kv_head][token]`.
 pub type LayerScores = Vec<Vec<f64>>;
@@ -22,14 +21,9 @@ pub struct ScoringProbe<'a> {
     scores: Vec<Vec<LayerScores>>,
 }
 
-/// Sums over rows of one layer, per query head.
+/// Sums over rows of one layer, per query head: over the last so many rows each.
 #[derive(Default)]
-struct LayerSums {
-    /// Over the last so many rows.
-    windows: BTreeMap<usize, Vec<Vec<f64>>>,
-    /// Over all rows.
-    received: Vec<Vec<f64>>,
-}
+struct LayerSums(BTreeMap<usize, RowSums>);
 
 impl<'a> ScoringProbe<'a> {
     /// A probe for scorers, each with the window of its selection.
@@ -52,30 +46,13 @@ impl<'a> ScoringProbe<'a> {
         self.scores
     }
 
-    /// The first row that anybody wants to see.
-    fn first_row(&self, tokens: usize) -> usize {
-        match self.needs.iter().any(|n| n.all_rows) {
-            true => 0,
-            false => {
-                tokens
-                    - self
-                        .needs
-                        .iter()
-                        .map(|n| n.window)
-                        .max()
-                        .unwrap_or(0)
-                        .min(tokens)
-            }
-        }
-    }
-
     fn score(&mut self, view: &AttentionView<'_>) -> Result<()> {
         let (h_q, _, head_dim) = view.queries.dims3()?;
-        let mut sums = std::mem::take(&mut self.layers[view.layer]);
-        for (window, heads) in &mut sums.windows {
-            let rows = (*window).min(view.prompt_tokens) as f64;
-            heads.iter_mut().flatten().for_each(|p| *p /= rows);
-        }
+        let sums = std::mem::take(&mut self.layers[view.layer]).finish();
+        let means: BTreeMap<usize, Vec<Vec<f64>>> = sums
+            .iter()
+            .map(|(rows, heads)| (*rows, divided(heads, *rows as f64)))
+            .collect();
         let keys = match self.needs.iter().any(|n| n.keys) {
             true => Some(keys_of(view)?),
             false => None,
@@ -88,8 +65,11 @@ impl<'a> ScoringProbe<'a> {
                 kv_heads: view.cache.heads.len(),
                 head_dim,
                 window: *window,
-                window_mean: sums.windows.get(&self.needs[i].window).map(Vec::as_slice),
-                received: self.needs[i].all_rows.then_some(&*sums.received),
+                window_mean: means
+                    .get(&self.needs[i].window.min(view.prompt_tokens))
+                    .map(Vec::as_slice),
+                received: (sums.get(&view.prompt_tokens).map(Vec::as_slice))
+                    .filter(|_| self.needs[i].all_rows),
                 keys: keys.as_deref().filter(|_| self.needs[i].keys),
                 continuation: None,
             };
@@ -100,60 +80,49 @@ impl<'a> ScoringProbe<'a> {
 }
 
 impl AttentionProbe for ScoringProbe<'_> {
+    fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
+        if self.layers.len() <= run.layer {
+            self.layers.push(LayerSums::new(&self.needs, run));
+        }
+        let sums = &self.layers[run.layer].0;
+        watches.extend(sums.iter().map(|(rows, sums)| Watch {
+            from: run.prompt_tokens - rows,
+            reader: sums,
+        }));
+        Ok(())
+    }
+
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let (h_q, _, _) = view.queries.dims3()?;
-        let tokens = view.prompt_tokens;
-        if self.layers.len() <= view.layer {
-            self.layers.push(LayerSums::new(&self.needs, h_q, tokens));
-        }
-        let mut start = view.rows.start.max(self.first_row(tokens));
-        while start < view.rows.end {
-            let end = view.rows.end.min(start + QUERY_BLOCK);
-            let block = view.probabilities(start..end)?.to_device(&Device::Cpu)?;
-            let flat = block.flatten_all()?.to_vec1::<f32>()?;
-            self.layers[view.layer].add(&flat, start..end, tokens, view.rows.end);
-            start = end;
-        }
         match view.is_last() {
             true => self.score(view),
-            false => Ok(()),
+            false => {
+                let sums = self.layers[view.layer].0.values_mut();
+                sums.for_each(RowSums::join);
+                Ok(())
+            }
         }
     }
 }
 
 impl LayerSums {
-    fn new(needs: &[Needs], h_q: usize, tokens: usize) -> Self {
-        let zeros = || vec![vec![0.0; tokens]; h_q];
-        let windows = needs.iter().map(|n| n.window).filter(|w| *w > 0);
-        Self {
-            windows: windows.map(|w| (w, zeros())).collect(),
-            received: match needs.iter().any(|n| n.all_rows) {
-                true => zeros(),
-                false => Vec::new(),
-            },
-        }
+    fn new(needs: &[Needs], run: &AttentionRun) -> Self {
+        let (heads, tokens) = (run.query_heads, run.prompt_tokens);
+        let windows = needs.iter().map(|n| n.window.min(tokens));
+        let all = needs.iter().filter(|n| n.all_rows).map(|_| tokens);
+        let rows = windows.chain(all).filter(|rows| *rows > 0);
+        let sums = |rows| RowSums::new(heads, heads / run.kv_heads, tokens, rows);
+        Self(rows.map(|rows| (rows, sums(rows))).collect())
     }
 
-    /// Adds rows `(H_q, rows, seen)`.
-    fn add(&mut self, flat: &[f32], rows: std::ops::Range<usize>, tokens: usize, seen: usize) {
-        let sums = |heads: &mut Vec<Vec<f64>>, first: usize| {
-            heads.par_iter_mut().enumerate().for_each(|(head, sum)| {
-                for position in rows.clone().filter(|p| *p >= first) {
-                    let line = (head * rows.len() + position - rows.start) * seen;
-                    let line = &flat[line..][..position + 1];
-                    sum.iter_mut()
-                        .zip(line)
-                        .for_each(|(s, &p)| *s += f64::from(p));
-                }
-            });
-        };
-        for (window, heads) in &mut self.windows {
-            sums(heads, tokens - (*window).min(tokens));
-        }
-        if !self.received.is_empty() {
-            sums(&mut self.received, 0);
-        }
+    fn finish(self) -> BTreeMap<usize, Vec<Vec<f64>>> {
+        let sums = self.0.into_iter();
+        sums.map(|(rows, sums)| (rows, sums.finish())).collect()
     }
+}
+
+fn divided(heads: &[Vec<f64>], by: f64) -> Vec<Vec<f64>> {
+    let head = |head: &Vec<f64>| head.iter().map(|p| p / by).collect();
+    heads.iter().map(head).collect()
 }
 
 /// Keys of every KV head in float32, `(T, D)` row-major.

@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
+use super::watch::{GroupRows, Watch, first_watched};
 use super::{QUERY_BLOCK, visible};
 use crate::error::Result;
 use crate::model::cache::{HeadCache, LayerCache};
@@ -42,8 +43,14 @@ impl<'a> Head<'a> {
 }
 
 /// See [`super::attend`].
-pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
+pub(super) fn attend(
+    queries: &Tensor,
+    cache: &LayerCache,
+    first: usize,
+    watches: &[Watch<'_>],
+) -> Result<Tensor> {
     let (h_q, n, d) = queries.dims3()?;
+    let watched = first_watched(watches).unwrap_or(usize::MAX);
     let group = h_q / cache.heads.len();
     let mut outputs = Vec::new();
     for (h, head) in cache.heads.iter().enumerate() {
@@ -56,6 +63,9 @@ pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Resu
             let seen = visible(head.cache.positions(), first + start + rows - 1);
             let block = queries.narrow(1, start, rows)?.contiguous()?;
             let p = head.probabilities(&block, first + start, seen)?;
+            if first + start + rows > watched {
+                show(&p, h, head.cache.positions(), first + start, watches)?;
+            }
             let p = p.reshape((group * rows, seen))?;
             let block = p.matmul(&values.narrow(0, 0, seen)?)?;
             blocks.push(block.reshape((group, rows, d))?);
@@ -64,6 +74,31 @@ pub(super) fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Resu
     }
     let output = Tensor::cat(&outputs, 0)?.transpose(0, 1)?; // (n, H_q, D)
     Ok(output.reshape((n, h_q * d))?.to_dtype(queries.dtype())?)
+}
+
+/// Shows probabilities `(G, rows, seen)` of queries from position `first` on.
+fn show(
+    probabilities: &Tensor,
+    kv_head: usize,
+    positions: &[u32],
+    first: usize,
+    watches: &[Watch<'_>],
+) -> Result<()> {
+    let (group, rows, keys) = probabilities.dims3()?;
+    let values = probabilities.flatten_all()?.to_vec1::<f32>()?;
+    let seen: Vec<usize> = (first..first + rows)
+        .map(|position| visible(positions, position))
+        .collect();
+    let block = GroupRows {
+        kv_head,
+        positions: first..first + rows,
+        group,
+        values: &values,
+        strides: [keys, rows * keys],
+        seen: &seen,
+    };
+    block.show(watches);
+    Ok(())
 }
 
 /// See [`super::probabilities`].

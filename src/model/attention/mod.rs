@@ -5,12 +5,16 @@
 
 mod blocks;
 mod cpu;
+mod row_sums;
 pub mod softmax;
 mod view;
+mod watch;
 
 use candle_core::{DType, Tensor};
 
-pub use view::{AttentionProbe, AttentionView, NoProbe, Tee};
+pub use row_sums::RowSums;
+pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
+pub use watch::{GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
 use crate::error::Result;
@@ -19,16 +23,22 @@ use crate::error::Result;
 /// should be asked for where memory matters.
 pub const QUERY_BLOCK: usize = 64;
 
-/// Attention output of consecutive queries over a layer's cache.
+/// Attention output of consecutive queries over a layer's cache; `watches` read rows as they come.
 ///
+/// Differs: who watches changes no bit of the output.
 /// Shapes: `queries` `(H_q, n, D)` after RoPE, at positions `first..first + n`, where the cache
 /// already holds their own keys -> `(n, H_q * D)`.
 /// Errors: [`crate::error::Error::Candle`].
-pub fn attend(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
+pub fn attend(
+    queries: &Tensor,
+    cache: &LayerCache,
+    first: usize,
+    watches: &[Watch<'_>],
+) -> Result<Tensor> {
     if runs_on_slices(queries) {
-        cpu::attend(queries, cache, first)
+        cpu::attend(queries, cache, first, watches)
     } else {
-        blocks::attend(queries, cache, first)
+        blocks::attend(queries, cache, first, watches)
     }
 }
 
@@ -154,8 +164,12 @@ mod tests {
             let (q, cache, k, v) = filled(&config, t, 1.5);
             let (out, probs) = by_hand(&q, &k, &v, h_q / h_kv);
             let layer = cache.layer(0);
-            assert_close(&cpu::attend(&q, layer, 0).unwrap(), &out, "cpu output");
-            assert_close(&blocks::attend(&q, layer, 0).unwrap(), &out, "block output");
+            assert_close(&cpu::attend(&q, layer, 0, &[]).unwrap(), &out, "cpu output");
+            assert_close(
+                &blocks::attend(&q, layer, 0, &[]).unwrap(),
+                &out,
+                "block output",
+            );
             assert_close(
                 &cpu::probabilities(&q, layer, 0).unwrap(),
                 &probs,
@@ -236,8 +250,8 @@ mod tests {
             }
         }
         for got in [
-            cpu::attend(&last, cut.layer(0), 49),
-            blocks::attend(&last, cut.layer(0), 49),
+            cpu::attend(&last, cut.layer(0), 49, &[]),
+            blocks::attend(&last, cut.layer(0), 49, &[]),
         ] {
             assert_close(&got.unwrap(), &want, "cut");
         }
@@ -245,8 +259,8 @@ mod tests {
         let mut same = full.copy(3).unwrap();
         same.retain(&[all], 0).unwrap();
         let (a, b) = (
-            attend(&last, same.layer(0), 49),
-            attend(&last, full.layer(0), 49),
+            attend(&last, same.layer(0), 49, &[]),
+            attend(&last, full.layer(0), 49, &[]),
         );
         assert_eq!(
             flat(&a.unwrap()),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
+use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
 use crate::model::linear::Matrix;
@@ -62,9 +63,31 @@ impl AttentionView<'_> {
     }
 }
 
+/// What is known of a layer's attention over a run before it is computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttentionRun {
+    /// Layer, counted from 0.
+    pub layer: usize,
+    /// Positions of the queries.
+    pub rows: Range<usize>,
+    /// T, the length of the whole prompt.
+    pub prompt_tokens: usize,
+    /// H_q.
+    pub query_heads: usize,
+    /// H_kv.
+    pub kv_heads: usize,
+}
+
 /// Sees every layer's attention during prefill and can never change it.
 pub trait AttentionProbe {
-    /// Called once per layer and run, in layer order.
+    /// Called once per layer and run, before its attention: adds those who read its rows.
+    ///
+    /// Errors: as [`AttentionProbe::observe`].
+    fn watch<'a>(&'a mut self, _: &AttentionRun, _: &mut Vec<Watch<'a>>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called once per layer and run, in layer order, after its rows were read.
     ///
     /// Errors: any error stops the prefill and is returned from it.
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()>;
@@ -86,6 +109,11 @@ pub struct Tee<'a>(
 );
 
 impl AttentionProbe for Tee<'_> {
+    fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
+        self.0.watch(run, watches)?;
+        self.1.watch(run, watches)
+    }
+
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
         self.0.observe(view)?;
         self.1.observe(view)

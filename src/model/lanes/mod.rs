@@ -6,18 +6,18 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(super) use portable::Portable;
+pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, has_256, has_512};
+pub(crate) use x86::{Avx2, Avx512, has_256, has_512};
 
 /// Lanes of a vector.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A vector in memory.
-pub(super) type Vector = [f32; LANES];
+pub(crate) type Vector = [f32; LANES];
 
 /// A format whose weights follow from four bits each, and from numbers that they share.
-pub(super) trait Nibble {
+pub(crate) trait Nibble {
     /// The weights of the codes 0 to 15.
     fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float;
 }
@@ -26,7 +26,7 @@ pub(super) trait Nibble {
 ///
 /// The implementations for processors are only called from functions compiled for those. All round
 /// alike, but for the portable one, which rounds a multiplication before it adds.
-pub(super) trait Lanes: Sized {
+pub(crate) trait Lanes: Sized {
     /// Float32 numbers.
     type Float: Copy;
     /// 32-bit integers.
@@ -66,6 +66,27 @@ pub(super) trait Lanes: Sized {
     /// `a * b + c`.
     fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     fn maximum(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// Lane i of vector j becomes lane j of vector i.
+    #[inline(always)]
+    fn transpose(x: [Self::Float; LANES]) -> [Self::Float; LANES] {
+        let mut lines = [[0.0; LANES]; LANES];
+        for (line, x) in lines.iter_mut().zip(x) {
+            Self::store(x, line);
+        }
+        let mut turned = x;
+        for (i, turned) in turned.iter_mut().enumerate() {
+            let mut line = [0.0; LANES];
+            for (x, from) in line.iter_mut().zip(&lines) {
+                *x = from[i];
+            }
+            *turned = Self::load(&line);
+        }
+        turned
+    }
+    /// Whether each lane of `x` is at least that of `least`: the lowest bit for the first lane.
+    fn at_least(x: Self::Float, least: Self::Float) -> u32;
+    /// Writes the lanes whose bit in `mask` is set one after another and anything after them.
+    fn pack(x: Self::Float, mask: u32, to: &mut Vector);
     /// `x * 2^n`, for `n` given as `1.5 * 2^23 + n`; zero where `at` is not above `least`.
     fn scale_above(
         x: Self::Float,
@@ -86,11 +107,11 @@ macro_rules! widest {
     ($kernel:ident($($argument:ident: $type:ty),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,popcnt")]
             fn wide($($argument: $type),*) {
                 $kernel::<crate::model::lanes::Avx512>($($argument),*);
             }
-            #[target_feature(enable = "avx2,fma,f16c")]
+            #[target_feature(enable = "avx2,fma,f16c,popcnt")]
             fn middle($($argument: $type),*) {
                 $kernel::<crate::model::lanes::Avx2>($($argument),*);
             }
@@ -106,11 +127,48 @@ macro_rules! widest {
         $kernel::<crate::model::lanes::Portable>($($argument),*);
     }};
 }
-pub(super) use widest;
+pub(crate) use widest;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_places<L: Lanes>() {
+        let lines: [Vector; LANES] =
+            std::array::from_fn(|j| std::array::from_fn(|i| (j * LANES + i) as f32));
+        for (i, turned) in L::transpose(lines.map(|line| L::load(&line)))
+            .into_iter()
+            .enumerate()
+        {
+            let mut got = [0.0; LANES];
+            L::store(turned, &mut got);
+            assert_eq!(got, std::array::from_fn(|j| (j * LANES + i) as f32));
+        }
+        for seed in 0..1000u32 {
+            let x: Vector =
+                std::array::from_fn(|i| (seed.wrapping_mul(2_654_435_761) >> i & 7) as f32);
+            let mask = L::at_least(L::load(&x), L::splat(3.0));
+            let want: Vec<f32> = x.into_iter().filter(|x| *x >= 3.0).collect();
+            assert_eq!(mask.count_ones() as usize, want.len());
+            let mut got = [9.0; LANES];
+            L::pack(L::load(&x), mask, &mut got);
+            assert_eq!(got[..want.len()], want);
+        }
+    }
+
+    #[test]
+    fn lanes_change_places_alike_on_every_instruction_set() {
+        check_places::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_256() {
+                check_places::<Avx2>();
+            }
+            if has_512() {
+                check_places::<Avx512>();
+            }
+        }
+    }
 
     /// Powers of two times integers, from the definition of the format.
     fn by_definition(bits: u16) -> f64 {

@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use super::{LANES, Lanes, Vector};
 
-pub(in super::super) struct Portable;
+pub(crate) struct Portable;
 
 impl Lanes for Portable {
     type Float = Vector;
@@ -88,6 +88,19 @@ impl Lanes for Portable {
     #[inline(always)]
     fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
         from_fn(|j| if a[j] > b[j] { a[j] } else { b[j] })
+    }
+    #[inline(always)]
+    fn at_least(x: Self::Float, least: Self::Float) -> u32 {
+        (0..LANES).fold(0, |mask, j| mask | u32::from(x[j] >= least[j]) << j)
+    }
+    #[inline(always)]
+    fn pack(x: Self::Float, mask: u32, to: &mut Vector) {
+        let mut count = 0;
+        for (j, x) in x.into_iter().enumerate() {
+            to[count] = x; // overwritten by the next unless it stays
+            count += (mask >> j & 1) as usize;
+            count = count.min(LANES - 1);
+        }
     }
     #[inline(always)]
     fn scale_above(

@@ -45,14 +45,15 @@ unsafe fn sums_of_eight(x: [__m256; 4]) -> [f32; 4] {
 }
 
 /// Whether the processor runs [`Avx2`].
-pub(in super::super) fn has_256() -> bool {
+pub(crate) fn has_256() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// Whether the processor runs [`Avx512`].
-pub(in super::super) fn has_512() -> bool {
+pub(crate) fn has_512() -> bool {
     has_256()
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512vl")
@@ -71,7 +72,7 @@ unsafe fn folded(x: __m512) -> __m256 {
 }
 
 /// AVX-512 with FMA and F16C.
-pub(in super::super) struct Avx512;
+pub(crate) struct Avx512;
 
 // SAFETY, for every block below: only functions compiled for these instructions name the type, and
 // they are only called where the processor has them; references are to whole arrays.
@@ -164,6 +165,50 @@ impl Lanes for Avx512 {
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
+    fn transpose(x: [Self::Float; LANES]) -> [Self::Float; LANES] {
+        let (mut fours, mut turned) = (x, x);
+        unsafe {
+            // Four numbers of four vectors each, within every quarter of a register.
+            for at in (0..LANES).step_by(4) {
+                let low = _mm512_castps_pd(_mm512_unpacklo_ps(x[at], x[at + 1]));
+                let high = _mm512_castps_pd(_mm512_unpackhi_ps(x[at], x[at + 1]));
+                let next_low = _mm512_castps_pd(_mm512_unpacklo_ps(x[at + 2], x[at + 3]));
+                let next_high = _mm512_castps_pd(_mm512_unpackhi_ps(x[at + 2], x[at + 3]));
+                fours[at] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
+                fours[at + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
+                fours[at + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
+                fours[at + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
+            }
+            // Then the quarters themselves.
+            for j in 0..4 {
+                let (a, b) = (fours[j], fours[4 + j]);
+                let (c, d) = (fours[8 + j], fours[12 + j]);
+                let (even, next_even) = (
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0x88>(c, d),
+                );
+                let (odd, next_odd) = (
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(c, d),
+                );
+                turned[j] = _mm512_shuffle_f32x4::<0x88>(even, next_even);
+                turned[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, next_odd);
+                turned[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, next_even);
+                turned[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, next_odd);
+            }
+        }
+        turned
+    }
+    #[inline(always)]
+    fn at_least(x: Self::Float, least: Self::Float) -> u32 {
+        unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, least)) }
+    }
+    #[inline(always)]
+    fn pack(x: Self::Float, mask: u32, to: &mut Vector) {
+        // Packed in a register first: packing into memory is slow on some processors.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_maskz_compress_ps(mask as u16, x)) }
+    }
+    #[inline(always)]
     fn scale_above(
         x: Self::Float,
         n: Self::Float,
@@ -191,8 +236,36 @@ impl Lanes for Avx512 {
     }
 }
 
+/// For every mask of eight lanes, the lanes whose bit is set, one after another.
+static PACKING: [[i32; 8]; 256] = {
+    let mut lanes = [[0; 8]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut count) = (0, 0);
+        while lane < 8 {
+            if mask >> lane & 1 == 1 {
+                lanes[mask][count] = lane;
+                count += 1;
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    lanes
+};
+
+/// The lanes whose bit in `mask` is set, first in the register.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn packed(x: __m256, mask: usize) -> __m256 {
+    // SAFETY: as the caller promises.
+    unsafe { _mm256_permutevar8x32_ps(x, _mm256_loadu_si256(PACKING[mask].as_ptr().cast())) }
+}
+
 /// AVX2 with FMA and F16C.
-pub(in super::super) struct Avx2;
+pub(crate) struct Avx2;
 
 // SAFETY, for every block below: as for AVX-512.
 impl Lanes for Avx2 {
@@ -309,6 +382,25 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn at_least(x: Self::Float, least: Self::Float) -> u32 {
+        unsafe {
+            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x[0], least[0]));
+            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x[1], least[1]));
+            (low | high << 8) as u32
+        }
+    }
+    #[inline(always)]
+    fn pack(x: Self::Float, mask: u32, to: &mut Vector) {
+        let low = (mask & 255) as usize;
+        let first = low.count_ones() as usize;
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), packed(x[0], low));
+            // Ends within the sixteen lanes: at most eight come first.
+            let upper = packed(x[1], (mask >> 8 & 255) as usize);
+            _mm256_storeu_ps(to[first..].as_mut_ptr(), upper);
+        }
     }
     #[inline(always)]
     fn scale_above(

@@ -33,7 +33,8 @@ pub(super) struct Heads<'a> {
     pub(super) n: usize,
     /// Head dimension.
     pub(super) d: usize,
-    first: usize,
+    /// Position of the first query.
+    pub(super) first: usize,
 }
 
 impl Heads<'_> {

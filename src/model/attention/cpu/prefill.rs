@@ -9,19 +9,21 @@ use rayon::prelude::*;
 
 use super::exponential::exponential;
 use super::heads::Heads;
+use super::watched::WatchedRows;
+use crate::model::attention::watch::{Watch, first_watched};
 use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Vectors of queries that are worked on at once.
-const WIDTH: usize = 3;
+pub(super) const WIDTH: usize = 3;
 
 /// Queries of all heads of a group that share the keys while these are in the second cache.
 const BLOCK: usize = 4 * WIDTH * LANES;
 
 /// Keys of a chunk: its logits for a strip take 12 KB.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// One number of each query of a strip.
-type Across = [Vector; WIDTH];
+pub(super) type Across = [Vector; WIDTH];
 
 const ZERO: Across = [[0.0; LANES]; WIDTH];
 
@@ -29,33 +31,49 @@ const ZERO: Across = [[0.0; LANES]; WIDTH];
 pub(super) struct Task<'a> {
     head: usize,
     start: usize,
+    /// Whether somebody reads its rows.
+    watched: bool,
     lines: Vec<&'a mut [f32]>, // (G, D) each
 }
 
-/// Attention output of all queries, `(n, H_q, D)`.
-pub(super) fn attend(heads: &Heads<'_>, output: &mut [f32]) {
-    tasks(heads, output)
+/// Attention output of all queries, `(n, H_q, D)`; rows are shown as they come.
+pub(super) fn attend(heads: &Heads<'_>, watches: &[Watch<'_>], output: &mut [f32]) {
+    let watched = first_watched(watches).map_or(heads.n, |at| at.saturating_sub(heads.first));
+    tasks(heads, watched, output)
         .into_par_iter()
         .with_max_len(1)
         .for_each_init(Scratch::default, |scratch, mut task| {
             attend_task(heads, &mut task, scratch);
+            if task.watched {
+                let rows = task.start..task.start + task.lines.len();
+                scratch.rows.show(heads, task.head, rows, watches);
+            }
         });
 }
 
-pub(super) fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a>> {
-    let rows = (BLOCK / heads.group()).max(1);
-    let mut tasks: Vec<Task<'a>> = (0..heads.n)
-        .step_by(rows)
+/// Tasks of all queries; those from row `watched` on are watched.
+pub(super) fn tasks<'a>(heads: &Heads<'_>, watched: usize, output: &'a mut [f32]) -> Vec<Task<'a>> {
+    let watched = watched.min(heads.n);
+    // Fewer rows where they are kept: those of one strip fit into the second cache.
+    let rows = |queries: usize| (queries / heads.group()).max(1);
+    let starts = (0..watched).step_by(rows(BLOCK));
+    let starts = starts.chain((watched..heads.n).step_by(rows(WIDTH * LANES)));
+    let mut tasks: Vec<Task<'a>> = starts
         .flat_map(|start| (0..heads.h_kv()).map(move |head| (head, start)))
         .map(|(head, start)| Task {
             head,
             start,
-            lines: Vec::with_capacity(rows),
+            watched: start >= watched,
+            lines: Vec::new(),
         })
         .collect();
+    let mut block = 0;
     for (line, part) in output.chunks_mut(heads.group() * heads.d).enumerate() {
         let (row, head) = (line / heads.h_kv(), line % heads.h_kv());
-        tasks[row / rows * heads.h_kv() + head].lines.push(part);
+        if head == 0 && (tasks.get(block + heads.h_kv())).is_some_and(|next| next.start == row) {
+            block += heads.h_kv();
+        }
+        tasks[block + head].lines.push(part);
     }
     // The last blocks see the most keys: they start first, so that no thread is left with one.
     tasks.reverse();
@@ -67,6 +85,7 @@ pub(super) fn tasks<'a>(heads: &Heads<'_>, output: &'a mut [f32]) -> Vec<Task<'a
 pub(super) struct Scratch {
     strips: Vec<Strip>,
     logits: Vec<Across>,
+    rows: WatchedRows,
 }
 
 /// Queries side by side: those of one position after another, all heads of the group each.
@@ -94,26 +113,32 @@ pub(super) fn attend_strips<L: Lanes>(
 ) {
     let d = heads.d;
     let queries = task.lines.len() * heads.group();
-    let strips = queries.div_ceil(WIDTH * LANES);
-    scratch
-        .strips
-        .resize_with(strips.max(scratch.strips.len()), Strip::default);
-    scratch.logits.resize(CHUNK, ZERO);
-    let strips = &mut scratch.strips[..strips];
+    let count = queries.div_ceil(WIDTH * LANES);
+    let Scratch {
+        strips,
+        logits: chunk,
+        rows,
+    } = scratch;
+    strips.resize_with(count.max(strips.len()), Strip::default);
+    chunk.resize(CHUNK, ZERO);
+    let strips = &mut strips[..count];
     for (s, strip) in strips.iter_mut().enumerate() {
         let from = s * WIDTH * LANES;
         strip.fill(heads, task, from..queries.min(from + WIDTH * LANES));
     }
     let seen = strips.last().map_or(0, Strip::sees);
+    if task.watched {
+        rows.start(count, seen);
+    }
     for start in (0..seen).step_by(CHUNK) {
-        for strip in strips.iter_mut() {
+        for (s, strip) in strips.iter_mut().enumerate() {
             let end = strip.sees().min(start + CHUNK);
             if end <= start {
                 continue;
             }
             let keys = &heads.keys(task.head)[start * d..end * d];
             let values = &heads.values(task.head)[start * d..end * d];
-            let logits = &mut scratch.logits[..end - start];
+            let logits = &mut chunk[..end - start];
             match (L::MANY, strip.seen.len().div_ceil(LANES)) {
                 (true, 3) => strip.attend::<L, 3, 8>(0, start, keys, values, logits),
                 (true, 2) => strip.attend::<L, 2, 8>(0, start, keys, values, logits),
@@ -124,10 +149,17 @@ pub(super) fn attend_strips<L: Lanes>(
                     }
                 }
             }
+            if task.watched {
+                let whole = (end - start).next_multiple_of(LANES);
+                rows.keep::<L>(s, strip.seen.len(), start, &chunk[..whole], &strip.largest);
+            }
         }
     }
     for (s, strip) in strips.iter().enumerate() {
         strip.write(heads, task, s * WIDTH * LANES);
+        if task.watched {
+            rows.divide::<L>(s, strip.seen.len(), &strip.largest, &strip.sums);
+        }
     }
 }
 
@@ -224,10 +256,10 @@ impl Strip {
         for m in 0..M {
             let before = self.largest[v + m];
             L::store(largest[m], &mut self.largest[v + m]);
-            sums[m] = L::load(&self.sums[v + m]);
             if before != self.largest[v + m] {
                 let factor = exponential::<L>(L::subtract(L::load(&before), largest[m]));
-                sums[m] = L::multiply(sums[m], factor);
+                let lowered = L::multiply(L::load(&self.sums[v + m]), factor);
+                L::store(lowered, &mut self.sums[v + m]);
                 for across in &mut self.output {
                     let lowered = L::multiply(L::load(&across[v + m]), factor);
                     L::store(lowered, &mut across[v + m]);
@@ -241,8 +273,9 @@ impl Strip {
                 L::store(weight, &mut logit[v + m]);
             }
         }
+        // Chunk by chunk: added one after another, small weights would be lost in a long row's sum.
         for (sum, stored) in sums.into_iter().zip(&mut self.sums[v..]) {
-            L::store(sum, stored);
+            L::store(L::add(sum, L::load(stored)), stored);
         }
     }
 
@@ -304,11 +337,6 @@ fn add_values<L: Lanes, const M: usize, const N: usize>(
     d: usize,
 ) {
     let mut sums = [[L::splat(0.0); M]; N];
-    for (sums, across) in sums.iter_mut().zip(output.iter()) {
-        for m in 0..M {
-            sums[m] = L::load(&across[v + m]);
-        }
-    }
     for (weight, value) in weights.iter().zip(values.chunks_exact(d)) {
         let value = &value[column..][..N];
         let mut vectors = [L::splat(0.0); M];
@@ -324,7 +352,8 @@ fn add_values<L: Lanes, const M: usize, const N: usize>(
     }
     for (sums, across) in sums.iter().zip(output.iter_mut()) {
         for m in 0..M {
-            L::store(sums[m], &mut across[v + m]);
+            let sum = L::add(sums[m], L::load(&across[v + m]));
+            L::store(sum, &mut across[v + m]);
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Both kernels against the definition on ragged caches, on every instruction set.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::decode::{self, Piece};
 use super::exponential::{SMALLEST, exponential};
 use super::heads::{Heads, with_heads};
-use super::{attend, prefill};
+use super::{attend, prefill, probabilities};
+use crate::model::attention::{GroupRows, RowReader, Watch};
 use crate::model::cache::KvCache;
 use crate::model::config::{FAMILIES, ModelConfig};
 use crate::model::lanes::{LANES, Lanes, Portable};
@@ -112,7 +116,7 @@ fn both_kernels_equal_the_definition_on_ragged_caches() {
                         decode::attend(heads, &mut output);
                         assert_close(&output, &want, &what);
                         output.fill(0.0);
-                        prefill::attend(heads, &mut output);
+                        prefill::attend(heads, &[], &mut output);
                         assert_close(&output, &want, &what);
                     })
                     .unwrap();
@@ -135,10 +139,70 @@ fn blocks_of_queries_equal_the_definition() {
         with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
             let want = by_definition(heads);
             let mut output = vec![0.0; want.len()];
-            prefill::attend(heads, &mut output);
+            prefill::attend(heads, &[], &mut output);
             assert_close(&output, &want, &format!("{n} queries of {group} heads"));
         })
         .unwrap();
+    }
+}
+
+/// Rows as they are read, by position and query head.
+#[derive(Default)]
+struct Read(Mutex<BTreeMap<(usize, usize), Vec<f32>>>);
+
+impl RowReader for Read {
+    fn read(&self, rows: &GroupRows<'_>) {
+        for position in rows.positions.clone() {
+            for g in 0..rows.group {
+                let head = rows.kv_head * rows.group + g;
+                let row = rows.row(position, g).to_vec();
+                let twice = self.0.lock().unwrap().insert((position, head), row);
+                assert!(twice.is_none(), "row {position} of head {head} came twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn watched_rows_are_the_probabilities_and_change_no_bit() {
+    for (group, n, length) in [
+        (1, 70, 300),
+        (3, 130, 1035),
+        (3, 4, 64),
+        (7, 40, 129),
+        (60, 3, 90),
+    ] {
+        let (queries, cache) = cut_cache(group, 24, n, &[length; 2]);
+        let first = TOKENS - n;
+        let bare = attend(&queries, cache.layer(0), first, &[]).unwrap();
+        let want = probabilities(&queries, cache.layer(0), first).unwrap();
+        let want = want.to_vec3::<f32>().unwrap();
+        let (all, some) = (Read::default(), Read::default());
+        let from = first + n / 3;
+        let watch = |from, reader| Watch { from, reader };
+        let watches = [watch(from, &some as &dyn RowReader), watch(0, &all)];
+        for watches in [&watches[..1], &watches[..]] {
+            some.0.lock().unwrap().clear();
+            let watched = attend(&queries, cache.layer(0), first, watches).unwrap();
+            let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(bits(&watched), bits(&bare), "{n} queries of {group} heads");
+        }
+        let (all, some) = (all.0.into_inner().unwrap(), some.0.into_inner().unwrap());
+        assert_eq!(all.len(), 2 * group * n);
+        assert_eq!(some.len(), 2 * group * (n - n / 3));
+        for ((position, head), row) in all {
+            let want = &want[head][position - first];
+            assert_eq!(row.len(), length - (TOKENS - 1 - position));
+            for (key, (got, want)) in row.iter().zip(want).enumerate() {
+                assert!(
+                    (got - want).abs() <= 3e-6 * want + 1e-9,
+                    "key {key} of {position}, head {head}: {got} against {want}"
+                );
+            }
+            if position >= from {
+                assert_eq!(some[&(position, head)], row);
+            }
+        }
     }
 }
 
@@ -148,8 +212,8 @@ fn the_number_of_threads_changes_no_bit() {
         let (queries, cache) = cut_cache(3, 64, n, &[TOKENS, 600, 130]);
         let with = |threads: usize| -> Vec<f32> {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            let output =
-                (pool.build().unwrap()).install(|| attend(&queries, cache.layer(0), TOKENS - n));
+            let output = (pool.build().unwrap())
+                .install(|| attend(&queries, cache.layer(0), TOKENS - n, &[]));
             output.unwrap().flatten_all().unwrap().to_vec1().unwrap()
         };
         let alone = with(1);
@@ -164,7 +228,7 @@ fn check_lanes<L: Lanes>(name: &str) {
     with_heads(&queries, cache.layer(0), TOKENS - 2, |heads| {
         let want = by_definition(heads);
         let mut output = vec![0f32; want.len()];
-        for mut task in prefill::tasks(heads, &mut output) {
+        for mut task in prefill::tasks(heads, 1, &mut output) {
             prefill::attend_strips::<L>(heads, &mut task, &mut prefill::Scratch::default());
         }
         assert_close(&output, &want, name);
