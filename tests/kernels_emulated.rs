@@ -14,7 +14,7 @@ use kvprof::model::device::{
     AddRows, KeyOrder, Program, RaggedAttention, RaggedHeads, RowBudgets, RunningSums,
 };
 
-/// Threads and blocks in order, against it, and shuffled.
+/// Threads in turns; warps that run ahead of others, against their order and shuffled.
 const SCHEDULES: [u32; 3] = [0, 1, 2];
 
 fn bytes_of(tensor: &Tensor) -> Vec<u8> {

@@ -37,8 +37,6 @@ struct Argument {
 std::vector<Guarded> buffers;
 
 template <class T>
-struct Read;
-template <class T>
 T plain(const Argument& given, char kind) {
     if (given.kind != kind) fail(std::string("an argument of kind ") + given.kind + " where the kernel takes " + kind);
     T value;
@@ -46,6 +44,8 @@ T plain(const Argument& given, char kind) {
     std::memcpy(&value, given.bytes.data(), sizeof value);
     return value;
 }
+template <class T>
+struct Read;
 template <>
 struct Read<u32> {
     static u32 from(const Argument& given) { return plain<u32>(given, 'u'); }

@@ -39,6 +39,7 @@ struct Fibre {
 };
 
 // The order in which threads go on between barriers, and blocks: what a kernel computes must not depend on it.
+// Ascending, all threads of a block go on in turns; else every warp runs ahead of the others as far as it can.
 enum Schedule : unsigned { Ascending, Descending, FirstShuffled };
 
 struct Machine {
@@ -114,6 +115,20 @@ inline void release(unsigned from, unsigned to, State at) {
     for (unsigned t = from; t < to; t++) machine.fibres[t].state = State::Ready;
 }
 
+inline void go_on_if_ready(unsigned thread) {
+    if (machine.fibres[thread].state == State::Ready) go_on(thread);
+}
+
+// Runs a warp until all of it waits for the block or is done.
+inline void run_ahead(unsigned warp) {
+    auto ready = [](const Fibre& fibre) { return fibre.state == State::Ready; };
+    auto first = machine.fibres.begin() + warp;
+    while (std::any_of(first, first + LANES, ready)) {
+        for (unsigned lane : in_order(LANES)) go_on_if_ready(warp + lane);
+        release(warp, warp + LANES, State::AtWarp);
+    }
+}
+
 inline void run_block() {
     unsigned threads = blockDim.x;
     machine.fibres.assign(threads, Fibre{});
@@ -124,11 +139,11 @@ inline void run_block() {
         if (std::none_of(machine.fibres.begin(), machine.fibres.end(), is(State::Ready))) {
             fail("threads wait for others that have left or wait elsewhere");
         }
-        for (unsigned thread : in_order(threads)) {
-            if (machine.fibres[thread].state == State::Ready) go_on(thread);
-        }
-        for (unsigned warp = 0; warp < threads; warp += LANES) {
-            release(warp, std::min(warp + LANES, threads), State::AtWarp);
+        if (machine.schedule == Ascending) {
+            for (unsigned thread = 0; thread < threads; thread++) go_on_if_ready(thread);
+            for (unsigned warp = 0; warp < threads; warp += LANES) release(warp, warp + LANES, State::AtWarp);
+        } else {
+            for (unsigned warp : in_order(threads / LANES)) run_ahead(warp * LANES);
         }
         release(0, threads, State::AtBlock);
     }
