@@ -32,7 +32,7 @@ __device__ inline float* part_of(float* partial, u32 piece, u32 group, u32 query
     return partial + (u64(piece) * group + query) * (d + 2);
 }
 
-// The softmax of one query over the pieces so far.
+// The softmax of one query over the tiles so far.
 struct Softmax {
     float largest;
     float sum;
@@ -172,8 +172,7 @@ __device__ inline void join(float* partial, const u32* first_pieces, T* output, 
     float sum = 0.0f, total = 0.0f;
     for (u32 piece = first; piece < end; piece++) {
         const float* part = part_of(partial, piece, group, query, d);
-        // A piece that no key has come to yet weighs nothing.
-        float weight = part[d + 1] == 0.0f ? 0.0f : expf(part[d] - largest);
+        float weight = expf(part[d] - largest); // nothing for a piece that no key has come to yet
         sum += weight * part[column];
         total += weight * part[d + 1];
     }

@@ -6,8 +6,11 @@ use super::numbers;
 use super::program::{Argument, Buffer, Launch, Program, Source, size};
 use crate::error::{Error, Result};
 
-/// Keys that a block attends to.
-const PIECE: usize = 256;
+/// Pieces that a layer is cut into where it holds enough keys, so that every part of a device has some.
+const PIECES: usize = 256;
+
+/// Least and most keys of a piece; the least is what a block holds the logits of at once.
+const PIECE: [usize; 2] = [64, 512];
 
 /// Query heads that a block works on at once.
 const QUERIES: usize = 8;
@@ -38,6 +41,7 @@ pub struct RaggedHeads {
     heads: Vec<RaggedHead>,
     room: usize,
     pieces: usize,
+    piece_keys: usize,
     /// Starts and lengths of heads, heads and first keys of pieces, and the first piece of every head.
     table: Tensor,
 }
@@ -52,10 +56,13 @@ impl RaggedHeads {
             table.push(size("row of a cache", head.start)?);
             table.push(size("number of tokens", head.length + room)? - room as u32);
         }
+        let keys: usize = heads.iter().map(|head| head.length + room).sum();
+        let [least, most] = PIECE;
+        let piece_keys = (keys / PIECES).next_multiple_of(least).clamp(least, most);
         let mut firsts = vec![0];
         let mut pieces = 0;
         for (h, head) in heads.iter().enumerate() {
-            for from in (0..head.length + room).step_by(PIECE) {
+            for from in (0..head.length + room).step_by(piece_keys) {
                 table.extend([h as u32, from as u32]);
                 pieces += 1;
             }
@@ -66,6 +73,7 @@ impl RaggedHeads {
             heads: heads.to_vec(),
             room,
             pieces,
+            piece_keys,
             table: Tensor::from_slice(&table, table.len(), device)?,
         })
     }
@@ -189,7 +197,7 @@ impl<'a> RaggedAttention<'a> {
                 partial.into(),
                 size("size of a group", group)?.into(),
                 (d as u32).into(),
-                (PIECE as u32).into(),
+                (self.heads.piece_keys as u32).into(),
                 size("number of new tokens", self.appended)?.into(),
                 self.scale.into(),
             ],
