@@ -26,11 +26,17 @@ pub enum Call {
 impl Call {
     /// The result on a device, brought to the CPU.
     pub fn on(&self, device: &Device) -> Tensor {
-        let to = |tensor: &Tensor| tensor.to_device(device).unwrap();
+        // A view that does not begin where its memory does, as views of a layer's heads.
+        let to = |tensor: &Tensor| {
+            let first = tensor.narrow(0, 0, 1).unwrap();
+            let all = Tensor::cat(&[&first, tensor], 0).unwrap();
+            let all = all.to_device(device).unwrap();
+            all.narrow(0, 1, tensor.dim(0).unwrap()).unwrap()
+        };
         let result = match self {
             Self::RowBudgets(rows, thresholds) => row_budgets(&to(rows), thresholds).unwrap(),
             Self::AddRows(sums, rows, first, in_all) => {
-                let sums = to(&sums.copy().unwrap());
+                let sums = to(sums);
                 add_rows(&sums, &to(rows), *first, *in_all).unwrap();
                 sums
             }
@@ -225,7 +231,7 @@ pub fn row_sum_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (shape, width, first, in_all) in shapes {
         let [group, _, keys] = shape;
-        let rows = attention(&mut noise, shape, 8.0);
+        let rows = attention(&mut noise, shape, 20.0);
         let zeros = Tensor::zeros((group, width), DType::F64, &Device::Cpu).unwrap();
         // Sums that rows were added to before.
         add_rows(
@@ -246,7 +252,7 @@ pub fn row_sum_cases() -> Vec<Case> {
 /// Heads of other lengths than their neighbours, head dimensions that warps divide and that they do not.
 pub fn ragged_cases() -> Vec<Case> {
     // Query heads of a group, D, lengths, room, new tokens.
-    let shapes: [(usize, usize, &[usize], usize, usize); 9] = [
+    let shapes: [(usize, usize, &[usize], usize, usize); 10] = [
         (1, 64, &[1], 0, 0),
         (3, 64, &[1, 255, 256, 257, 600], 0, 0),
         (4, 128, &[700, 3], 300, 0),
@@ -256,6 +262,7 @@ pub fn ragged_cases() -> Vec<Case> {
         (17, 16, &[50], 0, 0),
         (1, 256, &[300, 0], 4, 2),
         (2, 512, &[20, 90], 0, 0),
+        (2, 16, &[20_000, 700], 9, 3),
     ];
     let mut noise = Noise::new(3);
     let mut cases = Vec::new();
@@ -312,7 +319,8 @@ pub fn key_order_cases(longest: usize) -> Vec<Case> {
         let heads = if keys > 5000 { 1 } else { 3 };
         let random = noise.floats(heads * keys);
         let tied: Vec<f32> = random.iter().map(|x| (x * 4.0).round() / 4.0).collect();
-        for (kind, values) in [("random", random), ("tied", tied)] {
+        let kinds = [("tied", tied), ("random", random)];
+        for (kind, values) in kinds.into_iter().take(if keys > 5000 { 1 } else { 2 }) {
             let weights = tensor(values, (heads, keys));
             for dtype in [DType::F32, DType::F64] {
                 let weights = weights.to_dtype(dtype).unwrap();

@@ -1,0 +1,195 @@
+//! Operations of `model::device` on the CPU, against definitions that were written elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod kernel_cases;
+
+use candle_core::{DType, Device, Tensor};
+use kernel_cases::{Call, Noise, key_order_cases, ragged_cases, row_budget_cases};
+use kvprof::model::device::{
+    NOT_FINITE, RaggedHead, RaggedHeads, add_rows, key_order, ragged_attention, row_budgets,
+    running_sums,
+};
+use kvprof::profile::Ranked;
+
+fn tensor(values: &[f32], shape: impl Into<candle_core::Shape>) -> Tensor {
+    Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn budgets_are_those_of_ranked_rows() {
+    for case in row_budget_cases() {
+        let Call::RowBudgets(rows, thresholds) = &case.call else {
+            continue;
+        };
+        let found = row_budgets(rows, thresholds).unwrap();
+        let found = found.to_vec3::<u32>().unwrap();
+        let rows = rows.to_vec3::<f32>().unwrap();
+        let heads = rows.len();
+        for r in 0..rows[0].len() {
+            let mut lines: Vec<Vec<f32>> = rows.iter().map(|head| head[r].clone()).collect();
+            let mean = |key: usize| {
+                let sum: f64 = lines.iter().map(|line| f64::from(line[key])).sum();
+                (sum / heads as f64) as f32
+            };
+            lines.push((0..lines[0].len()).map(mean).collect());
+            for (line, found) in lines.iter().zip(&found) {
+                assert_ranked(line, thresholds, &found[r], &case.name);
+            }
+        }
+    }
+}
+
+fn assert_ranked(line: &[f32], thresholds: &[f64], found: &[u32], name: &str) {
+    if line.iter().any(|p| !p.is_finite() || *p < 0.0) {
+        assert!(found.iter().all(|&f| f == NOT_FINITE), "{name}");
+        return;
+    }
+    let wide: Vec<f64> = line.iter().map(|&p| f64::from(p + 0.0)).collect();
+    let ranked = Ranked::new(&wide);
+    for (&threshold, &found) in thresholds.iter().zip(found) {
+        let want = ranked.minimum_budget(threshold.min(1.0));
+        // A sum that lands on the target to the last bits may fall on either side of it.
+        let nearly = |b: usize| {
+            let sum = ranked.cumulative[b.max(1) - 1];
+            (sum - threshold.min(1.0) * ranked.total()).abs() <= 1e-15 * ranked.total()
+        };
+        let between = want.min(found as usize)..want.max(found as usize);
+        assert!(
+            between.clone().all(nearly),
+            "{name}: {found} instead of {want} at {threshold}"
+        );
+    }
+}
+
+#[test]
+fn rows_are_added_where_the_sums_lie_in_any_order() {
+    let mut noise = Noise::new(7);
+    let values: Vec<f32> = (0..2 * 40 * 50)
+        .map(|_| noise.unit().powi(9) as f32 / 7.0)
+        .collect();
+    let rows = tensor(&values, (2, 40, 50));
+    let sums = || Tensor::zeros((4, 60), DType::F64, &Device::Cpu).unwrap();
+    let (once, twice) = (sums(), sums());
+    add_rows(&once.narrow(0, 1, 2).unwrap(), &rows, 3, 37).unwrap();
+    for (from, count) in [(20, 20), (3, 17)] {
+        let part = rows.narrow(1, from, count).unwrap();
+        add_rows(&twice.narrow(0, 1, 2).unwrap(), &part, 0, 37).unwrap();
+    }
+    let [once, twice] = [once, twice].map(|sums| sums.to_vec2::<f64>().unwrap());
+    assert_eq!(once, twice);
+    for (line, sums) in once.iter().enumerate() {
+        for (key, sum) in sums.iter().enumerate() {
+            let of_head = |r: usize| f64::from(values[((line - 1) * 40 + r) * 50 + key]);
+            let want = match (1..3).contains(&line) && key < 50 {
+                true => (3..40).map(of_head).sum(),
+                false => 0.0,
+            };
+            assert!(
+                (sum - want).abs() <= 37.0 * 64.0 / 2f64.powi(52),
+                "{line}, {key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn ragged_attention_is_that_of_each_head_alone() {
+    for case in ragged_cases() {
+        let Call::RaggedAttention([q, k, v], heads, [room, appended]) = &case.call else {
+            continue;
+        };
+        if q.dtype() != DType::F32 {
+            continue;
+        }
+        let (h_q, d) = q.dims2().unwrap();
+        let group = h_q / heads.len();
+        let table = RaggedHeads::new(heads, *room, &Device::Cpu).unwrap();
+        let got = ragged_attention(q, k, v, &table, *appended).unwrap();
+        for (h, head) in heads.iter().enumerate() {
+            let own = |t: &Tensor| t.narrow(0, head.start, head.length + appended).unwrap();
+            let query = q.narrow(0, h * group, group).unwrap();
+            let logits = query.matmul(&own(k).t().unwrap()).unwrap();
+            let logits = (logits / (d as f64).sqrt()).unwrap();
+            let p = candle_nn::ops::softmax_last_dim(&logits).unwrap();
+            let want = p.matmul(&own(v)).unwrap();
+            let gap = (got.narrow(0, h * group, group).unwrap() - want).unwrap();
+            let largest = gap.abs().unwrap().max_all().unwrap();
+            let largest = largest.to_scalar::<f32>().unwrap();
+            // Logits in the hundreds lose their last digits in float32.
+            let allowed = if case.name.contains("hundreds") {
+                1e-4
+            } else {
+                3e-6
+            };
+            assert!(largest < allowed, "{}, head {h}: {largest}", case.name);
+        }
+    }
+}
+
+#[test]
+fn orders_are_those_of_ranked_vectors() {
+    for case in key_order_cases(6000) {
+        let Call::KeyOrder(weights) = &case.call else {
+            continue;
+        };
+        let weights = weights.to_dtype(DType::F64).unwrap().abs().unwrap();
+        let orders = key_order(&weights).unwrap().to_vec2::<u32>().unwrap();
+        for (line, order) in weights.to_vec2::<f64>().unwrap().iter().zip(orders) {
+            assert_eq!(order, Ranked::new(line).order, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn running_sums_are_those_of_one_loop() {
+    let values = Noise::new(9).floats(500 * 7);
+    // Columns that do not lie next to each other.
+    let turned = tensor(&values, (7, 500)).t().unwrap();
+    let got = running_sums(&turned).unwrap().to_vec2::<f32>().unwrap();
+    for column in 0..7 {
+        let mut sum = 0f64;
+        for (row, got) in got.iter().enumerate() {
+            sum += f64::from(values[column * 500 + row]);
+            let gap = (f64::from(got[column]) - sum).abs();
+            assert!(gap <= sum.abs() * 2f64.powi(-23), "{row}, {column}");
+        }
+    }
+    assert_eq!(running_sums(&tensor(&[], (0, 3))).unwrap().dims(), [0, 3]);
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused() {
+    let rows = tensor(&[0.5; 12], (2, 3, 2));
+    for threshold in [f64::NAN, -0.1] {
+        let error = row_budgets(&rows, &[0.9, threshold]).unwrap_err();
+        assert!(error.to_string().contains("at least 0"), "{error}");
+    }
+    assert!(row_budgets(&rows.to_dtype(DType::F64).unwrap(), &[0.9]).is_err());
+    let sums = |heads, keys| Tensor::zeros((heads, keys), DType::F64, &Device::Cpu).unwrap();
+    assert!(add_rows(&sums(3, 2), &rows, 0, 3).is_err());
+    assert!(add_rows(&sums(2, 1), &rows, 0, 3).is_err());
+    let single = sums(2, 2).to_dtype(DType::F32).unwrap();
+    assert!(add_rows(&single, &rows, 0, 3).is_err());
+    assert!(key_order(&rows.get(0).unwrap().to_dtype(DType::U32).unwrap()).is_err());
+
+    let keys = tensor(&[0.1; 10 * 4], (10, 4));
+    let query = tensor(&[0.1; 2 * 4], (2, 4));
+    let heads = |start, length, room| {
+        RaggedHeads::new(&[RaggedHead { start, length }], room, &Device::Cpu).unwrap()
+    };
+    assert!(ragged_attention(&query, &keys, &keys, &heads(2, 7, 1), 1).is_ok());
+    let wrong = [
+        (heads(2, 7, 1), 2), // more than there is room for
+        (heads(2, 0, 3), 0), // nothing to attend to
+        (heads(2, 8, 1), 1), // beyond the rows
+    ];
+    for (heads, appended) in wrong {
+        assert!(ragged_attention(&query, &keys, &keys, &heads, appended).is_err());
+    }
+    let narrow = tensor(&[0.1; 10 * 3], (10, 3));
+    let one = heads(0, 10, 0);
+    assert!(ragged_attention(&query, &keys, &narrow, &one, 0).is_err());
+    assert!(ragged_attention(&query, &narrow, &narrow, &one, 0).is_err());
+    let half = keys.to_dtype(DType::F16).unwrap();
+    assert!(ragged_attention(&query, &half, &half, &one, 0).is_err());
+}
