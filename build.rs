@@ -34,7 +34,7 @@ fn compile(source: &Path, output: &Path) -> Result<(), Box<dyn Error>> {
     let capability = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| CAPABILITY.into());
     let name = source.file_stem().ok_or("a kernel without a name")?;
     let status = Command::new(&nvcc)
-        .args(["--ptx", "-O3", "-std=c++17", "-Werror", "all-warnings"])
+        .args(["--ptx", "-O3", "-std=c++17"])
         .arg(format!("-arch=compute_{capability}"))
         .arg("-o")
         .arg(output.join(name).with_extension("ptx"))
