@@ -112,6 +112,38 @@ fn generation_repeats_itself_and_ends_at_its_limit() {
 }
 
 #[test]
+fn a_dry_run_says_what_a_profile_takes_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = short_prompts(folder.path());
+    let dry = |more: &[&str]| {
+        let mut command = kvprof(folder.path());
+        command
+            .args(["profile", "--data", &data, "--dry-run"])
+            .args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let room: serde_json::Value = serde_json::from_str(&dry(&["--json"])).unwrap();
+    let number = |name: &str| room["room"][name].as_u64().unwrap();
+    let tokens = number("longest_prompt_tokens");
+    assert_eq!(number("cache"), tokens * 46_080);
+    assert_eq!(
+        number("total"),
+        number("weights") + number("cache") + number("workspace")
+    );
+    assert!(number("most_prompt_tokens") > tokens);
+    let text = dry(&[]);
+    for part in ["weights", "cache", "workspace", "total", "tokens fit"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the prompts: {left:?}");
+    let refused = refusal(folder.path(), &["profile", "--dry-run", "--out", "x"], 2);
+    assert!(refused.contains("--out"), "{refused}");
+}
+
+#[test]
 fn bad_models_are_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

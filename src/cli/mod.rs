@@ -26,6 +26,7 @@ mod profile;
 mod prompts;
 mod reference;
 mod report;
+mod room;
 mod speed;
 mod summary;
 

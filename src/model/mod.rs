@@ -7,7 +7,9 @@ pub mod chat;
 pub mod config;
 pub mod decoder;
 mod feed_forward;
+pub mod footprint;
 pub mod gguf;
+mod header;
 pub(crate) mod lanes;
 mod linear;
 mod loaded;
@@ -17,4 +19,5 @@ pub mod source;
 pub mod tokenizer;
 mod weights;
 
+pub use header::{ModelHeader, WeightRoom};
 pub use loaded::{Model, message_ids, tokenizer_of};
