@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use serde::Serialize;
 
-use super::attention::QUERY_BLOCK;
+use super::attention::block_queries;
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
 use super::header::WeightRoom;
@@ -93,16 +93,17 @@ impl Prefill<'_> {
         run * numbers * self.element() + c.vocab_size * (4 + self.element())
     }
 
-    /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a head,
-    /// and five shapes of the probabilities of a block.
+    /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a layer
+    /// twice, and three tensors of the probabilities of a block.
     fn attention(&self, tokens: usize) -> usize {
         let c = self.config;
         if self.on_slices() {
             let strip = 48usize.next_multiple_of(c.group());
             return rayon::current_num_threads() * strip * (tokens + 64) * 4;
         }
-        let head = 2 * tokens * c.head_dim * 4;
-        head + 5 * c.group() * QUERY_BLOCK.min(tokens) * tokens * 4
+        let layer = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;
+        let queries = block_queries(c.num_attention_heads, tokens).min(tokens);
+        2 * layer + 3 * c.num_attention_heads * queries * tokens * 4
     }
 
     /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values

@@ -12,6 +12,7 @@ mod watch;
 
 use candle_core::{DType, Tensor};
 
+pub(super) use blocks::block_queries;
 pub use row_sums::RowSums;
 pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
 pub use watch::{GroupRows, RowReader, Watch};
