@@ -39,6 +39,24 @@ fn jobs_change_no_bit() {
         let bytes = |run: &str| fs::read(path.join(format!("{run}/{table}.parquet"))).unwrap();
         assert_eq!(bytes("one"), bytes("two"), "{table}");
     }
+    let compared = kvprof(path)
+        .args(["compare", "one", "two", "--json"])
+        .output()
+        .unwrap();
+    let compared: serde_json::Value = serde_json::from_slice(&compared.stdout).unwrap();
+    let columns = compared["columns"].as_array().unwrap();
+    assert!(columns.len() > 50, "{}", columns.len());
+    assert!(
+        columns
+            .iter()
+            .all(|c| c["equal"] == c["rows"] && c["largest"] == 0.0)
+    );
+    let other = [
+        "profile", "--data", &data, "--limit", "2", "--quiet", "--out", "less",
+    ];
+    kvprof(path).args(other).assert().success();
+    let refused = refusal(path, &["compare", "one", "less"], 1);
+    assert!(refused.contains("same prompts"), "{refused}");
     let refused = refusal(path, &["profile", "--data", &data, "--jobs", "0"], 1);
     assert!(refused.contains("--jobs is 0"), "{refused}");
 }
