@@ -6,6 +6,7 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod decoder;
+pub mod device;
 mod feed_forward;
 pub mod footprint;
 pub mod gguf;

@@ -25,13 +25,11 @@ const KEYS_AT_ONCE: usize = 1024;
 impl RowSums {
     /// For at most `rows` rows of `heads` query heads in groups of `group`, over `keys` keys.
     pub fn new(heads: usize, group: usize, keys: usize, rows: usize) -> Self {
-        // Sums stay below 2^b, so their last exact bit is 2^(b - 52); 1.5 x 2^52 times that rounds to it.
-        let bits = rows.max(1).next_power_of_two().ilog2() as i32;
         Self {
             keys,
             group,
             heads,
-            rounding: 1.5 * f64::from(bits).exp2(),
+            rounding: rounding(rows),
             parts: Mutex::default(),
         }
     }
@@ -63,6 +61,13 @@ impl RowSums {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What rounds a probability, added and subtracted, so that sums over at most `rows` rows are exact.
+pub(in crate::model) fn rounding(rows: usize) -> f64 {
+    // Sums stay below 2^b, so their last exact bit is 2^(b - 52); 1.5 x 2^52 times that rounds to it.
+    let bits = rows.max(1).next_power_of_two().ilog2() as i32;
+    1.5 * f64::from(bits).exp2()
 }
 
 impl RowReader for RowSums {

@@ -1,0 +1,80 @@
+// What every kernel starts from: CUDA, or its emulation on a CPU, and sums over warps and blocks.
+#pragma once
+
+#ifdef KVPROF_EMULATED
+#include "emulation/cuda_on_cpu.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define DYNAMIC_SHARED(type, name)                                                        \
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];                       \
+    type* name = reinterpret_cast<type*>(dynamic_shared)
+#endif
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr u32 WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+constexpr u32 MOST_WARPS = 32;
+
+__device__ inline float as_float(float x) { return x; }
+__device__ inline float as_float(__half x) { return __half2float(x); }
+__device__ inline float as_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+__device__ inline void store(float* to, float x) { *to = x; }
+__device__ inline void store(__half* to, float x) { *to = __float2half(x); }
+__device__ inline void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16(x); }
+
+// The sum over a warp, in every lane.
+template <class T>
+__device__ inline T warp_sum(T x) {
+#pragma unroll
+    for (u32 distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    return x;
+}
+
+template <class T>
+__device__ inline T larger(T a, T b) {
+    return a < b ? b : a;
+}
+
+// The largest over a warp, in every lane.
+template <class T>
+__device__ inline T warp_largest(T x) {
+#pragma unroll
+    for (u32 distance = WARP / 2; distance > 0; distance /= 2) {
+        x = larger(x, __shfl_xor_sync(ALL_LANES, x, distance));
+    }
+    return x;
+}
+
+// The largest over a block of whole warps, in every thread.
+__device__ inline u32 block_largest(u32 x) {
+    __shared__ u32 of_warps[MOST_WARPS];
+    x = warp_largest(x);
+    __syncthreads(); // whoever read last time has read
+    if (threadIdx.x % WARP == 0) of_warps[threadIdx.x / WARP] = x;
+    __syncthreads();
+    for (u32 warp = 0; warp < blockDim.x / WARP; warp++) x = larger(x, of_warps[warp]);
+    return x;
+}
+
+// Sums over a block of whole warps, in every thread. Integers: no order changes them.
+template <u32 N>
+__device__ inline void block_sums(u64 (&sums)[N]) {
+    __shared__ u64 of_warps[MOST_WARPS][N];
+#pragma unroll
+    for (u32 n = 0; n < N; n++) sums[n] = warp_sum(sums[n]);
+    __syncthreads(); // whoever read last time has read
+    if (threadIdx.x % WARP == 0) {
+#pragma unroll
+        for (u32 n = 0; n < N; n++) of_warps[threadIdx.x / WARP][n] = sums[n];
+    }
+    __syncthreads();
+#pragma unroll
+    for (u32 n = 0; n < N; n++) {
+        sums[n] = 0;
+        for (u32 warp = 0; warp < blockDim.x / WARP; warp++) sums[n] += of_warps[warp][n];
+    }
+}

@@ -1,0 +1,81 @@
+// As much of CUDA as the kernels use, on a CPU: every thread of a block is a fibre, and barriers switch between them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __shared__ static // one block runs at a time
+#define __align__(bytes) alignas(bytes)
+#define DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(emulation::dynamic_shared())
+#define __syncthreads() emulation::block_barrier(__LINE__)
+
+struct Place {
+    unsigned x, y, z;
+};
+extern Place threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulation {
+void* dynamic_shared();
+void block_barrier(int line);
+// Leaves 8 bytes for the other lanes of the warp, and gives those that lane `lane` left.
+uint64_t exchange(uint64_t own, unsigned lane);
+} // namespace emulation
+
+template <class T>
+inline T __shfl_xor_sync(unsigned lanes, T x, unsigned distance) {
+    static_assert(sizeof(T) <= 8, "a register or two");
+    (void)lanes; // all of them
+    uint64_t own = 0;
+    std::memcpy(&own, &x, sizeof x);
+    own = emulation::exchange(own, threadIdx.x % 32 ^ distance);
+    std::memcpy(&x, &own, sizeof x);
+    return x;
+}
+
+template <class To, class From>
+inline To same_bits(From x) {
+    static_assert(sizeof(To) == sizeof(From), "as many bits");
+    To to;
+    std::memcpy(&to, &x, sizeof to);
+    return to;
+}
+inline unsigned __float_as_uint(float x) { return same_bits<unsigned>(x); }
+inline float __int_as_float(int x) { return same_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return same_bits<long long>(x); }
+inline int __clzll(unsigned long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
+
+struct __half {
+    uint16_t bits;
+};
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 x) { return same_bits<float>(uint32_t(x.bits) << 16); }
+
+inline __nv_bfloat16 __float2bfloat16(float x) {
+    uint32_t bits = same_bits<uint32_t>(x);
+    if (x != x) return {uint16_t(bits >> 16 | 0x40)};
+    return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)}; // to nearest, ties to even
+}
+
+inline float __half2float(__half x) {
+    uint32_t sign = uint32_t(x.bits & 0x8000) << 16, exponent = x.bits >> 10 & 31, rest = x.bits & 1023;
+    if (exponent == 31) return same_bits<float>(sign | 0x7f800000 | rest << 13);
+    float size = exponent == 0 ? std::ldexp(float(rest), -24) : std::ldexp(float(rest | 1024), int(exponent) - 25);
+    return same_bits<float>(same_bits<uint32_t>(size) | sign);
+}
+
+inline __half __float2half(float x) {
+    uint16_t sign = uint16_t(same_bits<uint32_t>(x) >> 16 & 0x8000);
+    float size = std::fabs(x);
+    if (size != size) return {uint16_t(sign | 0x7e00)};
+    if (size >= 65520.0f) return {uint16_t(sign | 0x7c00)};
+    int exponent = size < 6.103515625e-5f ? -14 : std::ilogb(size);
+    // In units of the last bit, to nearest, ties to even; a carry reaches into the exponent as it should.
+    float units = std::nearbyint(std::ldexp(size, 10 - exponent));
+    return {uint16_t(sign | (uint32_t(units) + (uint32_t(exponent + 14) << 10)))};
+}

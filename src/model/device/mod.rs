@@ -1,0 +1,34 @@
+//! Operations that stay on the model's device: what is measured, kept and attended to there.
+//!
+//! Each is a kernel of `kernels/*.cu` and its twin on the CPU, behind one function over tensors. What is launched for
+//! which shapes is data ([`Program`]), so that tests run the same launches of the same sources without a GPU.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod key_order;
+mod program;
+mod ragged_attention;
+mod row_budgets;
+mod row_sums;
+mod running_sums;
+
+use candle_core::{CpuStorage, Layout, WithDType};
+
+pub use key_order::{KeyOrder, key_order};
+pub use program::{Argument, Buffer, Launch, Program, Source};
+pub use ragged_attention::{RaggedAttention, RaggedHead, RaggedHeads, ragged_attention};
+pub use row_budgets::{NOT_FINITE, RowBudgets, row_budgets};
+pub use row_sums::{AddRows, add_rows};
+pub use running_sums::{RunningSums, running_sums};
+
+/// The numbers of a contiguous tensor on the CPU.
+fn numbers<'a, T: WithDType>(
+    storage: &'a CpuStorage,
+    layout: &Layout,
+    op: &'static str,
+) -> candle_core::Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((from, to)) => Ok(&storage.as_slice::<T>()?[from..to]),
+        None => Err(candle_core::Error::RequiresContiguous { op }),
+    }
+}

@@ -1,0 +1,48 @@
+//! Operations on a GPU against the CPU; needs the feature `cuda` and a device, and says so where there is none.
+#![allow(clippy::unwrap_used)]
+
+mod kernel_cases;
+
+use candle_core::Device;
+use kernel_cases::{
+    Case, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+};
+
+fn check(cases: impl FnOnce() -> Vec<Case>) {
+    let device = match cfg!(feature = "cuda") {
+        true => Device::new_cuda(0).ok(),
+        false => None,
+    };
+    let Some(device) = device else {
+        eprintln!("skipped: no device");
+        return;
+    };
+    for case in cases() {
+        case.assert_equals_cpu(&case.call.on(&device));
+    }
+}
+
+#[test]
+fn row_budgets_equal_those_of_sorted_rows() {
+    check(row_budget_cases);
+}
+
+#[test]
+fn sums_of_rows_equal_those_of_the_cpu() {
+    check(row_sum_cases);
+}
+
+#[test]
+fn ragged_attention_equals_the_definition() {
+    check(ragged_cases);
+}
+
+#[test]
+fn orders_of_keys_equal_a_stable_sort() {
+    check(|| key_order_cases(131_072));
+}
+
+#[test]
+fn running_sums_equal_those_of_the_cpu() {
+    check(running_sum_cases);
+}

@@ -1,0 +1,167 @@
+//! The CUDA kernels, run on the CPU: what they compute, and that no order of threads or blocks changes it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod emulation;
+mod kernel_cases;
+
+use candle_core::{DType, Device, Tensor};
+use emulation::{Operand, emulator, run};
+use kernel_cases::{
+    Call, Case, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+};
+use kvprof::model::device::{
+    AddRows, KeyOrder, Program, RaggedAttention, RaggedHeads, RowBudgets, RunningSums,
+};
+
+/// Threads and blocks in order, against it, and shuffled.
+const SCHEDULES: [u32; 3] = [0, 1, 2];
+
+fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let flat = tensor.flatten_all().unwrap();
+    macro_rules! bytes {
+        ($type:ty) => {
+            (flat.to_vec1::<$type>().unwrap().iter())
+                .flat_map(|x| x.to_le_bytes())
+                .collect()
+        };
+    }
+    match tensor.dtype() {
+        DType::F32 => bytes!(f32),
+        DType::F64 => bytes!(f64),
+        DType::U32 => bytes!(u32),
+        DType::F16 => bytes!(half::f16),
+        DType::BF16 => bytes!(half::bf16),
+        other => panic!("no kernel takes {other:?}"),
+    }
+}
+
+fn holding(tensor: &Tensor) -> Operand {
+    Operand::Holding(bytes_of(tensor))
+}
+
+/// Runs a program whose last operand is its output, of the shape and type given.
+fn output(
+    program: &Program,
+    inputs: Vec<Operand>,
+    shape: &[usize],
+    dtype: DType,
+    schedule: u32,
+) -> Tensor {
+    let mut operands = inputs;
+    let count: usize = shape.iter().product();
+    operands.push(Operand::Empty(count * dtype.size_in_bytes()));
+    let bytes = run(program, &operands, schedule).pop().unwrap();
+    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).unwrap()
+}
+
+fn emulated(call: &Call, schedule: u32) -> Tensor {
+    match call {
+        Call::RowBudgets(rows, thresholds) => {
+            let (group, length, keys) = rows.dims3().unwrap();
+            let op = RowBudgets::new((group, length, keys), thresholds).unwrap();
+            let shape = [group + 1, length, thresholds.len()];
+            output(
+                &op.program,
+                vec![holding(rows)],
+                &shape,
+                DType::U32,
+                schedule,
+            )
+        }
+        Call::AddRows(sums, rows, first, in_all) => {
+            let (dims, of_rows) = (sums.dims2().unwrap(), rows.dims3().unwrap());
+            let op = AddRows::new(dims, of_rows, *first, *in_all).unwrap();
+            let after = run(&op.program, &[holding(rows), holding(sums)], schedule);
+            Tensor::from_raw_buffer(&after[1], DType::F64, sums.dims(), &Device::Cpu).unwrap()
+        }
+        Call::RaggedAttention([q, k, v], heads, [room, appended]) => {
+            let heads = RaggedHeads::new(heads, *room, &Device::Cpu).unwrap();
+            let dims = [q.dims2().unwrap(), k.dims2().unwrap()];
+            let op = RaggedAttention::new(&heads, dims, q.dtype(), *appended).unwrap();
+            let inputs = [q, k, v, heads.table()].map(holding).into();
+            output(&op.program, inputs, q.dims(), q.dtype(), schedule)
+        }
+        Call::KeyOrder(weights) => {
+            let op = KeyOrder::new(weights.dims2().unwrap(), weights.dtype()).unwrap();
+            output(
+                &op.program,
+                vec![holding(weights)],
+                weights.dims(),
+                DType::U32,
+                schedule,
+            )
+        }
+        Call::RunningSums(values) => {
+            let op = RunningSums::new(values.dims2().unwrap()).unwrap();
+            output(
+                &op.program,
+                vec![holding(values)],
+                values.dims(),
+                DType::F32,
+                schedule,
+            )
+        }
+    }
+}
+
+fn check(cases: Vec<Case>) {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    for case in cases {
+        let results = SCHEDULES.map(|schedule| emulated(&case.call, schedule));
+        case.assert_equals_cpu(&results[0]);
+        for other in &results[1..] {
+            assert_eq!(bytes_of(&results[0]), bytes_of(other), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn row_budgets_equal_those_of_sorted_rows() {
+    check(row_budget_cases());
+}
+
+#[test]
+fn sums_of_rows_equal_those_of_the_cpu() {
+    check(row_sum_cases());
+}
+
+#[test]
+fn ragged_attention_equals_the_definition() {
+    check(ragged_cases());
+}
+
+#[test]
+fn orders_of_keys_equal_a_stable_sort() {
+    check(key_order_cases(131_072));
+}
+
+#[test]
+fn running_sums_equal_those_of_the_cpu() {
+    check(running_sum_cases());
+}
+
+#[test]
+fn what_a_kernel_does_wrong_is_found() {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    let values = Tensor::zeros((70, 3), DType::F32, &Device::Cpu).unwrap();
+    let good = RunningSums::new((70, 3)).unwrap().program;
+    let failed = |program: &Program, bytes: usize| {
+        let operands = [holding(&values), Operand::Empty(bytes)];
+        std::panic::catch_unwind(|| run(program, &operands, 0)).is_err()
+    };
+    assert!(!failed(&good, 70 * 3 * 4));
+    assert!(failed(&good, 69 * 3 * 4), "writes behind the end");
+    let mut wrong = good.clone();
+    wrong.launches[2].arguments.swap(2, 3);
+    assert!(failed(&wrong, 70 * 3 * 4), "arguments in another order");
+    let mut wrong = good.clone();
+    wrong.launches[0].arguments.pop();
+    assert!(failed(&wrong, 70 * 3 * 4), "an argument too few");
+}
