@@ -3,6 +3,10 @@
     cargo build --release
     python3 scripts/compare_prefill.py            # kvprof and llama.cpp, the wheel xllamacpp
     python3 scripts/compare_prefill.py --torch    # PyTorch too: downloads several gigabytes
+    python3 scripts/compare_prefill.py --llama-bench build/bin/llama-bench    # a llama.cpp built here too
+
+A wheel is compiled for many processors; to compare with a llama.cpp compiled for this one, build it from its
+source (`cmake -B build -DGGML_NATIVE=ON && cmake --build build --target llama-bench`) and name its program.
 
 Python packages go into a virtual environment that is thrown away. llama.cpp runs the same GGUF, with and
 without flash attention. PyTorch (transformers, sdpa, float32) runs a model of the same geometry with random
@@ -24,7 +28,9 @@ import venv
 from pathlib import Path
 
 PACKAGES = {"llama": ["xllamacpp"], "torch": ["torch", "transformers", "gguf", "numpy"]}
-PROGRAMS = ["kvprof", "llama.cpp", "llama.cpp flash", "PyTorch sdpa"]
+PROGRAMS = ["kvprof", "llama.cpp", "llama.cpp flash"]
+BUILT = ["llama.cpp built", "llama.cpp built flash"]
+TORCH = ["PyTorch sdpa"]
 NEW_TOKENS = 16
 
 
@@ -35,6 +41,7 @@ def arguments():
     parser.add_argument("--lengths", default="2048,4096", help="prompt lengths in tokens")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llama-bench", help="a llama-bench built for this processor, timed too")
     parser.add_argument("--torch", action="store_true", help="time PyTorch too")
     parser.add_argument("--json", action="store_true", help="print every round as JSON")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
@@ -89,6 +96,20 @@ def run_worker(given, python, program, model, length):
         sys.exit(f"{program} failed at {length} tokens:\n{run.stderr[-2000:]}")
     measured = json.loads(run.stdout.splitlines()[-1])
     return measured["prefill_s"], measured["tokens_per_s"]
+
+
+def run_llama_bench(given, program, model, length):
+    flash = "1" if program.endswith("flash") else "0"
+
+    def tokens_per_second(*test):
+        command = [given.llama_bench, "-m", model, "-t", str(given.threads), "-ngl", "0", "-r", "1", "-fa", flash]
+        run = subprocess.run([*command, *test, "-o", "json"], capture_output=True, text=True)
+        if run.returncode != 0:
+            sys.exit(f"{program} failed at {length} tokens:\n{run.stderr[-2000:]}")
+        return json.loads(run.stdout)[0]["avg_ts"]
+
+    prefill = length / tokens_per_second("-p", str(length), "-n", "0")
+    return prefill, tokens_per_second("-p", "0", "-n", str(NEW_TOKENS), "-d", str(length))
 
 
 def llama_worker(program, model, length, threads):
@@ -165,13 +186,13 @@ def work(program, model, length, threads):
 
 
 def table(rounds, programs, lengths):
-    print(f"{'length':>6}  {'program':<16} {'prefill s':>9} {'least to most':>15} {'x kvprof':>9}", end="")
+    print(f"{'length':>6}  {'program':<21} {'prefill s':>9} {'least to most':>15} {'x kvprof':>9}", end="")
     print(f"   {'tokens/s':>8} {'least to most':>15} {'x kvprof':>9}")
     middle = statistics.median
     for length in lengths:
         for program in programs:
             own, base = rounds[length][program], rounds[length]["kvprof"]
-            line = f"{length:>6}  {program:<16}"
+            line = f"{length:>6}  {program:<21}"
             for column, digits in ((0, 2), (1, 1)):
                 values = [one[column] for one in own]
                 ratio = middle([one[column] / other[column] for one, other in zip(own, base)])
@@ -185,7 +206,7 @@ def main():
     if given.worker:
         return work(*given.worker)
     model = given.model or default_model(given.kvprof)
-    programs = PROGRAMS if given.torch else PROGRAMS[:3]
+    programs = PROGRAMS + (BUILT if given.llama_bench else []) + (TORCH if given.torch else [])
     with tempfile.TemporaryDirectory(prefix="compare-prefill-") as folder:
         python, versions = environment(folder, ["llama", "torch"] if given.torch else ["llama"])
         load = os.getloadavg()[0]
@@ -196,6 +217,8 @@ def main():
                     print(f"round {turn + 1}/{given.rounds}: {program}, {length} tokens", file=sys.stderr)
                     if program == "kvprof":
                         measured = run_kvprof(given, model, length)
+                    elif program in BUILT:
+                        measured = run_llama_bench(given, program, model, length)
                     else:
                         measured = run_worker(given, python, program, model, length)
                     rounds[length][program].append(measured)

@@ -282,6 +282,16 @@ fn made_with(settings: &Value) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// The command that made a folder of this program's, finished or not: "kvprof speed".
+pub fn made_by(folder: &Path) -> Option<String> {
+    let places = [folder.join(META), folder.join(PARTS).join(META)];
+    let text = places
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())?;
+    let maker = made_with(&serde_json::from_str(&text).ok()?);
+    maker.starts_with("kvprof ").then_some(maker)
+}
+
 /// Writes `meta.json`, which makes a folder a finished one.
 fn write_meta(folder: &Path, meta: &impl Serialize) -> Result<()> {
     let path = folder.join(META);

@@ -39,6 +39,24 @@ fn jobs_change_no_bit() {
         let bytes = |run: &str| fs::read(path.join(format!("{run}/{table}.parquet"))).unwrap();
         assert_eq!(bytes("one"), bytes("two"), "{table}");
     }
+    let compared = kvprof(path)
+        .args(["compare", "one", "two", "--json"])
+        .output()
+        .unwrap();
+    let compared: serde_json::Value = serde_json::from_slice(&compared.stdout).unwrap();
+    let columns = compared["columns"].as_array().unwrap();
+    assert!(columns.len() > 50, "{}", columns.len());
+    assert!(
+        columns
+            .iter()
+            .all(|c| c["equal"] == c["rows"] && c["largest"] == 0.0)
+    );
+    let other = [
+        "profile", "--data", &data, "--limit", "2", "--quiet", "--out", "less",
+    ];
+    kvprof(path).args(other).assert().success();
+    let refused = refusal(path, &["compare", "one", "less"], 1);
+    assert!(refused.contains("same prompts"), "{refused}");
     let refused = refusal(path, &["profile", "--data", &data, "--jobs", "0"], 1);
     assert!(refused.contains("--jobs is 0"), "{refused}");
 }
@@ -109,6 +127,38 @@ fn generation_repeats_itself_and_ends_at_its_limit() {
     let first = run("3");
     assert!((1..=8).contains(&first.as_array().unwrap().len()));
     assert_eq!(first, run("3"));
+}
+
+#[test]
+fn a_dry_run_says_what_a_profile_takes_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = short_prompts(folder.path());
+    let dry = |more: &[&str]| {
+        let mut command = kvprof(folder.path());
+        command
+            .args(["profile", "--data", &data, "--dry-run"])
+            .args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let room: serde_json::Value = serde_json::from_str(&dry(&["--json"])).unwrap();
+    let number = |name: &str| room["room"][name].as_u64().unwrap();
+    let tokens = number("longest_prompt_tokens");
+    assert_eq!(number("cache"), tokens * 46_080);
+    assert_eq!(
+        number("total"),
+        number("weights") + number("cache") + number("workspace")
+    );
+    assert!(number("most_prompt_tokens") > tokens);
+    let text = dry(&[]);
+    for part in ["weights", "cache", "workspace", "total", "tokens fit"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the prompts: {left:?}");
+    let refused = refusal(folder.path(), &["profile", "--dry-run", "--out", "x"], 2);
+    assert!(refused.contains("--out"), "{refused}");
 }
 
 #[test]

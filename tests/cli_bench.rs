@@ -87,6 +87,57 @@ fn every_repeat_is_written_with_its_ratio() {
     }
     let again = refusal(path, &arguments, 1);
     assert!(again.contains("--force"), "{again}");
+    let growth = ["plot", "growth", "--bench", "b"];
+    assert_eq!(printed(path, &growth), "growth.svg\ngrowth.png\n");
+    let svg = std::fs::read_to_string(path.join("growth.svg")).unwrap();
+    for part in [
+        "profile of 32 rows",
+        "fit of prefill: ",
+        "kvprof bench --lengths 64",
+    ] {
+        assert!(svg.contains(part), "{part}");
+    }
+    let cpu = [&growth[..], &["--metric", "cpu", "--out", "cpu"]].concat();
+    assert_eq!(printed(path, &cpu), "cpu.svg\ncpu.png\n");
+}
+
+#[test]
+fn growth_refuses_what_it_cannot_draw() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let refused = |source: &str| refusal(path, &["plot", "growth", "--bench", source], 1);
+    assert!(refused("nowhere").contains("make one with `kvprof bench --out`"));
+    let profile = refused(&binary::profile());
+    assert!(
+        profile.contains("is a folder of `kvprof profile`"),
+        "{profile}"
+    );
+    let speed = refusal(path, &["plot", "growth", "--speed", "nowhere"], 1);
+    assert!(speed.contains("give --bench"), "{speed}");
+    for (text, part) in [
+        ("{", "line 1: is not what `kvprof bench` writes"),
+        (
+            r#"{"schema": 99}"#,
+            "layout version 99, this kvprof reads 1",
+        ),
+        (r#"{"schema": 1}"#, "missing field"),
+    ] {
+        std::fs::write(path.join("bench.json"), text).unwrap();
+        assert!(refused(".").contains(part), "{text}: {}", refused("."));
+    }
+    let lengths = [
+        "bench",
+        "--lengths",
+        "64,96",
+        "--repeats",
+        "1",
+        "--out",
+        "two",
+        "--quiet",
+    ];
+    printed(path, &[&lengths[..], &["--only", "prefill"]].concat());
+    let two = refused("two");
+    assert!(two.contains("is 2, but its fit needs three"), "{two}");
 }
 
 #[test]

@@ -50,7 +50,8 @@ fn all_charts_of_the_sources_are_drawn_and_the_rest_is_named() {
         said.contains("skipped needle: number of rows with length and depth is 0"),
         "{said}"
     );
-    assert_eq!(said.lines().count(), 4, "{said}");
+    assert!(said.contains("skipped growth: no --bench"), "{said}");
+    assert_eq!(said.lines().count(), 5, "{said}");
     let written = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
     let charts = [
         "lmba",

@@ -7,13 +7,16 @@ use candle_core::{DType, Device, Tensor};
 use kvprof::generate::DECODE_ROOM;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::memory::resident_bytes;
-use kvprof::model::{Model, source};
+use kvprof::model::{ModelHeader, source};
 
 #[test]
 fn cutting_the_cache_shrinks_the_process() {
     let cache = source::CacheFolder::from_env().unwrap();
     let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
-    let model = Model::load(files, &Device::Cpu, DType::F32).unwrap();
+    let header = ModelHeader::open(files).unwrap();
+    let room = header.weight_room(&Device::Cpu, DType::F32);
+    let model = header.load(&Device::Cpu, DType::F32).unwrap();
+    assert_eq!(room.held, model.decoder.weight_bytes().held);
     let ids: Vec<u32> = (0..2048).map(|i| 100 + i * 7 % 3000).collect();
     let mut cache = model.decoder.new_cache(ids.len()).unwrap();
     let prefilled: Tensor = model

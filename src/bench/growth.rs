@@ -1,6 +1,6 @@
 //! How prefill grows with the prompt, against what its operations predict.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arithmetic::{head_flops, layer_flops, pair_flops};
 use crate::model::config::ModelConfig;
@@ -9,7 +9,7 @@ use crate::model::config::ModelConfig;
 ///
 /// Paper: none: house definition. Differs: relative errors are squared, so that the longest prompt does not
 /// decide alone; the output head, which runs once a prompt, is in neither coefficient.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
     /// a: seconds per token.
     pub linear: f64,
@@ -24,7 +24,7 @@ pub struct Growth {
 }
 
 /// One length of a fit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrowthPoint {
     /// T.
     pub tokens: usize,

@@ -3,10 +3,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::clock::{Seconds, cpu_seconds};
+use crate::error::Result;
 use crate::eval::Spread;
 use crate::model::product::{Operand, Threads, multiply};
 
@@ -51,12 +53,20 @@ pub struct Least {
 }
 
 impl Limits {
-    /// Tries both.
-    pub fn measure() -> Self {
-        Self {
-            flops: matrix_product(),
-            bytes: memory_read(),
+    /// Tries both on a device, the product in the element type that the weights have there.
+    ///
+    /// Errors: [`crate::error::Error::Candle`] where the device has no room for it.
+    pub fn measure(device: &Device, dtype: DType) -> Result<Self> {
+        if device.is_cpu() {
+            return Ok(Self {
+                flops: matrix_product(),
+                bytes: memory_read(),
+            });
         }
+        Ok(Self {
+            flops: device_product(device, dtype)?,
+            bytes: device_copy(device)?,
+        })
     }
 
     /// What so many operations and bytes take if the slower of the two is at its limit.
@@ -141,6 +151,44 @@ fn memory_read() -> Rate {
         let sum = |part: &[u64]| part.iter().fold(0u64, |sum, x| sum.wrapping_add(*x));
         black_box(sums.map(sum).reduce(|| 0, u64::wrapping_add));
     })
+}
+
+/// Rows and columns of a device's product, which has far more units to keep busy.
+const DEVICE_SIDE: usize = 8192;
+
+fn device_product(device: &Device, dtype: DType) -> Result<Rate> {
+    let shape = (DEVICE_SIDE, DEVICE_SIDE);
+    let random =
+        || -> Result<Tensor> { Ok(Tensor::rand(-0.5f32, 0.5, shape, device)?.to_dtype(dtype)?) };
+    let (a, b) = (random()?, random()?);
+    let flops = 2.0 * (DEVICE_SIDE as f64).powi(3);
+    fastest_on(flops, || {
+        black_box(a.matmul(&b)?);
+        Ok(device.synchronize()?)
+    })
+}
+
+/// Bytes read and written by copying an array, which a device does at the speed of its memory.
+fn device_copy(device: &Device) -> Result<Rate> {
+    let array = Tensor::zeros(ARRAY / 4, DType::F32, device)?;
+    fastest_on(2.0 * ARRAY as f64, || {
+        black_box(array.copy()?);
+        Ok(device.synchronize()?)
+    })
+}
+
+/// As [`fastest`], for work that may fail.
+fn fastest_on(amount: f64, mut work: impl FnMut() -> Result<()>) -> Result<Rate> {
+    let mut failure = None;
+    let rate = fastest(amount, || {
+        if failure.is_none() {
+            failure = work().err();
+        }
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(rate),
+    }
 }
 
 /// Rate of the fastest try on the wall, and of all tries per CPU second; each try does `amount`, and one

@@ -2,7 +2,8 @@
 //!
 //! A [`Workload`] is one line of [`WORKLOADS`] and a [`Work`] in a file of its own. [`measure`] lets all
 //! workloads of a length take turns, and the machine's own [`limits`] with them; [`summarise`] turns the
-//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt.
+//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt. [`Report`] is all of it,
+//! written to `bench.json`; [`Bench`] is that read back.
 //!
 //! Paper: none: house definition.
 
@@ -17,6 +18,7 @@ mod prefill;
 mod prompt;
 mod report;
 mod run;
+mod saved;
 mod stage;
 mod summary;
 mod workload;
@@ -29,6 +31,7 @@ pub use options::Options;
 pub use prompt::case;
 pub use report::{Left, Machine, Measured, Report, SCHEMA, cpu_name};
 pub use run::{Measurement, Run, Turn, measure};
+pub use saved::{Bench, SavedModel, SavedRow};
 pub use stage::Stage;
 pub use summary::{Rates, Row, summarise};
 pub use workload::{WORKLOADS, Work, Workload, named};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arithmetic::Shape;
 use super::growth::{Growth, growth};
@@ -69,7 +69,7 @@ pub struct Measured {
 }
 
 /// The machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Name of the CPU as the system tells it.
     pub cpu: Option<String>,

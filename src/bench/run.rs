@@ -34,7 +34,7 @@ pub struct Measurement {
 pub struct Run {
     /// Every repeat of every workload.
     pub measurements: Vec<Measurement>,
-    /// The machine's limits, once in every repeat; none on a GPU.
+    /// The limits of machine or device, once in every repeat.
     pub limits: Vec<Limits>,
 }
 
@@ -60,9 +60,9 @@ pub fn measure(model: &Model, options: &Options, say: &mut dyn FnMut(Turn<'_>)) 
         let case = prompt::case(model, length)?;
         let stage = Stage::prepare(model, case, decodes.then_some(options.steps))?;
         for repeat in 0..options.repeats {
-            if model.decoder.device().is_cpu() {
-                run.limits.push(Limits::measure());
-            }
+            let decoder = &model.decoder;
+            run.limits
+                .push(Limits::measure(decoder.device(), decoder.dtype())?);
             for workload in turns(&workloads, repeat) {
                 let measurement = once(&stage, workload, length, repeat)?;
                 say(Turn::Measured(&measurement));

@@ -2,7 +2,7 @@
 
 use std::io::{Result, Write};
 
-use kvprof::bench::{Growth, LimitSpreads, Rates, Report, Row};
+use kvprof::bench::{Growth, LimitSpreads, Measured, Rates, Report, Row};
 use kvprof::eval::Spread;
 
 /// Writes rows, limits, growth and what was left out.
@@ -122,18 +122,25 @@ fn write_machine(out: &mut impl Write, report: &Report) -> Result<()> {
         super::counted(machine.threads, "thread"),
     )?;
     match &report.limits {
-        Some(limits) => write_limits(out, limits),
-        None => writeln!(out, "No limits: only those of a CPU can be measured"),
+        Some(limits) => write_limits(out, limits, &report.model),
+        None => writeln!(out, "No limits were measured"),
     }
 }
 
-fn write_limits(out: &mut impl Write, limits: &LimitSpreads) -> Result<()> {
+fn write_limits(out: &mut impl Write, limits: &LimitSpreads, model: &Measured) -> Result<()> {
     let giga = |s: &Spread| format!("{:.1} (median {:.1})", s.most / 1e9, s.median / 1e9);
+    let (flops, bytes) = (giga(&limits.flops_per_s), giga(&limits.bytes_per_s));
+    if model.device != "Cpu" {
+        let dtype = &model.dtype;
+        return writeln!(
+            out,
+            "Limits in the same turns: {dtype} matrix product {flops} GFLOP/s, copying memory {bytes} GB/s"
+        );
+    }
     writeln!(
         out,
-        "Limits in the same turns: float32 matrix product {} GFLOP/s, reading memory {} GB/s; per CPU second {:.1} and {:.1}",
-        giga(&limits.flops_per_s),
-        giga(&limits.bytes_per_s),
+        "Limits in the same turns: float32 matrix product {flops} GFLOP/s, reading memory {bytes} GB/s; \
+         per CPU second {:.1} and {:.1}",
         limits.flops_per_cpu_s.most / 1e9,
         limits.bytes_per_cpu_s.most / 1e9,
     )

@@ -25,6 +25,11 @@ impl JobArguments {
         Ok(())
     }
 
+    /// How many of so many prompts are worked on at once.
+    pub fn at_once(self, prompts: usize) -> usize {
+        self.jobs.min(prompts).max(1)
+    }
+
     /// Whether every prompt has the machine to itself.
     pub fn one_by_one(self) -> bool {
         self.jobs == 1

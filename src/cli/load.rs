@@ -5,12 +5,12 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::budget::Geometry;
-use kvprof::model::Model;
 use kvprof::model::chat::{ChatTemplate, Message};
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
+use kvprof::model::{Model, ModelHeader};
 
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
@@ -27,12 +27,25 @@ pub struct ModelArguments {
 }
 
 impl ModelArguments {
-    /// Fetches, opens and loads the model.
-    pub fn load(&self, quiet: bool) -> anyhow::Result<Model> {
-        self.load_checked(quiet, |_, _| Ok(()))
+    /// Fetches and opens the model, and the device it will run on; its weights are not read.
+    pub fn open(&self, quiet: bool) -> anyhow::Result<(ModelHeader, Device)> {
+        let device = self.device.open()?;
+        let files = fetch(&self.model, quiet)?;
+        let header = ModelHeader::open(files);
+        Ok((header.with_context(|| self.loading())?, device))
     }
 
-    /// The same; `check` may refuse the model before its weights are read.
+    /// Reads the weights of a model that was opened.
+    pub fn read(&self, header: ModelHeader, device: &Device) -> anyhow::Result<Model> {
+        let model = header.load(device, self.dtype.0);
+        model.with_context(|| self.loading())
+    }
+
+    fn loading(&self) -> String {
+        format!("loading {}", self.model)
+    }
+
+    /// Fetches, opens and loads the model; `check` may refuse it before its weights are read.
     pub fn load_checked(
         &self,
         quiet: bool,
@@ -42,7 +55,7 @@ impl ModelArguments {
         let files = fetch(&self.model, quiet)?;
         let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
         check(&files, &config)?;
-        Model::load(files, &device, self.dtype.0).with_context(|| format!("loading {}", self.model))
+        Model::load(files, &device, self.dtype.0).with_context(|| self.loading())
     }
 }
 

@@ -3,6 +3,7 @@
 mod allocate;
 mod bench;
 mod bench_table;
+mod compare;
 mod compress;
 mod convert;
 mod dataset;
@@ -26,6 +27,7 @@ mod profile;
 mod prompts;
 mod reference;
 mod report;
+mod room;
 mod speed;
 mod summary;
 
@@ -49,6 +51,8 @@ enum Verb {
     Convert(Box<convert::Arguments>),
     /// Draw a chart from profiles, plans or measurements, as SVG and PNG
     Plot(plot::Arguments),
+    /// Compare two profiles of the same prompts: another device, element type or quantisation
+    Compare(compare::Arguments),
     /// Put an evaluation on one self-contained HTML page
     Report(report::Arguments),
     /// Answer a prompt, from the full cache or from a cut one
@@ -75,6 +79,7 @@ impl Arguments {
             Verb::Allocate(arguments) => arguments.run(),
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),
+            Verb::Compare(arguments) => arguments.run(),
             Verb::Report(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Eval(arguments) => arguments.run(),

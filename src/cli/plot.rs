@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use kvprof::bench::Bench;
 use kvprof::budget::BudgetPlan;
 use kvprof::error::Error;
 use kvprof::eval::Results;
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Folder of `kvprof speed`
     #[arg(long = "speed", value_name = "FOLDER")]
     speeds: Vec<PathBuf>,
+    /// Folder of `kvprof bench`
+    #[arg(long = "bench", value_name = "FOLDER")]
+    benches: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -53,7 +57,7 @@ pub struct Arguments {
     #[arg(long)]
     raw: bool,
     /// What is shown: by frontier and needle kl, nll, top1, f1, em, contains or evidence; by hitrate all
-    /// important keys or those beyond-sinks
+    /// important keys or those beyond-sinks; by growth seconds on the wall or of cpu
     #[arg(long)]
     metric: Option<String>,
     /// Methods that frontier, needle and evidence show, in this order [default: all]
@@ -83,6 +87,7 @@ struct Sources {
     results: Vec<Results>,
     hit_rates: Vec<HitRates>,
     speeds: Vec<Speed>,
+    benches: Vec<Bench>,
 }
 
 /// Reads every path of one kind of source.
@@ -108,6 +113,7 @@ impl Sources {
             SubjectKind::Results => plot::draw(chart.name, &self.results, options, provenance),
             SubjectKind::HitRates => plot::draw(chart.name, &self.hit_rates, options, provenance),
             SubjectKind::Speeds => plot::draw(chart.name, &self.speeds, options, provenance),
+            SubjectKind::Benches => plot::draw(chart.name, &self.benches, options, provenance),
         }
     }
 }
@@ -130,13 +136,14 @@ impl Arguments {
     }
 
     /// Every kind of source with the paths given for it.
-    fn given(&self) -> [(SubjectKind, &[PathBuf]); 5] {
+    fn given(&self) -> [(SubjectKind, &[PathBuf]); 6] {
         [
             (SubjectKind::Profiles, &self.profiles),
             (SubjectKind::Plans, &self.plans),
             (SubjectKind::Results, &self.results),
             (SubjectKind::HitRates, &self.hit_rates),
             (SubjectKind::Speeds, &self.speeds),
+            (SubjectKind::Benches, &self.benches),
         ]
     }
 
@@ -166,6 +173,7 @@ impl Arguments {
             results: read_all(&self.results, SubjectKind::Results, Results::load)?,
             hit_rates: read_all(&self.hit_rates, SubjectKind::HitRates, HitRates::load)?,
             speeds: read_all(&self.speeds, SubjectKind::Speeds, Speed::load)?,
+            benches: read_all(&self.benches, SubjectKind::Benches, Bench::load)?,
         })
     }
 

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
+use candle_core::Device;
 use kvprof::dataset;
 use kvprof::eval::Reader;
-use kvprof::model::Model;
+use kvprof::model::footprint::Prefill;
+use kvprof::model::{Model, ModelHeader};
 use kvprof::profile::{self, MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
 
 use super::jobs::JobArguments;
 use super::load::ModelArguments;
 use super::long_run::{TokenProgress, progress_bar, stop_cleanly};
 use super::prompts::{PromptArguments, PromptSet};
+use super::room::Room;
 use super::summary::Summary;
 use super::{counted, quoted};
 
@@ -42,6 +45,9 @@ pub struct Arguments {
     /// Output folder; by default named after model and data set
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Say what it would take in memory and whether that is there, and do nothing
+    #[arg(long, conflicts_with_all = ["out", "resume"])]
+    dry_run: bool,
     /// Continue a run that was interrupted
     #[arg(long)]
     resume: bool,
@@ -76,20 +82,36 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let set = self.prompts.open(&self.data)?;
-        let model = self.model.load(self.quiet)?;
+        let (header, device) = self.model.open(self.quiet)?;
         let cases = set.cases(&Reader {
-            tokenizer: &model.tokenizer,
-            chat: model.chat.as_ref(),
-            config: model.decoder.config(),
+            tokenizer: &header.tokenizer,
+            chat: header.chat.as_ref(),
+            config: &header.config,
         })?;
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
-        let meta = self.meta(&set, &model, &prompts);
+        let room = Room::of(
+            &Prefill {
+                config: &header.config,
+                weights: header.weight_room(&device, self.model.dtype.0),
+                device: &device,
+                dtype: self.model.dtype.0,
+                window: self.window.0,
+                jobs: self.jobs.at_once(prompts.len()),
+            },
+            &prompts,
+        );
+        if self.dry_run {
+            return room.write(&header, self.json);
+        }
+        room.refuse_what_cannot_fit()?;
+        let meta = self.meta(&set, &header, &device, &prompts);
         let folder = self
             .out
             .clone()
             .unwrap_or_else(|| PathBuf::from(format!("profile-{}-{}", meta.model, meta.dataset)));
         let run = Run::prepare(&folder, meta, self.resume)?;
         stop_cleanly(&folder);
+        let model = self.model.read(header, &device)?;
         self.measure(&run, &prompts, &model)?;
         let profile = run.finish()?;
         self.report(&profile, &folder)
@@ -114,7 +136,14 @@ impl Arguments {
         Ok(())
     }
 
-    fn meta(&self, set: &PromptSet<'_>, model: &Model, prompts: &[Prompt]) -> Meta {
+    fn meta(
+        &self,
+        set: &PromptSet<'_>,
+        header: &ModelHeader,
+        device: &Device,
+        prompts: &[Prompt],
+    ) -> Meta {
+        let (files, config) = (&header.files, &header.config);
         Meta {
             command: super::command_line(&["--resume", "--quiet", "--json"]),
             dataset: set.data.name.clone(),
@@ -124,7 +153,7 @@ impl Arguments {
             prompts_sha256: prompts_sha256(prompts),
             max_prompt_tokens: self.prompts.max_prompt_tokens,
             seed: self.seed,
-            ..Meta::of_model(model, &self.options())
+            ..Meta::of_files(files, config, device, self.model.dtype.0, &self.options())
         }
     }
 

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 /// Keys and values of one KV head of one layer.
 ///
-/// Shapes: buffers `(capacity, D)`, of which the first [`HeadCache::len`] rows are held tokens.
-/// Keys are stored after RoPE, so that a key keeps its true position whatever leaves around it.
+/// Shapes: room `(capacity, D)` in the layer's buffers, of which the first [`HeadCache::len`] rows are held
+/// tokens. Keys are stored after RoPE, so that a key keeps its true position whatever leaves around it.
 #[derive(Debug)]
 pub struct HeadCache {
     keys: Tensor,
@@ -18,15 +18,6 @@ pub struct HeadCache {
 }
 
 impl HeadCache {
-    fn new(capacity: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let zeros = || Tensor::zeros((capacity.max(1), head_dim), dtype, device);
-        Ok(Self {
-            keys: zeros()?,
-            values: zeros()?,
-            positions: Vec::new(),
-        })
-    }
-
     /// Tokens held.
     pub fn len(&self) -> usize {
         self.positions.len()
@@ -52,26 +43,9 @@ impl HeadCache {
         &self.positions
     }
 
-    fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let (capacity, head_dim) = self.keys.dims2()?;
-        if tokens <= capacity {
-            return Ok(());
-        }
-        let capacity = tokens.max(capacity + capacity / 2);
-        let larger = Self::new(capacity, head_dim, self.keys.dtype(), self.keys.device())?;
-        if !self.is_empty() {
-            larger.keys.slice_set(&self.keys()?, 0, 0)?;
-            larger.values.slice_set(&self.values()?, 0, 0)?;
-        }
-        self.keys = larger.keys;
-        self.values = larger.values;
-        Ok(())
-    }
-
+    /// Writes tokens after those that are held; there must be room.
     fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
-        let added = keys.dim(0)?;
-        let held = self.len();
-        self.reserve(held + added)?;
+        let (added, held) = (keys.dim(0)?, self.len());
         self.keys.slice_set(keys, 0, held)?;
         self.values.slice_set(values, 0, held)?;
         self.positions
@@ -79,24 +53,29 @@ impl HeadCache {
         Ok(())
     }
 
-    /// The listed slots, ascending, in buffers of their own with room for `room` more tokens.
-    fn cut(&self, slots: &[u32], room: usize) -> Result<Self> {
+    /// Fills empty room with the listed slots of another head, ascending.
+    fn take(&mut self, source: &Self, slots: &[u32]) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let index = Tensor::new(slots, self.keys.device())?;
+        let kept = |x: Tensor| x.index_select(&index, 0);
+        self.keys.slice_set(&kept(source.keys()?)?, 0, 0)?;
+        self.values.slice_set(&kept(source.values()?)?, 0, 0)?;
+        self.positions = slots
+            .iter()
+            .map(|&slot| source.positions[slot as usize])
+            .collect();
+        Ok(())
+    }
+
+    fn check_slots(&self, slots: &[u32]) -> Result<()> {
         let ascending = slots.windows(2).all(|w| w[0] < w[1]);
-        if !ascending || slots.last().is_some_and(|&s| s as usize >= self.len()) {
-            let bound = format!("the slots to keep must ascend and lie below {}", self.len());
-            return Err(Error::invalid("list of slots", slots.len(), bound));
+        if ascending && slots.last().is_none_or(|&s| (s as usize) < self.len()) {
+            return Ok(());
         }
-        let (_, head_dim) = self.keys.dims2()?;
-        let (dtype, device) = (self.keys.dtype(), self.keys.device());
-        let mut smaller = Self::new(slots.len() + room, head_dim, dtype, device)?;
-        if !slots.is_empty() {
-            let index = Tensor::new(slots, device)?;
-            let kept = |x: Tensor| x.index_select(&index, 0);
-            smaller.keys.slice_set(&kept(self.keys()?)?, 0, 0)?;
-            smaller.values.slice_set(&kept(self.values()?)?, 0, 0)?;
-        }
-        smaller.positions = slots.iter().map(|&s| self.positions[s as usize]).collect();
-        Ok(smaller)
+        let bound = format!("the slots to keep must ascend and lie below {}", self.len());
+        Err(Error::invalid("list of slots", slots.len(), bound))
     }
 
     /// Drops the tokens from `position` on; their room stays.
@@ -114,21 +93,112 @@ impl HeadCache {
     }
 }
 
-/// The cache of one layer, one entry per KV head.
+/// The cache of one layer: one buffer of keys and one of values, in which every KV head has its own room.
+///
+/// Differs: heads lie one after another whatever their lengths, so that one kernel can serve all of them
+/// without padding.
 #[derive(Debug)]
 pub struct LayerCache {
     /// One per KV head.
     pub heads: Vec<HeadCache>,
+    keys: Tensor,
+    values: Tensor,
+}
+
+/// A layer's buffers, `(sum of capacities, D)`, and where its heads lie in them.
+pub struct PackedHeads<'a> {
+    /// Keys after RoPE.
+    pub keys: &'a Tensor,
+    /// Values.
+    pub values: &'a Tensor,
+    /// First row of every KV head.
+    pub starts: Vec<u32>,
+    /// Tokens held by every KV head.
+    pub lengths: Vec<u32>,
 }
 
 impl LayerCache {
-    fn cut(&self, kept: &[Vec<u32>], room: usize) -> Result<Self> {
-        let heads = self.heads.iter().zip(kept);
+    fn new(capacities: &[usize], head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+        // Tensors without elements are refused by some devices.
+        let rows = |capacity: &usize| (*capacity).max(1);
+        let total: usize = capacities.iter().map(rows).sum();
+        let zeros = || Tensor::zeros((total, head_dim), dtype, device);
+        let (keys, values) = (zeros()?, zeros()?);
+        let mut start = 0;
+        let mut heads = Vec::with_capacity(capacities.len());
+        for rows in capacities.iter().map(rows) {
+            heads.push(HeadCache {
+                keys: keys.narrow(0, start, rows)?,
+                values: values.narrow(0, start, rows)?,
+                positions: Vec::new(),
+            });
+            start += rows;
+        }
         Ok(Self {
-            heads: heads
-                .map(|(head, slots)| head.cut(slots, room))
-                .collect::<Result<_>>()?,
+            heads,
+            keys,
+            values,
         })
+    }
+
+    /// An empty layer like this one with room for so many tokens in each head.
+    fn empty(&self, capacities: &[usize]) -> Result<Self> {
+        let (_, head_dim) = self.keys.dims2()?;
+        Self::new(capacities, head_dim, self.keys.dtype(), self.keys.device())
+    }
+
+    /// The buffers, for kernels that serve all heads at once.
+    pub fn packed(&self) -> PackedHeads<'_> {
+        let mut start = 0;
+        let starts = self.heads.iter().map(|head| {
+            let own = start;
+            start += head.capacity() as u32;
+            own
+        });
+        PackedHeads {
+            keys: &self.keys,
+            values: &self.values,
+            starts: starts.collect(),
+            lengths: self.heads.iter().map(|h| h.len() as u32).collect(),
+        }
+    }
+
+    /// Adds keys and values `(H_kv, n, D)`; where a head lacks room, all get half as much again.
+    fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
+        let added = keys.dim(1)?;
+        if self.heads.iter().any(|h| h.len() + added > h.capacity()) {
+            let room = |h: &HeadCache| (h.len() + added).max(h.capacity() + h.capacity() / 2);
+            let larger = self.empty(&self.heads.iter().map(room).collect::<Vec<_>>())?;
+            *self = self.moved_into(larger)?;
+        }
+        for (h, head) in self.heads.iter_mut().enumerate() {
+            head.append(&keys.get(h)?, &values.get(h)?, first_position)?;
+        }
+        Ok(())
+    }
+
+    /// All tokens in the room of `larger`.
+    fn moved_into(&mut self, mut larger: Self) -> Result<Self> {
+        for (to, from) in larger.heads.iter_mut().zip(&mut self.heads) {
+            if !from.is_empty() {
+                to.keys.slice_set(&from.keys()?, 0, 0)?;
+                to.values.slice_set(&from.values()?, 0, 0)?;
+            }
+            to.positions = std::mem::take(&mut from.positions);
+        }
+        Ok(larger)
+    }
+
+    /// The listed slots, ascending, in buffers of their own with room for `room` more tokens per head.
+    fn cut(&self, kept: &[Vec<u32>], room: usize) -> Result<Self> {
+        let pairs = || self.heads.iter().zip(kept);
+        pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;
+        let capacities: Vec<usize> = kept.iter().map(|slots| slots.len() + room).collect();
+        let mut smaller = self.empty(&capacities)?;
+        for (to, (from, slots)) in smaller.heads.iter_mut().zip(pairs()) {
+            to.take(from, slots)?;
+        }
+        Ok(smaller)
     }
 }
 
@@ -152,15 +222,9 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let head = || HeadCache::new(capacity, config.head_dim, dtype, device);
-        let layer = || {
-            let heads = (0..config.num_key_value_heads)
-                .map(|_| head())
-                .collect::<Result<_>>()?;
-            Ok::<_, Error>(LayerCache { heads })
-        };
+        let capacities = vec![capacity; config.num_key_value_heads];
         let layers = (0..config.num_hidden_layers)
-            .map(|_| layer())
+            .map(|_| LayerCache::new(&capacities, config.head_dim, dtype, device))
             .collect::<Result<_>>()?;
         Ok(Self {
             layers,
@@ -262,10 +326,7 @@ impl KvCache {
 
     /// Adds the keys and values `(H_kv, n, D)` of the next n tokens to one layer.
     pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
-        for (h, head) in self.layers[layer].heads.iter_mut().enumerate() {
-            head.append(&keys.get(h)?, &values.get(h)?, self.next_position)?;
-        }
-        Ok(())
+        self.layers[layer].append(keys, values, self.next_position)
     }
 
     /// Moves on by `tokens` positions once every layer has them.

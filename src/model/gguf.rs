@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
+use super::header::WeightRoom;
 use super::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
@@ -246,7 +248,7 @@ impl Gguf {
     ) -> Result<Matrix> {
         let info = self.described(name, &[rows, width])?;
         let format = info.ggml_dtype;
-        if !(device.is_cpu() && dtype == DType::F32 && Packed::takes(format, width)) {
+        if !stays_packed(format, width, device, dtype) {
             let dense = self.tensor(name, &[rows, width], device, dtype)?;
             return Ok(Matrix::Dense(dense));
         }
@@ -264,6 +266,30 @@ impl Gguf {
             true => Ok(Matrix::Packed(packed)),
             false => Err(self.not_finite(name)),
         }
+    }
+
+    /// What all tensors will take on a device.
+    pub(super) fn weight_room(&self, device: &Device, dtype: DType) -> WeightRoom {
+        let mut room = WeightRoom {
+            held: 0,
+            unpacking: 0,
+        };
+        for info in self.content.tensor_infos.values() {
+            let (format, shape) = (info.ggml_dtype, info.shape.dims());
+            let numbers = info.shape.elem_count();
+            match shape {
+                [_, width] if stays_packed(format, *width, device, dtype) => {
+                    room.held += numbers / format.block_size() * format.type_size();
+                }
+                _ => {
+                    room.held += numbers * dtype.size_in_bytes();
+                    // The file's bytes, and float32 numbers before they are converted.
+                    let packed = numbers / format.block_size() * format.type_size();
+                    room.unpacking = room.unpacking.max(packed + 2 * 4 * numbers);
+                }
+            }
+        }
+        room
     }
 
     /// What the header says of a tensor, which must have this shape.
@@ -294,10 +320,15 @@ impl Gguf {
     }
 }
 
+/// Whether a matrix of so wide rows is kept as it lies in the file.
+fn stays_packed(format: GgmlDType, width: usize, device: &Device, dtype: DType) -> bool {
+    device.is_cpu() && dtype == DType::F32 && Packed::takes(format, width)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+    use candle_core::quantized::{QTensor, gguf_file};
 
     #[test]
     fn every_quantisation_is_read_as_candle_dequantises_it() {

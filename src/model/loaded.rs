@@ -3,9 +3,9 @@
 use candle_core::{DType, Device};
 
 use super::chat::{ChatTemplate, Message};
-use super::config::ModelConfig;
 use super::decoder::Decoder;
 use super::gguf::Gguf;
+use super::header::ModelHeader;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -27,17 +27,7 @@ impl Model {
     ///
     /// Errors: whatever reading the file, its tokenizer or its weights returns.
     pub fn load(files: ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
-        let mut gguf = Gguf::open(&files.weights)?;
-        let config = ModelConfig::from_gguf(&mut gguf)?;
-        let tokenizer = tokenizer_of(&files, &gguf)?;
-        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
-        let decoder = Decoder::load(&mut gguf, config, device, dtype)?;
-        Ok(Self {
-            files,
-            tokenizer,
-            chat,
-            decoder,
-        })
+        ModelHeader::open(files)?.load(device, dtype)
     }
 
     /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.

@@ -1,4 +1,8 @@
-//! What the process really occupies, and giving freed memory back to the system.
+//! What the process really occupies, what there is, and giving freed memory back to the system.
+
+use std::path::Path;
+
+use candle_core::Device;
 
 /// Asks the C library to return freed memory to the system, where it can be asked.
 ///
@@ -28,9 +32,63 @@ pub fn peak_resident_bytes() -> Option<usize> {
     kilobytes("VmHWM:")
 }
 
+/// Memory that a device has left.
+///
+/// Differs: on the CPU what the system could give without swapping, or what its control group may still take
+/// if that is less.
+/// Units: bytes; `None` where it is not told.
+pub fn available_bytes(device: &Device) -> Option<usize> {
+    match device {
+        Device::Cpu => {
+            let system = kilobytes_in("/proc/meminfo", "MemAvailable:")?;
+            let group = group_bytes(Path::new("/sys/fs/cgroup"));
+            Some(group.map_or(system, |group| group.min(system)))
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => {
+            let told = candle_core::cuda_backend::cudarc::driver::result::mem_get_info();
+            told.ok().map(|(free, _)| free)
+        }
+        _ => None,
+    }
+}
+
+/// What the control group of this process may still take, if it is limited.
+fn group_bytes(folder: &Path) -> Option<usize> {
+    let number = |name: &str| -> Option<usize> {
+        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        text.trim().parse().ok() // "max" is no limit
+    };
+    let (most, taken) = (number("memory.max")?, number("memory.current")?);
+    Some(most.saturating_sub(taken))
+}
+
 fn kilobytes(field: &str) -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    kilobytes_in("/proc/self/status", field)
+}
+
+fn kilobytes_in(file: &str, field: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let number: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(number * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_without_a_limit_limits_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+        assert_eq!(group_bytes(folder.path()), None);
+        write("memory.max", "max\n").unwrap();
+        write("memory.current", "4096\n").unwrap();
+        assert_eq!(group_bytes(folder.path()), None);
+        write("memory.max", "10000\n").unwrap();
+        assert_eq!(group_bytes(folder.path()), Some(5904));
+        write("memory.current", "20000\n").unwrap();
+        assert_eq!(group_bytes(folder.path()), Some(0));
+    }
 }

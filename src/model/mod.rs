@@ -8,7 +8,9 @@ pub mod config;
 pub mod decoder;
 pub mod device;
 mod feed_forward;
+pub mod footprint;
 pub mod gguf;
+mod header;
 pub(crate) mod lanes;
 mod linear;
 mod loaded;
@@ -18,4 +20,5 @@ pub mod source;
 pub mod tokenizer;
 mod weights;
 
+pub use header::{ModelHeader, WeightRoom};
 pub use loaded::{Model, message_ids, tokenizer_of};

@@ -5,7 +5,7 @@ use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::canvas::{Drawn, Sheet, points};
-use super::pen::{Pen, REFERENCE, amount, band_key, stroke};
+use super::pen::{Pen, REFERENCE, amount, band_key, fit_line, stroke};
 use super::text;
 
 /// The picture beside a legend's words.
@@ -19,8 +19,10 @@ pub(super) enum Key {
     Bar,
     /// A plain line of a colour.
     Line(RGBColor),
-    /// The line of the full cache, without a marker.
+    /// The line of the full cache, or of another reference, without a marker.
     Reference,
+    /// The line of a fitted curve.
+    Fit,
     /// The colours of a colour bar, from dark to light.
     Colours,
     /// No picture: words about the whole figure.
@@ -125,6 +127,7 @@ impl Key {
                 sheet.draw(&PathElement::new(path, stroke(*colour, 0.6)))
             }
             Self::Reference => REFERENCE.line(sheet, vec![(x.0, y), (x.1, y)]),
+            Self::Fit => fit_line(sheet, vec![(x.0, y), (x.1, y)]),
             Self::Colours => draw_colours(sheet, x, y),
             Self::Note => Ok(()),
             Self::Band => {

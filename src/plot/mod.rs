@@ -13,6 +13,8 @@ mod evidence;
 mod figure;
 mod frame;
 mod frontier;
+mod growth;
+mod growth_words;
 mod held_quality;
 mod hit_rates;
 mod interval;
@@ -23,7 +25,9 @@ mod mba_heatmap;
 mod needle;
 mod options;
 mod outcomes;
+mod over_length;
 mod panel_grid;
+mod panels;
 mod pen;
 mod plan_names;
 mod provenance;
@@ -40,6 +44,8 @@ mod options_read;
 mod refusals;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod sample_costs;
 #[cfg(test)]
 mod tests;
 
@@ -153,6 +159,13 @@ pub const CHARTS: &[Chart] = &[
         needs: "1 measurement of kvprof speed",
         reads: &[],
         draw: Painter::Speeds(speed::draw),
+    },
+    Chart {
+        name: "growth",
+        about: "prefill time against prompt length, its fit and its floor, and what profiling adds",
+        needs: "1 run of kvprof bench with prefill at 3 lengths or more",
+        reads: &[Opt::Metric],
+        draw: Painter::Benches(growth::draw),
     },
 ];
 

@@ -22,7 +22,8 @@ pub struct ChartOptions {
     /// Whether the vertical axis of `lmba`, `budgets` and `frontier` is logarithmic where it need not be.
     pub log: bool,
     /// What `frontier` and `needle` measure quality by, of [`crate::eval::METRICS`]; each has its own default.
-    /// For `hitrate` `all` important keys, or those `beyond-sinks`.
+    /// For `hitrate` `all` important keys, or those `beyond-sinks`; for `growth` seconds on the `wall`, or
+    /// of `cpu`.
     pub metric: Option<String>,
     /// Methods that `frontier`, `needle` and `evidence` show, in this order, separated by commas; all by default.
     pub methods: Option<String>,

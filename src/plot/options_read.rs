@@ -56,6 +56,7 @@ fn outcome(chart: &Chart, options: &ChartOptions) -> std::result::Result<Figure,
         SubjectKind::Results => draw(name, &[results.results()], options, ""),
         SubjectKind::HitRates => draw(name, &[sample.hit_rates()], options, ""),
         SubjectKind::Speeds => draw(name, &[sample.speed()], options, ""),
+        SubjectKind::Benches => draw(name, &[sample.bench()], options, ""),
     };
     drawn.map_err(|error| error.to_string())
 }

@@ -78,6 +78,9 @@ const BAND: f64 = 0.2;
 /// Width of a series' line in points.
 const LINE_POINTS: f64 = 1.0;
 
+/// Width of a fitted curve's line in points.
+const FIT_POINTS: f64 = 0.5;
+
 /// Half the extent of a marker in points.
 const MARK_POINTS: f64 = 1.7;
 
@@ -184,12 +187,23 @@ pub(super) const OTHERS: RGBColor = RGBColor(178, 178, 178);
 /// Colour of the method that others are compared with, where each has a panel of its own.
 pub(super) const BASELINE: RGBColor = RGBColor(50, 50, 50);
 
-/// How the full cache is drawn: no method's colour, dash or marker.
+/// How the full cache, and any other reference, is drawn: no method's colour, dash or marker.
 pub(super) const REFERENCE: Pen = Pen {
     colour: GREY,
     dash: Some((1.0, 1.5)),
     mark: Mark::Disc,
 };
+
+/// Draws a fitted curve: dark, dashed, and thinner than the series that it may lie on.
+pub(super) fn fit_line<DB: DrawingBackend>(sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
+    let style = stroke(RGBColor(0, 0, 0), FIT_POINTS);
+    sheet.draw(&DashedPathElement::new(
+        path,
+        points(2.5),
+        points(1.8),
+        style,
+    ))
+}
 
 /// Fill of a legend's key for bands.
 pub(super) fn band_key() -> ShapeStyle {

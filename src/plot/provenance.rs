@@ -1,6 +1,7 @@
 //! Where a figure comes from, as the text inside its files.
 
 use super::subject::Subject;
+use crate::bench::Bench;
 use crate::budget::BudgetPlan;
 use crate::eval::ResultsMeta;
 use crate::eval::hit_rate::HitRateMeta;
@@ -20,6 +21,7 @@ pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String
         Subject::Results(all) => all.iter().map(|r| of_results(&r.meta)).collect(),
         Subject::HitRates(all) => all.iter().map(|h| of_hit_rates(&h.meta)).collect(),
         Subject::Speeds(all) => all.iter().map(|s| of_speed(&s.meta)).collect(),
+        Subject::Benches(all) => all.iter().map(of_bench).collect(),
     };
     let kind = subject.kind().name();
     for (number, source) in sources.into_iter().enumerate() {
@@ -135,5 +137,26 @@ fn of_speed(meta: &speed::Meta) -> Vec<String> {
             meta.scorer, meta.scorer_parameters, meta.sinks, meta.window
         ),
         format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
+    ]
+}
+
+fn of_bench(bench: &Bench) -> Vec<String> {
+    let (model, machine) = (&bench.model, &bench.machine);
+    let load = machine.load.map_or(String::new(), |load| {
+        format!(", load {load:.1} before the start")
+    });
+    vec![
+        format!("model {}, from {}", model.name, model.source),
+        format!("model sha256 {}", model.sha256),
+        format!("bench.json sha256 {}", bench.sha256),
+        format!(
+            "{} repeats in turns, {} on {} with {} threads of {}{load}",
+            bench.repeats,
+            model.dtype,
+            model.device,
+            machine.threads,
+            machine.cpu.as_deref().unwrap_or("a CPU without a name"),
+        ),
+        format!("measured by kvprof {}: {}", bench.kvprof, bench.command),
     ]
 }

@@ -280,3 +280,43 @@ fn one_measurement_of_speed_with_few_modes_is_drawn() {
     }
     assert!(error("speed", &vec![many], &options).contains("between 1 and 7"));
 }
+
+#[test]
+fn one_bench_run_with_three_lengths_of_prefill_is_drawn() {
+    let options = ChartOptions::default();
+    let bench = Sample::default().bench();
+    let refused = |change: &dyn Fn(&mut crate::bench::Bench), options: &ChartOptions| {
+        let mut bench = bench.clone();
+        change(&mut bench);
+        error("growth", &vec![bench], options)
+    };
+    let two = vec![bench.clone(), bench.clone()];
+    assert!(error("growth", &two, &options).contains("once per bench run"));
+    assert!(error("growth", &[Sample::default().speed()], &options).contains("with --bench"));
+    let few = refused(&|b| b.rows.retain(|row| row.length < 5000), &options);
+    assert!(
+        few.contains("number of lengths of prefill for growth is 2, but its fit needs three"),
+        "{few}"
+    );
+    let none = refused(
+        &|b| b.rows.retain(|r| r.workload == "decode-full"),
+        &options,
+    );
+    assert!(none.contains("prefill for growth is 0"), "{none}");
+    let unfitted = refused(&|b| b.growth = None, &options);
+    assert!(unfitted.contains("fit of prefill is missing"), "{unfitted}");
+    let metric = |name: &str| ChartOptions {
+        metric: Some(name.to_owned()),
+        ..options.clone()
+    };
+    let unknown = refused(&|_| {}, &metric("kl"));
+    assert!(
+        unknown.contains("unknown metric 'kl'; known: wall, cpu"),
+        "{unknown}"
+    );
+    let untold = refused(&|b| b.rows[0].cpu = None, &metric("cpu"));
+    assert!(
+        untold.contains("CPU time of prefill at 1900 tokens is not known"),
+        "{untold}"
+    );
+}

@@ -4,7 +4,6 @@ use crate::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
 use crate::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRates, Observation};
-use crate::eval::speed::{self, Measurement, Mode, Speed};
 use crate::profile::{Meta, Profile, PromptLabel, Rows, SCHEMA, threshold_name};
 use crate::table::{Column, Table};
 use serde_json::Value;
@@ -101,58 +100,6 @@ impl Sample {
             Self::provenance(),
         )
         .unwrap()
-    }
-
-    /// No cache, the full one and two budgets, three repeats each, at the lengths of the sample's prompts.
-    pub(super) fn speed(&self) -> Speed {
-        let modes = [
-            (Mode::NoCache, 1.5, 0.0),
-            (Mode::Full, 0.05, 46.0),
-            (Mode::Budget(256), 0.03, 11.5),
-            (Mode::Budget(64), 0.02, 2.9),
-        ];
-        let mut measurements = Vec::new();
-        for &tokens in &self.tokens {
-            for (mode, ms, kilobytes) in modes {
-                measurements.extend((0..3).map(|repeat| Measurement {
-                    length: tokens as usize,
-                    tokens: tokens as usize,
-                    mode,
-                    repeat,
-                    ms_per_token: 30.0 + f64::from(tokens) * ms + 2.0 * repeat as f64,
-                    kv_bytes: (f64::from(tokens) * kilobytes * 1e3) as usize,
-                    resident_bytes: None,
-                    prefill_s: 1.0,
-                }));
-            }
-        }
-        let meta = self.speed_meta();
-        Speed { meta, measurements }
-    }
-
-    fn speed_meta(&self) -> speed::Meta {
-        speed::Meta {
-            schema: speed::SCHEMA,
-            kvprof: "0".into(),
-            command: "kvprof speed --model sample".to_owned(),
-            model: self.model.to_owned(),
-            model_source: "made up <here> & now".to_owned(),
-            model_sha256: "a1".repeat(32),
-            device: "Cpu".to_owned(),
-            dtype: "f32".to_owned(),
-            threads: 2,
-            scorer: "snapkv".to_owned(),
-            scorer_parameters: Value::Null,
-            sinks: 4,
-            window: 32,
-            lengths: self.tokens.iter().map(|&t| t as usize).collect(),
-            budgets: vec![64, 256],
-            prompts_sha256: "b2".repeat(32),
-            steps: 16,
-            uncached_steps: 1,
-            repeats: 3,
-            seed: 0,
-        }
     }
 
     /// Hit rates of three prompt windows and two generated ones; layer 1 has no important key.

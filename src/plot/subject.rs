@@ -2,6 +2,7 @@
 
 use super::figure::Figure;
 use super::options::ChartOptions;
+use crate::bench::Bench;
 use crate::budget::BudgetPlan;
 use crate::error::{Error, Result};
 use crate::eval::Results;
@@ -22,6 +23,8 @@ pub enum Subject<'s> {
     HitRates(&'s [HitRates]),
     /// Times and bytes of decoding.
     Speeds(&'s [Speed]),
+    /// What everything costs.
+    Benches(&'s [Bench]),
 }
 
 /// Which kind of thing a chart is drawn from.
@@ -37,6 +40,8 @@ pub enum SubjectKind {
     HitRates,
     /// Folders of `kvprof speed`.
     Speeds,
+    /// Folders of `kvprof bench`.
+    Benches,
 }
 
 /// A chart's own function, by what it reads.
@@ -51,6 +56,8 @@ pub(super) enum Painter {
     HitRates(fn(&[HitRates], &ChartOptions, &str) -> Result<Figure>),
     /// Draws measurements of speed.
     Speeds(fn(&[Speed], &ChartOptions, &str) -> Result<Figure>),
+    /// Draws runs of the bench.
+    Benches(fn(&[Bench], &ChartOptions, &str) -> Result<Figure>),
 }
 
 impl Subject<'_> {
@@ -62,6 +69,7 @@ impl Subject<'_> {
             Self::Results(_) => SubjectKind::Results,
             Self::HitRates(_) => SubjectKind::HitRates,
             Self::Speeds(_) => SubjectKind::Speeds,
+            Self::Benches(_) => SubjectKind::Benches,
         }
     }
 
@@ -73,6 +81,7 @@ impl Subject<'_> {
             Self::Results(results) => results.len(),
             Self::HitRates(rates) => rates.len(),
             Self::Speeds(speeds) => speeds.len(),
+            Self::Benches(benches) => benches.len(),
         }
     }
 
@@ -91,6 +100,7 @@ impl SubjectKind {
             Self::Results => "--results",
             Self::HitRates => "--hitrate",
             Self::Speeds => "--speed",
+            Self::Benches => "--bench",
         }
     }
 
@@ -102,6 +112,7 @@ impl SubjectKind {
             Self::Results => "evaluation",
             Self::HitRates => "hit-rate run",
             Self::Speeds => "speed measurement",
+            Self::Benches => "bench run",
         }
     }
 }
@@ -114,6 +125,7 @@ impl Painter {
             Self::Results(_) => SubjectKind::Results,
             Self::HitRates(_) => SubjectKind::HitRates,
             Self::Speeds(_) => SubjectKind::Speeds,
+            Self::Benches(_) => SubjectKind::Benches,
         }
     }
 
@@ -141,6 +153,9 @@ impl Painter {
                 draw(all, options, record)
             }
             (Self::Speeds(draw), Subject::Speeds(all)) if !all.is_empty() => {
+                draw(all, options, record)
+            }
+            (Self::Benches(draw), Subject::Benches(all)) if !all.is_empty() => {
                 draw(all, options, record)
             }
             _ => {
@@ -184,3 +199,4 @@ subject_of!(BudgetPlan, Plans);
 subject_of!(Results, Results);
 subject_of!(HitRates, HitRates);
 subject_of!(Speed, Speeds);
+subject_of!(Bench, Benches);

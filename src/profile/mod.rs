@@ -1,6 +1,7 @@
 //! Measuring how many cached tokens each head and layer needs, and the profile that holds the result.
 
 mod budget_grid;
+mod compare;
 mod head_path;
 mod measures;
 mod minimum_budget;
@@ -16,6 +17,7 @@ mod store;
 mod window_sums;
 
 pub use budget_grid::budget_grid;
+pub use compare::{ColumnDifference, compare};
 pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 pub use minimum_budget::Ranked;
 pub use options::MeasureOptions;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::budget_grid::budget_grid;
@@ -10,6 +11,8 @@ use super::options::MeasureOptions;
 use super::rows::{PromptLabel, prompt_tables};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::source::ModelFiles;
 use crate::parts::RunKind;
 use crate::table::Table;
 
@@ -71,14 +74,26 @@ pub struct Meta {
 impl Meta {
     /// What a model and the measures asked for say; data set and command are left empty.
     pub fn of_model(model: &Model, options: &MeasureOptions) -> Self {
-        let config = model.decoder.config();
+        let decoder = &model.decoder;
+        let (device, dtype) = (decoder.device(), decoder.dtype());
+        Self::of_files(&model.files, decoder.config(), device, dtype, options)
+    }
+
+    /// The same of a model whose weights have not been read.
+    pub fn of_files(
+        files: &ModelFiles,
+        config: &ModelConfig,
+        device: &Device,
+        dtype: DType,
+        options: &MeasureOptions,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             kvprof: env!("CARGO_PKG_VERSION").to_owned(),
             command: String::new(),
-            model: model.files.name.clone(),
-            model_source: model.files.origin.clone(),
-            model_sha256: model.files.sha256.clone(),
+            model: files.name.clone(),
+            model_source: files.origin.clone(),
+            model_sha256: files.sha256.clone(),
             architecture: config.family.architecture.to_owned(),
             num_layers: config.num_hidden_layers,
             num_heads: config.num_attention_heads,
@@ -93,8 +108,8 @@ impl Meta {
             window: options.window,
             thresholds: options.thresholds.clone(),
             output_thresholds: options.output_thresholds.clone(),
-            device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.dtype().as_str().to_owned(),
+            device: format!("{:?}", device.location()),
+            dtype: dtype.as_str().to_owned(),
             seed: 0,
         }
     }

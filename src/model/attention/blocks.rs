@@ -1,44 +1,84 @@
-//! Attention in candle operations, one KV head and one block of queries at a time.
+//! Attention in candle operations: all KV heads of one length together, blocks of queries one by one.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
+use super::visible;
 use super::watch::{GroupRows, Watch, first_watched};
-use super::{QUERY_BLOCK, visible};
-use crate::error::Result;
-use crate::model::cache::{HeadCache, LayerCache};
+use crate::error::{Error, Result};
+use crate::model::cache::LayerCache;
 
-/// One KV head with its keys in float32, where logits must be exact, and its positions on the device.
-struct Head<'a> {
-    cache: &'a HeadCache,
-    keys: Tensor,
-    positions: Tensor,
+/// Bytes that the probabilities of a block of queries may take; three tensors of that size live at once.
+const BLOCK_BYTES: usize = 256 << 20;
+
+/// Queries that are worked on at once by so many query heads over so many keys.
+pub(in crate::model) fn block_queries(query_heads: usize, keys: usize) -> usize {
+    (BLOCK_BYTES / (4 * (query_heads * keys).max(1))).max(1)
 }
 
-impl<'a> Head<'a> {
-    fn new(cache: &'a HeadCache) -> Result<Self> {
-        let keys = cache.keys()?.to_dtype(DType::F32)?;
-        let positions = Tensor::new(cache.positions(), keys.device())?;
-        Ok(Self {
-            cache,
-            keys,
-            positions,
-        })
+/// KV heads of one length, with keys and values in float32, where sums must be exact.
+struct Heads<'a> {
+    first: usize,
+    /// `(heads, S, D)`.
+    keys: Tensor,
+    values: Tensor,
+    positions: &'a [u32],
+}
+
+impl<'a> Heads<'a> {
+    /// All heads in one batch if they hold the same positions, else each by itself.
+    fn of(cache: &'a LayerCache) -> Result<Vec<Self>> {
+        let heads = &cache.heads;
+        let alike = heads
+            .windows(2)
+            .all(|two| two[0].positions() == two[1].positions());
+        let ranges: Vec<std::ops::Range<usize>> = match alike {
+            true => std::iter::once(0..heads.len()).collect(),
+            false => (0..heads.len()).map(|h| h..h + 1).collect(),
+        };
+        let batch = |range: std::ops::Range<usize>| {
+            let (first, own) = (range.start, &heads[range]);
+            let stacked = |part: &dyn Fn(usize) -> Result<Tensor>| -> Result<Tensor> {
+                let tensors: Vec<Tensor> = (0..own.len()).map(part).collect::<Result<_>>()?;
+                Ok(Tensor::stack(&tensors, 0)?)
+            };
+            Ok(Self {
+                first,
+                keys: stacked(&|h| Ok(own[h].keys()?.to_dtype(DType::F32)?))?,
+                values: stacked(&|h| Ok(own[h].values()?.to_dtype(DType::F32)?))?,
+                positions: own[0].positions(),
+            })
+        };
+        ranges.into_iter().map(batch).collect()
     }
 
-    /// Float32 probabilities of queries `(G, rows, D)` over the first `seen` keys: `(G, rows, seen)`.
+    fn count(&self) -> Result<usize> {
+        Ok(self.keys.dim(0)?)
+    }
+
+    /// Float32 probabilities of queries `(heads, G, rows, D)` from position `first` on over the first
+    /// `seen` keys: `(heads, G, rows, seen)`.
     fn probabilities(&self, queries: &Tensor, first: usize, seen: usize) -> Result<Tensor> {
-        let (group, rows, d) = queries.dims3()?;
-        let queries = queries.to_dtype(DType::F32)?.reshape((group * rows, d))?;
-        let keys = self.keys.narrow(0, 0, seen)?;
-        let logits = (queries.matmul(&keys.t()?)? / (d as f64).sqrt())?;
-        let logits = logits.reshape((group, rows, seen))?;
-        let own = Tensor::arange(first as u32, (first + rows) as u32, keys.device())?;
-        let future = (self.positions.narrow(0, 0, seen)?.unsqueeze(0)?)
-            .broadcast_gt(&own.unsqueeze(1)?)? // (rows, seen)
-            .broadcast_as((group, rows, seen))?;
-        let never = Tensor::new(f32::NEG_INFINITY, keys.device())?.broadcast_as(logits.shape())?;
-        Ok(softmax_last_dim(&future.where_cond(&never, &logits)?)?)
+        let (heads, group, rows, d) = queries.dims4()?;
+        // Scaled before the product: the queries are few, the logits are not.
+        let queries = (queries.to_dtype(DType::F32)? / (d as f64).sqrt())?;
+        let queries = queries.reshape((heads, group * rows, d))?;
+        let keys = self.keys.narrow(1, 0, seen)?;
+        let logits = queries.matmul(&keys.transpose(1, 2)?)?;
+        let logits = logits.reshape((heads, group, rows, seen))?;
+        let hidden = self.hidden(first, rows, seen, queries.device())?;
+        Ok(softmax_last_dim(&logits.broadcast_add(&hidden)?)?)
+    }
+
+    /// What is added to logits: nothing to those of keys in sight, minus infinity to the others,
+    /// `(rows, seen)`.
+    fn hidden(&self, first: usize, rows: usize, seen: usize, device: &Device) -> Result<Tensor> {
+        let positions = Tensor::new(&self.positions[..seen], device)?.unsqueeze(0)?;
+        let own = Tensor::arange(first as u32, (first + rows) as u32, device)?.unsqueeze(1)?;
+        let future = positions.broadcast_gt(&own)?;
+        let zeros = Tensor::zeros((rows, seen), DType::F32, device)?;
+        let never = Tensor::new(f32::NEG_INFINITY, device)?.broadcast_as((rows, seen))?;
+        Ok(future.where_cond(&never, &zeros)?)
     }
 }
 
@@ -53,62 +93,76 @@ pub(super) fn attend(
     let watched = first_watched(watches).unwrap_or(usize::MAX);
     let group = h_q / cache.heads.len();
     let mut outputs = Vec::new();
-    for (h, head) in cache.heads.iter().enumerate() {
-        let head = Head::new(head)?;
-        let values = head.cache.values()?.to_dtype(DType::F32)?;
-        let queries = queries.narrow(0, h * group, group)?;
+    for heads in Heads::of(cache)? {
+        let count = heads.count()?;
+        let own = queries.narrow(0, heads.first * group, count * group)?;
+        let own = own.reshape((count, group, n, d))?;
         let mut blocks = Vec::new();
-        for start in (0..n).step_by(QUERY_BLOCK) {
-            let rows = QUERY_BLOCK.min(n - start);
-            let seen = visible(head.cache.positions(), first + start + rows - 1);
-            let block = queries.narrow(1, start, rows)?.contiguous()?;
-            let p = head.probabilities(&block, first + start, seen)?;
+        let mut start = 0;
+        while start < n {
+            let least = visible(heads.positions, first + start);
+            let rows = block_queries(count * group, least.max(1)).min(n - start);
+            let seen = visible(heads.positions, first + start + rows - 1);
+            let block = own.narrow(2, start, rows)?.contiguous()?;
+            let p = heads.probabilities(&block, first + start, seen)?;
             if first + start + rows > watched {
-                show(&p, h, head.cache.positions(), first + start, watches)?;
+                show(&p, &heads, first + start, watches)?;
             }
-            let p = p.reshape((group * rows, seen))?;
-            let block = p.matmul(&values.narrow(0, 0, seen)?)?;
-            blocks.push(block.reshape((group, rows, d))?);
+            let p = p.reshape((count, group * rows, seen))?;
+            let block = p.matmul(&heads.values.narrow(1, 0, seen)?)?;
+            blocks.push(block.reshape((count * group, rows, d))?);
+            start += rows;
         }
-        outputs.push(Tensor::cat(&blocks, 1)?); // (G, n, D)
+        outputs.push(Tensor::cat(&blocks, 1)?); // (heads * G, n, D)
     }
     let output = Tensor::cat(&outputs, 0)?.transpose(0, 1)?; // (n, H_q, D)
     Ok(output.reshape((n, h_q * d))?.to_dtype(queries.dtype())?)
 }
 
-/// Shows probabilities `(G, rows, seen)` of queries from position `first` on.
+/// Shows probabilities `(heads, G, rows, seen)` of queries from position `first` on.
 fn show(
     probabilities: &Tensor,
-    kv_head: usize,
-    positions: &[u32],
+    heads: &Heads<'_>,
     first: usize,
     watches: &[Watch<'_>],
 ) -> Result<()> {
-    let (group, rows, keys) = probabilities.dims3()?;
-    let values = probabilities.flatten_all()?.to_vec1::<f32>()?;
+    let (count, group, rows, keys) = probabilities.dims4()?;
     let seen: Vec<usize> = (first..first + rows)
-        .map(|position| visible(positions, position))
+        .map(|position| visible(heads.positions, position))
         .collect();
-    let block = GroupRows {
-        kv_head,
-        positions: first..first + rows,
-        group,
-        values: &values,
-        strides: [keys, rows * keys],
-        seen: &seen,
-    };
-    block.show(watches);
+    for head in 0..count {
+        let values = probabilities.get(head)?.flatten_all()?.to_vec1::<f32>()?;
+        let block = GroupRows {
+            kv_head: heads.first + head,
+            positions: first..first + rows,
+            group,
+            values: &values,
+            strides: [keys, rows * keys],
+            seen: &seen,
+        };
+        block.show(watches);
+    }
     Ok(())
 }
 
 /// See [`super::probabilities`].
 pub(super) fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
-    let (h_q, _, _) = queries.dims3()?;
-    let group = h_q / cache.heads.len();
-    let mut outputs = Vec::new();
-    for (h, head) in cache.heads.iter().enumerate() {
-        let q = queries.narrow(0, h * group, group)?.contiguous()?;
-        outputs.push(Head::new(head)?.probabilities(&q, first, head.len())?);
+    let (h_q, n, d) = queries.dims3()?;
+    let seen = cache.heads.first().map_or(0, |head| head.len());
+    if cache.heads.iter().any(|head| head.len() != seen) {
+        return Err(Error::invalid(
+            "cache",
+            "ragged",
+            "attention probabilities of a whole layer need heads of one length",
+        ));
     }
-    Ok(Tensor::cat(&outputs, 0)?)
+    let group = h_q / cache.heads.len();
+    let batches = Heads::of(cache)?.into_iter().map(|heads| {
+        let count = heads.count()?;
+        let own = queries.narrow(0, heads.first * group, count * group)?;
+        let own = own.reshape((count, group, n, d))?.contiguous()?;
+        let p = heads.probabilities(&own, first, seen)?;
+        Ok(p.reshape((count * group, n, seen))?)
+    });
+    Ok(Tensor::cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }

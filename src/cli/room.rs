@@ -1,0 +1,192 @@
+//! What a run would take in memory, said before it starts.
+
+use std::io::Write;
+
+use kvprof::model::ModelHeader;
+use kvprof::model::footprint::{Footprint, Prefill};
+use kvprof::model::memory::available_bytes;
+use kvprof::profile::Prompt;
+use serde::Serialize;
+
+/// The memory that the longest prompts of a run need, and what there is.
+#[derive(Debug, Serialize)]
+pub struct Room {
+    device: String,
+    dtype: &'static str,
+    prompts: usize,
+    longest_prompt_tokens: usize,
+    prompts_at_once: usize,
+    cache_bytes_per_token: usize,
+    #[serde(flatten)]
+    footprint: Footprint,
+    total: usize,
+    /// `None` where the device does not tell.
+    available: Option<usize>,
+    /// Tokens of the longest prompt that would fit; `None` as for `available`.
+    most_prompt_tokens: Option<usize>,
+    context: usize,
+}
+
+impl Room {
+    /// Of prompts that are prefilled and measured.
+    pub fn of(prefill: &Prefill<'_>, prompts: &[Prompt]) -> Self {
+        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+        let footprint = prefill.footprint(longest);
+        let available = available_bytes(prefill.device);
+        let element = prefill.dtype.size_in_bytes();
+        Self {
+            device: format!("{:?}", prefill.device.location()),
+            dtype: prefill.dtype.as_str(),
+            prompts: prompts.len(),
+            longest_prompt_tokens: longest,
+            prompts_at_once: prefill.jobs,
+            cache_bytes_per_token: prefill.config.cache_bytes_per_token(element),
+            total: footprint.total(),
+            footprint,
+            available,
+            most_prompt_tokens: available.map(|bytes| prefill.most_tokens(bytes)),
+            context: prefill.config.max_position_embeddings,
+        }
+    }
+
+    /// An error where weights and cache alone are more than there is; a warning where only the bound of
+    /// everything together is.
+    pub fn refuse_what_cannot_fit(&self) -> anyhow::Result<()> {
+        let Some(available) = self.available else {
+            return Ok(());
+        };
+        let least = self.footprint.weights + self.footprint.cache;
+        anyhow::ensure!(
+            least <= available,
+            "weights and cache take {}, {} has {} left; {}",
+            megabytes(least),
+            self.device,
+            megabytes(available),
+            self.advice()
+        );
+        if self.total > available {
+            eprintln!(
+                "warning: up to {} may be needed, {} has {} left; {}",
+                megabytes(self.total),
+                self.device,
+                megabytes(available),
+                self.advice()
+            );
+        }
+        Ok(())
+    }
+
+    fn advice(&self) -> String {
+        let mut ways = Vec::new();
+        if let Some(most) = self.most_prompt_tokens.filter(|most| *most > 0) {
+            ways.push(format!("cut prompts with --max-prompt-tokens {most}"));
+        }
+        if self.prompts_at_once > 1 {
+            ways.push("lower --jobs".to_owned());
+        }
+        if self.dtype == "f32" {
+            ways.push("hold numbers in half the bytes with --dtype bf16".to_owned());
+        }
+        ways.push("take a smaller model".to_owned());
+        ways.join(", or ")
+    }
+
+    /// Prints it as a table or as JSON.
+    pub fn write(&self, header: &ModelHeader, json: bool) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if json {
+            let value = serde_json::json!({ "model": header.files.name, "room": self });
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+            return Ok(());
+        }
+        let name = &header.files.name;
+        writeln!(out, "{name} in {} on {}", self.dtype, self.device)?;
+        let mut line = |what: &str, bytes: usize, note: &str| {
+            let line = format!("{what:<10}{:>12}  {note}", megabytes(bytes));
+            writeln!(out, "{}", line.trim_end())
+        };
+        line("weights", self.footprint.weights, "")?;
+        let at_once = match self.prompts_at_once {
+            1 => String::new(),
+            n => format!("{n} prompts at once, "),
+        };
+        let note = format!(
+            "{at_once}{} tokens of {} bytes, the longest of {}",
+            self.longest_prompt_tokens,
+            self.cache_bytes_per_token,
+            super::counted(self.prompts, "prompt")
+        );
+        line("cache", self.footprint.cache, &note)?;
+        let note = "at most: activations, attention, measures, the process itself";
+        line("workspace", self.footprint.workspace, note)?;
+        let verdict = match self.available {
+            Some(available) if self.total <= available => {
+                format!("fits into the {} that are left", megabytes(available))
+            }
+            Some(available) => format!(
+                "does not fit into the {} that are left: {}",
+                megabytes(available),
+                self.advice()
+            ),
+            None => "the device does not tell what it has left".to_owned(),
+        };
+        line("total", self.total, &verdict)?;
+        if let Some(most) = self.most_prompt_tokens {
+            let end = match most == self.context {
+                true => ", the model's context",
+                false => "",
+            };
+            writeln!(out, "Prompts of up to {most} tokens fit{end}")?;
+        }
+        Ok(())
+    }
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{:.0} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(available: Option<usize>) -> Room {
+        Room {
+            device: "Cuda { gpu_id: 0 }".into(),
+            dtype: "f32",
+            prompts: 3,
+            longest_prompt_tokens: 8192,
+            prompts_at_once: 2,
+            cache_bytes_per_token: 1000,
+            footprint: Footprint {
+                weights: 100_000_000,
+                cache: 50_000_000,
+                workspace: 30_000_000,
+            },
+            total: 180_000_000,
+            available,
+            most_prompt_tokens: available.map(|_| 4000),
+            context: 8192,
+        }
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_every_way_out() {
+        for available in [None, Some(200_000_000), Some(160_000_000)] {
+            room(available).refuse_what_cannot_fit().unwrap();
+        }
+        let error = room(Some(149_000_000))
+            .refuse_what_cannot_fit()
+            .unwrap_err();
+        let text = error.to_string();
+        for part in [
+            "take 150 MB",
+            "has 149 MB left",
+            "--max-prompt-tokens 4000",
+            "--jobs",
+            "--dtype bf16",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a prefill takes in memory, computed before anything is loaded.
+
+use candle_core::{DType, Device};
+use serde::Serialize;
+
+use super::attention::block_queries;
+use super::config::ModelConfig;
+use super::decoder::PREFILL_RUN;
+use super::header::WeightRoom;
+
+/// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
+/// allocator.
+const PROCESS: usize = 64 << 20;
+
+/// Bytes of a measured prefill.
+///
+/// Differs: `weights` and `cache` are exact; `workspace` is a bound put together from the largest tensors that
+/// live at the same time, not what a run was seen to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Weights as they lie in memory.
+    pub weights: usize,
+    /// Keys and values of all tokens.
+    pub cache: usize,
+    /// Activations of one run, attention, measures, and reading the weights before.
+    pub workspace: usize,
+}
+
+/// What a prefill is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefill<'a> {
+    /// The model's geometry.
+    pub config: &'a ModelConfig,
+    /// Its weights.
+    pub weights: WeightRoom,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// Element type of weights and cache.
+    pub dtype: DType,
+    /// Rows that are measured; `None` is every row.
+    pub window: Option<usize>,
+    /// Prompts that run side by side.
+    pub jobs: usize,
+}
+
+impl Footprint {
+    /// Bytes that it holds at most.
+    pub fn total(&self) -> usize {
+        self.weights + self.cache + self.workspace
+    }
+}
+
+impl Prefill<'_> {
+    /// The footprint of a prompt of `tokens`.
+    pub fn footprint(&self, tokens: usize) -> Footprint {
+        let element = self.dtype.size_in_bytes();
+        let at_work = self.activations(tokens) + self.attention(tokens) + self.measures(tokens);
+        let process = match self.device.is_cpu() {
+            true => PROCESS,
+            false => 0,
+        };
+        Footprint {
+            weights: self.weights.held,
+            cache: self.jobs * tokens * self.config.cache_bytes_per_token(element),
+            workspace: process + (self.jobs * at_work).max(self.weights.unpacking),
+        }
+    }
+
+    /// The longest prompt that fits into `bytes`, at most the model's context; 0 if none does.
+    pub fn most_tokens(&self, bytes: usize) -> usize {
+        let context = self.config.max_position_embeddings;
+        let fits = |tokens: usize| self.footprint(tokens).total() <= bytes;
+        let (mut least, mut most) = (0, context + 1);
+        while most - least > 1 {
+            let middle = least + (most - least) / 2;
+            match fits(middle) {
+                true => least = middle,
+                false => most = middle,
+            }
+        }
+        least
+    }
+
+    /// Of one run: the residual stream twice and its norm, queries, keys and values in three shapes, what
+    /// attention gives, and the feed-forward layer's two wide tensors and their product.
+    fn activations(&self, tokens: usize) -> usize {
+        let c = self.config;
+        let width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+        let attended = c.num_attention_heads * c.head_dim;
+        let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
+        let run = tokens.min(PREFILL_RUN);
+        // Logits of the last token, in float32 and as they came.
+        run * numbers * self.element() + c.vocab_size * (4 + self.element())
+    }
+
+    /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a layer
+    /// twice, and three tensors of the probabilities of a block.
+    fn attention(&self, tokens: usize) -> usize {
+        let c = self.config;
+        if self.on_slices() {
+            let strip = 48usize.next_multiple_of(c.group());
+            return rayon::current_num_threads() * strip * (tokens + 64) * 4;
+        }
+        let layer = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;
+        let queries = block_queries(c.num_attention_heads, tokens).min(tokens);
+        2 * layer + 3 * c.num_attention_heads * queries * tokens * 4
+    }
+
+    /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values
+    /// and running sums of two vectors of a layer; its values and output projection in float32.
+    fn measures(&self, tokens: usize) -> usize {
+        let c = self.config;
+        let rows = self.window.unwrap_or(tokens).min(tokens);
+        let last_run = match tokens % PREFILL_RUN {
+            0 => PREFILL_RUN,
+            rest => rest,
+        };
+        let layers = match rows <= last_run {
+            true => 0,
+            false => c.num_hidden_layers,
+        };
+        let vector = c.num_attention_heads * tokens;
+        let sums = 8 * vector * (layers + rayon::current_num_threads());
+        let ranked = 2 * vector * (8 + 4 + 8 + 8);
+        let values = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;
+        let projection = 2 * c.hidden_size * c.num_attention_heads * c.head_dim * 4;
+        sums + ranked + values + projection
+    }
+
+    fn on_slices(&self) -> bool {
+        self.device.is_cpu() && self.dtype == DType::F32
+    }
+
+    fn element(&self) -> usize {
+        self.dtype.size_in_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::FAMILIES;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            family: FAMILIES[0],
+            vocab_size: 1000,
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 4,
+            num_attention_heads: 8,
+            num_key_value_heads: 2,
+            head_dim: 8,
+            max_position_embeddings: 8192,
+            rms_norm_eps: 1e-5,
+            rope_frequencies: vec![],
+            tie_word_embeddings: true,
+        }
+    }
+
+    fn prefill(config: &ModelConfig) -> Prefill<'_> {
+        Prefill {
+            config,
+            weights: WeightRoom {
+                held: 1 << 20,
+                unpacking: 1 << 16,
+            },
+            device: &Device::Cpu,
+            dtype: DType::F32,
+            window: Some(32),
+            jobs: 1,
+        }
+    }
+
+    #[test]
+    fn cache_and_weights_are_exact_and_all_grows_with_the_prompt() {
+        let config = config();
+        let prefill = prefill(&config);
+        let found = prefill.footprint(100);
+        assert_eq!(found.weights, 1 << 20);
+        assert_eq!(found.cache, 100 * 2 * 4 * 2 * 8 * 4);
+        let mut before = 0;
+        for tokens in [1, 2, 64, 1024, 1025, 8192] {
+            let total = prefill.footprint(tokens).total();
+            assert!(total > before, "{tokens}");
+            before = total;
+        }
+        let two = Prefill { jobs: 2, ..prefill };
+        assert_eq!(two.footprint(100).cache, 2 * found.cache);
+        assert!(two.footprint(100).workspace > found.workspace);
+    }
+
+    #[test]
+    fn the_longest_prompt_that_fits_is_found() {
+        let config = config();
+        let prefill = prefill(&config);
+        for tokens in [1, 500, 8191] {
+            let bytes = prefill.footprint(tokens).total();
+            assert_eq!(prefill.most_tokens(bytes), tokens);
+            assert_eq!(prefill.most_tokens(bytes - 1), tokens - 1);
+        }
+        assert_eq!(prefill.most_tokens(usize::MAX), 8192);
+        assert_eq!(prefill.most_tokens(0), 0);
+    }
+
+    #[test]
+    fn rows_of_all_runs_are_held_in_every_layer() {
+        let config = config();
+        let last = prefill(&config);
+        let all = Prefill {
+            window: None,
+            ..last
+        };
+        let more = all.footprint(4096).workspace - last.footprint(4096).workspace;
+        assert_eq!(more, 8 * 8 * 4096 * 4);
+        assert_eq!(
+            all.footprint(1024).workspace,
+            last.footprint(1024).workspace
+        );
+    }
+}
