@@ -6,8 +6,8 @@
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#define DYNAMIC_SHARED(type, name)                                                        \
-    extern __shared__ __align__(16) unsigned char dynamic_shared[];                       \
+#define DYNAMIC_SHARED(type, name)                                                                                   \
+    extern __shared__ __align__(16) unsigned char dynamic_shared[];                                                  \
     type* name = reinterpret_cast<type*>(dynamic_shared)
 #endif
 
@@ -17,6 +17,8 @@ typedef unsigned long long u64;
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 constexpr u32 MOST_WARPS = 32;
+// Of a block; kernels that are launched with so many must not take more registers than those have.
+constexpr u32 MOST_THREADS = 512;
 
 __device__ inline float as_float(float x) { return x; }
 __device__ inline float as_float(__half x) { return __half2float(x); }

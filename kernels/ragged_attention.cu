@@ -182,13 +182,14 @@ __device__ inline void join(float* partial, const u32* first_pieces, T* output, 
 // attend: grid (pieces, queries of a group in blocks of QUERIES); blocks of whole multiples of D rounded up to warps.
 // queries (H_q, D); keys and values (rows, D); partial (pieces, group, D + 2).
 #define ATTENTION_OF(type, name)                                                                                     \
-    extern "C" __global__ void ragged_attend_##name(const type* queries, const type* keys, const type* values,       \
-                                                    const Head* heads, const Piece* pieces, float* partial,          \
-                                                    u32 group, u32 d, u32 piece_keys, u32 appended, float scale) {   \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)                                                    \
+        ragged_attend_##name(const type* queries, const type* keys, const type* values, const Head* heads,           \
+                             const Piece* pieces, float* partial, u32 group, u32 d, u32 piece_keys, u32 appended,    \
+                             float scale) {                                                                          \
         attend_piece(queries, keys, values, heads, pieces, partial, group, d, piece_keys, appended, scale);          \
     }                                                                                                                \
-    extern "C" __global__ void ragged_join_##name(float* partial, const u32* first_pieces, type* output, u32 group,  \
-                                                  u32 d) {                                                           \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)                                                    \
+        ragged_join_##name(float* partial, const u32* first_pieces, type* output, u32 group, u32 d) {                \
         join(partial, first_pieces, output, group, d);                                                               \
     }
 

@@ -68,8 +68,9 @@ __device__ inline int shift_of(const Row& row, u32 keys, u32 largest) {
 // Grid: (rows, heads of the group + 1), the last of which is their mean. Blocks of whole warps.
 // probabilities (group, rows, keys); budgets (group + 1, rows, width), of which `count` from `place` on are written.
 // Dynamic shared memory: `keys` words where `stages`, else none.
-extern "C" __global__ void row_budgets(const float* probabilities, u32* budgets, u32 group, u32 keys, u32 stages,
-                                       Thresholds thresholds, u32 count, u32 place, u32 width) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)
+    row_budgets(const float* probabilities, u32* budgets, u32 group, u32 keys, u32 stages, Thresholds thresholds,
+                u32 count, u32 place, u32 width) {
     DYNAMIC_SHARED(u32, staged);
     u32 rows = gridDim.x, head = blockIdx.y;
     bool mean = head == group;

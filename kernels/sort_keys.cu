@@ -103,13 +103,16 @@ __device__ inline void write_order(const Entry* entries, u32* order, u32 padded,
 
 // weights and order (heads, keys); entries (heads, padded).
 #define SORT_OF(weight, entry, name)                                                                                 \
-    extern "C" __global__ void sort_tiles_##name(const weight* weights, entry* entries, u32 keys) {                  \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)                                                    \
+        sort_tiles_##name(const weight* weights, entry* entries, u32 keys) {                                         \
         sort_tile(weights, entries, keys);                                                                           \
     }                                                                                                                \
     extern "C" __global__ void sort_step_##name(entry* entries, u32 padded, u32 size, u32 stride) {                  \
         merge_step(entries, padded, size, stride);                                                                   \
     }                                                                                                                \
-    extern "C" __global__ void sort_merge_##name(entry* entries, u32 size) { merge_tile(entries, size); }            \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1) sort_merge_##name(entry* entries, u32 size) {      \
+        merge_tile(entries, size);                                                                                   \
+    }                                                                                                                \
     extern "C" __global__ void sort_order_##name(const entry* entries, u32* order, u32 padded, u32 keys) {           \
         write_order(entries, order, padded, keys);                                                                   \
     }

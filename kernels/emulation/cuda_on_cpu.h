@@ -8,6 +8,7 @@
 #define __global__
 #define __device__
 #define __shared__ static // one block runs at a time
+#define __launch_bounds__(threads, blocks)
 #define __align__(bytes) alignas(bytes)
 #define DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(emulation::dynamic_shared())
 #define __syncthreads() emulation::block_barrier(__LINE__)
