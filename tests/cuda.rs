@@ -8,15 +8,24 @@ use kernel_cases::{
     Case, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 
+/// The device; none where there is none, unless KVPROF_REQUIRE_DEVICE says that there must be one.
+fn device() -> Option<Device> {
+    let found = match cfg!(feature = "cuda") {
+        true => Device::new_cuda(0).map_err(|why| why.to_string()),
+        false => Err("built without the feature cuda".into()),
+    };
+    match found {
+        Ok(device) => Some(device),
+        Err(why) if std::env::var_os("KVPROF_REQUIRE_DEVICE").is_some() => panic!("{why}"),
+        Err(why) => {
+            eprintln!("skipped: no device ({why})");
+            None
+        }
+    }
+}
+
 fn check(cases: impl FnOnce() -> Vec<Case>) {
-    let device = match cfg!(feature = "cuda") {
-        true => Device::new_cuda(0).ok(),
-        false => None,
-    };
-    let Some(device) = device else {
-        eprintln!("skipped: no device");
-        return;
-    };
+    let Some(device) = device() else { return };
     for case in cases() {
         case.assert_equals_cpu(&case.call.on(&device));
     }
