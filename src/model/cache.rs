@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::config::ModelConfig;
+use super::device::RaggedHead;
 use super::memory;
 use crate::error::{Error, Result};
 
@@ -111,10 +112,8 @@ pub struct PackedHeads<'a> {
     pub keys: &'a Tensor,
     /// Values.
     pub values: &'a Tensor,
-    /// First row of every KV head.
-    pub starts: Vec<u32>,
-    /// Tokens held by every KV head.
-    pub lengths: Vec<u32>,
+    /// First row and length of every KV head.
+    pub heads: Vec<RaggedHead>,
 }
 
 impl LayerCache {
@@ -150,16 +149,18 @@ impl LayerCache {
     /// The buffers, for kernels that serve all heads at once.
     pub fn packed(&self) -> PackedHeads<'_> {
         let mut start = 0;
-        let starts = self.heads.iter().map(|head| {
-            let own = start;
-            start += head.capacity() as u32;
+        let heads = self.heads.iter().map(|head| {
+            let own = RaggedHead {
+                start,
+                length: head.len(),
+            };
+            start += head.capacity();
             own
         });
         PackedHeads {
             keys: &self.keys,
             values: &self.values,
-            starts: starts.collect(),
-            lengths: self.heads.iter().map(|h| h.len() as u32).collect(),
+            heads: heads.collect(),
         }
     }
 
