@@ -19,7 +19,7 @@ pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
 pub use watch::{DeviceRows, GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
-use super::device::{RaggedHeads, ragged_attention};
+use super::device::ragged_attention;
 use crate::error::Result;
 
 /// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
@@ -57,10 +57,10 @@ pub fn attend_on_device(
     let (h_q, n, d) = queries.dims3()?;
     // One kernel for heads of any lengths; Metal has none of ours.
     if n == 1 && watches.is_empty() && !queries.device().is_metal() {
-        let packed = cache.packed();
-        let heads = RaggedHeads::new(&packed.heads, 0, queries.device())?;
+        let packed = cache.packed()?;
         let queries = queries.reshape((h_q, d))?;
-        let output = ragged_attention(&queries, packed.keys, packed.values, &heads, 0)?;
+        let (heads, appended) = (&packed.heads, packed.appended);
+        let output = ragged_attention(&queries, packed.keys, packed.values, heads, appended)?;
         return Ok(output.reshape((1, h_q * d))?);
     }
     blocks::attend(queries, cache, first, watches)
