@@ -1,9 +1,13 @@
 //! The KV cache: every KV head holds its own keys, values and positions.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::config::ModelConfig;
+use super::device::{RaggedHead, RaggedHeads};
 use super::memory;
+use super::step_table::StepTable;
 use crate::error::{Error, Result};
 
 /// Keys and values of one KV head of one layer.
@@ -103,6 +107,7 @@ pub struct LayerCache {
     pub heads: Vec<HeadCache>,
     keys: Tensor,
     values: Tensor,
+    step_table: StepTable,
 }
 
 /// A layer's buffers, `(sum of capacities, D)`, and where its heads lie in them.
@@ -111,10 +116,10 @@ pub struct PackedHeads<'a> {
     pub keys: &'a Tensor,
     /// Values.
     pub values: &'a Tensor,
-    /// First row of every KV head.
-    pub starts: Vec<u32>,
-    /// Tokens held by every KV head.
-    pub lengths: Vec<u32>,
+    /// First row and length of every KV head, as they were when this was made.
+    pub heads: Arc<RaggedHeads>,
+    /// Tokens that came to each since.
+    pub appended: usize,
 }
 
 impl LayerCache {
@@ -138,6 +143,7 @@ impl LayerCache {
             heads,
             keys,
             values,
+            step_table: StepTable::default(),
         })
     }
 
@@ -148,19 +154,28 @@ impl LayerCache {
     }
 
     /// The buffers, for kernels that serve all heads at once.
-    pub fn packed(&self) -> PackedHeads<'_> {
+    ///
+    /// Errors: [`Error::Candle`] where the device has no room for the table of heads.
+    pub fn packed(&self) -> Result<PackedHeads<'_>> {
         let mut start = 0;
-        let starts = self.heads.iter().map(|head| {
-            let own = start;
-            start += head.capacity() as u32;
+        let heads = self.heads.iter().map(|head| {
+            let own = RaggedHead {
+                start,
+                length: head.len(),
+            };
+            start += head.capacity();
             own
         });
-        PackedHeads {
+        let left = self.heads.iter().map(|head| head.capacity() - head.len());
+        let room = left.min().unwrap_or(0);
+        let device = self.keys.device();
+        let (heads, appended) = self.step_table.of(heads.collect(), room, device)?;
+        Ok(PackedHeads {
             keys: &self.keys,
             values: &self.values,
-            starts: starts.collect(),
-            lengths: self.heads.iter().map(|h| h.len() as u32).collect(),
-        }
+            heads,
+            appended,
+        })
     }
 
     /// Adds keys and values `(H_kv, n, D)`; where a head lacks room, all get half as much again.

@@ -46,6 +46,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Tensor,
     head: Option<Linear>,
+    as_on_device: bool,
 }
 
 impl Decoder {
@@ -77,7 +78,15 @@ impl Decoder {
             layers,
             norm,
             head,
+            as_on_device: false,
         })
+    }
+
+    /// Computes attention from now on as on a device, with the CPU's twins of its kernels.
+    ///
+    /// Differs: much slower; it is there so that what runs on a device can be followed without one.
+    pub fn work_as_on_device(&mut self) {
+        self.as_on_device = true;
     }
 
     /// The model's geometry.
@@ -225,7 +234,11 @@ impl Decoder {
             };
             let mut watches = Vec::new();
             probe.watch(&run, &mut watches)?;
-            let attended = attention::attend(&queries, cache.layer(l), first, &watches)?;
+            let attend = match self.as_on_device {
+                true => attention::attend_on_device,
+                false => attention::attend,
+            };
+            let attended = attend(&queries, cache.layer(l), first, &watches)?;
             probe.observe(&AttentionView {
                 layer: l,
                 rows,

@@ -12,6 +12,9 @@ use super::header::WeightRoom;
 /// allocator.
 const PROCESS: usize = 64 << 20;
 
+/// Budgets whose outputs a device computes together.
+pub(crate) const BUDGETS: usize = 1024;
+
 /// Bytes of a measured prefill.
 ///
 /// Differs: `weights` and `cache` are exact; `workspace` is a bound put together from the largest tensors that
@@ -120,10 +123,19 @@ impl Prefill<'_> {
             false => c.num_hidden_layers,
         };
         let vector = c.num_attention_heads * tokens;
+        let width = c.num_attention_heads * c.head_dim;
+        let projection = 2 * c.hidden_size * width * 4;
+        if !self.on_slices() {
+            // Sums, last rows and two rankings; outputs of every budget twice, while heads are joined; those of
+            // a block of budgets before and after the projection, in float32 and float64.
+            let sums = 8 * vector * (layers + 1) + 4 * 12 * vector;
+            let outputs = 2 * 4 * tokens * width;
+            let block = BUDGETS.min(tokens) * (3 * 4 * width + c.hidden_size * (4 + 3 * 8));
+            return sums + outputs + block + projection;
+        }
         let sums = 8 * vector * (layers + rayon::current_num_threads());
         let ranked = 2 * vector * (8 + 4 + 8 + 8);
         let values = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;
-        let projection = 2 * c.hidden_size * c.num_attention_heads * c.head_dim * 4;
         sums + ranked + values + projection
     }
 

@@ -17,6 +17,7 @@ mod loaded;
 pub mod memory;
 pub mod product;
 pub mod source;
+mod step_table;
 pub mod tokenizer;
 mod weights;
 

@@ -23,13 +23,16 @@ impl Ranked {
             .map(|(i, a)| (!a.to_bits(), i as u32))
             .collect();
         keys.sort_unstable();
-        let order: Vec<u32> = keys.iter().map(|k| k.1).collect();
-        let sorted: Vec<f64> = keys.iter().map(|k| f64::from_bits(!k.0)).collect();
-        let cumulative = running_sums(&sorted);
+        let order = keys.iter().map(|k| k.1).collect();
+        Self::of_sorted(order, keys.iter().map(|k| f64::from_bits(!k.0)).collect())
+    }
+
+    /// Takes a vector that was ranked elsewhere.
+    pub(super) fn of_sorted(order: Vec<u32>, sorted: Vec<f64>) -> Self {
         Self {
+            cumulative: running_sums(&sorted),
             order,
             sorted,
-            cumulative,
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod budget_grid;
 mod compare;
+mod device_vectors;
+mod group_measures;
 mod head_path;
 mod measures;
 mod minimum_budget;
@@ -14,6 +16,7 @@ mod row_budgets;
 mod rows;
 mod run;
 mod store;
+mod vectors;
 mod window_sums;
 
 pub use budget_grid::budget_grid;

@@ -124,6 +124,22 @@ pub fn output_curves(
     })
 }
 
+/// Cosine and relative distance of an output of norm `norm` from the full one of norm `full`, given their product
+/// and squared distance.
+pub(super) fn compared(dot: f64, norm: f64, distance: f64, full: f64) -> [f64; 2] {
+    let cosine = match norm * full {
+        // Two zero outputs are the same output; one alone has no direction.
+        0.0 if full == 0.0 && norm == 0.0 => 1.0,
+        0.0 => 0.0,
+        product => dot / product,
+    };
+    let relative = match full {
+        0.0 => distance.sqrt(),
+        full => distance.sqrt() / full,
+    };
+    [cosine, relative]
+}
+
 /// Budgets that are always evaluated: 1, the grid, T, and between them none further than a stride.
 fn landmarks(tokens: usize, grid: &[usize]) -> Vec<usize> {
     let strides = (STRIDE..tokens).step_by(STRIDE);
@@ -240,16 +256,7 @@ impl Layer<'_> {
             distance += (o - f) * (o - f);
         }
         let norm = norm.sqrt();
-        let cosine = match norm * self.norm {
-            // Two zero outputs are the same output; one alone has no direction.
-            0.0 if self.norm == 0.0 && norm == 0.0 => 1.0,
-            0.0 => 0.0,
-            product => dot / product,
-        };
-        let relative = match self.norm {
-            0.0 => distance.sqrt(),
-            full => distance.sqrt() / full,
-        };
+        let [cosine, relative] = compared(dot, norm, distance, self.norm);
         [cosine, relative, norm]
     }
 

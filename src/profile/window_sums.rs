@@ -1,19 +1,22 @@
-//! The rows of the observation window, added up run by run and measured at the end of the prompt.
+//! The rows of the observation window, added up block by block and measured at the end of the prompt.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
+use candle_core::{DType, Tensor};
 
 use super::budget_grid::budget_grid;
+use super::device_vectors;
+use super::group_measures::GroupMeasures;
 use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 use super::minimum_budget::Ranked;
 use super::options::MeasureOptions;
-use super::output_budget::{OutputCurves, Projection, output_curves};
-use super::row_budgets::RowBudgets;
+use super::vectors::{self, Vectors};
 use crate::error::{Error, Result};
-use crate::model::attention::{AttentionRun, AttentionView, GroupRows, RowReader, RowSums, Watch};
-use crate::model::lanes::{LANES, Lanes, widest};
+use crate::model::attention::{
+    AttentionRun, AttentionView, DeviceRows, GroupRows, RowReader, RowSums, Watch,
+};
+use crate::model::device::row_budgets;
 
 /// Sums over the window's rows of one layer; it reads them on the threads of attention.
 pub(super) struct WindowSums {
@@ -30,21 +33,13 @@ struct RowMeasures {
     heads: Vec<Vec<f64>>,
     kv_heads: Vec<Vec<f64>>,
     last: Vec<Vec<f64>>, // H_q x T
+    /// The same where a device has them, one `(G, T)` per KV head.
+    last_on_device: Vec<Tensor>,
+    /// Sums over the counts of a device, `(G + 1, thresholds)` per KV head, of the run at hand.
+    counts_on_device: BTreeMap<usize, Tensor>,
     finite: bool,
     /// Those of threads that are not reading.
     idle: Vec<GroupMeasures>,
-}
-
-/// Measures the rows of one KV head at a time.
-struct GroupMeasures {
-    budgets: RowBudgets,
-    mean: Vec<f32>,
-}
-
-/// MBA of the rows of one block, added up: of each query head and of their mean.
-struct BlockBudgets {
-    heads: Vec<Vec<f64>>,
-    mean: Vec<f64>,
 }
 
 impl WindowSums {
@@ -62,6 +57,8 @@ impl WindowSums {
                 heads: vec![zeros.clone(); h_q],
                 kv_heads: vec![zeros; h_kv],
                 last: vec![Vec::new(); h_q],
+                last_on_device: Vec::new(),
+                counts_on_device: BTreeMap::new(),
                 finite: true,
                 idle: Vec::new(),
             }),
@@ -83,6 +80,7 @@ impl WindowSums {
         self.pooled.join();
         let rows = self.rows.get_mut().unwrap_or_else(PoisonError::into_inner);
         rows.idle.clear();
+        rows.take_counts((self.tokens * self.tokens) as f64)?;
         match rows.finite {
             true => Ok(()),
             false => Err(Error::NotFinite {
@@ -123,156 +121,109 @@ impl RowReader for WindowSums {
             }
         }
     }
+
+    fn read_on_device(&self, rows: &DeviceRows<'_>) -> Result<()> {
+        if rows.probabilities.device().is_metal() {
+            return rows.on_host(&mut |rows| self.read(rows));
+        }
+        let counts = row_budgets(&rows.probabilities, &self.thresholds)?;
+        let counts = counts.to_dtype(DType::F64)?.sum(1)?;
+        self.pooled.read_on_device(rows)?;
+        let mut all = self.rows();
+        let sum = match all.counts_on_device.remove(&rows.kv_head) {
+            Some(before) => (before + counts)?,
+            None => counts,
+        };
+        all.counts_on_device.insert(rows.kv_head, sum);
+        if rows.positions.end == self.tokens {
+            let last = rows.probabilities.narrow(1, rows.positions.len() - 1, 1)?;
+            // A copy: a view would keep the whole block.
+            let last = last.squeeze(1)?.to_dtype(DType::F64)?.copy()?;
+            all.last_on_device.push(last);
+        }
+        Ok(())
+    }
 }
 
-impl GroupMeasures {
-    fn new(thresholds: &[f64]) -> Self {
-        Self {
-            budgets: RowBudgets::new(thresholds),
-            mean: Vec::new(),
-        }
-    }
-
-    /// Budgets of all rows of a block; none if any is not finite.
-    fn block(&mut self, rows: &GroupRows<'_>, thresholds: usize) -> Option<BlockBudgets> {
-        let zeros = vec![0.0; thresholds];
-        let mut block = BlockBudgets {
-            heads: vec![zeros.clone(); rows.group],
-            mean: zeros,
-        };
-        for position in rows.positions.clone() {
-            let lines: Vec<&[f32]> = (0..rows.group).map(|g| rows.row(position, g)).collect();
-            for (g, line) in lines.iter().enumerate() {
-                add_counts(&mut block.heads[g], &self.budgets.measure(line)?);
+impl RowMeasures {
+    /// Brings the counts of a run from the device; a sum above `most` has one that stands for a row that is not
+    /// finite.
+    fn take_counts(&mut self, most: f64) -> Result<()> {
+        let group = self.heads.len() / self.kv_heads.len();
+        for (kv, counts) in std::mem::take(&mut self.counts_on_device) {
+            let mut counts = counts.to_vec2::<f64>()?;
+            self.finite &= counts.iter().flatten().all(|sum| *sum <= most);
+            if let Some(mean) = counts.pop() {
+                add(&mut self.kv_heads[kv], &mean);
             }
-            match lines.as_slice() {
-                [_] => block.mean.clone_from(&block.heads[0]),
-                _ => {
-                    mean(&lines, &mut self.mean);
-                    add_counts(&mut block.mean, &self.budgets.measure(&self.mean)?);
-                }
+            for (sums, counts) in self.heads[kv * group..].iter_mut().zip(&counts) {
+                add(sums, counts);
             }
         }
-        Some(block)
+        Ok(())
     }
 }
 
 impl WindowSums {
     /// The measures, once all rows were read.
     pub(super) fn measure(
-        self,
+        mut self,
         view: &AttentionView<'_>,
         options: &MeasureOptions,
     ) -> Result<LayerMeasures> {
-        let window = self.tokens - self.first_row;
-        let rows = window as f64;
-        let RowMeasures {
-            heads: head_rows,
-            kv_heads: kv_rows,
-            last: last_rows,
-            ..
-        } = self
-            .rows
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut pooled_rows = self.pooled.finish();
-        pooled_rows.iter_mut().flatten().for_each(|p| *p /= rows);
+        let window = (self.tokens - self.first_row) as f64;
         let grid = budget_grid(self.tokens);
-        let last: Vec<Ranked> = last_rows.par_iter().map(|v| Ranked::new(v)).collect();
-        let pooled: Vec<Ranked> = pooled_rows.par_iter().map(|v| Ranked::new(v)).collect();
-        let heads = (0..last.len())
-            .map(|h| {
-                let vector = &pooled_rows[h];
-                HeadMeasures {
-                    budgets: MinimumBudgets {
-                        last: at_thresholds(&last[h], &options.thresholds),
-                        pooled: at_thresholds(&pooled[h], &options.thresholds),
-                        rows: head_rows[h].iter().map(|s| s / rows).collect(),
-                    },
-                    entropy: entropy(vector),
-                    sink_mass: share(vector, 0..SINKS.min(self.tokens)),
-                    window_mass: share(vector, self.first_row..self.tokens),
-                    mass_last: grid.iter().map(|&b| last[h].retained_mass(b)).collect(),
-                    mass_pooled: grid.iter().map(|&b| pooled[h].retained_mass(b)).collect(),
-                }
-            })
-            .collect();
-        let kv_heads = (0..kv_rows.len())
-            .map(|kv| {
-                let members = kv * self.group..(kv + 1) * self.group;
-                let mean = |v: &[Vec<f64>]| Ranked::new(&mean_of(&v[members.clone()]));
-                MinimumBudgets {
-                    last: at_thresholds(&mean(&last_rows), &options.thresholds),
-                    pooled: at_thresholds(&mean(&pooled_rows), &options.thresholds),
-                    rows: kv_rows[kv].iter().map(|s| s / rows).collect(),
-                }
-            })
-            .collect();
-        let [output_last, output_pooled] = outputs(view, [&last, &pooled], options, &grid)?;
+        let on_device = self.pooled.take_from_device();
+        let rows = self.rows.into_inner();
+        let rows = rows.unwrap_or_else(PoisonError::into_inner);
+        let [last, pooled] = match on_device {
+            Some(pooled) => {
+                let last = Tensor::cat(&rows.last_on_device, 0)?;
+                device_vectors::on_device(view, [last, (pooled / window)?])?
+            }
+            None => {
+                let mut pooled = self.pooled.finish()?;
+                pooled.iter_mut().flatten().for_each(|p| *p /= window);
+                vectors::on_host(view, [rows.last, pooled], options, &grid)?
+            }
+        };
+        let mean = |sums: &[f64]| sums.iter().map(|s| s / window).collect();
+        let heads = rows.heads.iter().enumerate().map(|(h, sums)| {
+            let vector = &pooled.plain[h];
+            let mass = |v: &Vectors| grid.iter().map(|&b| v.ranked[h].retained_mass(b)).collect();
+            HeadMeasures {
+                budgets: MinimumBudgets {
+                    last: at_thresholds(&last.ranked[h], &options.thresholds),
+                    pooled: at_thresholds(&pooled.ranked[h], &options.thresholds),
+                    rows: mean(sums),
+                },
+                entropy: entropy(vector),
+                sink_mass: share(vector, 0..SINKS.min(self.tokens)),
+                window_mass: share(vector, self.first_row..self.tokens),
+                mass_last: mass(&last),
+                mass_pooled: mass(&pooled),
+            }
+        });
+        let kv_heads = rows
+            .kv_heads
+            .iter()
+            .enumerate()
+            .map(|(kv, sums)| MinimumBudgets {
+                last: at_thresholds(&last.kv_ranked[kv], &options.thresholds),
+                pooled: at_thresholds(&pooled.kv_ranked[kv], &options.thresholds),
+                rows: mean(sums),
+            });
         Ok(LayerMeasures {
-            heads,
-            kv_heads,
-            output_last,
-            output_pooled,
+            heads: heads.collect(),
+            kv_heads: kv_heads.collect(),
+            output_last: last.output,
+            output_pooled: pooled.output,
         })
     }
 }
 
-/// The mean of a group's rows, rounded once.
-fn mean(lines: &[&[f32]], mean: &mut Vec<f32>) {
-    widest!(mean_of_lines(lines: &[&[f32]], mean: &mut Vec<f32>));
-}
-
-#[inline(always)]
-fn mean_of_lines<L: Lanes>(lines: &[&[f32]], mean: &mut Vec<f32>) {
-    let count = lines.len() as f64;
-    let mut sums = [0f64; 4 * LANES];
-    mean.clear();
-    for start in (0..lines[0].len()).step_by(sums.len()) {
-        sums.fill(0.0);
-        for line in lines {
-            let line = &line[start..];
-            sums.iter_mut()
-                .zip(line)
-                .for_each(|(s, &p)| *s += f64::from(p));
-        }
-        let rest = sums.len().min(lines[0].len() - start);
-        mean.extend(sums[..rest].iter().map(|sum| (sum / count) as f32));
-    }
-}
-
-/// Output curves of both queries, on values and W_o brought to the CPU in float32.
-fn outputs(
-    view: &AttentionView<'_>,
-    queries: [&[Ranked]; 2],
-    options: &MeasureOptions,
-    grid: &[usize],
-) -> Result<[OutputCurves; 2]> {
-    let (_, _, head_dim) = view.queries.dims3()?;
-    let local =
-        |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
-    let values: Vec<Vec<f32>> = view
-        .cache
-        .heads
-        .iter()
-        .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
-        .collect::<Result<_>>()?;
-    let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let projection = Projection::new(&local(&view.output_projection()?)?, head_dim)?;
-    let thresholds = &options.output_thresholds;
-    let curves = |heads| output_curves(heads, &values, head_dim, &projection, thresholds, grid);
-    let [last, pooled] = queries;
-    Ok([curves(last)?, curves(pooled)?])
-}
-
 fn add(sums: &mut [f64], more: &[f64]) {
     sums.iter_mut().zip(more).for_each(|(s, m)| *s += m);
-}
-
-fn add_counts(sums: &mut [f64], counts: &[u32]) {
-    sums.iter_mut()
-        .zip(counts)
-        .for_each(|(s, &c)| *s += f64::from(c));
 }
 
 fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
@@ -280,15 +231,6 @@ fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
         .iter()
         .map(|&t| ranked.minimum_budget(t) as u32)
         .collect()
-}
-
-fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {
-    let mut mean = vectors[0].clone();
-    for vector in &vectors[1..] {
-        mean.iter_mut().zip(vector).for_each(|(m, v)| *m += v);
-    }
-    mean.iter_mut().for_each(|m| *m /= vectors.len() as f64);
-    mean
 }
 
 #[cfg(test)]
@@ -345,7 +287,7 @@ mod tests {
         assert_eq!(sums.rows().heads, [[3.0]]); // 2 keys, then 1
         assert_eq!(sums.rows().kv_heads, [[3.0]]);
         assert_eq!(sums.rows().last[0].len(), 3);
-        for (got, want) in sums.pooled.finish()[0].iter().zip([0.7, 0.7, 0.6]) {
+        for (got, want) in sums.pooled.finish().unwrap()[0].iter().zip([0.7, 0.7, 0.6]) {
             assert!((got - want).abs() < 1e-6);
         }
     }
@@ -362,15 +304,5 @@ mod tests {
             seen: &[1],
         });
         assert!(matches!(sums.end_run(), Err(Error::NotFinite { .. })));
-    }
-
-    #[test]
-    fn the_mean_of_lines_of_any_length() {
-        for length in [1, 63, 64, 65, 200] {
-            let (a, b) = (vec![0.25; length], vec![0.75; length]);
-            let mut got = Vec::new();
-            mean(&[&a, &b], &mut got);
-            assert_eq!(got, vec![0.5; length]);
-        }
     }
 }

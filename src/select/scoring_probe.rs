@@ -48,7 +48,7 @@ impl<'a> ScoringProbe<'a> {
 
     fn score(&mut self, view: &AttentionView<'_>) -> Result<()> {
         let (h_q, _, head_dim) = view.queries.dims3()?;
-        let sums = std::mem::take(&mut self.layers[view.layer]).finish();
+        let sums = std::mem::take(&mut self.layers[view.layer]).finish()?;
         let means: BTreeMap<usize, Vec<Vec<f64>>> = sums
             .iter()
             .map(|(rows, heads)| (*rows, divided(heads, *rows as f64)))
@@ -114,9 +114,10 @@ impl LayerSums {
         Self(rows.map(|rows| (rows, sums(rows))).collect())
     }
 
-    fn finish(self) -> BTreeMap<usize, Vec<Vec<f64>>> {
+    fn finish(self) -> Result<BTreeMap<usize, Vec<Vec<f64>>>> {
         let sums = self.0.into_iter();
-        sums.map(|(rows, sums)| (rows, sums.finish())).collect()
+        sums.map(|(rows, sums)| Ok((rows, sums.finish()?)))
+            .collect()
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use super::visible;
-use super::watch::{GroupRows, Watch, first_watched};
+use super::watch::{DeviceRows, Watch, first_watched};
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
 
@@ -126,21 +126,18 @@ fn show(
     first: usize,
     watches: &[Watch<'_>],
 ) -> Result<()> {
-    let (count, group, rows, keys) = probabilities.dims4()?;
+    let (count, _, rows, _) = probabilities.dims4()?;
     let seen: Vec<usize> = (first..first + rows)
         .map(|position| visible(heads.positions, position))
         .collect();
     for head in 0..count {
-        let values = probabilities.get(head)?.flatten_all()?.to_vec1::<f32>()?;
-        let block = GroupRows {
+        let block = DeviceRows {
             kv_head: heads.first + head,
             positions: first..first + rows,
-            group,
-            values: &values,
-            strides: [keys, rows * keys],
+            probabilities: probabilities.get(head)?,
             seen: &seen,
         };
-        block.show(watches);
+        block.show(watches)?;
     }
     Ok(())
 }

@@ -16,9 +16,10 @@ pub(super) use blocks::block_queries;
 pub use row_sums::RowSums;
 pub(super) use row_sums::rounding as rounding_of_row_sums;
 pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
-pub use watch::{GroupRows, RowReader, Watch};
+pub use watch::{DeviceRows, GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
+use super::device::ragged_attention;
 use crate::error::Result;
 
 /// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
@@ -40,8 +41,29 @@ pub fn attend(
     if runs_on_slices(queries) {
         cpu::attend(queries, cache, first, watches)
     } else {
-        blocks::attend(queries, cache, first, watches)
+        attend_on_device(queries, cache, first, watches)
     }
+}
+
+/// [`attend`] as devices other than the CPU do it, which the CPU can do too.
+///
+/// Shapes and errors: as [`attend`].
+pub fn attend_on_device(
+    queries: &Tensor,
+    cache: &LayerCache,
+    first: usize,
+    watches: &[Watch<'_>],
+) -> Result<Tensor> {
+    let (h_q, n, d) = queries.dims3()?;
+    // One kernel for heads of any lengths; Metal has none of ours.
+    if n == 1 && watches.is_empty() && !queries.device().is_metal() {
+        let packed = cache.packed()?;
+        let queries = queries.reshape((h_q, d))?;
+        let (heads, appended) = (&packed.heads, packed.appended);
+        let output = ragged_attention(&queries, packed.keys, packed.values, heads, appended)?;
+        return Ok(output.reshape((1, h_q * d))?);
+    }
+    blocks::attend(queries, cache, first, watches)
 }
 
 /// Causal attention probabilities of the same queries; every row sums to 1.

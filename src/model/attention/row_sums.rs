@@ -1,8 +1,12 @@
 //! Sums of attention rows that do not depend on who adds which row when.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use super::{GroupRows, RowReader};
+use candle_core::{DType, Tensor};
+
+use super::{DeviceRows, GroupRows, RowReader};
+use crate::error::Result;
+use crate::model::device::add_rows;
 
 /// Sums over rows, per query head and key, added to from several threads.
 ///
@@ -15,8 +19,11 @@ pub struct RowSums {
     heads: usize,
     /// Adding and subtracting it rounds.
     rounding: f64,
+    rows: usize,
     /// Sums of one thread each, while it adds.
     parts: Mutex<Vec<Vec<f64>>>,
+    /// Sums of rows that a device computed, `(H_q, T)`.
+    on_device: Mutex<Option<Tensor>>,
 }
 
 /// Keys that are added up before the next row is: their sums stay in the nearest cache.
@@ -30,16 +37,15 @@ impl RowSums {
             group,
             heads,
             rounding: rounding(rows),
+            rows,
             parts: Mutex::default(),
+            on_device: Mutex::default(),
         }
     }
 
     /// Joins what the threads added, and gives back the memory of all but one.
     pub fn join(&mut self) {
-        let parts = self
-            .parts
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let parts = self.parts.get_mut().unwrap_or_else(PoisonError::into_inner);
         while parts.len() > 1 {
             let part = parts.pop().unwrap_or_default();
             let sums = parts.iter_mut().flatten();
@@ -47,19 +53,28 @@ impl RowSums {
         }
     }
 
+    /// The sums `(H_q, T)` of rows that a device computed, if there are any; they stay there.
+    pub fn take_from_device(&mut self) -> Option<Tensor> {
+        let tensor = self.on_device.get_mut();
+        tensor.unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The sums so far, `[query head][key]`.
-    pub fn finish(mut self) -> Vec<Vec<f64>> {
+    ///
+    /// Errors: [`crate::error::Error::Candle`] where they cannot be brought from a device.
+    pub fn finish(mut self) -> Result<Vec<Vec<f64>>> {
+        if let Some(sums) = self.take_from_device() {
+            return Ok(sums.to_vec2()?);
+        }
         self.join();
         let part = self.lock().pop();
         let part = part.unwrap_or_else(|| vec![0.0; self.heads * self.keys]);
-        part.chunks(self.keys.max(1)).map(<[f64]>::to_vec).collect()
+        Ok(part.chunks(self.keys.max(1)).map(<[f64]>::to_vec).collect())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<f64>>> {
         // A thread that panicked left only its own sums behind, and its panic goes on.
-        self.parts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,6 +103,23 @@ impl RowReader for RowSums {
             }
         }
         self.lock().push(sums);
+    }
+
+    fn read_on_device(&self, rows: &DeviceRows<'_>) -> Result<()> {
+        let device = rows.probabilities.device();
+        if device.is_metal() {
+            return rows.on_host(&mut |rows| self.read(rows));
+        }
+        let mut sums = self
+            .on_device
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let sums = match &mut *sums {
+            Some(sums) => sums,
+            none => none.insert(Tensor::zeros((self.heads, self.keys), DType::F64, device)?),
+        };
+        let own = sums.narrow(0, rows.kv_head * self.group, self.group)?;
+        add_rows(&own, &rows.probabilities, 0, self.rows)
     }
 }
 
@@ -151,7 +183,7 @@ mod tests {
                 sums.read(&block(range.clone()));
                 sums.lock().extend(held);
             });
-            sums.finish().remove(0)
+            sums.finish().unwrap().remove(0)
         };
         let one = sum(&[0..150, 150..300]);
         assert_eq!(one, sum(&[100..300, 0..1, 1..100]));

@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+use candle_core::Tensor;
+
+use crate::error::Result;
+
 /// Reads rows on the threads that computed them, block by block and in no particular order.
 ///
 /// Differs: rows are read where attention left them, so that nothing is computed twice and no layer's
@@ -9,6 +13,14 @@ use std::ops::Range;
 pub trait RowReader: Sync {
     /// Reads one block.
     fn read(&self, rows: &GroupRows<'_>);
+
+    /// Reads one block that lies on a device.
+    ///
+    /// Differs: unless a reader knows better, the rows are brought to the CPU.
+    /// Errors: [`crate::error::Error::Candle`].
+    fn read_on_device(&self, rows: &DeviceRows<'_>) -> Result<()> {
+        rows.on_host(&mut |rows| self.read(rows))
+    }
 }
 
 /// What [`super::attend`] shows to whom.
@@ -74,6 +86,57 @@ impl<'a> GroupRows<'a> {
                 watch.reader.read(&rows);
             }
         }
+    }
+}
+
+/// Consecutive rows of the query heads that share a KV head, where a device computed them.
+///
+/// Shapes: probabilities `(G, rows, S)`, float32, zero for keys after a query.
+#[derive(Clone, Debug)]
+pub struct DeviceRows<'a> {
+    /// KV head.
+    pub kv_head: usize,
+    /// Positions of the queries.
+    pub positions: Range<usize>,
+    /// The rows.
+    pub probabilities: Tensor,
+    /// Keys that each query sees, by position.
+    pub(super) seen: &'a [usize],
+}
+
+impl DeviceRows<'_> {
+    /// Brings the rows to the CPU and hands them over.
+    ///
+    /// Errors: [`crate::error::Error::Candle`].
+    pub fn on_host(&self, read: &mut dyn FnMut(&GroupRows<'_>)) -> Result<()> {
+        let (group, rows, keys) = self.probabilities.dims3()?;
+        let values = self.probabilities.flatten_all()?.to_vec1::<f32>()?;
+        read(&GroupRows {
+            kv_head: self.kv_head,
+            positions: self.positions.clone(),
+            group,
+            values: &values,
+            strides: [keys, rows * keys],
+            seen: self.seen,
+        });
+        Ok(())
+    }
+
+    /// Shows the block to all who want any of it.
+    pub(super) fn show(&self, watches: &[Watch<'_>]) -> Result<()> {
+        for watch in watches {
+            let skipped = watch.from.saturating_sub(self.positions.start);
+            let Some(left) = self.positions.len().checked_sub(skipped).filter(|n| *n > 0) else {
+                continue;
+            };
+            watch.reader.read_on_device(&DeviceRows {
+                kv_head: self.kv_head,
+                positions: self.positions.start + skipped..self.positions.end,
+                probabilities: self.probabilities.narrow(1, skipped, left)?,
+                seen: &self.seen[skipped..],
+            })?;
+        }
+        Ok(())
     }
 }
 
