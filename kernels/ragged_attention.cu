@@ -1,8 +1,8 @@
 // Attention of one position over a ragged cache: every KV head has keys and values of its own number.
 //
 // The keys of a head are cut into pieces, and a block attends to one piece for the query heads of its group, reading
-// each key and value once. A second kernel joins the pieces of a head. Pieces do not depend on the device, and neither
-// does the order in which anything is added.
+// each key and value once. A second kernel joins the pieces of a head. Pieces depend on the numbers of keys alone, and
+// so does the order in which anything is added.
 #include "device.cuh"
 
 // Query heads that a block works on at once.
@@ -21,7 +21,8 @@ struct Head {
 
 struct Piece {
     u32 head;
-    u32 from; // key of the head
+    u32 from; // keys of the head
+    u32 end;
 };
 
 // Columns of D in whole warps.
@@ -95,15 +96,14 @@ __device__ inline void weigh(float* logits, u32 held, Softmax* softmax) {
 
 template <class T>
 __device__ inline void attend_piece(const T* queries, const T* keys, const T* values, const Head* heads,
-                                    const Piece* pieces, float* partial, u32 group, u32 d, u32 piece_keys, u32 appended,
-                                    float scale) {
+                                    const Piece* pieces, float* partial, u32 group, u32 d, u32 appended, float scale) {
     DYNAMIC_SHARED(float, shared); // (QUERIES, max(D, parts x width)): queries, and at the end their outputs
     __shared__ float logits[QUERIES][TILE];
     __shared__ Softmax softmax[QUERIES];
     Piece piece = pieces[blockIdx.x];
     Head head = heads[piece.head];
     u32 length = head.length + appended;
-    u32 end = length < piece.from + piece_keys ? length : piece.from + piece_keys;
+    u32 end = length < piece.end ? length : piece.end; // before `from` where no key has come to it yet
     u32 first_query = blockIdx.y * QUERIES;
     u32 count = group - first_query < QUERIES ? group - first_query : QUERIES;
     u32 width = width_of(d), parts = blockDim.x / width;
@@ -184,9 +184,9 @@ __device__ inline void join(float* partial, const u32* first_pieces, T* output, 
 #define ATTENTION_OF(type, name)                                                                                     \
     extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)                                                    \
         ragged_attend_##name(const type* queries, const type* keys, const type* values, const Head* heads,           \
-                             const Piece* pieces, float* partial, u32 group, u32 d, u32 piece_keys, u32 appended,    \
+                             const Piece* pieces, float* partial, u32 group, u32 d, u32 appended,                    \
                              float scale) {                                                                          \
-        attend_piece(queries, keys, values, heads, pieces, partial, group, d, piece_keys, appended, scale);          \
+        attend_piece(queries, keys, values, heads, pieces, partial, group, d, appended, scale);                      \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(MOST_THREADS, 1)                                                    \
         ragged_join_##name(float* partial, const u32* first_pieces, type* output, u32 group, u32 d) {                \

@@ -6,12 +6,6 @@ use super::numbers;
 use super::program::{Argument, Buffer, Launch, Program, Source, size};
 use crate::error::{Error, Result};
 
-/// Pieces that a layer is cut into where it holds enough keys, so that every part of a device has some.
-const PIECES: usize = 256;
-
-/// Least and most keys of a piece; the least is what a block holds the logits of at once.
-const PIECE: [usize; 2] = [64, 512];
-
 /// Query heads that a block works on at once.
 const QUERIES: usize = 8;
 
@@ -41,8 +35,7 @@ pub struct RaggedHeads {
     heads: Vec<RaggedHead>,
     room: usize,
     pieces: usize,
-    piece_keys: usize,
-    /// Starts and lengths of heads, heads and first keys of pieces, and the first piece of every head.
+    /// Starts and lengths of heads; heads, first keys and ends of pieces; the first piece of every head.
     table: Tensor,
 }
 
@@ -56,14 +49,14 @@ impl RaggedHeads {
             table.push(size("row of a cache", head.start)?);
             table.push(size("number of tokens", head.length + room)? - room as u32);
         }
-        let keys: usize = heads.iter().map(|head| head.length + room).sum();
-        let [least, most] = PIECE;
-        let piece_keys = (keys / PIECES).next_multiple_of(least).clamp(least, most);
         let mut firsts = vec![0];
         let mut pieces = 0;
         for (h, head) in heads.iter().enumerate() {
-            for from in (0..head.length + room).step_by(piece_keys) {
-                table.extend([h as u32, from as u32]);
+            let mut from = 0;
+            while from < head.length + room {
+                let end = end_of_piece(from);
+                table.extend([h as u32, from as u32, size("number of tokens", end)?]);
+                from = end;
                 pieces += 1;
             }
             firsts.push(pieces as u32);
@@ -73,7 +66,6 @@ impl RaggedHeads {
             heads: heads.to_vec(),
             room,
             pieces,
-            piece_keys,
             table: Tensor::from_slice(&table, table.len(), device)?,
         })
     }
@@ -105,6 +97,19 @@ pub fn ragged_attention(
     let dims = [queries.dims2()?, keys.dims2()?];
     let op = RaggedAttention::new(heads, dims, queries.dtype(), appended)?;
     Ok(queries.contiguous()?.apply_op3_no_bwd(keys, values, &op)?)
+}
+
+/// The end of the piece of keys that begins at `from`: small ones first, so that short heads have several too.
+///
+/// It depends on nothing but the key: neither room nor other heads change how a head's sums are added up.
+fn end_of_piece(from: usize) -> usize {
+    let keys = match from {
+        0..1024 => 64,
+        1024..4096 => 128,
+        4096..16_384 => 256,
+        _ => 512,
+    };
+    from + keys
 }
 
 /// [`ragged_attention`] of one shape.
@@ -197,7 +202,6 @@ impl<'a> RaggedAttention<'a> {
                 partial.into(),
                 size("size of a group", group)?.into(),
                 (d as u32).into(),
-                (self.heads.piece_keys as u32).into(),
                 size("number of new tokens", self.appended)?.into(),
                 self.scale.into(),
             ],
@@ -209,7 +213,7 @@ impl<'a> RaggedAttention<'a> {
             shared: 0,
             arguments: vec![
                 partial.into(),
-                Argument::Address(table, 8 * (h_kv + pieces)),
+                Argument::Address(table, 4 * (2 * h_kv + 3 * pieces)),
                 outputs.into(),
                 size("size of a group", group)?.into(),
                 (d as u32).into(),
