@@ -21,7 +21,7 @@ pub struct ModelArguments {
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// Element type of weights and cache: f32, bf16 or f16
+    /// Element type of the KV cache: f32, bf16 or f16; on a CPU everything else stays f32
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
 }

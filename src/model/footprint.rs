@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::attention::block_queries;
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
+use super::gguf::dense_type;
 use super::header::WeightRoom;
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
@@ -38,7 +39,7 @@ pub struct Prefill<'a> {
     pub weights: WeightRoom,
     /// Where it runs.
     pub device: &'a Device,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: DType,
     /// Rows that are measured; `None` is every row.
     pub window: Option<usize>,
@@ -140,11 +141,12 @@ impl Prefill<'_> {
     }
 
     fn on_slices(&self) -> bool {
-        self.device.is_cpu() && self.dtype == DType::F32
+        self.device.is_cpu()
     }
 
+    /// Bytes of an activation.
     fn element(&self) -> usize {
-        self.dtype.size_in_bytes()
+        dense_type(self.device, self.dtype).size_in_bytes()
     }
 }
 
