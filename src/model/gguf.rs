@@ -367,7 +367,7 @@ mod tests {
             let matrix = [DType::F32, DType::BF16].map(|dtype| matrix(&mut gguf, dtype).unwrap());
             for matrix in matrix {
                 let packed = matches!(matrix, Matrix::Packed(_));
-                assert_eq!(packed, ![F32, F16, BF16].contains(&kind), "{kind:?}");
+                assert_eq!(packed, kind != F32, "{kind:?}");
                 assert_eq!(
                     matrix.dense().unwrap().to_vec2::<f32>().unwrap(),
                     want.to_vec2::<f32>().unwrap(),

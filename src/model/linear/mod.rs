@@ -26,7 +26,7 @@ const FEW_ROWS: usize = 16;
 pub(super) enum Matrix {
     /// Unpacked, on any device and of any element type.
     Dense(Tensor),
-    /// Quantised blocks, on the CPU, for float32 activations.
+    /// As in the file, on the CPU, for float32 activations.
     Packed(Packed),
 }
 

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::blocks::kernels_at_every_level;
 use super::*;
 
-const FORMATS: [GgmlDType; 10] = [
+const FORMATS: [GgmlDType; 12] = [
     GgmlDType::Q4_0,
     GgmlDType::Q4_1,
     GgmlDType::Q5_0,
@@ -19,6 +19,8 @@ const FORMATS: [GgmlDType; 10] = [
     GgmlDType::Q4K,
     GgmlDType::Q5K,
     GgmlDType::Q6K,
+    GgmlDType::F16,
+    GgmlDType::BF16,
 ];
 
 /// Numbers without a pattern, in -1..1.
@@ -56,7 +58,7 @@ fn activations(n: usize, width: usize) -> Tensor {
 #[test]
 fn unpacked_weights_are_candles_bits() {
     for format in FORMATS {
-        let blocks = 64;
+        let blocks = 64 * 32 / format.block_size().min(32);
         let bytes: Vec<u8> = noise(blocks * format.type_size(), 11)
             .iter()
             .map(|x| (x.to_bits() >> 3) as u8)
@@ -212,7 +214,8 @@ fn scales_that_are_no_numbers_are_found() {
 fn what_does_not_fit_is_refused() {
     assert!(!Packed::takes(GgmlDType::Q4K, 576), "no whole blocks");
     assert!(!Packed::takes(GgmlDType::Q4_0, 0));
-    assert!(!Packed::takes(GgmlDType::F16, 64));
+    assert!(!Packed::takes(GgmlDType::F16, 40));
+    assert!(!Packed::takes(GgmlDType::F32, 64));
     assert!(Packed::new(GgmlDType::Q4_0, vec![0; 17], 1, 32).is_none());
     let matrix = Matrix::Packed(packed(&quantised(GgmlDType::Q4_0, 4, 64)));
     let narrow = matrix.multiply(&activations(1, 32)).unwrap_err();
