@@ -54,7 +54,8 @@ impl Decoder {
     /// Reads all weights; quantised matrices stay as they are where they can.
     ///
     /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever `dtype` is: it is the type of
-    /// the cache. On other devices everything is of that type.
+    /// the cache and, for bfloat16 on processors that multiply its pairs, of the operands of products with packed
+    /// matrices and many activations. On other devices everything is of that type.
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
     pub fn load(

@@ -93,8 +93,13 @@ impl Prefill<'_> {
         let attended = c.num_attention_heads * c.head_dim;
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
+        // Rounded for products on the CPU.
+        let operands = match self.on_slices() && self.dtype == DType::BF16 {
+            true => run * c.hidden_size.max(attended).max(c.intermediate_size) * 2,
+            false => 0,
+        };
         // Logits of the last token, in float32 and as they came.
-        run * numbers * self.element() + c.vocab_size * (4 + self.element())
+        run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())
     }
 
     /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a layer

@@ -265,7 +265,7 @@ impl Gguf {
             Error::format(&self.path, format!("tensor {name} has a partial block"))
         })?;
         match packed.is_finite() {
-            true => Ok(Matrix::Packed(packed)),
+            true => Ok(Matrix::Packed(packed.for_products_in(dtype))),
             false => Err(self.not_finite(name)),
         }
     }

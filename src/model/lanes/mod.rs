@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, has_256, has_512};
+pub(crate) use x86::{Avx2, Avx512, has_256, has_512, has_bf16_products};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

@@ -63,6 +63,11 @@ pub(crate) fn has_512() -> bool {
         && is_x86_feature_detected!("avx512bw")
 }
 
+/// Whether the processor also multiplies pairs of bfloat16 numbers, sixteen at a time.
+pub(crate) fn has_bf16_products() -> bool {
+    has_512() && is_x86_feature_detected!("avx512bf16")
+}
+
 /// The upper half added to the lower.
 ///
 /// # Safety
