@@ -59,9 +59,10 @@ pub fn attend_on_device(
     if n == 1 && watches.is_empty() && !queries.device().is_metal() {
         let packed = cache.packed();
         let heads = RaggedHeads::new(&packed.heads, 0, queries.device())?;
-        let queries = queries.reshape((h_q, d))?;
-        let output = ragged_attention(&queries, packed.keys, packed.values, &heads, 0)?;
-        return Ok(output.reshape((1, h_q * d))?);
+        // On the CPU alone the cache may be of another type than what attends to it.
+        let rounded = (queries.reshape((h_q, d))?).to_dtype(packed.keys.dtype())?;
+        let output = ragged_attention(&rounded, packed.keys, packed.values, &heads, 0)?;
+        return Ok(output.reshape((1, h_q * d))?.to_dtype(queries.dtype())?);
     }
     blocks::attend(queries, cache, first, watches)
 }
