@@ -12,6 +12,7 @@ pub mod footprint;
 pub mod gguf;
 mod header;
 pub(crate) mod lanes;
+pub mod limits;
 mod linear;
 mod loaded;
 pub mod memory;

@@ -2,8 +2,11 @@
 //!
 //! Packed weights are the file's own bytes. Few activations are multiplied while the bytes are read
 //! once ([`few_rows`]); many are multiplied by blocks of unpacked rows ([`many_rows`]). Both see the
-//! float32 weights that dequantising everything would give.
+//! float32 weights that dequantising everything would give; a bfloat16 model's many activations see them rounded
+//! where that is faster.
 
+#[cfg(target_arch = "x86_64")]
+mod bfloat16;
 mod blocks;
 mod few_rows;
 mod kernels;
@@ -26,7 +29,7 @@ const FEW_ROWS: usize = 16;
 pub(super) enum Matrix {
     /// Unpacked, on any device and of any element type.
     Dense(Tensor),
-    /// Quantised blocks, on the CPU, for float32 activations.
+    /// As in the file, on the CPU, for float32 activations.
     Packed(Packed),
 }
 
