@@ -239,7 +239,7 @@ impl Gguf {
     ///
     /// `dtype` is the model's; see [`super::decoder::Decoder::load`].
     /// Shapes and errors: as [`Gguf::tensor`].
-    pub(super) fn matrix(
+    pub fn matrix(
         &mut self,
         name: &str,
         rows: usize,

@@ -23,4 +23,5 @@ pub mod tokenizer;
 mod weights;
 
 pub use header::{ModelHeader, WeightRoom};
+pub use linear::Matrix;
 pub use loaded::{Model, message_ids, tokenizer_of};

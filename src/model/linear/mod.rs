@@ -17,7 +17,7 @@ mod tests;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
-pub(super) use packed::Packed;
+pub use packed::Packed;
 
 use super::config::RopePairs;
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 const FEW_ROWS: usize = 16;
 
 /// A matrix `(rows, width)`.
-pub(super) enum Matrix {
+pub enum Matrix {
     /// Unpacked, on any device and of any element type.
     Dense(Tensor),
     /// As in the file, on the CPU, for float32 activations.
@@ -35,7 +35,7 @@ pub(super) enum Matrix {
 
 impl Matrix {
     /// `x` `(n, width)` times the transposed matrix: `(n, rows)`.
-    pub(super) fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => Ok(x.matmul(&matrix.t()?)?),
             Self::Packed(matrix) => {
@@ -53,7 +53,7 @@ impl Matrix {
     }
 
     /// Bytes that it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Dense(matrix) => tensor_bytes(matrix),
             Self::Packed(matrix) => matrix.bytes(),
@@ -61,7 +61,7 @@ impl Matrix {
     }
 
     /// The rows of an embedding that belong to `ids`, `(ids, width)`.
-    pub(super) fn select(&self, ids: &[u32]) -> Result<Tensor> {
+    pub fn select(&self, ids: &[u32]) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => {
                 let index = Tensor::new(ids, matrix.device())?;
@@ -79,7 +79,7 @@ impl Matrix {
     }
 
     /// The matrix as a tensor; packed ones are unpacked for it.
-    pub(super) fn dense(&self) -> Result<Tensor> {
+    pub fn dense(&self) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => Ok(matrix.clone()),
             Self::Packed(matrix) => {

@@ -13,7 +13,7 @@ use super::kernels::Kernels;
 const CHECKED: usize = 1 << 16;
 
 /// Rows of quantised blocks, `(rows, width)`.
-pub(in crate::model) struct Packed {
+pub struct Packed {
     kernels: Kernels,
     bytes: Vec<u8>,
     row_bytes: usize,
