@@ -3,9 +3,12 @@
 
 mod one_layer;
 
+use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+use candle_core::{DType, Device, Tensor};
 use divan::{Bencher, black_box};
 use kvprof::model::attention::attend;
 use kvprof::model::attention::softmax::exponentials;
+use kvprof::model::gguf::Gguf;
 use kvprof::profile::{Ranked, RowBudgets};
 use kvprof::select::{HeadSplit, select_layers};
 use one_layer::{OneLayer, one_layer};
@@ -97,4 +100,41 @@ fn cut_cache(bencher: Bencher<'_, '_>, tokens: usize) {
     let OneLayer { cache, .. } = one_layer(tokens, 1);
     let kept = vec![vec![(0..tokens as u32).step_by(4).collect(); 3]];
     bencher.bench_local(|| cache.cut(black_box(&kept), 32).unwrap());
+}
+
+/// A feed-forward matrix of four-bit blocks with the activations of one decoding step.
+#[divan::bench]
+fn packed_product_step(bencher: Bencher<'_, '_>) {
+    multiplied(bencher, 1, DType::F32);
+}
+
+/// The same with those of a prefill's run, which unpacks for a float32 product.
+#[divan::bench]
+fn packed_product_run(bencher: Bencher<'_, '_>) {
+    multiplied(bencher, 1024, DType::F32);
+}
+
+/// The same as bfloat16 pairs, where the processor has them.
+#[divan::bench]
+fn packed_product_run_bf16(bencher: Bencher<'_, '_>) {
+    multiplied(bencher, 1024, DType::BF16);
+}
+
+fn multiplied(bencher: Bencher<'_, '_>, activations: usize, dtype: DType) {
+    const SHAPE: (usize, usize) = (1536, 576);
+    let wave = |shape: (usize, usize)| {
+        let values = (0..shape.0 * shape.1).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5);
+        Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("matrix.gguf");
+    let weights = QTensor::quantize(&wave(SHAPE), GgmlDType::Q4_1).unwrap();
+    let mut file = std::fs::File::create(&path).unwrap();
+    gguf_file::write(&mut file, &[], &[("w", &weights)]).unwrap();
+    let mut gguf = Gguf::open(&path).unwrap();
+    let matrix = gguf
+        .matrix("w", SHAPE.0, SHAPE.1, &Device::Cpu, dtype)
+        .unwrap();
+    let x = wave((activations, SHAPE.1));
+    bencher.bench_local(|| matrix.multiply(black_box(&x)).unwrap());
 }

@@ -241,6 +241,25 @@ fn half_precision_follows_float32() {
 }
 
 #[test]
+fn half_precision_caches_take_half_the_bytes() {
+    let ids = prompt(40);
+    let bytes = [DType::F32, DType::BF16, DType::F16].map(|dtype| {
+        let decoder = decoder(4, 2, dtype);
+        assert_eq!(decoder.dtype(), dtype);
+        let mut cache = decoder.new_cache(41).unwrap();
+        (decoder.prefill(&ids, &mut cache, 64, &mut NoProbe)).unwrap();
+        decoder.decode(3, &mut cache).unwrap();
+        let element = dtype.size_in_bytes();
+        let want = 41 * decoder.config().cache_bytes_per_token(element);
+        assert_eq!(cache.bytes(), want);
+        assert_eq!(cache.allocated_bytes(), want);
+        cache.bytes()
+    });
+    assert_eq!(bytes[0], 2 * bytes[1]);
+    assert_eq!(bytes[1], bytes[2]);
+}
+
+#[test]
 fn prompts_that_cannot_run_are_refused() {
     let decoder = decoder(2, 1, DType::F32);
     let run = |ids: &[u32], run| {

@@ -3,13 +3,14 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::clock::{Seconds, cpu_seconds};
 use crate::error::Result;
 use crate::eval::Spread;
+use crate::model::decoder::Decoder;
+use crate::model::limits::DeviceWork;
 use crate::model::product::{Operand, Threads, multiply};
 
 /// Rows and columns of the product: 12 MiB of matrices, most of which any last-level cache holds.
@@ -53,19 +54,21 @@ pub struct Least {
 }
 
 impl Limits {
-    /// Tries both on a device, the product in the element type that the weights have there.
+    /// Tries both where a model runs, on a device in the element type that its weights have there.
     ///
-    /// Errors: [`crate::error::Error::Candle`] where the device has no room for it.
-    pub fn measure(device: &Device, dtype: DType) -> Result<Self> {
-        if device.is_cpu() {
+    /// Differs: on a CPU the product is of float32, so that bfloat16 pairs may exceed it.
+    /// Errors: [`crate::error::Error::Candle`] where a device has no room for it.
+    pub fn measure(decoder: &Decoder) -> Result<Self> {
+        if decoder.device().is_cpu() {
             return Ok(Self {
                 flops: matrix_product(),
                 bytes: memory_read(),
             });
         }
+        let work = DeviceWork::prepare(decoder)?;
         Ok(Self {
-            flops: device_product(device, dtype)?,
-            bytes: device_copy(device)?,
+            flops: fastest_on(DeviceWork::FLOPS, || work.multiply())?,
+            bytes: fastest_on(DeviceWork::BYTES, || work.copy())?,
         })
     }
 
@@ -150,30 +153,6 @@ fn memory_read() -> Rate {
         let sums = array.par_chunks(part);
         let sum = |part: &[u64]| part.iter().fold(0u64, |sum, x| sum.wrapping_add(*x));
         black_box(sums.map(sum).reduce(|| 0, u64::wrapping_add));
-    })
-}
-
-/// Rows and columns of a device's product, which has far more units to keep busy.
-const DEVICE_SIDE: usize = 8192;
-
-fn device_product(device: &Device, dtype: DType) -> Result<Rate> {
-    let shape = (DEVICE_SIDE, DEVICE_SIDE);
-    let random =
-        || -> Result<Tensor> { Ok(Tensor::rand(-0.5f32, 0.5, shape, device)?.to_dtype(dtype)?) };
-    let (a, b) = (random()?, random()?);
-    let flops = 2.0 * (DEVICE_SIDE as f64).powi(3);
-    fastest_on(flops, || {
-        black_box(a.matmul(&b)?);
-        Ok(device.synchronize()?)
-    })
-}
-
-/// Bytes read and written by copying an array, which a device does at the speed of its memory.
-fn device_copy(device: &Device) -> Result<Rate> {
-    let array = Tensor::zeros(ARRAY / 4, DType::F32, device)?;
-    fastest_on(2.0 * ARRAY as f64, || {
-        black_box(array.copy()?);
-        Ok(device.synchronize()?)
     })
 }
 

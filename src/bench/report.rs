@@ -60,7 +60,7 @@ pub struct Measured {
     pub sha256: String,
     /// Device it ran on.
     pub device: String,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
     /// Bytes of the weights in memory.
     pub weights: WeightBytes,

@@ -60,9 +60,7 @@ pub fn measure(model: &Model, options: &Options, say: &mut dyn FnMut(Turn<'_>)) 
         let case = prompt::case(model, length)?;
         let stage = Stage::prepare(model, case, decodes.then_some(options.steps))?;
         for repeat in 0..options.repeats {
-            let decoder = &model.decoder;
-            run.limits
-                .push(Limits::measure(decoder.device(), decoder.dtype())?);
+            run.limits.push(Limits::measure(&model.decoder)?);
             for workload in turns(&workloads, repeat) {
                 let measurement = once(&stage, workload, length, repeat)?;
                 say(Turn::Measured(&measurement));

@@ -21,7 +21,8 @@ pub struct ModelArguments {
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// Element type of weights and cache: f32, bf16 or f16
+    /// Element type of the KV cache and of matrix products: f32, bf16 or f16; on a CPU sums and activations stay f32,
+    /// and so do products that it cannot multiply faster
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
 }

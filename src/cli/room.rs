@@ -85,7 +85,7 @@ impl Room {
             ways.push("lower --jobs".to_owned());
         }
         if self.dtype == "f32" {
-            ways.push("hold numbers in half the bytes with --dtype bf16".to_owned());
+            ways.push("hold keys and values in half the bytes with --dtype bf16".to_owned());
         }
         ways.push("take a smaller model".to_owned());
         ways.join(", or ")

@@ -59,7 +59,7 @@ pub struct ResultsMeta {
     pub profile_sha256: Option<String>,
     /// Device the model ran on.
     pub device: String,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
     /// Seed of everything that is random.
     pub seed: u64,

@@ -178,9 +178,11 @@ impl LayerCache {
         })
     }
 
-    /// Adds keys and values `(H_kv, n, D)`; where a head lacks room, all get half as much again.
+    /// Adds keys and values `(H_kv, n, D)`, rounded to the cache's type; where a head lacks room, all get half as
+    /// much again.
     fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
-        let added = keys.dim(1)?;
+        let (added, dtype) = (keys.dim(1)?, self.keys.dtype());
+        let (keys, values) = (keys.to_dtype(dtype)?, values.to_dtype(dtype)?);
         if self.heads.iter().any(|h| h.len() + added > h.capacity()) {
             let room = |h: &HeadCache| (h.len() + added).max(h.capacity() + h.capacity() / 2);
             let larger = self.empty(&self.heads.iter().map(room).collect::<Vec<_>>())?;

@@ -47,11 +47,15 @@ pub struct Decoder {
     norm: Tensor,
     head: Option<Linear>,
     as_on_device: bool,
+    dtype: DType,
 }
 
 impl Decoder {
     /// Reads all weights; quantised matrices stay as they are where they can.
     ///
+    /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever `dtype` is: it is the type of
+    /// the cache and, for bfloat16 on processors that multiply its pairs, of the operands of products with packed
+    /// matrices and many activations. On other devices everything is of that type.
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
     pub fn load(
@@ -79,6 +83,7 @@ impl Decoder {
             norm,
             head,
             as_on_device: false,
+            dtype,
         })
     }
 
@@ -99,9 +104,9 @@ impl Decoder {
         self.norm.device()
     }
 
-    /// The element type of weights, activations and cache.
+    /// The element type of the cache, and of what else [`Decoder::load`] says.
     pub fn dtype(&self) -> DType {
-        self.norm.dtype()
+        self.dtype
     }
 
     /// Bytes of the weights as they lie in memory.
@@ -350,11 +355,13 @@ impl Rotation {
             // The product is rounded to float32, as the models were trained and as references do.
             .flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)))
             .collect();
-        let tensor = |f: fn(f64) -> f64| -> Result<Tensor> {
-            let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
-            let shape = (tokens, frequencies.len());
-            Ok(Tensor::from_vec(values, shape, decoder.device())?.to_dtype(decoder.dtype())?)
-        };
+        let tensor =
+            |f: fn(f64) -> f64| -> Result<Tensor> {
+                let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
+                let shape = (tokens, frequencies.len());
+                Ok(Tensor::from_vec(values, shape, decoder.device())?
+                    .to_dtype(decoder.norm.dtype())?)
+            };
         Ok(Self {
             cos: tensor(f64::cos)?,
             sin: tensor(f64::sin)?,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::attention::block_queries;
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
+use super::gguf::dense_type;
 use super::header::WeightRoom;
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
@@ -38,7 +39,7 @@ pub struct Prefill<'a> {
     pub weights: WeightRoom,
     /// Where it runs.
     pub device: &'a Device,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: DType,
     /// Rows that are measured; `None` is every row.
     pub window: Option<usize>,
@@ -92,8 +93,13 @@ impl Prefill<'_> {
         let attended = c.num_attention_heads * c.head_dim;
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
+        // Rounded for products on the CPU.
+        let operands = match self.on_slices() && self.dtype == DType::BF16 {
+            true => run * c.hidden_size.max(attended).max(c.intermediate_size) * 2,
+            false => 0,
+        };
         // Logits of the last token, in float32 and as they came.
-        run * numbers * self.element() + c.vocab_size * (4 + self.element())
+        run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())
     }
 
     /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a layer
@@ -140,11 +146,12 @@ impl Prefill<'_> {
     }
 
     fn on_slices(&self) -> bool {
-        self.device.is_cpu() && self.dtype == DType::F32
+        self.device.is_cpu()
     }
 
+    /// Bytes of an activation.
     fn element(&self) -> usize {
-        self.dtype.size_in_bytes()
+        dense_type(self.device, self.dtype).size_in_bytes()
     }
 }
 

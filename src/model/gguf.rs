@@ -234,11 +234,12 @@ impl Gguf {
         Ok(tensor.to_dtype(dtype)?)
     }
 
-    /// Reads a matrix, and keeps it packed where its kernels can work on it: quantised, for float32
-    /// on the CPU.
+    /// Reads a matrix, and keeps it packed where its kernels can work on it, on the CPU; what stays dense there
+    /// is float32.
     ///
+    /// `dtype` is the model's; see [`super::decoder::Decoder::load`].
     /// Shapes and errors: as [`Gguf::tensor`].
-    pub(super) fn matrix(
+    pub fn matrix(
         &mut self,
         name: &str,
         rows: usize,
@@ -248,7 +249,8 @@ impl Gguf {
     ) -> Result<Matrix> {
         let info = self.described(name, &[rows, width])?;
         let format = info.ggml_dtype;
-        if !stays_packed(format, width, device, dtype) {
+        if !stays_packed(format, width, device) {
+            let dtype = dense_type(device, dtype);
             let dense = self.tensor(name, &[rows, width], device, dtype)?;
             return Ok(Matrix::Dense(dense));
         }
@@ -263,7 +265,7 @@ impl Gguf {
             Error::format(&self.path, format!("tensor {name} has a partial block"))
         })?;
         match packed.is_finite() {
-            true => Ok(Matrix::Packed(packed)),
+            true => Ok(Matrix::Packed(packed.for_products_in(dtype))),
             false => Err(self.not_finite(name)),
         }
     }
@@ -278,11 +280,11 @@ impl Gguf {
             let (format, shape) = (info.ggml_dtype, info.shape.dims());
             let numbers = info.shape.elem_count();
             match shape {
-                [_, width] if stays_packed(format, *width, device, dtype) => {
+                [_, width] if stays_packed(format, *width, device) => {
                     room.held += numbers / format.block_size() * format.type_size();
                 }
                 _ => {
-                    room.held += numbers * dtype.size_in_bytes();
+                    room.held += numbers * dense_type(device, dtype).size_in_bytes();
                     // The file's bytes, and float32 numbers before they are converted.
                     let packed = numbers / format.block_size() * format.type_size();
                     room.unpacking = room.unpacking.max(packed + 2 * 4 * numbers);
@@ -321,8 +323,16 @@ impl Gguf {
 }
 
 /// Whether a matrix of so wide rows is kept as it lies in the file.
-fn stays_packed(format: GgmlDType, width: usize, device: &Device, dtype: DType) -> bool {
-    device.is_cpu() && dtype == DType::F32 && Packed::takes(format, width)
+fn stays_packed(format: GgmlDType, width: usize, device: &Device) -> bool {
+    device.is_cpu() && Packed::takes(format, width)
+}
+
+/// The element type of activations, and of tensors that do not stay packed, in a model of type `dtype`.
+pub(super) fn dense_type(device: &Device, dtype: DType) -> DType {
+    match device.is_cpu() {
+        true => DType::F32,
+        false => dtype,
+    }
 }
 
 #[cfg(test)]
@@ -355,18 +365,15 @@ mod tests {
             );
             let matrix = |gguf: &mut Gguf, dtype| gguf.matrix("t", 2, 256, &Device::Cpu, dtype);
             let matrix = [DType::F32, DType::BF16].map(|dtype| matrix(&mut gguf, dtype).unwrap());
-            let quantised = ![F32, F16, BF16].contains(&kind);
-            assert_eq!(
-                matches!(matrix[0], Matrix::Packed(_)),
-                quantised,
-                "{kind:?}"
-            );
-            assert!(matches!(matrix[1], Matrix::Dense(_)), "{kind:?}");
-            assert_eq!(
-                matrix[0].dense().unwrap().to_vec2::<f32>().unwrap(),
-                want.to_vec2::<f32>().unwrap(),
-                "{kind:?}"
-            );
+            for matrix in matrix {
+                let packed = matches!(matrix, Matrix::Packed(_));
+                assert_eq!(packed, kind != F32, "{kind:?}");
+                assert_eq!(
+                    matrix.dense().unwrap().to_vec2::<f32>().unwrap(),
+                    want.to_vec2::<f32>().unwrap(),
+                    "{kind:?}"
+                );
+            }
             let shape = gguf.tensor("t", &[256, 2], &Device::Cpu, DType::F32);
             assert!(shape.unwrap_err().to_string().contains("has shape"));
             let name = gguf.tensor("u", &[2, 256], &Device::Cpu, DType::F32);

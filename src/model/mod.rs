@@ -12,6 +12,7 @@ pub mod footprint;
 pub mod gguf;
 mod header;
 pub(crate) mod lanes;
+pub mod limits;
 mod linear;
 mod loaded;
 pub mod memory;
@@ -22,4 +23,5 @@ pub mod tokenizer;
 mod weights;
 
 pub use header::{ModelHeader, WeightRoom};
+pub use linear::Matrix;
 pub use loaded::{Model, message_ids, tokenizer_of};

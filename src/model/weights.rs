@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::gguf::Gguf;
+use super::gguf::{Gguf, dense_type};
 use super::linear::{Linear, Matrix};
 use crate::error::{Error, Result};
 
@@ -13,6 +13,8 @@ pub(super) struct Weights<'a> {
     gguf: &'a mut Gguf,
     device: &'a Device,
     dtype: DType,
+    /// That of activations, and so of what is added to them or multiplied with them by element.
+    activations: DType,
     taken: HashSet<String>,
 }
 
@@ -22,13 +24,14 @@ impl<'a> Weights<'a> {
             gguf,
             device,
             dtype,
+            activations: dense_type(device, dtype),
             taken: HashSet::new(),
         }
     }
 
     pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.taken.insert(name.to_owned());
-        self.gguf.tensor(name, shape, self.device, self.dtype)
+        (self.gguf).tensor(name, shape, self.device, self.activations)
     }
 
     pub(super) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Matrix> {

@@ -65,7 +65,7 @@ pub struct Meta {
     pub output_thresholds: Vec<f64>,
     /// Device the model ran on.
     pub device: String,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
     /// Seed given on the command line.
     pub seed: u64,

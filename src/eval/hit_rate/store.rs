@@ -83,7 +83,7 @@ pub struct HitRateMeta {
     pub options: HitRateOptions,
     /// Device the model ran on.
     pub device: String,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
 }
 

@@ -33,7 +33,7 @@ pub struct Meta {
     pub model_sha256: String,
     /// Device the model ran on.
     pub device: String,
-    /// Element type of weights and cache.
+    /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
     /// Threads that share the work on a CPU.
     pub threads: usize,

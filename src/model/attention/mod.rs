@@ -1,7 +1,7 @@
 //! Causal grouped-query attention over blocks of queries, and the read-only view that probes get.
 //!
-//! Two implementations of the same arithmetic: [`cpu`] on float32 slices and [`blocks`] in candle
-//! operations for every other device and type. Neither ever holds a T x T matrix.
+//! Two implementations of the same arithmetic: [`cpu`] on slices and [`blocks`] in candle operations for every
+//! other device. Neither ever holds a T x T matrix.
 
 mod blocks;
 mod cpu;
@@ -58,10 +58,11 @@ pub fn attend_on_device(
     // One kernel for heads of any lengths; Metal has none of ours.
     if n == 1 && watches.is_empty() && !queries.device().is_metal() {
         let packed = cache.packed()?;
-        let queries = queries.reshape((h_q, d))?;
+        // On the CPU alone the cache may be of another type than what attends to it.
+        let rounded = (queries.reshape((h_q, d))?).to_dtype(packed.keys.dtype())?;
         let (heads, appended) = (&packed.heads, packed.appended);
-        let output = ragged_attention(&queries, packed.keys, packed.values, heads, appended)?;
-        return Ok(output.reshape((1, h_q * d))?);
+        let output = ragged_attention(&rounded, packed.keys, packed.values, heads, appended)?;
+        return Ok(output.reshape((1, h_q * d))?.to_dtype(queries.dtype())?);
     }
     blocks::attend(queries, cache, first, watches)
 }
@@ -111,7 +112,13 @@ mod tests {
         }
     }
 
-    fn filled(config: &ModelConfig, t: usize, scale: f64) -> (Tensor, KvCache, Tensor, Tensor) {
+    /// Queries, a cache of a type, and the keys and values that it holds, in float32.
+    fn filled(
+        config: &ModelConfig,
+        t: usize,
+        scale: f64,
+        dtype: DType,
+    ) -> (Tensor, KvCache, Tensor, Tensor) {
         let device = Device::Cpu;
         let (h_q, h_kv, d) = (
             config.num_attention_heads,
@@ -126,10 +133,11 @@ mod tests {
         let tensor =
             |h: usize, step| Tensor::from_vec(wave(h * t * d, step), (h, t, d), &device).unwrap();
         let (q, k, v) = (tensor(h_q, 1.7), tensor(h_kv, 2.3), tensor(h_kv, 0.9));
-        let mut cache = KvCache::new(config, 3, DType::F32, &device).unwrap();
+        let mut cache = KvCache::new(config, 3, dtype, &device).unwrap();
         cache.append(0, &k, &v).unwrap();
         cache.advance(t);
-        (q, cache, k, v)
+        let rounded = |x: Tensor| x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        (q, cache, rounded(k), rounded(v))
     }
 
     /// The definition, in float64, with loops.
@@ -183,9 +191,11 @@ mod tests {
 
     #[test]
     fn both_implementations_equal_the_definition() {
-        for (h_q, h_kv, d, t) in [(1, 1, 2, 1), (4, 2, 8, 5), (9, 3, 64, 130), (6, 6, 16, 65)] {
+        let shapes = [(1, 1, 2, 1), (4, 2, 8, 5), (9, 3, 64, 130), (6, 6, 16, 65)];
+        let with = |shape| [DType::F32, DType::BF16, DType::F16].map(|dtype| (shape, dtype));
+        for ((h_q, h_kv, d, t), dtype) in shapes.into_iter().flat_map(with) {
             let config = config(h_q, h_kv, d);
-            let (q, cache, k, v) = filled(&config, t, 1.5);
+            let (q, cache, k, v) = filled(&config, t, 1.5, dtype);
             let (out, probs) = by_hand(&q, &k, &v, h_q / h_kv);
             let layer = cache.layer(0);
             assert_close(&cpu::attend(&q, layer, 0, &[]).unwrap(), &out, "cpu output");
@@ -210,7 +220,7 @@ mod tests {
     #[test]
     fn later_rows_alone_equal_the_same_rows_of_all() {
         let config = config(4, 2, 8);
-        let (q, cache, _, _) = filled(&config, 100, 2.0);
+        let (q, cache, _, _) = filled(&config, 100, 2.0, DType::F32);
         let all = probabilities(&q, cache.layer(0), 0).unwrap();
         let tail = q.narrow(1, 70, 30).unwrap().contiguous().unwrap();
         let some = probabilities(&tail, cache.layer(0), 70).unwrap();
@@ -230,7 +240,7 @@ mod tests {
     #[test]
     fn huge_logits_stay_finite() {
         let config = config(2, 1, 4);
-        let (q, cache, _, _) = filled(&config, 20, 500.0);
+        let (q, cache, _, _) = filled(&config, 20, 500.0, DType::F32);
         let rows = probabilities(&q, cache.layer(0), 0)
             .unwrap()
             .sum(2)
@@ -243,8 +253,14 @@ mod tests {
     /// Evicting keys must be the same as giving them no weight, in both implementations.
     #[test]
     fn a_cut_ragged_cache_equals_masking_the_same_keys() {
-        let config = config(6, 3, 8);
-        let (q, full, k, v) = filled(&config, 50, 1.5);
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            check_cutting(dtype);
+        }
+    }
+
+    fn check_cutting(dtype: DType) {
+        let (config, element) = (config(6, 3, 8), dtype.size_in_bytes());
+        let (q, full, k, v) = filled(&config, 50, 1.5, dtype);
         let last = q.narrow(1, 49, 1).unwrap().contiguous().unwrap();
         let kept: Vec<Vec<u32>> = vec![
             (0..50).filter(|i| i % 3 == 0 || *i == 49).collect(),
@@ -253,8 +269,12 @@ mod tests {
         ];
         let cut = full.cut(std::slice::from_ref(&kept), 4).unwrap();
         assert_eq!(cut.lengths(), [[18, 1, 50]]);
-        assert_eq!(cut.bytes(), (18 + 1 + 50) * 8 * 2 * 4);
-        assert_eq!(full.bytes(), 150 * 8 * 2 * 4, "the original is untouched");
+        assert_eq!(cut.bytes(), (18 + 1 + 50) * 8 * 2 * element);
+        assert_eq!(
+            full.bytes(),
+            150 * 8 * 2 * element,
+            "the original is untouched"
+        );
         let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (q, k, v) = (flat(&last), flat(&k), flat(&v));
         let mut want = vec![0f64; 6 * 8];

@@ -56,7 +56,7 @@ impl AttentionView<'_> {
     /// W_o, the matrix that maps the concatenated heads to the residual stream, dequantised now.
     ///
     /// Differs: nothing is kept; a probe that needs it more than once should hold on to it.
-    /// Shapes: `(hidden, H_q * D)`, of the model's element type and on its device.
+    /// Shapes: `(hidden, H_q * D)`, of the activations' element type and on the model's device.
     /// Errors: [`Error::Candle`].
     pub fn output_projection(&self) -> Result<Tensor> {
         self.projection.dense()

@@ -6,9 +6,11 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use half::{bf16, f16};
+
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, has_256, has_512};
+pub(crate) use x86::{Avx2, Avx512, has_256, has_512, has_bf16_products};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -39,6 +41,10 @@ pub(crate) trait Lanes: Sized {
     fn splat(x: f32) -> Self::Float;
     fn load(x: &Vector) -> Self::Float;
     fn store(x: Self::Float, to: &mut Vector);
+    /// Float16 numbers, widened; exact.
+    fn load_f16(x: &[f16; LANES]) -> Self::Float;
+    /// Bfloat16 numbers, widened; exact.
+    fn load_bf16(x: &[bf16; LANES]) -> Self::Float;
     /// Bytes without a sign.
     fn unsigned(bytes: &[u8; LANES]) -> Self::Integer;
     /// Bytes with a sign.
@@ -166,6 +172,39 @@ mod tests {
             }
             if has_512() {
                 check_places::<Avx512>();
+            }
+        }
+    }
+
+    fn check_widening<L: Lanes>() {
+        for first in (0..=u16::MAX).step_by(LANES) {
+            let bits: [u16; LANES] = std::array::from_fn(|i| first + i as u16);
+            let mut got = [[0.0; LANES]; 2];
+            L::store(L::load_f16(&bits.map(f16::from_bits)), &mut got[0]);
+            L::store(L::load_bf16(&bits.map(bf16::from_bits)), &mut got[1]);
+            for (i, bits) in bits.into_iter().enumerate() {
+                let want = [
+                    by_definition(bits) as f32,
+                    f32::from_bits(u32::from(bits) << 16),
+                ];
+                for (got, want) in [got[0][i], got[1][i]].into_iter().zip(want) {
+                    let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+                    assert!(same, "{bits:#06x}: {got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_half_precision_values_widen_exactly_on_every_instruction_set() {
+        check_widening::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_256() {
+                check_widening::<Avx2>();
+            }
+            if has_512() {
+                check_widening::<Avx512>();
             }
         }
     }

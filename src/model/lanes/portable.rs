@@ -2,6 +2,8 @@
 
 use std::array::from_fn;
 
+use half::{bf16, f16};
+
 use super::{LANES, Lanes, Vector};
 
 pub(crate) struct Portable;
@@ -33,6 +35,14 @@ impl Lanes for Portable {
     #[inline(always)]
     fn store(x: Self::Float, to: &mut Vector) {
         *to = x;
+    }
+    #[inline(always)]
+    fn load_f16(x: &[f16; LANES]) -> Self::Float {
+        from_fn(|j| Self::half(x[j].to_bits()))
+    }
+    #[inline(always)]
+    fn load_bf16(x: &[bf16; LANES]) -> Self::Float {
+        from_fn(|j| f32::from_bits(u32::from(x[j].to_bits()) << 16))
     }
     #[inline(always)]
     fn unsigned(bytes: &[u8; LANES]) -> Self::Integer {

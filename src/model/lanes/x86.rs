@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use super::{LANES, Lanes, Nibble, Vector};
 
 #[inline(always)]
@@ -61,6 +63,11 @@ pub(crate) fn has_512() -> bool {
         && is_x86_feature_detected!("avx512bw")
 }
 
+/// Whether the processor also multiplies pairs of bfloat16 numbers, sixteen at a time.
+pub(crate) fn has_bf16_products() -> bool {
+    has_512() && is_x86_feature_detected!("avx512bf16")
+}
+
 /// The upper half added to the lower.
 ///
 /// # Safety
@@ -96,6 +103,17 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(x: Self::Float, to: &mut Vector) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    fn load_f16(x: &[f16; LANES]) -> Self::Float {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(x: &[bf16; LANES]) -> Self::Float {
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
     }
     #[inline(always)]
     fn unsigned(bytes: &[u8; LANES]) -> Self::Integer {
@@ -295,6 +313,26 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn load_f16(x: &[f16; LANES]) -> Self::Float {
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(x[8..].as_ptr().cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(x: &[bf16; LANES]) -> Self::Float {
+        unsafe {
+            let lower = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lower)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper)),
+            ]
         }
     }
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+use super::bfloat16::{self, PairProducts, Pairs};
 use super::blocks::{Block, GROUP};
 use crate::model::lanes::{LANES, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +14,9 @@ const TOGETHER: usize = 4;
 type Unpack = unsafe fn(&[u8], &mut [f32]);
 /// Products of packed rows of so many bytes with some inputs of one width: `(rows, inputs)`.
 type Products = unsafe fn(&[u8], usize, &[&[f32]], &mut [f32]);
+/// Unpacks packed rows of so many bytes into one panel of bfloat16 pairs.
+#[cfg(target_arch = "x86_64")]
+type UnpackPanel = unsafe fn(&[u8], usize, &mut [Pairs]);
 
 /// The kernels of one block format for the processor that runs this.
 #[derive(Clone, Copy)]
@@ -22,6 +27,9 @@ pub(super) struct Kernels {
     pub(super) block_weights: usize,
     unpack: Unpack,
     products: Products,
+    /// Only called where the processor multiplies bfloat16 pairs.
+    #[cfg(target_arch = "x86_64")]
+    unpack_panel: UnpackPanel,
 }
 
 impl Kernels {
@@ -71,7 +79,22 @@ impl Kernels {
             block_weights: B::GROUPS * GROUP,
             unpack,
             products,
+            #[cfg(target_arch = "x86_64")]
+            unpack_panel: bfloat16::unpack_panel::<B>,
         }
+    }
+
+    /// The weights of some packed rows, rounded to bfloat16, as one panel.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn unpack_panel(
+        &self,
+        _: PairProducts,
+        rows: &[u8],
+        row_bytes: usize,
+        panel: &mut [Pairs],
+    ) {
+        // SAFETY: the proof says that the instructions were detected.
+        unsafe { (self.unpack_panel)(rows, row_bytes, panel) }
     }
 
     /// Float32 weights of consecutive blocks, the same bits as candle's.

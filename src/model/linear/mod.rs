@@ -2,8 +2,11 @@
 //!
 //! Packed weights are the file's own bytes. Few activations are multiplied while the bytes are read
 //! once ([`few_rows`]); many are multiplied by blocks of unpacked rows ([`many_rows`]). Both see the
-//! float32 weights that dequantising everything would give.
+//! float32 weights that dequantising everything would give; a bfloat16 model's many activations see them rounded
+//! where that is faster.
 
+#[cfg(target_arch = "x86_64")]
+mod bfloat16;
 mod blocks;
 mod few_rows;
 mod kernels;
@@ -14,7 +17,7 @@ mod tests;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
-pub(super) use packed::Packed;
+pub use packed::Packed;
 
 use super::config::RopePairs;
 use crate::error::{Error, Result};
@@ -23,16 +26,16 @@ use crate::error::{Error, Result};
 const FEW_ROWS: usize = 16;
 
 /// A matrix `(rows, width)`.
-pub(super) enum Matrix {
+pub enum Matrix {
     /// Unpacked, on any device and of any element type.
     Dense(Tensor),
-    /// Quantised blocks, on the CPU, for float32 activations.
+    /// As in the file, on the CPU, for float32 activations.
     Packed(Packed),
 }
 
 impl Matrix {
     /// `x` `(n, width)` times the transposed matrix: `(n, rows)`.
-    pub(super) fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => Ok(x.matmul(&matrix.t()?)?),
             Self::Packed(matrix) => {
@@ -50,7 +53,7 @@ impl Matrix {
     }
 
     /// Bytes that it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Dense(matrix) => tensor_bytes(matrix),
             Self::Packed(matrix) => matrix.bytes(),
@@ -58,7 +61,7 @@ impl Matrix {
     }
 
     /// The rows of an embedding that belong to `ids`, `(ids, width)`.
-    pub(super) fn select(&self, ids: &[u32]) -> Result<Tensor> {
+    pub fn select(&self, ids: &[u32]) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => {
                 let index = Tensor::new(ids, matrix.device())?;
@@ -76,7 +79,7 @@ impl Matrix {
     }
 
     /// The matrix as a tensor; packed ones are unpacked for it.
-    pub(super) fn dense(&self) -> Result<Tensor> {
+    pub fn dense(&self) -> Result<Tensor> {
         match self {
             Self::Dense(matrix) => Ok(matrix.clone()),
             Self::Packed(matrix) => {

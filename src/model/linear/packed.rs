@@ -1,8 +1,11 @@
 //! A matrix that stays in the blocks of its GGUF file.
 
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::bfloat16::{PANEL, PairProducts, Pairs};
 use super::blocks::kernels_of;
 use super::kernels::Kernels;
 
@@ -10,12 +13,13 @@ use super::kernels::Kernels;
 const CHECKED: usize = 1 << 16;
 
 /// Rows of quantised blocks, `(rows, width)`.
-pub(in crate::model) struct Packed {
+pub struct Packed {
     kernels: Kernels,
     bytes: Vec<u8>,
     row_bytes: usize,
     rows: usize,
     width: usize,
+    bfloat16: bool,
 }
 
 impl Packed {
@@ -39,7 +43,22 @@ impl Packed {
             row_bytes,
             rows,
             width,
+            bfloat16: false,
         })
+    }
+
+    /// The same for a model of another element type: with many activations, a bfloat16 one multiplies rounded
+    /// numbers where the processor is faster at it.
+    pub(in crate::model) fn for_products_in(self, dtype: DType) -> Self {
+        Self {
+            bfloat16: dtype == DType::BF16,
+            ..self
+        }
+    }
+
+    /// Whether products with many activations may round to bfloat16.
+    pub(super) fn rounds_to_bfloat16(&self) -> bool {
+        self.bfloat16
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -93,6 +112,24 @@ impl Packed {
             .par_chunks_mut(rows * self.width)
             .zip(self.bytes[first * self.row_bytes..].par_chunks(rows * self.row_bytes))
             .for_each(|(weights, packed)| self.kernels.unpack(packed, weights));
+    }
+
+    /// The rows `rows`, rounded to bfloat16, in panels, on all threads.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn unpack_panels(
+        &self,
+        with: PairProducts,
+        rows: std::ops::Range<usize>,
+        panels: &mut [Pairs],
+    ) {
+        let packed = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        let count = rows.len().div_ceil(PANEL).max(1);
+        panels
+            .par_chunks_mut((panels.len() / count).max(1))
+            .zip(packed.par_chunks(PANEL * self.row_bytes))
+            .for_each(|(panel, packed)| {
+                (self.kernels).unpack_panel(with, packed, self.row_bytes, panel);
+            });
     }
 
     /// Products of the rows from `first` on with every input, as many as `out` holds: `(rows, inputs)`.

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::blocks::kernels_at_every_level;
 use super::*;
 
-const FORMATS: [GgmlDType; 10] = [
+const FORMATS: [GgmlDType; 12] = [
     GgmlDType::Q4_0,
     GgmlDType::Q4_1,
     GgmlDType::Q5_0,
@@ -19,6 +19,8 @@ const FORMATS: [GgmlDType; 10] = [
     GgmlDType::Q4K,
     GgmlDType::Q5K,
     GgmlDType::Q6K,
+    GgmlDType::F16,
+    GgmlDType::BF16,
 ];
 
 /// Numbers without a pattern, in -1..1.
@@ -56,7 +58,7 @@ fn activations(n: usize, width: usize) -> Tensor {
 #[test]
 fn unpacked_weights_are_candles_bits() {
     for format in FORMATS {
-        let blocks = 64;
+        let blocks = 64 * 32 / format.block_size().min(32);
         let bytes: Vec<u8> = noise(blocks * format.type_size(), 11)
             .iter()
             .map(|x| (x.to_bits() >> 3) as u8)
@@ -212,7 +214,8 @@ fn scales_that_are_no_numbers_are_found() {
 fn what_does_not_fit_is_refused() {
     assert!(!Packed::takes(GgmlDType::Q4K, 576), "no whole blocks");
     assert!(!Packed::takes(GgmlDType::Q4_0, 0));
-    assert!(!Packed::takes(GgmlDType::F16, 64));
+    assert!(!Packed::takes(GgmlDType::F16, 40));
+    assert!(!Packed::takes(GgmlDType::F32, 64));
     assert!(Packed::new(GgmlDType::Q4_0, vec![0; 17], 1, 32).is_none());
     let matrix = Matrix::Packed(packed(&quantised(GgmlDType::Q4_0, 4, 64)));
     let narrow = matrix.multiply(&activations(1, 32)).unwrap_err();
@@ -225,4 +228,83 @@ fn what_does_not_fit_is_refused() {
             .to_string()
             .contains("float32")
     );
+}
+
+/// Nothing is lost but by rounding the sums: products of two bfloat16 numbers are exact in float32.
+#[test]
+fn bfloat16_products_equal_a_float64_reference_of_rounded_numbers() {
+    let rounded = |x: Vec<f32>| -> Vec<f64> {
+        let round = |x: f32| f64::from(half::bf16::from_f32(x));
+        x.into_iter().map(round).collect()
+    };
+    for (format, rows, width, n) in [
+        (GgmlDType::Q4_1, 1, 32, 17),
+        (GgmlDType::Q4_0, 65, 96, 18),
+        (GgmlDType::Q5_0, 64, 64, 47),
+        (GgmlDType::Q5_1, 63, 544, 48),
+        (GgmlDType::Q8_0, 300, 1056, 49),
+        (GgmlDType::Q2K, 5, 512, 20),
+        (GgmlDType::Q3K, 80, 256, 101),
+        (GgmlDType::Q4K, 129, 768, 33),
+        (GgmlDType::Q5K, 16, 256, 21),
+        (GgmlDType::Q6K, 17, 1280, 22),
+        (GgmlDType::F16, 192, 576, 53),
+        (GgmlDType::BF16, 1000, 1056, 31), // more than one block of rows
+    ] {
+        let tensor = quantised(format, rows, width);
+        let x = activations(n, width);
+        let exact = packed(&tensor);
+        let float32 = numbers(&Matrix::Packed(packed(&tensor)).multiply(&x).unwrap());
+        let matrix = Matrix::Packed(exact.for_products_in(DType::BF16));
+        let got = numbers(&matrix.multiply(&x).unwrap());
+        #[cfg(target_arch = "x86_64")]
+        let pairs = crate::model::lanes::has_bf16_products();
+        #[cfg(not(target_arch = "x86_64"))]
+        let pairs = false;
+        if !pairs {
+            assert_eq!(got, float32, "{format:?}");
+            continue;
+        }
+        let weights = rounded(numbers(&tensor.dequantize(&Device::Cpu).unwrap()));
+        let x = rounded(numbers(&x));
+        for (i, (got, float32)) in got.iter().zip(float32).enumerate() {
+            let weights = &weights[i % rows * width..][..width];
+            let terms = weights
+                .iter()
+                .zip(&x[i / rows * width..])
+                .map(|(w, x)| w * x);
+            let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
+            let what = format!("{format:?} {i}: {got} {sum}");
+            assert!((f64::from(*got) - sum).abs() < 1e-6 * size, "{what}");
+            // Both operands keep eight bits.
+            assert!(
+                (f64::from(float32) - sum).abs() < 2f64.powi(-8) * size,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bfloat16_products_do_not_depend_on_other_rows_or_threads() {
+    let tensor = quantised(GgmlDType::Q4_1, 300, 1152);
+    let matrix = Matrix::Packed(packed(&tensor).for_products_in(DType::BF16));
+    let x = activations(101, 1152);
+    let with = |threads: usize, from: usize, n: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let x = x.narrow(0, from, n).unwrap();
+        numbers(
+            &pool
+                .build()
+                .unwrap()
+                .install(|| matrix.multiply(&x))
+                .unwrap(),
+        )
+    };
+    let all = with(1, 0, 101);
+    assert_eq!(all, with(3, 0, 101));
+    #[cfg(target_arch = "x86_64")]
+    if crate::model::lanes::has_bf16_products() {
+        assert_eq!(all[50 * 300..67 * 300], with(2, 50, 17));
+    }
 }

@@ -4,10 +4,12 @@
 //! length balance, whatever the number of threads; the pieces' outputs are added up in the order of the
 //! keys.
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::exponential::exponential;
 use super::heads::Heads;
+use super::held::{Element, Held};
 use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Keys of a piece.
@@ -100,6 +102,20 @@ fn attend_piece(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
 /// Outputs `(queries, D)` that are not divided yet, largest scaled logits, and sums.
 #[inline(always)]
 pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
+    match *heads.held(piece.head) {
+        Held::Float32(held) => attend_elements::<L, f32>(heads, piece, held, partial),
+        Held::Bfloat16(held) => attend_elements::<L, bf16>(heads, piece, held, partial),
+        Held::Float16(held) => attend_elements::<L, f16>(heads, piece, held, partial),
+    }
+}
+
+#[inline(always)]
+fn attend_elements<L: Lanes, E: Element>(
+    heads: &Heads<'_>,
+    piece: &Piece,
+    [keys, values]: [&[E]; 2],
+    partial: &mut [f32],
+) {
     let (rows, d) = (heads.group() * heads.n, heads.d);
     let (output, state) = partial.split_at_mut(rows * d);
     let (largest, sums) = state.split_at_mut(rows);
@@ -107,8 +123,7 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
     let queries = heads.queries(piece.head * heads.group(), 0);
     for start in (piece.start..piece.end).step_by(TILE) {
         let end = piece.end.min(start + TILE);
-        let keys = &heads.keys(piece.head)[start * d..end * d];
-        let values = &heads.values(piece.head)[start * d..end * d];
+        let (keys, values) = (&keys[start * d..end * d], &values[start * d..end * d]);
         let mut row = 0;
         while row < rows {
             // As many queries as there are registers for, of those that remain.
@@ -141,10 +156,10 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
 }
 
 /// Some queries of a group against the keys of one tile, and what they have come to so far.
-struct TileRows<'a> {
+struct TileRows<'a, E> {
     queries: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
     d: usize,
     scale: f32,
     output: &'a mut [f32],
@@ -152,7 +167,7 @@ struct TileRows<'a> {
     sums: &'a mut [f32],
 }
 
-impl TileRows<'_> {
+impl<E: Element> TileRows<'_, E> {
     /// Adds the tile to the outputs of `R` queries, which see the first `seen` of its keys.
     #[inline(always)]
     fn attend<L: Lanes, const R: usize>(&mut self, seen: [usize; R]) {
@@ -195,7 +210,7 @@ impl TileRows<'_> {
             for (r, slice) in queries.iter_mut().enumerate() {
                 *slice = &self.queries[r * d..][..d];
             }
-            let dots = dots::<L, R>(queries, keys);
+            let dots = dots::<L, E, R>(queries, keys);
             for (line, dots) in lines.iter_mut().zip(dots) {
                 line.as_flattened_mut()[four..four + step].copy_from_slice(&dots[..step]);
             }
@@ -219,7 +234,7 @@ impl TileRows<'_> {
         for (r, line) in lines.iter().enumerate() {
             let weights = line.as_flattened();
             for x in from..d {
-                let values = self.values.chunks_exact(d).map(|v| v[x]);
+                let values = self.values.chunks_exact(d).map(|v| v[x].widened());
                 let sum: f32 = values.zip(weights).map(|(v, w)| v * w).sum();
                 self.output[r * d + x] += sum;
             }
@@ -244,7 +259,7 @@ impl TileRows<'_> {
         for (key, values) in self.values.chunks_exact(d).enumerate() {
             let (values, _) = values[from..][..C * LANES].as_chunks::<LANES>();
             for c in 0..C {
-                let value = L::load(&values[c]);
+                let value = E::load::<L>(&values[c]);
                 for r in 0..R {
                     let weight = L::splat(lines[r].as_flattened()[key]);
                     sums[r][c] = L::multiply_add(weight, value, sums[r][c]);
@@ -262,17 +277,20 @@ impl TileRows<'_> {
 
 /// Dot products of `R` queries with four keys, all of one length.
 #[inline(always)]
-fn dots<L: Lanes, const R: usize>(queries: [&[f32]; R], keys: [&[f32]; 4]) -> [[f32; 4]; R] {
+fn dots<L: Lanes, E: Element, const R: usize>(
+    queries: [&[f32]; R],
+    keys: [&[E]; 4],
+) -> [[f32; 4]; R] {
     let d = keys[0].len();
     let mut sums = [[L::splat(0.0); 4]; R];
     let mut from = 0;
     while from + LANES <= d {
         let mut loaded = [L::splat(0.0); 4];
         for k in 0..4 {
-            loaded[k] = load::<L>(keys[k], from);
+            loaded[k] = load::<L, E>(keys[k], from);
         }
         for r in 0..R {
-            let query = load::<L>(queries[r], from);
+            let query = load::<L, f32>(queries[r], from);
             for k in 0..4 {
                 sums[r][k] = L::multiply_add(query, loaded[k], sums[r][k]);
             }
@@ -284,7 +302,7 @@ fn dots<L: Lanes, const R: usize>(queries: [&[f32]; R], keys: [&[f32]; 4]) -> [[
         dots[r] = L::sums(sums[r]);
         for k in 0..4 {
             for x in from..d {
-                dots[r][k] += queries[r][x] * keys[k][x];
+                dots[r][k] += queries[r][x] * keys[k][x].widened();
             }
         }
     }
@@ -292,9 +310,9 @@ fn dots<L: Lanes, const R: usize>(queries: [&[f32]; R], keys: [&[f32]; 4]) -> [[
 }
 
 #[inline(always)]
-fn load<L: Lanes>(slice: &[f32], from: usize) -> L::Float {
+fn load<L: Lanes, E: Element>(slice: &[E], from: usize) -> L::Float {
     match slice[from..].first_chunk::<LANES>() {
-        Some(vector) => L::load(vector),
+        Some(vector) => E::load::<L>(vector),
         None => L::splat(0.0),
     }
 }

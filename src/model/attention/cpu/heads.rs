@@ -3,29 +3,14 @@
 use candle_core::{CpuStorage, Storage, Tensor};
 
 use super::super::visible;
+use super::held::Held;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
 
-/// Runs `work` on the float32 elements of contiguous CPU tensors.
-fn with_slices<R>(tensors: &[&Tensor], work: impl FnOnce(&[&[f32]]) -> R) -> Result<R> {
-    let guards: Vec<_> = tensors.iter().map(|t| t.storage_and_layout()).collect();
-    let slices = guards
-        .iter()
-        .map(
-            |(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
-                (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(&data[start..end]),
-                _ => Err(Error::Candle(candle_core::Error::msg(
-                    "expected a contiguous float32 tensor on the CPU",
-                ))),
-            },
-        )
-        .collect::<Result<Vec<_>>>()?;
-    Ok(work(&slices))
-}
-
 /// Keys, values and positions of every KV head, and the queries of its group.
 pub(super) struct Heads<'a> {
-    slices: &'a [&'a [f32]], // queries, then keys and values of each head
+    queries: &'a [f32],
+    held: Vec<Held<'a>>,
     positions: Vec<&'a [u32]>,
     /// Query heads.
     pub(super) h_q: usize,
@@ -37,7 +22,7 @@ pub(super) struct Heads<'a> {
     pub(super) first: usize,
 }
 
-impl Heads<'_> {
+impl<'a> Heads<'a> {
     /// KV heads.
     pub(super) fn h_kv(&self) -> usize {
         self.positions.len()
@@ -48,15 +33,11 @@ impl Heads<'_> {
     }
     /// Queries `start..` of a query head, `(n - start, D)`, and those of later heads after them.
     pub(super) fn queries(&self, query_head: usize, start: usize) -> &[f32] {
-        &self.slices[0][(query_head * self.n + start) * self.d..]
+        &self.queries[(query_head * self.n + start) * self.d..]
     }
-    /// Keys of a KV head, `(S, D)`.
-    pub(super) fn keys(&self, head: usize) -> &[f32] {
-        self.slices[1 + 2 * head]
-    }
-    /// Values of a KV head, `(S, D)`.
-    pub(super) fn values(&self, head: usize) -> &[f32] {
-        self.slices[2 + 2 * head]
+    /// Keys and values of a KV head, `(S, D)` each.
+    pub(super) fn held(&self, head: usize) -> &Held<'a> {
+        &self.held[head]
     }
     /// How many keys of a KV head the query `row` sees.
     pub(super) fn seen(&self, head: usize, row: usize) -> usize {
@@ -76,20 +57,33 @@ pub(super) fn with_heads<R>(
     work: impl FnOnce(&Heads<'_>) -> R,
 ) -> Result<R> {
     let (h_q, n, d) = queries.dims3()?;
-    let mut tensors = vec![queries.contiguous()?];
-    for head in &cache.heads {
-        tensors.push(head.keys()?);
-        tensors.push(head.values()?);
-    }
-    let positions = cache.heads.iter().map(|h| h.positions()).collect();
-    with_slices(&tensors.iter().collect::<Vec<_>>(), |slices| {
-        work(&Heads {
-            slices,
-            positions,
-            h_q,
-            n,
-            d,
-            first,
-        })
-    })
+    let queries = queries.contiguous()?;
+    let (storage, layout) = queries.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(Error::Candle(candle_core::Error::msg(
+            "expected float32 queries on the CPU",
+        )));
+    };
+    let tensors = (cache.heads.iter()).map(|head| Ok([head.keys()?, head.values()?]));
+    let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    let guards: Vec<_> = (tensors.iter())
+        .map(|pair| pair.each_ref().map(Tensor::storage_and_layout))
+        .collect();
+    let held = (guards.iter()).map(|pair| {
+        Held::of(
+            pair.each_ref()
+                .map(|(storage, layout)| (&**storage, *layout)),
+        )
+    });
+    Ok(work(&Heads {
+        queries: &data[start..end],
+        held: held.collect::<Result<_>>()?,
+        positions: cache.heads.iter().map(|head| head.positions()).collect(),
+        h_q,
+        n,
+        d,
+        first,
+    }))
 }

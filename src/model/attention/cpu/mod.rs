@@ -1,8 +1,10 @@
-//! Attention on float32 slices of the ragged cache, which is read in place.
+//! Attention on slices of the ragged cache, which is read in place: float32 queries and sums, keys and values
+//! of any type that a cache can have.
 
 mod decode;
 mod exponential;
 mod heads;
+mod held;
 mod prefill;
 mod rows;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Queries lie across the lanes of vectors: logits are `keys x queries` and outputs `D x queries`, so
 //! that keys and values are read where they lie, one number for sixteen queries, and a softmax never
 //! adds across lanes. Logits of one chunk stay in the nearest cache; running maxima and sums join the
-//! chunks.
+//! chunks. Keys and values of half the bytes are widened chunk by chunk, once for all queries of a block.
 
 use rayon::prelude::*;
 
@@ -85,6 +85,8 @@ pub(super) fn tasks<'a>(heads: &Heads<'_>, watched: usize, output: &'a mut [f32]
 pub(super) struct Scratch {
     strips: Vec<Strip>,
     logits: Vec<Across>,
+    /// A chunk's keys and values where the cache does not hold float32.
+    widened: [Vec<f32>; 2],
     rows: WatchedRows,
 }
 
@@ -117,6 +119,7 @@ pub(super) fn attend_strips<L: Lanes>(
     let Scratch {
         strips,
         logits: chunk,
+        widened: [wide_keys, wide_values],
         rows,
     } = scratch;
     strips.resize_with(count.max(strips.len()), Strip::default);
@@ -130,14 +133,17 @@ pub(super) fn attend_strips<L: Lanes>(
     if task.watched {
         rows.start(count, seen);
     }
+    let held = heads.held(task.head);
     for start in (0..seen).step_by(CHUNK) {
+        let range = start * d..seen.min(start + CHUNK) * d;
+        let keys = held.keys::<L>(range.clone(), wide_keys);
+        let values = held.values::<L>(range, wide_values);
         for (s, strip) in strips.iter_mut().enumerate() {
             let end = strip.sees().min(start + CHUNK);
             if end <= start {
                 continue;
             }
-            let keys = &heads.keys(task.head)[start * d..end * d];
-            let values = &heads.values(task.head)[start * d..end * d];
+            let (keys, values) = (&keys[..(end - start) * d], &values[..(end - start) * d]);
             let logits = &mut chunk[..end - start];
             match (L::MANY, strip.seen.len().div_ceil(LANES)) {
                 (true, 3) => strip.attend::<L, 3, 8>(0, start, keys, values, logits),

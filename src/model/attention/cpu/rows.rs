@@ -5,9 +5,14 @@ use rayon::prelude::*;
 
 use super::super::softmax::exponentials;
 use super::heads::{Heads, with_heads};
+use super::held::Held;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
+use crate::model::lanes::{Lanes, widest};
 use crate::model::product::{Operand, Threads, multiply};
+
+/// Keys that are widened at a time where the cache does not hold float32.
+const WIDENED: usize = 512;
 
 /// See [`super::super::probabilities`].
 pub(in super::super) fn probabilities(
@@ -36,20 +41,39 @@ pub(in super::super) fn probabilities(
 
 /// Probabilities of all queries of one query head over all keys, `(n, S)`.
 fn probabilities_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
-    let head = query_head / heads.group();
-    let seen = lines.len() / heads.n;
-    multiply(
-        [heads.n, seen, heads.d],
-        Operand::rows(heads.queries(query_head, 0), heads.d),
-        Operand::transposed(heads.keys(head), heads.d),
-        lines,
-        seen,
-        Threads::One,
-    );
+    let (head, seen) = (query_head / heads.group(), lines.len() / heads.n);
+    logits_of_head(heads, query_head, lines);
     for (row, line) in lines.chunks_mut(seen).enumerate() {
         let (past, future) = line.split_at_mut(heads.seen(head, row));
         let reciprocal = 1.0 / exponentials(past, heads.scale());
         past.iter_mut().for_each(|x| *x *= reciprocal);
         future.fill(0.0);
+    }
+}
+
+fn logits_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
+    widest!(logits(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]));
+}
+
+/// Products of all queries of one query head with all keys, `(n, S)`.
+#[inline(always)]
+fn logits<L: Lanes>(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
+    let (d, seen) = (heads.d, lines.len() / heads.n);
+    let held = heads.held(query_head / heads.group());
+    let together = match held {
+        Held::Float32(_) => seen,
+        Held::Bfloat16(_) | Held::Float16(_) => WIDENED,
+    };
+    let mut room = Vec::new();
+    for first in (0..seen).step_by(together.max(1)) {
+        let end = seen.min(first + together);
+        multiply(
+            [heads.n, end - first, d],
+            Operand::rows(heads.queries(query_head, 0), d),
+            Operand::transposed(held.keys::<L>(first * d..end * d, &mut room), d),
+            &mut lines[first..],
+            seen,
+            Threads::One,
+        );
     }
 }

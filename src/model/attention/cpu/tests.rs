@@ -23,8 +23,17 @@ fn wave(shape: (usize, usize, usize), step: f64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
+/// Element types of caches.
+const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
 /// A cache of one layer that keeps `lengths` tokens per KV head, the last `n` of the text among them.
-fn cut_cache(group: usize, d: usize, n: usize, lengths: &[usize]) -> (Tensor, KvCache) {
+fn cut_cache(
+    dtype: DType,
+    group: usize,
+    d: usize,
+    n: usize,
+    lengths: &[usize],
+) -> (Tensor, KvCache) {
     let h_kv = lengths.len();
     let config = ModelConfig {
         family: FAMILIES[0],
@@ -40,7 +49,7 @@ fn cut_cache(group: usize, d: usize, n: usize, lengths: &[usize]) -> (Tensor, Kv
         rope_frequencies: vec![1.0; d / 2],
         tie_word_embeddings: true,
     };
-    let mut full = KvCache::new(&config, TOKENS, DType::F32, &Device::Cpu).unwrap();
+    let mut full = KvCache::new(&config, TOKENS, dtype, &Device::Cpu).unwrap();
     let (k, v) = (wave((h_kv, TOKENS, d), 2.3), wave((h_kv, TOKENS, d), 0.9));
     full.append(0, &k, &v).unwrap();
     full.advance(TOKENS);
@@ -54,7 +63,7 @@ fn cut_cache(group: usize, d: usize, n: usize, lengths: &[usize]) -> (Tensor, Kv
     (queries, full.cut(&[kept], 0).unwrap())
 }
 
-/// The definition, in float64, with loops: `(n, H_q, D)`.
+/// The definition on the numbers that are held, in float64, with loops: `(n, H_q, D)`.
 fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
     let (n, d) = (heads.n, heads.d);
     let mut output = vec![0.0; n * heads.h_q * d];
@@ -66,15 +75,19 @@ fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
     };
     for h in 0..heads.h_q {
         let head = h / heads.group();
+        let ([mut key_room, mut value_room], held) = (<[Vec<f32>; 2]>::default(), heads.held(head));
+        let all = 0..heads.seen(head, n - 1) * d;
+        let keys = held.keys::<Portable>(all.clone(), &mut key_room);
+        let values = held.values::<Portable>(all, &mut value_room);
         for row in 0..n {
             let query = &heads.queries(h, row)[..d];
-            let keys = heads.keys(head).chunks(d).take(heads.seen(head, row));
+            let keys = keys.chunks(d).take(heads.seen(head, row));
             let weights: Vec<f64> = keys
                 .map(|key| (product(query, key) / (d as f64).sqrt()).exp())
                 .collect();
             let sum: f64 = weights.iter().sum();
             let line = &mut output[(row * heads.h_q + h) * d..][..d];
-            for (weight, value) in weights.iter().zip(heads.values(head).chunks(d)) {
+            for (weight, value) in weights.iter().zip(values.chunks(d)) {
                 for (x, v) in line.iter_mut().zip(value) {
                     *x += weight / sum * f64::from(*v);
                 }
@@ -107,11 +120,15 @@ fn both_kernels_equal_the_definition_on_ragged_caches() {
     for lengths in LENGTHS {
         for group in 1..=3 {
             for n in 1..=4 {
-                for d in [64, 24, 4] {
-                    let (queries, cache) = cut_cache(group, d, n, &lengths);
+                for (d, dtype) in [64, 24, 4]
+                    .into_iter()
+                    .zip(TYPES.into_iter().cycle().skip(n))
+                {
+                    let (queries, cache) = cut_cache(dtype, group, d, n, &lengths);
                     with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
                         let want = by_definition(heads);
-                        let what = format!("{lengths:?} x {group} heads of {d}, {n} queries");
+                        let what =
+                            format!("{lengths:?} x {group} heads of {d}, {n} queries, {dtype:?}");
                         let mut output = vec![0.0; want.len()];
                         decode::attend(heads, &mut output);
                         assert_close(&output, &want, &what);
@@ -135,14 +152,17 @@ fn blocks_of_queries_equal_the_definition() {
         (7, 40, 16),
         (200, 3, 8),
     ] {
-        let (queries, cache) = cut_cache(group, d, n, &[n, 300, n + 1]);
-        with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
-            let want = by_definition(heads);
-            let mut output = vec![0.0; want.len()];
-            prefill::attend(heads, &[], &mut output);
-            assert_close(&output, &want, &format!("{n} queries of {group} heads"));
-        })
-        .unwrap();
+        for dtype in TYPES {
+            let (queries, cache) = cut_cache(dtype, group, d, n, &[n, 300, n + 1]);
+            with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
+                let want = by_definition(heads);
+                let mut output = vec![0.0; want.len()];
+                prefill::attend(heads, &[], &mut output);
+                let what = format!("{n} queries of {group} heads, {dtype:?}");
+                assert_close(&output, &want, &what);
+            })
+            .unwrap();
+        }
     }
 }
 
@@ -165,14 +185,15 @@ impl RowReader for Read {
 
 #[test]
 fn watched_rows_are_the_probabilities_and_change_no_bit() {
-    for (group, n, length) in [
-        (1, 70, 300),
-        (3, 130, 1035),
-        (3, 4, 64),
-        (7, 40, 129),
-        (60, 3, 90),
+    for (group, n, length, dtype) in [
+        (1, 70, 300, DType::F32),
+        (3, 130, 1035, DType::F32),
+        (3, 4, 64, DType::F16),
+        (7, 40, 129, DType::BF16),
+        (3, 70, 1035, DType::F16),
+        (60, 3, 90, DType::F32),
     ] {
-        let (queries, cache) = cut_cache(group, 24, n, &[length; 2]);
+        let (queries, cache) = cut_cache(dtype, group, 24, n, &[length; 2]);
         let first = TOKENS - n;
         let bare = attend(&queries, cache.layer(0), first, &[]).unwrap();
         let want = probabilities(&queries, cache.layer(0), first).unwrap();
@@ -208,8 +229,8 @@ fn watched_rows_are_the_probabilities_and_change_no_bit() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    for n in [1, 3, 100] {
-        let (queries, cache) = cut_cache(3, 64, n, &[TOKENS, 600, 130]);
+    for (n, dtype) in [1, 3, 100].into_iter().zip(TYPES) {
+        let (queries, cache) = cut_cache(dtype, 3, 64, n, &[TOKENS, 600, 130]);
         let with = |threads: usize| -> Vec<f32> {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             let output = (pool.build().unwrap())
@@ -222,9 +243,16 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
-/// Both kernels and the exponential with the vectors of one instruction set.
+/// Both kernels on every type of cache, and the exponential, with the vectors of one instruction set.
 fn check_lanes<L: Lanes>(name: &str) {
-    let (queries, cache) = cut_cache(3, 40, 2, &[200, 64, 67]);
+    for dtype in TYPES {
+        check_kernels::<L>(dtype, &format!("{name}, {dtype:?}"));
+    }
+    check_exponential::<L>(name);
+}
+
+fn check_kernels<L: Lanes>(dtype: DType, name: &str) {
+    let (queries, cache) = cut_cache(dtype, 3, 40, 2, &[200, 64, 67]);
     with_heads(&queries, cache.layer(0), TOKENS - 2, |heads| {
         let want = by_definition(heads);
         let mut output = vec![0f32; want.len()];
@@ -250,6 +278,9 @@ fn check_lanes<L: Lanes>(name: &str) {
         }
     })
     .unwrap();
+}
+
+fn check_exponential<L: Lanes>(name: &str) {
     for i in 0..60_000 {
         let x = [-(i as f32) * 1.5e-3; LANES];
         let mut got = [0.0; LANES];

@@ -1,8 +1,11 @@
-//! The block formats of GGUF's quantised tensors, one file each.
+//! The formats of GGUF's tensors that stay as they are, one file each: quantised blocks, and numbers of half the
+//! bytes of float32.
 //!
 //! A format says how many bytes a block takes and how 32 of its weights become float32. Everything
 //! else (matrix products, embedding look-ups, checks) is written once over the [`Block`] trait.
 
+mod bf16;
+mod f16;
 mod k_scales;
 mod q2_k;
 mod q3_k;
@@ -40,7 +43,8 @@ macro_rules! with_block_of {
     ($format:expr, $type:ident => $call:expr) => {
         with_block_of!($format, $type => $call;
             Q4_0 q4_0::Q4_0, Q4_1 q4_1::Q4_1, Q5_0 q5_0::Q5_0, Q5_1 q5_1::Q5_1, Q8_0 q8_0::Q8_0,
-            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K)
+            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K,
+            F16 f16::F16, BF16 bf16::BF16)
     };
     ($format:expr, $type:ident => $call:expr; $($name:ident $block:ty),*) => {
         match $format {
@@ -48,12 +52,8 @@ macro_rules! with_block_of {
                 type $type = $block;
                 Some($call)
             })*
-            // Unquantised, or never found in files.
-            GgmlDType::F32
-            | GgmlDType::F16
-            | GgmlDType::BF16
-            | GgmlDType::Q8_1
-            | GgmlDType::Q8K => None,
+            // Float32, or never found in files.
+            GgmlDType::F32 | GgmlDType::Q8_1 | GgmlDType::Q8K => None,
         }
     };
 }
