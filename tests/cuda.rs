@@ -18,6 +18,7 @@ fn device() -> Option<Device> {
         Ok(device) => Some(device),
         Err(why) if std::env::var_os("KVPROF_REQUIRE_DEVICE").is_some() => panic!("{why}"),
         Err(why) => {
+            let why = why.lines().next().unwrap_or_default();
             eprintln!("skipped: no device ({why})");
             None
         }
