@@ -1,12 +1,13 @@
 //! LMBO: how few keys keep a layer's attention output, evaluated at every budget that could matter.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::head_path::{HeadPath, Stretch};
 use super::minimum_budget::Ranked;
 use super::output_bound::{may_cross, spectral_bounds};
 use crate::error::Result;
+use crate::model::product::{Operand, Threads, multiply};
 
 /// Budgets whose outputs are computed together.
 const BUDGET_BLOCK: usize = 512;
@@ -103,11 +104,10 @@ pub fn output_curves(
         .map(|(h, ranked)| HeadPath::walk(ranked, values[h / group], head_dim, &landmarks))
         .collect();
     let last = landmarks.len() - 1;
-    let complete = paths.iter().flat_map(|p| p.sum_at(last)).map(|&s| s as f32);
-    let full: Vec<f64> = projection.outputs(complete.collect())?[0]
-        .iter()
-        .map(|&x| f64::from(x))
-        .collect();
+    let complete = paths.iter().flat_map(|p| p.sum_at(last));
+    let complete: Vec<f32> = complete.map(|&s| s as f32).collect();
+    let full = projection.outputs(&complete);
+    let full: Vec<f64> = full.into_iter().map(f64::from).collect();
     let norm = full.iter().map(|x| x * x).sum::<f64>().sqrt();
     let layer = Layer {
         paths: &paths,
@@ -152,7 +152,10 @@ fn landmarks(tokens: usize, grid: &[usize]) -> Vec<usize> {
 
 /// W_o of one layer, with a bound on how far each head's part of it stretches a vector.
 pub struct Projection {
-    transposed: Tensor,
+    /// `(hidden, width)`, row after row.
+    weights: Vec<f32>,
+    hidden: usize,
+    width: usize,
     stretch: Vec<f64>,
 }
 
@@ -161,18 +164,28 @@ impl Projection {
     ///
     /// Errors: [`crate::error::Error::Candle`].
     pub fn new(weight: &Tensor, head_dim: usize) -> Result<Self> {
+        let (hidden, width) = weight.dims2()?;
         Ok(Self {
-            transposed: weight.t()?,
+            weights: weight.flatten_all()?.to_vec1()?,
+            hidden,
+            width,
             stretch: spectral_bounds(weight, head_dim)?,
         })
     }
 
-    /// The outputs of rows of concatenated heads.
-    fn outputs(&self, rows: Vec<f32>) -> Result<Vec<Vec<f32>>> {
-        let width = self.transposed.dim(0)?;
-        let count = rows.len() / width;
-        let rows = Tensor::from_vec(rows, (count, width), &Device::Cpu)?;
-        Ok(rows.matmul(&self.transposed)?.to_vec2::<f32>()?)
+    /// The outputs of rows of concatenated heads, `(rows, hidden)`.
+    fn outputs(&self, rows: &[f32]) -> Vec<f32> {
+        let count = rows.len() / self.width;
+        let mut outputs = vec![0f32; count * self.hidden];
+        multiply(
+            [count, self.hidden, self.width],
+            Operand::rows(rows, self.width),
+            Operand::transposed(&self.weights, self.width),
+            &mut outputs,
+            self.hidden,
+            Threads::All,
+        );
+        outputs
     }
 }
 
@@ -234,8 +247,9 @@ impl Layer<'_> {
                     row[h * d..][..d].copy_from_slice(part);
                 }
             }
-            let outputs = self.projection.outputs(rows)?;
-            let compared: Vec<[f64; 3]> = outputs.par_iter().map(|o| self.compare(o)).collect();
+            let outputs = self.projection.outputs(&rows);
+            let outputs = outputs.par_chunks(self.projection.hidden);
+            let compared: Vec<[f64; 3]> = outputs.map(|o| self.compare(o)).collect();
             for (&(_, budget), [cosine, relative, norm]) in block.iter().zip(compared) {
                 curve.budgets.push(budget as u32);
                 curve.cosine.push(cosine);
@@ -273,6 +287,7 @@ impl Layer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use proptest::prelude::*;
 
     fn identity(n: usize) -> Tensor {
