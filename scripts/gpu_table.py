@@ -36,21 +36,21 @@ def main():
 
 def compared(found):
     wanted = ["mba_last_90", "mba_pooled_90", "mba_rows_90", "lmba_pooled_90", "lmbo_pooled_90_first"]
-    print(f"{'profile against CPU f32':<26}{'column':<22}{'rows':>7}{'equal':>8}{'mean':>10}{'|diff|':>10}{'largest':>9}")
+    print(f"{'profile against CPU f32':<26}{'of':<10}{'column':<22}{'rows':>7}{'equal':>8}{'mean':>10}{'|diff|':>10}{'largest':>9}")
     for name in ("gpu-f32", "gpu-bf16"):
         result = found.get(f"compare-{name}")
         for row in (result or {}).get("columns", []):
             if row["column"] in wanted:
                 equal = f"{100 * row['equal'] / row['rows']:.1f} %"
                 print(
-                    f"{name:<26}{row['column']:<22}{row['rows']:>7}{equal:>8}{row['mean']:>10.3f}"
+                    f"{name:<26}{row['table']:<10}{row['column']:<22}{row['rows']:>7}{equal:>8}{row['mean']:>10.3f}"
                     f"{row['mean_absolute']:>10.4f}{row['largest']:>9.3f}"
                 )
 
 
 def texts(found):
     for kind in ("text", "cut"):
-        both = [(found.get(f"{kind}-{device}") or {}).get("text") for device in ("cpu", "cuda")]
+        both = [(found.get(f"{kind}-{device}") or {}).get("text") for device in ("cpu", "gpu")]
         if None not in both:
             verdict = "equal" if both[0] == both[1] else f"differ: {both[0]!r} and {both[1]!r}"
             print(f"{'greedy text, f32' if kind == 'text' else 'the same, cut to 128':<26}CPU and GPU {verdict}")

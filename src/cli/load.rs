@@ -146,7 +146,8 @@ impl DeviceName {
     fn open(&self) -> anyhow::Result<Device> {
         let missing = |kind: &str| {
             format!(
-                "this build has no {kind} support; build it with --features {kind}, or use --device cpu"
+                "this build has no {kind} support; build another one with --features {kind} (README, On a GPU), \
+                 or use --device cpu"
             )
         };
         match self {
@@ -158,9 +159,9 @@ impl DeviceName {
                 anyhow::bail!(missing("metal"))
             }
             Self::Cuda(n) => {
-                Device::new_cuda(*n).with_context(|| format!("opening CUDA device {n}"))
+                Device::new_cuda(*n).map_err(|e| not_opened(&format!("CUDA device {n}"), &e))
             }
-            Self::Metal => Device::new_metal(0).context("opening the Metal device"),
+            Self::Metal => Device::new_metal(0).map_err(|e| not_opened("the Metal device", &e)),
             Self::Auto if candle_core::utils::cuda_is_available() => {
                 Ok(Device::new_cuda(0).unwrap_or_else(|e| on_the_cpu("CUDA", &e)))
             }
@@ -172,10 +173,19 @@ impl DeviceName {
     }
 }
 
+/// A device that does not answer; what follows the first line is of no use to who runs the binary.
+fn not_opened(what: &str, error: &candle_core::Error) -> anyhow::Error {
+    anyhow::anyhow!("{what} could not be opened: {}", first_line(error))
+}
+
+fn first_line(error: &candle_core::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 /// Says, even when quiet, that `auto` found no GPU in a build that is meant for one.
 fn on_the_cpu(kind: &str, error: &candle_core::Error) -> Device {
-    let error = error.to_string();
-    let reason = error.lines().next().unwrap_or_default();
+    let reason = first_line(error);
     eprintln!("warning: no {kind} device answers ({reason}); running on the CPU");
     Device::Cpu
 }
