@@ -131,6 +131,11 @@ impl Bench {
         }
         let mut bench: Self = serde_json::from_slice(bytes).map_err(foreign)?;
         bench.sha256 = files::sha256_hex(bytes);
+        let growths = [&bench.growth, &bench.cpu_growth];
+        if !growths.into_iter().flatten().all(is_plausible) {
+            let problem = "has a damaged growth: run kvprof bench again";
+            return Err(Error::format(path, problem));
+        }
         let damaged = bench.rows.iter().position(|row| !row.is_sound());
         match damaged {
             Some(row) => {
@@ -142,13 +147,27 @@ impl Bench {
     }
 }
 
+/// Seconds that no measurement takes.
+const NEVER: f64 = 1e9;
+
+/// Whether a fit's coefficients are seconds per token, or per token squared.
+fn is_plausible(growth: &Growth) -> bool {
+    let limits = [growth.linear_at_limit, growth.quadratic_at_limit];
+    let fit = [Some(growth.linear), Some(growth.quadratic)];
+    let all = fit.into_iter().chain(limits).flatten();
+    all.map(f64::abs).all(|x| x < NEVER)
+}
+
 impl SavedRow {
     /// Whether its times are times: positive, and in order.
     fn is_sound(&self) -> bool {
-        let ordered = |s: &Spread| 0.0 < s.least && s.least <= s.median && s.median <= s.most;
+        let ordered = |s: &Spread| {
+            0.0 < s.least && s.least <= s.median && s.median <= s.most && s.most < NEVER
+        };
         let spreads = [Some(&self.wall), Some(&self.ratio)];
         let of_cpu = [self.cpu.as_ref(), self.cpu_ratio.as_ref()];
-        self.length > 0 && spreads.into_iter().chain(of_cpu).flatten().all(ordered)
+        let length = 0 < self.length && (self.length as f64) < NEVER;
+        length && spreads.into_iter().chain(of_cpu).flatten().all(ordered)
     }
 }
 

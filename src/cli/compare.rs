@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::profile::{ColumnDifference, Profile, compare};
+use kvprof::profile::{ColumnDifference, Profile, compare, threshold_name};
+
+use super::summary::nearest;
 
 /// Arguments of `kvprof compare`.
 #[derive(Debug, clap::Args)]
@@ -50,18 +52,34 @@ impl Arguments {
                 meta.model, meta.dtype, meta.device
             )?;
         }
+        let central = central_endings(&first);
         let shown = differences
             .iter()
-            .filter(|d| self.all || is_central(&d.column));
+            .filter(|d| self.all || is_central(&d.column, &central));
         write_table(&mut out, &shown.collect::<Vec<_>>())
     }
 }
 
+/// How the columns end that are measured at the thresholds nearest to 0.9: those of mass, and those of outputs.
+fn central_endings(profile: &Profile) -> [String; 2] {
+    let meta = &profile.meta;
+    let name = |thresholds: &[f64]| threshold_name(nearest(thresholds, 0.9));
+    [
+        format!("_{}", name(&meta.thresholds)),
+        format!("_{}_first", name(&meta.output_thresholds)),
+    ]
+}
+
 /// Whether a column is one that a reader looks for first.
-fn is_central(column: &str) -> bool {
-    let threshold = ["_90", "_90_first"].iter().any(|end| column.ends_with(end));
-    let whole = ["entropy", "sink_mass", "window_mass"].contains(&column);
-    (threshold && !column.contains("_raw_")) || whole
+fn is_central(column: &str, endings: &[String; 2]) -> bool {
+    let [mass, output] = endings;
+    match column.starts_with("lmbo_") {
+        true => column.ends_with(output.as_str()) && !column.contains("_raw_"),
+        false => {
+            let whole = ["entropy", "sink_mass", "window_mass"].contains(&column);
+            column.ends_with(mass.as_str()) || whole
+        }
+    }
 }
 
 fn write_table(out: &mut impl Write, differences: &[&ColumnDifference]) -> anyhow::Result<()> {

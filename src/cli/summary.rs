@@ -125,7 +125,7 @@ fn means_over_prompts(grid: &[Vec<f64>], layers: usize) -> Vec<f64> {
 }
 
 /// The threshold of `list` that is closest to `wanted`.
-fn nearest(list: &[f64], wanted: f64) -> f64 {
+pub fn nearest(list: &[f64], wanted: f64) -> f64 {
     let distance = |t: &f64| (t - wanted).abs();
     list.iter()
         .copied()

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use serde::Serialize;
 
-use super::attention::block_queries;
+use super::attention::{STRIP, block_queries};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
 use super::gguf::dense_type;
@@ -107,7 +107,7 @@ impl Prefill<'_> {
     fn attention(&self, tokens: usize) -> usize {
         let c = self.config;
         if self.on_slices() {
-            let strip = 48usize.next_multiple_of(c.group());
+            let strip = STRIP * c.group().div_ceil(STRIP);
             return rayon::current_num_threads() * strip * (tokens + 64) * 4;
         }
         let layer = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;

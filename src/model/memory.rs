@@ -34,8 +34,8 @@ pub fn peak_resident_bytes() -> Option<usize> {
 
 /// Memory that a device has left.
 ///
-/// Differs: on the CPU what the system could give without swapping, or what its control group may still take
-/// if that is less.
+/// Differs: on the CPU what the system could give without swapping, or what its control group (version 2, the
+/// innermost one) may still take if that is less.
 /// Units: bytes; `None` where it is not told.
 pub fn available_bytes(device: &Device) -> Option<usize> {
     match device {
@@ -60,7 +60,17 @@ fn group_bytes(folder: &Path) -> Option<usize> {
         text.trim().parse().ok() // "max" is no limit
     };
     let (most, taken) = (number("memory.max")?, number("memory.current")?);
-    Some(most.saturating_sub(taken))
+    // Pages of files are counted as taken, and given back when they are needed.
+    let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let cached = stat.lines().filter_map(|line| {
+        let number = (line.strip_prefix("inactive_file ")).or(line.strip_prefix("active_file "));
+        number?.trim().parse::<usize>().ok()
+    });
+    Some(
+        (most + cached.sum::<usize>())
+            .saturating_sub(taken)
+            .min(most),
+    )
 }
 
 fn kilobytes(field: &str) -> Option<usize> {
@@ -88,6 +98,12 @@ mod tests {
         assert_eq!(group_bytes(folder.path()), None);
         write("memory.max", "10000\n").unwrap();
         assert_eq!(group_bytes(folder.path()), Some(5904));
+        write(
+            "memory.stat",
+            "anon 1\nactive_file 1000\ninactive_file 96\n",
+        )
+        .unwrap();
+        assert_eq!(group_bytes(folder.path()), Some(7000));
         write("memory.current", "20000\n").unwrap();
         assert_eq!(group_bytes(folder.path()), Some(0));
     }

@@ -57,11 +57,9 @@ fn is_measured(column: &str) -> bool {
 fn comparable(first: &Profile, second: &Profile) -> Result<()> {
     let (a, b) = (&first.meta, &second.meta);
     let shape = |meta: &super::Meta| {
-        let heads = (meta.num_heads, meta.num_kv_heads);
-        format!(
-            "{} layers of {} heads in {} groups",
-            meta.num_layers, heads.0, heads.1
-        )
+        let (heads, kv_heads) = (meta.num_heads, meta.num_kv_heads);
+        let (layers, d) = (meta.num_layers, meta.head_dim);
+        format!("{layers} layers of {heads} heads of {d} in {kv_heads} groups")
     };
     let rows = |window: Option<usize>| window.map_or("all".to_owned(), |w| w.to_string());
     for (what, found, wanted) in [

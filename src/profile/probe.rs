@@ -46,7 +46,7 @@ impl AttentionProbe for Profiler<'_> {
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
         if let Some(sums) = &mut self.watching[view.layer] {
-            sums.end_run()?;
+            sums.end_run(view.rows.len())?;
         }
         if view.is_last()
             && let Some(sums) = self.watching[view.layer].take()

@@ -1,5 +1,6 @@
 //! MBA of rows as attention gives them, without ranking their keys.
 
+use super::minimum_budget::Ranked;
 use crate::model::lanes::{LANES, Lanes, widest};
 
 /// MBA of float32 rows at several thresholds, without ranking them.
@@ -21,6 +22,9 @@ pub struct RowBudgets {
     bounds: Vec<[f32; 2]>,
     sorted: Vec<f32>,
 }
+
+/// Keys of the longest row whose counts fit beside its sums; longer ones are ranked.
+const MOST_KEYS: usize = (1 << (u64::BITS - Scale::BITS)) - 1;
 
 /// Weights that are sorted at once.
 const FEW: usize = 48;
@@ -48,8 +52,8 @@ struct Buckets {
 
 /// Numbers as integers: their value in the lower bits, one in the upper ones.
 ///
-/// Weights that matter are multiples of a unit so small that nothing is lost: float32 has 24 bits, and those
-/// that are left out are below `total / keys` by the factor that the highest threshold leaves.
+/// The unit is below 2^-45 of the total: weights above 2^-22 of it, of float32's 24 bits, lose nothing, and
+/// smaller ones less than a row's sum in float64 would feel.
 #[derive(Clone, Copy)]
 struct Scale(f64);
 
@@ -73,6 +77,13 @@ impl RowBudgets {
     /// Units: keys.
     pub fn measure(&mut self, row: &[f32]) -> Option<Vec<u32>> {
         let mut found = vec![0; self.thresholds.len()];
+        if row.len() > MOST_KEYS {
+            let ranked = Ranked::new(&row.iter().map(|&p| f64::from(p)).collect::<Vec<_>>());
+            for (threshold, place) in &self.thresholds {
+                found[*place] = ranked.minimum_budget(*threshold) as u32;
+            }
+            return ranked.total().is_finite().then_some(found);
+        }
         let mut finite = true;
         measure(self, row, &mut found, &mut finite);
         finite.then_some(found)
@@ -339,7 +350,6 @@ fn pack_at_least<L: Lanes>(row: &[f32], least: f32, to: &mut [f32]) -> Packed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Ranked;
     use super::*;
     use crate::model::lanes::Portable;
     use proptest::prelude::*;
@@ -375,7 +385,14 @@ mod tests {
             .map(|i| f64::from(i) / 40.0)
             .chain([0.9999])
             .collect();
-        for (keys, steepness) in [(5000, 12.0), (20_000, 3.0), (131_072, 30.0), (4096, 0.0)] {
+        for (keys, steepness) in [
+            (5000, 12.0),
+            (20_000, 3.0),
+            (131_071, 0.1),
+            (131_072, 30.0),
+            (200_000, 0.01),
+            (4096, 0.0),
+        ] {
             let weight =
                 |i: u32| (-steepness * f64::from(i.wrapping_mul(2_654_435_761)) / 4.3e9).exp();
             let row: Vec<f32> = (0..keys)

@@ -73,14 +73,14 @@ impl WindowSums {
         }
     }
 
-    /// Ends a run.
+    /// Ends a run of `run` rows.
     ///
     /// Errors: [`Error::NotFinite`] if any of its rows was not.
-    pub(super) fn end_run(&mut self) -> Result<()> {
+    pub(super) fn end_run(&mut self, run: usize) -> Result<()> {
         self.pooled.join();
         let rows = self.rows.get_mut().unwrap_or_else(PoisonError::into_inner);
         rows.idle.clear();
-        rows.take_counts((self.tokens * self.tokens) as f64)?;
+        rows.take_counts(run as f64 * self.tokens as f64)?;
         match rows.finite {
             true => Ok(()),
             false => Err(Error::NotFinite {
@@ -283,7 +283,7 @@ mod tests {
             strides: [3, 3],
             seen: &[2, 3],
         });
-        sums.end_run().unwrap();
+        sums.end_run(3).unwrap();
         assert_eq!(sums.rows().heads, [[3.0]]); // 2 keys, then 1
         assert_eq!(sums.rows().kv_heads, [[3.0]]);
         assert_eq!(sums.rows().last[0].len(), 3);
@@ -303,6 +303,6 @@ mod tests {
             strides: [1, 1],
             seen: &[1],
         });
-        assert!(matches!(sums.end_run(), Err(Error::NotFinite { .. })));
+        assert!(matches!(sums.end_run(1), Err(Error::NotFinite { .. })));
     }
 }

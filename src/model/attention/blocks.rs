@@ -99,9 +99,9 @@ pub(super) fn attend(
         let own = own.reshape((count, group, n, d))?;
         let mut blocks = Vec::new();
         let mut start = 0;
+        let most = visible(heads.positions, first + n - 1);
         while start < n {
-            let least = visible(heads.positions, first + start);
-            let rows = block_queries(count * group, least.max(1)).min(n - start);
+            let rows = block_queries(count * group, most).min(n - start);
             let seen = visible(heads.positions, first + start + rows - 1);
             let block = own.narrow(2, start, rows)?.contiguous()?;
             let p = heads.probabilities(&block, first + start, seen)?;

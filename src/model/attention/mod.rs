@@ -13,6 +13,7 @@ mod watch;
 use candle_core::{DType, Tensor};
 
 pub(super) use blocks::block_queries;
+pub(super) use cpu::STRIP;
 pub use row_sums::RowSums;
 pub(super) use row_sums::rounding as rounding_of_row_sums;
 pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};

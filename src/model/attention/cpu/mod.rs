@@ -13,6 +13,7 @@ mod watched;
 
 use candle_core::{Device, Tensor};
 
+pub(in crate::model) use prefill::STRIP;
 pub(super) use rows::probabilities;
 
 use heads::with_heads;

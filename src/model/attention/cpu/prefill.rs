@@ -16,6 +16,9 @@ use crate::model::lanes::{LANES, Lanes, Vector, widest};
 /// Vectors of queries that are worked on at once.
 pub(super) const WIDTH: usize = 3;
 
+/// Queries of a strip: the fewest whose rows are kept where they are watched.
+pub(in crate::model) const STRIP: usize = WIDTH * LANES;
+
 /// Queries of all heads of a group that share the keys while these are in the second cache.
 const BLOCK: usize = 4 * WIDTH * LANES;
 
