@@ -162,7 +162,18 @@ fn the_table_says_what_was_measured() {
     assert!(!table.contains("Prefill in"), "one length does not grow");
     let quiet = [&only[..], &["--quiet"]].concat();
     assert!(printed(folder.path(), &quiet).is_empty());
-    assert!(printed(folder.path(), &["list", "workloads"]).contains("profile-all"));
+    let workloads = printed(folder.path(), &["list", "workloads"]);
+    assert!(workloads.contains("profile-all"));
+    let all = printed(folder.path(), &["list"]);
+    for kind in [
+        "models\n",
+        "scorers\n",
+        "charts\n",
+        "workloads\n",
+        "  profile-all",
+    ] {
+        assert!(all.contains(kind), "{all}");
+    }
 }
 
 #[test]

@@ -7,9 +7,9 @@ use clap::ValueEnum;
 /// Arguments of `kvprof list`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to list
+    /// What to list [default: everything]
     #[arg(value_enum)]
-    kind: Kind,
+    kind: Option<Kind>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -36,43 +36,64 @@ enum Kind {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
-        let rows: Vec<(&str, String)> = match self.kind {
-            Kind::Models => (kvprof::model::source::MODELS.iter())
+        let mut out = std::io::stdout().lock();
+        match self.kind {
+            Some(kind) => kind.write(&mut out, "")?,
+            None => {
+                for (place, kind) in Kind::value_variants().iter().enumerate() {
+                    let gap = if place == 0 { "" } else { "\n" };
+                    let name = kind.to_possible_value();
+                    let name = name.as_ref().map_or("", |value| value.get_name());
+                    writeln!(out, "{gap}{name}")?;
+                    kind.write(&mut out, "  ")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    fn write(self, out: &mut impl Write, indent: &str) -> std::io::Result<()> {
+        let rows = self.rows();
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        rows.iter()
+            .try_for_each(|(name, about)| writeln!(out, "{indent}{name:width$}  {about}"))
+    }
+
+    /// Names, and what they stand for.
+    fn rows(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Models => (kvprof::model::source::MODELS.iter())
                 .map(|m| (m.name, m.about.to_owned()))
                 .collect(),
-            Kind::Families => (kvprof::model::config::FAMILIES.iter())
+            Self::Families => (kvprof::model::config::FAMILIES.iter())
                 .map(|f| (f.architecture, f.about.to_owned()))
                 .collect(),
-            Kind::Data => kvprof::dataset::BUILT_IN
+            Self::Data => kvprof::dataset::BUILT_IN
                 .iter()
                 .map(|d| (d.name, d.about.to_owned()))
                 .collect(),
-            Kind::Scorers => (kvprof::select::SCORERS.iter())
+            Self::Scorers => (kvprof::select::SCORERS.iter())
                 .map(|s| (s.name, format!("{} [{}]", s.about, s.paper)))
                 .collect(),
-            Kind::Strategies => kvprof::budget::ALLOCATORS
+            Self::Strategies => kvprof::budget::ALLOCATORS
                 .iter()
                 .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
                 .collect(),
-            Kind::Methods => (kvprof::eval::METHODS.iter())
+            Self::Methods => (kvprof::eval::METHODS.iter())
                 .map(|m| (m.name, format!("{} [{}]", m.about, m.spelled)))
                 .collect(),
-            Kind::Metrics => (kvprof::eval::METRICS.iter())
+            Self::Metrics => (kvprof::eval::METRICS.iter())
                 .map(|m| (m.name, format!("{} [{}]", m.about, m.unit)))
                 .collect(),
-            Kind::Charts => kvprof::plot::CHARTS
+            Self::Charts => kvprof::plot::CHARTS
                 .iter()
                 .map(|c| (c.name, c.about.to_owned()))
                 .collect(),
-            Kind::Workloads => (kvprof::bench::WORKLOADS.iter())
+            Self::Workloads => (kvprof::bench::WORKLOADS.iter())
                 .map(|w| (w.name, w.about.to_owned()))
                 .collect(),
-        };
-        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut out = std::io::stdout().lock();
-        for (name, about) in rows {
-            writeln!(out, "{name:width$}  {about}")?;
         }
-        Ok(())
     }
 }
