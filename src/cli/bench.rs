@@ -50,8 +50,8 @@ impl Arguments {
             check_writable(file)?;
             refuse_to_overwrite(file, self.force, || false)?;
         }
-        let model = self.model.load_checked(self.quiet, |_, config| {
-            Ok(options.check_context(config.max_position_embeddings)?)
+        let model = self.model.load_checked(self.quiet, |header| {
+            Ok(options.check_context(header.config.max_position_embeddings)?)
         })?;
         let machine = Machine::here();
         let bar = progress_bar(options.measurements(), "measurements", self.quiet);

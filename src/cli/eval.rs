@@ -116,10 +116,10 @@ impl Arguments {
         }
         let set = self.prompts.of(self.dataset()?)?;
         let mut cases = Vec::new();
-        let model = self.model.load_checked(self.quiet, |files, config| {
-            cases = set.cases_of_files(files, config)?;
-            self.check_cases(&cases, &methods, config)?;
-            check_profile(profile.as_ref(), files, config)
+        let model = self.model.load_checked(self.quiet, |header| {
+            cases = set.cases_of(header)?;
+            self.check_cases(&cases, &methods, &header.config)?;
+            check_profile(profile.as_ref(), &header.files, &header.config)
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
         let default = format!("eval-{}-{}", meta.model, meta.dataset);

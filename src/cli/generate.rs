@@ -125,8 +125,8 @@ impl Arguments {
         self.check()?;
         let compression = self.compress.compression()?;
         let message = self.prompt.message()?;
-        let model = self.model.load_checked(self.quiet, |files, config| {
-            let geometry = Geometry::of_files(files, config);
+        let model = self.model.load_checked(self.quiet, |header| {
+            let geometry = Geometry::of_files(&header.files, &header.config);
             compression
                 .as_ref()
                 .map_or(Ok(()), |c| c.check_model(&geometry))

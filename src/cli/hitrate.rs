@@ -80,12 +80,10 @@ impl Arguments {
         let set = self.prompts.open(&self.data)?;
         let mut prompts = Vec::new();
         // Lengths are looked at before the weights are read: nothing is measured of a prompt too short.
-        let model = self.model.load_checked(self.quiet, |files, config| {
-            let context = config.max_position_embeddings;
+        let model = self.model.load_checked(self.quiet, |header| {
+            let context = header.config.max_position_embeddings;
             options.check_context(context, self.prompts.max_prompt_tokens)?;
-            prompts = (set.cases_of_files(files, config)?.iter())
-                .map(Prompt::from)
-                .collect();
+            prompts = set.cases_of(header)?.iter().map(Prompt::from).collect();
             for prompt in &prompts {
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
             }

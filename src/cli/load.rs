@@ -50,13 +50,11 @@ impl ModelArguments {
     pub fn load_checked(
         &self,
         quiet: bool,
-        check: impl FnOnce(&ModelFiles, &ModelConfig) -> anyhow::Result<()>,
+        check: impl FnOnce(&ModelHeader) -> anyhow::Result<()>,
     ) -> anyhow::Result<Model> {
-        let device = self.device.open()?;
-        let files = fetch(&self.model, quiet)?;
-        let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
-        check(&files, &config)?;
-        Model::load(files, &device, self.dtype.0).with_context(|| self.loading())
+        let (header, device) = self.open(quiet)?;
+        check(&header)?;
+        self.read(header, &device)
     }
 }
 

@@ -7,7 +7,6 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::Device;
 use kvprof::dataset;
-use kvprof::eval::Reader;
 use kvprof::model::footprint::Prefill;
 use kvprof::model::{Model, ModelHeader};
 use kvprof::profile::{self, MeasureOptions, Meta, Profile, Prompt, Run, prompts_sha256};
@@ -83,11 +82,7 @@ impl Arguments {
         self.check()?;
         let set = self.prompts.open(&self.data)?;
         let (header, device) = self.model.open(self.quiet)?;
-        let cases = set.cases(&Reader {
-            tokenizer: &header.tokenizer,
-            chat: header.chat.as_ref(),
-            config: &header.config,
-        })?;
+        let cases = set.cases_of(&header)?;
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         let room = Room::of(
             &Prefill {

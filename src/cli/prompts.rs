@@ -5,11 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use kvprof::dataset::{Dataset, Kind, Template};
 use kvprof::eval::{Case, Reader};
-use kvprof::model::chat::ChatTemplate;
-use kvprof::model::config::ModelConfig;
-use kvprof::model::gguf::Gguf;
-use kvprof::model::source::ModelFiles;
-use kvprof::model::tokenizer_of;
+use kvprof::model::ModelHeader;
 
 /// How prompts are made of a data set's records.
 #[derive(Debug, clap::Args)]
@@ -91,18 +87,11 @@ impl PromptSet<'_> {
     }
 
     /// The same of a model whose weights have not been read yet.
-    pub fn cases_of_files(
-        &self,
-        files: &ModelFiles,
-        config: &ModelConfig,
-    ) -> anyhow::Result<Vec<Case>> {
-        let gguf = Gguf::open(&files.weights)?;
-        let tokenizer = tokenizer_of(files, &gguf)?;
-        let chat = ChatTemplate::of_model(&gguf, &tokenizer)?;
+    pub fn cases_of(&self, header: &ModelHeader) -> anyhow::Result<Vec<Case>> {
         self.cases(&Reader {
-            tokenizer: &tokenizer,
-            chat: chat.as_ref(),
-            config,
+            tokenizer: &header.tokenizer,
+            chat: header.chat.as_ref(),
+            config: &header.config,
         })
     }
 

@@ -73,8 +73,8 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         let (options, selector) = (self.options(), self.selector()?);
         self.check(&options)?;
-        let model = self.model.load_checked(self.quiet, |_, config| {
-            let context = config.max_position_embeddings;
+        let model = self.model.load_checked(self.quiet, |header| {
+            let context = header.config.max_position_embeddings;
             let most = context.saturating_sub(self.steps + 1);
             let long = self.lengths.iter().find(|length| **length > most);
             anyhow::ensure!(

@@ -4,7 +4,7 @@ use candle_core::{D, DType, IndexOp, Tensor};
 
 use super::minimum_budget::Ranked;
 use super::output_budget::{OutputCurve, OutputCurves, compared};
-use super::vectors::{Vectors, two};
+use super::vectors::Vectors;
 use crate::error::Result;
 use crate::model::attention::AttentionView;
 use crate::model::device::{key_order, running_sums};
@@ -18,21 +18,19 @@ use crate::model::footprint::BUDGETS;
 pub(super) fn on_device(view: &AttentionView<'_>, vectors: [Tensor; 2]) -> Result<[Vectors; 2]> {
     let projection = view.output_projection()?.to_dtype(DType::F32)?.t()?;
     let kv_heads = view.cache.heads.len();
-    let mut both = Vec::new();
-    for vectors in vectors {
+    let ranked = |vectors: Tensor| -> Result<Vectors> {
         let (heads, tokens) = vectors.dims2()?;
         let ranking = Ranking::of(&vectors)?;
-        let groups = vectors
-            .reshape((kv_heads, heads / kv_heads, tokens))?
-            .mean(1)?;
-        both.push(Vectors {
+        let groups = vectors.reshape((kv_heads, heads / kv_heads, tokens))?;
+        Ok(Vectors {
             plain: vectors.to_vec2()?,
             ranked: ranking.bring()?,
-            kv_ranked: Ranking::of(&groups)?.bring()?,
+            kv_ranked: Ranking::of(&groups.mean(1)?)?.bring()?,
             output: ranking.output_curves(view, &projection)?,
-        });
-    }
-    both.try_into().map_err(|_| two())
+        })
+    };
+    let [last, pooled] = vectors;
+    Ok([ranked(last)?, ranked(pooled)?])
 }
 
 /// Vectors with their keys in the order in which budgets keep them.

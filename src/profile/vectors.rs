@@ -30,49 +30,28 @@ pub(super) fn on_host(
     options: &MeasureOptions,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let kv_heads = view.cache.heads.len();
-    let ranked = |vectors: &[Vec<f64>]| vectors.par_iter().map(|v| Ranked::new(v)).collect();
-    let ranked: [Vec<Ranked>; 2] = [ranked(&vectors[0]), ranked(&vectors[1])];
-    let outputs = outputs(view, [&ranked[0], &ranked[1]], options, grid)?;
-    let parts = vectors.into_iter().zip(ranked).zip(outputs);
-    let both = parts.map(|((plain, ranked), output)| Vectors {
-        kv_ranked: (plain.chunks((plain.len() / kv_heads).max(1)))
-            .map(|group| Ranked::new(&mean_of(group)))
-            .collect(),
-        plain,
-        ranked,
-        output,
-    });
-    both.collect::<Vec<_>>().try_into().map_err(|_| two())
-}
-
-/// Nothing that a caller could mend.
-pub(super) fn two() -> crate::error::Error {
-    crate::error::Error::Candle(candle_core::Error::msg("a layer has two vectors"))
-}
-
-/// Output curves of both queries, on values and W_o brought to the CPU in float32.
-fn outputs(
-    view: &AttentionView<'_>,
-    queries: [&[Ranked]; 2],
-    options: &MeasureOptions,
-    grid: &[usize],
-) -> Result<[OutputCurves; 2]> {
     let (_, _, head_dim) = view.queries.dims3()?;
     let local =
         |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
-    let values: Vec<Vec<f32>> = view
-        .cache
-        .heads
-        .iter()
+    let heads = view.cache.heads.iter();
+    let values: Vec<Vec<f32>> = heads
         .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
         .collect::<Result<_>>()?;
     let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
     let projection = Projection::new(&local(&view.output_projection()?)?, head_dim)?;
     let thresholds = &options.output_thresholds;
-    let curves = |heads| output_curves(heads, &values, head_dim, &projection, thresholds, grid);
-    let [last, pooled] = queries;
-    Ok([curves(last)?, curves(pooled)?])
+    let ranked = |plain: Vec<Vec<f64>>| -> Result<Vectors> {
+        let ranked: Vec<Ranked> = plain.par_iter().map(|v| Ranked::new(v)).collect();
+        let groups = plain.chunks((plain.len() / values.len()).max(1));
+        Ok(Vectors {
+            kv_ranked: groups.map(|group| Ranked::new(&mean_of(group))).collect(),
+            output: output_curves(&ranked, &values, head_dim, &projection, thresholds, grid)?,
+            plain,
+            ranked,
+        })
+    };
+    let [last, pooled] = vectors;
+    Ok([ranked(last)?, ranked(pooled)?])
 }
 
 fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {

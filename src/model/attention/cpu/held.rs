@@ -13,7 +13,20 @@ pub(super) trait Element: Copy {
     fn load<L: Lanes>(x: &[Self; LANES]) -> L::Float;
     fn widened(self) -> f32;
     /// The numbers in float32: themselves where they are, otherwise written to `room`.
-    fn all<'s, L: Lanes>(x: &'s [Self], room: &'s mut Vec<f32>) -> &'s [f32];
+    #[inline(always)]
+    fn all<'s, L: Lanes>(x: &'s [Self], room: &'s mut Vec<f32>) -> &'s [f32] {
+        room.resize(room.len().max(x.len()), 0.0);
+        let room = &mut room[..x.len()];
+        let (vectors, rest) = x.as_chunks::<LANES>();
+        let (wide, wide_rest) = room.as_chunks_mut::<LANES>();
+        for (x, wide) in vectors.iter().zip(wide) {
+            L::store(Self::load::<L>(x), wide);
+        }
+        for (x, wide) in rest.iter().zip(wide_rest) {
+            *wide = x.widened();
+        }
+        room
+    }
 }
 
 impl Element for f32 {
@@ -40,10 +53,6 @@ impl Element for bf16 {
     fn widened(self) -> f32 {
         self.to_f32()
     }
-    #[inline(always)]
-    fn all<'s, L: Lanes>(x: &'s [Self], room: &'s mut Vec<f32>) -> &'s [f32] {
-        written::<L, Self>(x, room)
-    }
 }
 
 impl Element for f16 {
@@ -55,25 +64,6 @@ impl Element for f16 {
     fn widened(self) -> f32 {
         self.to_f32()
     }
-    #[inline(always)]
-    fn all<'s, L: Lanes>(x: &'s [Self], room: &'s mut Vec<f32>) -> &'s [f32] {
-        written::<L, Self>(x, room)
-    }
-}
-
-#[inline(always)]
-fn written<'s, L: Lanes, E: Element>(x: &[E], room: &'s mut Vec<f32>) -> &'s [f32] {
-    room.resize(room.len().max(x.len()), 0.0);
-    let room = &mut room[..x.len()];
-    let (vectors, rest) = x.as_chunks::<LANES>();
-    let (wide, wide_rest) = room.as_chunks_mut::<LANES>();
-    for (x, wide) in vectors.iter().zip(wide) {
-        L::store(E::load::<L>(x), wide);
-    }
-    for (x, wide) in rest.iter().zip(wide_rest) {
-        *wide = x.widened();
-    }
-    room
 }
 
 /// Keys and values of one KV head, `(S, D)` each.
