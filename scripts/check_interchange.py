@@ -1,12 +1,14 @@
-"""Reads kvprof's interchange files with numpy, and with kvpress where it is installed.
+"""Reads kvprof's interchange files with numpy, and compresses with them in kvpress where it is installed.
 
     cargo test --release --test budgets interchange
     python3 scripts/check_interchange.py target/tmp/interchange
 
 Every X.ratios.json must make kvpress keep the tokens of X.plan.json, and every X.npy must be a budget
-curve that LU-KV's rounding turns into the tokens of X.plan.json's shares.
+curve that LU-KV's rounding turns into the tokens of X.plan.json's shares. With `pip install kvpress` the presses
+themselves prefill a model of the plan's geometry with these files.
 """
 
+import importlib.util
 import json
 import sys
 from fractions import Fraction
@@ -102,18 +104,71 @@ def check_curve(path, plan):
     return f"{curve.shape}, prune ratios {curve.min():.4f} to {curve.max():.4f}"
 
 
-def check_press(ratios):
-    try:
-        from kvpress import PerLayerCompressionPress, SnapKVPress
-    except ImportError:
-        return "kvpress is not installed: its arithmetic was repeated"
+def made_up_model(plan):
+    """A model of the plan's geometry with random weights: what is kept depends on lengths alone."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    layers, kv_heads = np.array(plan["tokens"]).shape
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=8 * kv_heads, intermediate_size=8, num_hidden_layers=layers, head_dim=8,
+        num_attention_heads=kv_heads, num_key_value_heads=kv_heads, attn_implementation="sdpa",
+        max_position_embeddings=plan["reference_tokens"],
+        name_or_path="made-up",
+    )
+    model = LlamaForCausalLM(config).eval()
+    return model, torch.randint(64, (1, plan["reference_tokens"]))
+
+
+def prefilled(press, plan):
+    import torch
+    from transformers import DynamicCache
+
+    model, ids = made_up_model(plan)
+    cache = DynamicCache()
+    with torch.no_grad(), press(model):
+        model.model(input_ids=ids, past_key_values=cache)
+    return model, cache
+
+
+def check_press(ratios, plan):
+    """kvpress cuts every layer to what the plan's heads share."""
+    from kvpress import PerLayerCompressionPress, SnapKVPress
+
     press = PerLayerCompressionPress(press=SnapKVPress(), compression_ratios=ratios)
-    return f"kvpress takes the list, mean ratio {press.compression_ratio:.4f}"
+    _, cache = prefilled(press, plan)
+    lengths = [cache.get_seq_length(layer) for layer in range(len(ratios))]
+    assert lengths == np.array(plan["tokens"]).min(axis=1).tolist(), lengths
+    return f"kvpress kept {min(lengths)} to {max(lengths)} of {plan['reference_tokens']} tokens in {len(ratios)} layers"
+
+
+def check_lu_press(path, plan, removed):
+    """LUKVPress masks all but what the curve's plan keeps at this ratio."""
+    import kvpress.presses.lukv_press as lukv
+    from kvpress import KnormPress
+
+    lukv.BUDGET_CURVE_URLS[("made-up", "KnormPress")] = str(path)
+    lukv.load_budget_curve = lambda url: np.load(url, allow_pickle=False)
+    press = lukv.LUKVPress(press=KnormPress(), compression_ratio=removed / 100)
+    model, _ = prefilled(press, plan)
+    length, shape = plan["reference_tokens"], np.array(plan["tokens"]).shape
+    kept = np.full(shape, length)
+    for layer, block in enumerate(model.model.layers):
+        if block.self_attn.masked_key_indices is not None:
+            kept[layer] -= np.bincount(block.self_attn.masked_key_indices[1].numpy(), minlength=shape[1])
+    total = kept.size * length * (100 - removed) // 100
+    assert kept.sum() == total, (kept.sum(), total)
+    assert (kept.ravel() == spread(plan, total)).all()
+    return f"LUKVPress at {removed} % removed keeps {kept.min()} to {kept.max()} per head, {total} in all"
 
 
 def main(folder):
     plans = sorted(folder.glob("*.plan.json"))
     assert plans, f"no plans in {folder}"
+    installed = importlib.util.find_spec("kvpress") is not None
+    if not installed:
+        print("kvpress is not installed: its arithmetic is repeated instead")
     for path in plans:
         name = path.name.removesuffix(".plan.json")
         plan = json.loads(path.read_text())
@@ -122,9 +177,12 @@ def main(folder):
         ratios, curve = folder / f"{name}.ratios.json", folder / f"{name}.npy"
         if ratios.exists():
             print(f"{name}: ratios of {check_ratios(ratios, plan)}: ok")
-            print(f"{name}: {check_press(json.loads(ratios.read_text()))}")
+            if installed:
+                print(f"{name}: {check_press(json.loads(ratios.read_text()), plan)}: ok")
         if curve.exists():
             print(f"{name}: budget curve {check_curve(curve, plan)}: ok")
+            for removed in (50, 90) if installed else ():
+                print(f"{name}: {check_lu_press(curve, plan, removed)}: ok")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,8 @@ fn impossible_plans_are_refused_with_a_way_out() {
         ("101%", "at most 100%"),
         ("0.12", "such as 12%"),
     ] {
-        let said = no("zigzag", &["--budget", budget, "--out", "p.json"]);
+        let more = ["--budget", budget, "--out", "p.json"];
+        let said = refusal(path, &allocate(&profile, "zigzag", &more), 2);
         assert!(said.contains(words), "{budget}: {said}");
     }
     for (strategy, more, words) in [

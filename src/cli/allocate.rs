@@ -29,10 +29,10 @@ pub struct Arguments {
         required_unless_present = "budgets",
         conflicts_with = "budgets"
     )]
-    budget: Option<String>,
+    budget: Option<Budget>,
     /// Several budgets, a plan each: PLAN.json becomes PLAN-128.json, and PLAN-12pct.json for 12%
     #[arg(long, allow_hyphen_values = true, value_delimiter = ',')]
-    budgets: Vec<String>,
+    budgets: Vec<Budget>,
     /// Whether the KV heads of a layer may differ: layer or head
     #[arg(long, default_value = "layer")]
     granularity: Granularity,
@@ -157,8 +157,7 @@ impl Arguments {
     }
 
     fn budgets(&self) -> anyhow::Result<Vec<Budget>> {
-        let given = self.budget.iter().chain(&self.budgets);
-        let budgets: Vec<Budget> = given.map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let budgets: Vec<Budget> = self.budget.iter().chain(&self.budgets).copied().collect();
         for (i, budget) in budgets.iter().enumerate() {
             anyhow::ensure!(
                 !budgets[..i].contains(budget),

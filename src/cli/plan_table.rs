@@ -82,13 +82,18 @@ fn write_predicted(
         "\nPredicted by the profile's curves ({query}, {prompts}):"
     )?;
     let width = strategy.len().max("uniform".len());
-    writeln!(out, "{:width$}  retained mass  1 - cos of the output", "")?;
+    writeln!(
+        out,
+        "{:width$}  retained mass  1 - cos of the output  relative L2",
+        ""
+    )?;
     let mut row = |name: &str, p: &Prediction| {
         writeln!(
             out,
-            "{name:width$}  {:>13}  {:>21}",
+            "{name:width$}  {:>13}  {:>21}  {:>11}",
             mass(p),
-            cosine_loss(p)
+            cosine_loss(p),
+            relative_l2(p)
         )
     };
     row(strategy, &predicted.plan)?;
@@ -109,7 +114,14 @@ fn mass(prediction: &Prediction) -> String {
 }
 
 fn cosine_loss(prediction: &Prediction) -> String {
-    let loss = prediction.mean_cosine_loss();
+    number(prediction.mean_cosine_loss())
+}
+
+fn relative_l2(prediction: &Prediction) -> String {
+    number(prediction.mean_relative_l2())
+}
+
+fn number(loss: Option<f64>) -> String {
     loss.map_or("-".to_owned(), |loss| format!("{loss:.5}"))
 }
 
@@ -164,6 +176,12 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
     row(out, "1 - cos", lines, |l| of(l, |p| cosine_loss(&p.plan)))?;
     row(out, "uniform", lines, |l| {
         of(l, |p| cosine_loss(&p.uniform))
+    })?;
+    row(out, "relative L2", lines, |l| {
+        of(l, |p| relative_l2(&p.plan))
+    })?;
+    row(out, "uniform", lines, |l| {
+        of(l, |p| relative_l2(&p.uniform))
     })?;
     match predicted.plan.mean_cosine_loss() {
         Some(_) => Ok(()),
