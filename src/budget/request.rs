@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::amount::{Budget, MAX_TOKENS};
-use super::fit::Floor;
+use super::fit::{Floor, fit};
 use super::geometry::{Geometry, Granularity};
 use crate::error::{Error, Result};
 use crate::profile::{MeasureOptions, Profile};
@@ -84,6 +84,16 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Refuses a budget below the floor, and what [`Self::check`] refuses.
+    ///
+    /// Errors: as there and in [`fit()`].
+    pub fn check_floor(&self) -> Result<()> {
+        self.check()?;
+        let equal = self.geometry.repeated(&vec![1.0; self.geometry.layers]);
+        let shares = self.geometry.by_layer(&equal);
+        fit(&shares, self.budget, &self.floor, self.tokens).map(drop)
+    }
+
     /// The measurements.
     ///
     /// Errors: [`Error::Invalid`] where there are none.
@@ -153,6 +163,13 @@ pub trait Allocator: fmt::Debug + Send + Sync {
     /// [`Error::UnknownName`] for a threshold that is not measured.
     fn check(&self, _granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
         Ok(())
+    }
+
+    /// Refuses a budget that the rule cannot spend on such a prompt, whatever will be measured of it.
+    ///
+    /// Errors: [`Error::Invalid`] for a budget below what every KV head keeps, with both numbers.
+    fn check_budget(&self, request: &Request<'_>) -> Result<()> {
+        request.check_floor()
     }
 
     /// Tokens of every KV head for a checked request.

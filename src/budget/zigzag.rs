@@ -51,6 +51,10 @@ impl Allocator for ZigZag {
         known(self.threshold, &measured.thresholds).map(drop)
     }
 
+    fn check_budget(&self, request: &Request<'_>) -> Result<()> {
+        check_bound(request, self.floor)
+    }
+
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let shares = attention_shares(request, self.query, self.threshold)?;
         bounded(request, &shares, self.floor)
@@ -99,6 +103,12 @@ impl From<LowerBound> for Value {
             }
         }
     }
+}
+
+/// Refuses a budget that does not hold B_min for every KV head.
+pub(super) fn check_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<()> {
+    request.check_floor()?;
+    bounded(request, &[], floor).map(drop)
 }
 
 /// B_min + (B − B_min)·n·u_i for the n KV heads, u summing to 1.

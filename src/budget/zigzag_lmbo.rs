@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::geometry::Granularity;
 use super::measured::{known, layer_shares};
 use super::request::{Allocator, Request, Targets};
-use super::zigzag::{LowerBound, bounded};
+use super::zigzag::{LowerBound, bounded, check_bound};
 use crate::error::{Error, Result};
 use crate::profile::{Crossing, MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
@@ -58,6 +58,10 @@ impl Allocator for ZigZagLmbo {
         granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
         output_query(self.query)?;
         known(self.threshold, &measured.output_thresholds).map(drop)
+    }
+
+    fn check_budget(&self, request: &Request<'_>) -> Result<()> {
+        check_bound(request, self.floor)
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {

@@ -51,7 +51,8 @@ impl Arguments {
             refuse_to_overwrite(file, self.force, || false)?;
         }
         let model = self.model.load_checked(self.quiet, |header| {
-            Ok(options.check_context(header.config.max_position_embeddings)?)
+            options.check_context(header.config.max_position_embeddings)?;
+            Ok(options.lengths.last().copied().unwrap_or(0))
         })?;
         let machine = Machine::here();
         let bar = progress_bar(options.measurements(), "measurements", self.quiet);

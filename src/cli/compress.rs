@@ -170,6 +170,29 @@ impl Compression {
         Ok(())
     }
 
+    /// Refuses a prompt of `tokens` that cannot be cut as was asked for, before the model's weights are loaded.
+    pub fn check_prompt(&self, tokens: usize, geometry: &Geometry) -> anyhow::Result<()> {
+        let window = self.selector.window;
+        anyhow::ensure!(
+            window < tokens,
+            "the prompt has {tokens} tokens, the window of {window} must be shorter: lower --window"
+        );
+        match &self.source {
+            Source::Plan(plan) => plan.tokens_at(tokens).map(drop)?,
+            Source::Online {
+                allocator,
+                budget,
+                granularity,
+                ..
+            } => {
+                let floor = Floor::of(self.selector.sinks, window);
+                let request = Request::of_model(geometry.clone(), *budget, floor, tokens);
+                allocator.check_budget(&request.by(*granularity))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The whole request, for scripts.
     pub fn described(&self) -> Value {
         let (budget, parameters, granularity) = match &self.source {
@@ -206,10 +229,6 @@ impl Compression {
     ) -> anyhow::Result<(Prefilled, TokenBudgets)> {
         let tokens = ids.len();
         let window = self.selector.window;
-        anyhow::ensure!(
-            window < tokens,
-            "the prompt has {tokens} tokens, the window of {window} must be shorter: lower --window"
-        );
         let selector = Some(&self.selector);
         match &self.source {
             Source::Plan(plan) => {

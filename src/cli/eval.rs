@@ -119,7 +119,9 @@ impl Arguments {
         let model = self.model.load_checked(self.quiet, |header| {
             cases = set.cases_of(header)?;
             self.check_cases(&cases, &methods, &header.config)?;
-            check_profile(profile.as_ref(), &header.files, &header.config)
+            check_profile(profile.as_ref(), &header.files, &header.config)?;
+            let longest = cases.iter().map(|case| case.ids.len()).max();
+            Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
         let default = format!("eval-{}-{}", meta.model, meta.dataset);

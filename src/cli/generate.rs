@@ -11,10 +11,10 @@ use kvprof::budget::Geometry;
 use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
 use kvprof::generate::{self, Continuation, DECODE_ROOM, Prefilled};
-use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::memory;
+use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
 use super::compress::CompressArguments;
@@ -110,13 +110,17 @@ impl PromptArguments {
         Ok(Message::Text(text))
     }
 
-    fn ids(&self, message: Message, model: &Model) -> anyhow::Result<Vec<u32>> {
-        match message {
-            Message::Ids(ids) => Ok(ids),
+    fn ids(&self, message: Message, model: &ModelHeader) -> anyhow::Result<Vec<u32>> {
+        let ids = match message {
+            Message::Ids(ids) => ids,
             Message::Text(text) => {
-                Ok(model.message_ids(&text, self.raw, self.max_prompt_tokens, cut::middle_cut)?)
+                let chat = model.chat.as_ref().filter(|_| !self.raw);
+                let limit = self.max_prompt_tokens;
+                message_ids(&model.tokenizer, chat, &text, limit, cut::middle_cut)?
             }
-        }
+        };
+        model.config.check_prompt("text", &ids)?;
+        Ok(ids)
     }
 }
 
@@ -125,13 +129,19 @@ impl Arguments {
         self.check()?;
         let compression = self.compress.compression()?;
         let message = self.prompt.message()?;
+        let mut ids = Vec::new();
         let model = self.model.load_checked(self.quiet, |header| {
             let geometry = Geometry::of_files(&header.files, &header.config);
-            compression
-                .as_ref()
-                .map_or(Ok(()), |c| c.check_model(&geometry))
+            if let Some(c) = &compression {
+                c.check_model(&geometry)?;
+            }
+            ids = self.prompt.ids(message, header)?;
+            if let Some(c) = &compression {
+                c.check_prompt(ids.len(), &geometry)?;
+            }
+            let caches = 1 + usize::from(self.compare);
+            Ok(caches * ids.len())
         })?;
-        let ids = self.prompt.ids(message, &model)?;
         let context = model.decoder.config().max_position_embeddings;
         let most = self
             .max_new_tokens

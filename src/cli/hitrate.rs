@@ -87,7 +87,10 @@ impl Arguments {
             for prompt in &prompts {
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
             }
-            Ok(())
+            let lengths = prompts
+                .iter()
+                .map(|p| p.ids.len() + options.generated_tokens());
+            Ok(self.jobs.at_once(prompts.len()) * lengths.max().unwrap_or(0))
         })?;
         let meta = self.meta(&set, &model, &prompts, &options);
         let folder = self

@@ -12,6 +12,8 @@ use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{Model, ModelHeader};
 
+use super::room::refuse_without_room;
+
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
 pub struct ModelArguments {
@@ -46,14 +48,18 @@ impl ModelArguments {
         format!("loading {}", self.model)
     }
 
-    /// Fetches, opens and loads the model; `check` may refuse it before its weights are read.
+    /// Fetches, opens and loads the model.
+    ///
+    /// `check` may refuse it before its weights are read, and says how many tokens are cached at once at the least:
+    /// weights and cache that do not fit are refused too.
     pub fn load_checked(
         &self,
         quiet: bool,
-        check: impl FnOnce(&ModelHeader) -> anyhow::Result<()>,
+        check: impl FnOnce(&ModelHeader) -> anyhow::Result<usize>,
     ) -> anyhow::Result<Model> {
         let (header, device) = self.open(quiet)?;
-        check(&header)?;
+        let cached = check(&header)?;
+        refuse_without_room(&header, &device, self.dtype.0, cached)?;
         self.read(header, &device)
     }
 }

@@ -2,11 +2,62 @@
 
 use std::io::Write;
 
+use candle_core::{DType, Device};
 use kvprof::model::ModelHeader;
 use kvprof::model::footprint::{Footprint, Prefill};
 use kvprof::model::memory::available_bytes;
 use kvprof::profile::Prompt;
 use serde::Serialize;
+
+/// An error where the weights and a cache of `cached` tokens are more than the device has left.
+pub fn refuse_without_room(
+    header: &ModelHeader,
+    device: &Device,
+    dtype: DType,
+    cached: usize,
+) -> anyhow::Result<()> {
+    let least = Least {
+        weights: header.weight_room(device, dtype).held,
+        cached,
+        bytes_per_token: header.config.cache_bytes_per_token(dtype.size_in_bytes()),
+    };
+    match available_bytes(device).filter(|available| least.bytes() > *available) {
+        Some(available) => anyhow::bail!(least.shortage(device, dtype, available)),
+        None => Ok(()),
+    }
+}
+
+/// What must be there at once, whatever else is.
+struct Least {
+    weights: usize,
+    /// Tokens.
+    cached: usize,
+    bytes_per_token: usize,
+}
+
+impl Least {
+    fn bytes(&self) -> usize {
+        let cache = self.cached.saturating_mul(self.bytes_per_token);
+        self.weights.saturating_add(cache)
+    }
+
+    fn shortage(&self, device: &Device, dtype: DType, available: usize) -> String {
+        let halved = match dtype {
+            DType::F32 => ", hold keys and values in half the bytes with --dtype bf16",
+            _ => "",
+        };
+        format!(
+            "weights ({}) and {} cached tokens ({} bytes each) take {}, {:?} has {} left; take shorter \
+             prompts{halved}, or a smaller model",
+            megabytes(self.weights),
+            self.cached,
+            self.bytes_per_token,
+            megabytes(self.bytes()),
+            device.location(),
+            megabytes(available),
+        )
+    }
+}
 
 /// The memory that the longest prompts of a run need, and what there is.
 #[derive(Debug, Serialize)]
@@ -168,6 +219,34 @@ mod tests {
             most_prompt_tokens: available.map(|_| 4000),
             context: 8192,
         }
+    }
+
+    #[test]
+    fn a_shortage_is_said_with_every_number() {
+        let least = Least {
+            weights: 100_000_000,
+            cached: 2000,
+            bytes_per_token: 50_000,
+        };
+        assert_eq!(least.bytes(), 200_000_000);
+        let text = least.shortage(&Device::Cpu, DType::F32, 150_000_000);
+        for part in [
+            "100 MB",
+            "2000",
+            "50000",
+            "200 MB",
+            "150 MB",
+            "--dtype bf16",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let halved = least.shortage(&Device::Cpu, DType::BF16, 150_000_000);
+        assert!(!halved.contains("--dtype"), "{halved}");
+        let endless = Least {
+            cached: usize::MAX,
+            ..least
+        };
+        assert_eq!(endless.bytes(), usize::MAX);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Arguments {
                 long.unwrap_or(&0),
                 self.steps + 1
             );
-            Ok(())
+            Ok(self.lengths.iter().max().copied().unwrap_or(0))
         })?;
         let folder = match &self.out {
             Some(folder) => folder.clone(),

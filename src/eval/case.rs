@@ -1,7 +1,7 @@
 //! One prompt of an evaluation: its tokens, what would be a right answer, and where the answer stands.
 
 use crate::dataset::{Kind, Record, Template, cut};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::chat::ChatTemplate;
 use crate::model::config::ModelConfig;
 use crate::model::message_ids;
@@ -76,7 +76,7 @@ impl Case {
                 Vec::new(),
             ),
         };
-        check_ids(record, &ids, reader.config)?;
+        reader.config.check_prompt(&record.id, &ids)?;
         // A chat template ends where the answer begins; plain text goes on after a space.
         let lead = if reader.chat.is_none() { " " } else { "" };
         let answer_ids = (record.answers.iter())
@@ -115,31 +115,6 @@ impl From<&Case> for Prompt {
             id: case.id.clone(),
             ids: case.ids.clone(),
         }
-    }
-}
-
-fn check_ids(record: &Record, ids: &[u32], config: &ModelConfig) -> Result<()> {
-    if ids.len() > config.max_position_embeddings {
-        return Err(Error::PromptTooLong {
-            prompt: record.id.clone(),
-            tokens: ids.len(),
-            context: config.max_position_embeddings,
-        });
-    }
-    let what = || format!("prompt {}", record.id);
-    if ids.is_empty() {
-        return Err(Error::invalid(
-            what(),
-            "empty",
-            "at least one token is needed",
-        ));
-    }
-    match ids.iter().find(|id| **id as usize >= config.vocab_size) {
-        Some(id) => {
-            let bound = format!("the vocabulary has {} tokens", config.vocab_size);
-            Err(Error::invalid(what(), format!("token id {id}"), bound))
-        }
-        None => Ok(()),
     }
 }
 

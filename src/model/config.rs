@@ -141,6 +141,34 @@ impl ModelConfig {
         2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * element_size
     }
 
+    /// Refuses a prompt that the model cannot prefill; `name` is what the error calls it.
+    ///
+    /// Errors: [`Error::PromptTooLong`]; [`Error::Invalid`] without a token, or with one outside the vocabulary.
+    pub fn check_prompt(&self, name: &str, ids: &[u32]) -> Result<()> {
+        if ids.len() > self.max_position_embeddings {
+            return Err(Error::PromptTooLong {
+                prompt: name.into(),
+                tokens: ids.len(),
+                context: self.max_position_embeddings,
+            });
+        }
+        let what = || format!("prompt {name}");
+        if ids.is_empty() {
+            return Err(Error::invalid(
+                what(),
+                "empty",
+                "at least one token is needed",
+            ));
+        }
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            Some(id) => {
+                let bound = format!("the vocabulary has {} tokens", self.vocab_size);
+                Err(Error::invalid(what(), format!("token id {id}"), bound))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, gguf: &Gguf) -> Result<()> {
         let bad = |problem: String| Err(Error::format(gguf.path(), problem));
         for (name, value, most) in [

@@ -46,3 +46,15 @@ pub fn printed(folder: &Path, arguments: &[&str]) -> String {
 pub fn json(path: PathBuf) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
+
+/// Three prompts of 40, 41 and 42 token ids.
+pub fn short_prompts(folder: &Path) -> String {
+    let lines: Vec<String> = (0..3)
+        .map(|p| {
+            let ids: Vec<u32> = (0..40 + p).map(|i| 300 + (i * 37 + p) % 1000).collect();
+            serde_json::json!({"id": format!("p{p}"), "ids": ids}).to_string()
+        })
+        .collect();
+    fs::write(folder.join("short.jsonl"), lines.join("\n")).unwrap();
+    "short.jsonl".to_owned()
+}
