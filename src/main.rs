@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory, FromArgMatches};
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            // Nobody is left to tell where this fails too.
+            let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
             ExitCode::from(1)
         }
     }

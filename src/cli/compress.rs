@@ -32,13 +32,23 @@ pub struct CompressArguments {
     #[arg(long, value_name = "NAME", requires = "budget")]
     strategy: Option<String>,
     /// Mean tokens per KV head and layer, or a share of the prompt such as 12%
-    #[arg(long, requires = "strategy", allow_negative_numbers = true)]
+    #[arg(long, requires = "strategy", allow_hyphen_values = true)]
     budget: Option<Budget>,
     /// A parameter of the strategy; repeat it for several
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "strategy")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        requires = "strategy",
+        conflicts_with = "plan"
+    )]
     parameters: Vec<String>,
     /// Whether KV heads of a layer may get different budgets: layer or head
-    #[arg(long, default_value = "layer", requires = "strategy")]
+    #[arg(
+        long,
+        default_value = "layer",
+        requires = "strategy",
+        conflicts_with = "plan"
+    )]
     granularity: Granularity,
     /// Rule that ranks tokens; `kvprof list scorers` names them all
     #[arg(long, default_value = "snapkv", requires = "cut")]
@@ -221,12 +231,9 @@ impl Compression {
     }
 
     /// Prefills the prompt and works out what every KV head keeps.
-    pub fn prefill(
-        &self,
-        model: &Model,
-        ids: &[u32],
-        room: usize,
-    ) -> anyhow::Result<(Prefilled, TokenBudgets)> {
+    pub fn prefill(&self, model: &Model, ids: &[u32]) -> anyhow::Result<(Prefilled, TokenBudgets)> {
+        // The full cache is cut before anything is decoded.
+        let room = 0;
         let tokens = ids.len();
         let window = self.selector.window;
         let selector = Some(&self.selector);

@@ -17,9 +17,15 @@ use kvprof::model::memory;
 use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
-use super::compress::CompressArguments;
-use super::generate_report::{Comparison, Cut, LEAST_TIMED_STEPS, Report};
+use super::compress::{CompressArguments, Compression};
+use super::generate_report::{Comparison, Cut, Rates, Report};
 use super::load::ModelArguments;
+
+/// Tokens that a full cache gets as room for an answer; longer ones make it grow.
+const MOST_ROOM: usize = 1024;
+
+/// Logits divided by less may be infinite.
+const LEAST_TEMPERATURE: f64 = 1e-3;
 
 /// Arguments of `kvprof generate`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +73,7 @@ struct PromptArguments {
     #[arg(long)]
     data: Option<String>,
     /// Which record of the data set, counted from 0
-    #[arg(long, requires = "data")]
+    #[arg(long, requires = "data", conflicts_with_all = ["prompt", "prompt_file"])]
     index: Option<usize>,
     /// Leave the model's chat template out
     #[arg(long)]
@@ -128,58 +134,32 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
-        let message = self.prompt.message()?;
-        let mut ids = Vec::new();
-        let model = self.model.load_checked(self.quiet, |header| {
-            let geometry = Geometry::of_files(&header.files, &header.config);
-            if let Some(c) = &compression {
-                c.check_model(&geometry)?;
-            }
-            ids = self.prompt.ids(message, header)?;
-            if let Some(c) = &compression {
-                c.check_prompt(ids.len(), &geometry)?;
-            }
-            let caches = 1 + usize::from(self.compare);
-            Ok(caches * ids.len())
-        })?;
+        let (model, ids) = self.load(compression.as_ref())?;
         let context = model.decoder.config().max_position_embeddings;
         let most = self
             .max_new_tokens
             .min(context.saturating_sub(ids.len()) + 1);
-        let room = DECODE_ROOM;
         let start = Instant::now();
         let (mut full, kept) = match &compression {
             Some(c) => {
-                let (full, budgets) = c.prefill(&model, &ids, room)?;
+                let (full, budgets) = c.prefill(&model, &ids)?;
                 let kept = generate::kept_slots(&full.scores, &budgets, &c.selector)?;
                 (full, Some(kept))
             }
-            None => (
-                generate::prefill(&model.decoder, &ids, room, None, &mut NoProbe)?,
-                None,
-            ),
+            None => {
+                let room = most.min(MOST_ROOM);
+                let full = generate::prefill(&model.decoder, &ids, room, None, &mut NoProbe)?;
+                (full, None)
+            }
         };
-        let mut cut_s = start.elapsed().as_secs_f64() - full.seconds;
+        let choice_s = start.elapsed().as_secs_f64() - full.seconds;
         let full_bytes = full.cache.bytes();
         let comparison = match (&kept, self.compare) {
-            (Some(kept), true) => Some(self.compared(&model, &full, kept, most, room)?),
+            (Some(kept), true) => Some(self.compared(&model, &full, kept, most)?),
             _ => None,
         };
-        memory::return_freed();
-        let resident_before = memory::resident_bytes();
-        if let Some(kept) = &kept {
-            let start = Instant::now();
-            full.cache.retain(kept, room)?;
-            cut_s += start.elapsed().as_secs_f64();
-        }
-        let resident_after = memory::resident_bytes();
-        let cut = kept.map(|_| Cut {
-            kept: full.cache.lengths(),
-            held_bytes: full.cache.bytes(),
-            allocated_bytes: full.cache.allocated_bytes(),
-            seconds: cut_s,
-            resident: resident_before.zip(resident_after),
-        });
+        let cut = kept.map(|kept| retain(&mut full.cache, &kept, most.min(DECODE_ROOM), choice_s));
+        let cut = cut.transpose()?;
         let logits = full.logits.clone();
         let (done, text) = self.decode(&model, &mut full.cache, &logits, most, !self.json)?;
         let report = Report {
@@ -190,6 +170,7 @@ impl Arguments {
             prompt_tokens: ids.len(),
             prefill_s: full.seconds,
             full_bytes,
+            most_bytes: full.cache.most_allocated_bytes(),
             cut,
             done,
             text,
@@ -198,10 +179,29 @@ impl Arguments {
         report.print()
     }
 
+    /// The model and the prompt's ids; what the prompt rules out is refused before the weights are read.
+    fn load(&self, compression: Option<&Compression>) -> anyhow::Result<(Model, Vec<u32>)> {
+        let message = self.prompt.message()?;
+        let mut ids = Vec::new();
+        let model = self.model.load_checked(self.quiet, |header| {
+            let geometry = Geometry::of_files(&header.files, &header.config);
+            if let Some(c) = compression {
+                c.check_model(&geometry)?;
+            }
+            ids = self.prompt.ids(message, header)?;
+            if let Some(c) = compression {
+                c.check_prompt(ids.len(), &geometry)?;
+            }
+            let caches = 1 + usize::from(self.compare);
+            Ok(caches * ids.len())
+        })?;
+        Ok((model, ids))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.temperature.is_finite() && self.temperature >= 0.0,
-            "--temperature is {}, expected 0 (greedy) or more",
+            self.temperature == 0.0 || (LEAST_TEMPERATURE..=1e3).contains(&self.temperature),
+            "--temperature is {:e}, expected 0 (greedy), or {LEAST_TEMPERATURE} to 1000",
             self.temperature
         );
         if let Some(p) = self.top_p {
@@ -265,17 +265,15 @@ impl Arguments {
 
     /// Decodes from a copy of the full cache, and feeds what it says to copies of both.
     ///
-    /// Both caches run the same steps twice, in turns and in opposite orders, so that neither has the
-    /// warmer machine.
+    /// Both caches run the same steps in turns, in opposite orders, so that neither has the warmer machine.
     fn compared(
         &self,
         model: &Model,
         full: &Prefilled,
         kept: &[Slots],
         most: usize,
-        room: usize,
     ) -> anyhow::Result<Comparison> {
-        let mut cache = full.cache.copy(room)?;
+        let mut cache = full.cache.copy(most.min(MOST_ROOM))?;
         let (done, text) = self.decode(model, &mut cache, &full.logits, most, false)?;
         drop(cache);
         // The last token has no place in a context that is full.
@@ -286,26 +284,40 @@ impl Arguments {
             let rows = generate::teacher_forced(&model.decoder, &mut cache?, ids);
             Ok::<_, anyhow::Error>(rows?)
         };
-        let whole = || Ok(full.cache.copy(room)?);
-        let cut = || Ok(full.cache.cut(kept, room)?);
+        // Room for every step: nothing is moved while it is timed.
+        let whole = || Ok(full.cache.copy(steps)?);
+        let cut = || Ok(full.cache.cut(kept, steps)?);
         let (reference, full_first) = forced(whole())?;
         let (rows, cut_first) = forced(cut())?;
         let fidelity = generate::fidelity(&reference, &rows);
         drop((reference, rows));
         let (_, cut_second) = forced(cut())?;
         let (_, full_second) = forced(whole())?;
-        let rates = (steps >= LEAST_TIMED_STEPS).then(|| {
-            let rate = |seconds: f64| 2.0 * steps as f64 / seconds.max(1e-9);
-            (rate(full_first + full_second), rate(cut_first + cut_second))
-        });
+        let rounds = [(full_first, cut_first), (full_second, cut_second)];
         Ok(Comparison {
             fidelity,
             steps,
+            rates: Rates::of(steps, rounds),
             full: done,
             text,
-            rates,
         })
     }
+}
+
+/// Cuts the cache, and sees what that frees; `choice_s` are the seconds in which it was decided.
+fn retain(cache: &mut KvCache, kept: &[Slots], room: usize, choice_s: f64) -> anyhow::Result<Cut> {
+    memory::return_freed();
+    let resident_before = memory::resident_bytes();
+    let start = Instant::now();
+    cache.retain(kept, room)?;
+    let seconds = choice_s + start.elapsed().as_secs_f64();
+    Ok(Cut {
+        kept: cache.lengths(),
+        held_bytes: cache.bytes(),
+        allocated_bytes: cache.allocated_bytes(),
+        seconds,
+        resident: resident_before.zip(memory::resident_bytes()),
+    })
 }
 
 fn write_piece(piece: &str, show: bool) -> Result<(), Error> {

@@ -10,6 +10,31 @@ use super::compress::Compression;
 /// Fewer decoding steps than this are not timed against each other.
 pub(super) const LEAST_TIMED_STEPS: usize = 8;
 
+/// Decoding steps per second of both caches over the same steps.
+pub(super) struct Rates {
+    pub(super) full: f64,
+    pub(super) cut: f64,
+    /// How many times as fast the cut cache was in the round where it was least, and where it was most.
+    pub(super) speedups: [f64; 2],
+}
+
+impl Rates {
+    /// From the seconds of the full and of the cut cache in every round; `None` for too few steps to time.
+    pub(super) fn of(steps: usize, rounds: [(f64, f64); 2]) -> Option<Self> {
+        let rate = |seconds: [f64; 2]| {
+            let all = steps * seconds.len();
+            all as f64 / seconds.iter().sum::<f64>().max(1e-9)
+        };
+        let mut speedups = rounds.map(|(full, cut)| full / cut.max(1e-9));
+        speedups.sort_by(f64::total_cmp);
+        (steps >= LEAST_TIMED_STEPS).then(|| Self {
+            full: rate(rounds.map(|(full, _)| full)),
+            cut: rate(rounds.map(|(_, cut)| cut)),
+            speedups,
+        })
+    }
+}
+
 /// What the cut kept.
 pub(super) struct Cut {
     /// `[layer][kv_head]`.
@@ -30,8 +55,8 @@ pub(super) struct Comparison {
     pub(super) fidelity: Fidelity,
     /// Tokens that both caches were fed.
     pub(super) steps: usize,
-    /// Tokens per second of the full and of the cut cache over the same steps; `None` for too few.
-    pub(super) rates: Option<(f64, f64)>,
+    /// `None` for too few steps.
+    pub(super) rates: Option<Rates>,
 }
 
 /// Everything that is said after the text.
@@ -45,6 +70,8 @@ pub(super) struct Report<'a> {
     pub(super) prompt_tokens: usize,
     pub(super) prefill_s: f64,
     pub(super) full_bytes: usize,
+    /// Buffers of the cache at their largest, without the copies of a comparison.
+    pub(super) most_bytes: usize,
     pub(super) cut: Option<Cut>,
     pub(super) done: Continuation,
     pub(super) text: String,
@@ -78,12 +105,14 @@ impl Report<'_> {
         let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
         let compression = self.compression.map(Compression::described);
         let compared = self.comparison.as_ref().map(|c| {
+            let rates = c.rates.as_ref();
             serde_json::json!({
                 "full_text": c.text, "full_ids": c.full.ids, "parting_token": self.parting(&c.full),
                 "kl": c.fidelity.kl, "top1": c.fidelity.top1,
                 "steps": c.steps,
-                "full_tokens_per_s": c.rates.map(|r| r.0), "cut_tokens_per_s": c.rates.map(|r| r.1),
-                "speedup": c.rates.map(|(full, cut)| cut / full),
+                "full_tokens_per_s": rates.map(|r| r.full), "cut_tokens_per_s": rates.map(|r| r.cut),
+                "speedup": rates.map(|r| r.cut / r.full),
+                "speedup_of_rounds": rates.map(|r| r.speedups),
             })
         });
         let resident =
@@ -93,9 +122,11 @@ impl Report<'_> {
         serde_json::json!({
             "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
             "ids": self.done.ids, "text": self.text,
-            "prefill_s": self.prefill_s, "decode_s": self.done.seconds,
+            "prefill_s": self.prefill_s, "prefill_tokens_per_s": self.prompt_tokens as f64 / self.prefill_s,
+            "decode_s": self.done.seconds,
             "decode_tokens_per_s": self.done.tokens_per_second(),
             "cache_bytes": held, "full_cache_bytes": self.full_bytes,
+            "cache_share": held as f64 / self.full_bytes as f64, "peak_cache_bytes": self.most_bytes,
             "resident_bytes": resident, "allocated_bytes": self.cut.as_ref().map(|c| c.allocated_bytes),
             "cut_s": self.cut.as_ref().map(|c| c.seconds),
             "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
@@ -144,6 +175,17 @@ impl Report<'_> {
                 megabytes(self.full_bytes)
             )?,
         }
+        let allocated = self.cut.as_ref().map_or(String::new(), |cut| {
+            format!(
+                "{:.2} MB after the cut, with room to decode; ",
+                megabytes(cut.allocated_bytes)
+            )
+        });
+        writeln!(
+            out,
+            "Buffers  {allocated}{:.2} MB at their largest",
+            megabytes(self.most_bytes)
+        )?;
         if let Some((before, after)) = self.cut.as_ref().and_then(|c| c.resident) {
             writeln!(
                 out,
@@ -157,11 +199,18 @@ impl Report<'_> {
                 Some(at) => format!("the texts part after {at} tokens"),
                 None => "the texts are the same".to_owned(),
             };
-            let speed = match c.rates {
-                Some((full, cut)) => format!(
-                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps, twice each)",
+            let speed = match &c.rates {
+                Some(Rates {
+                    full,
+                    cut,
+                    speedups,
+                }) => format!(
+                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps; {:.2} and {:.2} \
+                     in two rounds)",
                     cut / full,
-                    c.steps
+                    c.steps,
+                    speedups[0],
+                    speedups[1]
                 ),
                 None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
             };

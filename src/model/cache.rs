@@ -178,20 +178,33 @@ impl LayerCache {
         })
     }
 
-    /// Adds keys and values `(H_kv, n, D)`, rounded to the cache's type; where a head lacks room, all get half as
-    /// much again.
+    /// Adds keys and values `(H_kv, n, D)`, rounded to the cache's type, where every head has room.
     fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
-        let (added, dtype) = (keys.dim(1)?, self.keys.dtype());
+        let dtype = self.keys.dtype();
         let (keys, values) = (keys.to_dtype(dtype)?, values.to_dtype(dtype)?);
-        if self.heads.iter().any(|h| h.len() + added > h.capacity()) {
-            let room = |h: &HeadCache| (h.len() + added).max(h.capacity() + h.capacity() / 2);
-            let larger = self.empty(&self.heads.iter().map(room).collect::<Vec<_>>())?;
-            *self = self.moved_into(larger)?;
-        }
         for (h, head) in self.heads.iter_mut().enumerate() {
             head.append(&keys.get(h)?, &values.get(h)?, first_position)?;
         }
         Ok(())
+    }
+
+    /// An empty layer with room for `added` more tokens in every head, if any head lacks it.
+    ///
+    /// All heads get an eighth more than they had: room that is never used is memory too.
+    fn grown(&self, added: usize) -> Result<Option<Self>> {
+        if self.heads.iter().all(|h| h.len() + added <= h.capacity()) {
+            return Ok(None);
+        }
+        let more = |h: &HeadCache| h.capacity() + (h.capacity() / 8).max(LEAST_GROWTH);
+        let room = |h: &HeadCache| (h.len() + added).max(more(h));
+        Ok(Some(
+            self.empty(&self.heads.iter().map(room).collect::<Vec<_>>())?,
+        ))
+    }
+
+    fn allocated_bytes(&self) -> usize {
+        let heads = self.heads.iter();
+        heads.map(|head| head.bytes(head.capacity())).sum()
     }
 
     /// All tokens in the room of `larger`.
@@ -219,6 +232,9 @@ impl LayerCache {
     }
 }
 
+/// Tokens that a head grows by at least.
+const LEAST_GROWTH: usize = 32;
+
 /// The cache of a whole model.
 ///
 /// Paper: none: house definition. Differs: lengths belong to heads, positions to tokens; the next
@@ -227,6 +243,7 @@ impl LayerCache {
 pub struct KvCache {
     layers: Vec<LayerCache>,
     next_position: usize,
+    most_allocated: usize,
 }
 
 impl KvCache {
@@ -243,10 +260,17 @@ impl KvCache {
         let layers = (0..config.num_hidden_layers)
             .map(|_| LayerCache::new(&capacities, config.head_dim, dtype, device))
             .collect::<Result<_>>()?;
-        Ok(Self {
+        Ok(Self::of_layers(layers, 0))
+    }
+
+    fn of_layers(layers: Vec<LayerCache>, next_position: usize) -> Self {
+        let mut cache = Self {
             layers,
-            next_position: 0,
-        })
+            next_position,
+            most_allocated: 0,
+        };
+        cache.most_allocated = cache.allocated_bytes();
+        cache
     }
 
     /// The cache of layer `layer`.
@@ -267,8 +291,9 @@ impl KvCache {
     /// layers before the one at fault are then cut already.
     pub fn retain(&mut self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<()> {
         self.check_lists(kept)?;
-        for (layer, kept) in self.layers.iter_mut().zip(kept) {
-            *layer = layer.cut(kept, room)?;
+        for (layer, kept) in kept.iter().enumerate() {
+            let smaller = self.layers[layer].cut(kept, room)?;
+            self.replace(layer, smaller);
         }
         memory::return_freed();
         Ok(())
@@ -280,12 +305,11 @@ impl KvCache {
     pub fn cut(&self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<Self> {
         self.check_lists(kept)?;
         let layers = self.layers.iter().zip(kept);
-        Ok(Self {
-            layers: layers
-                .map(|(layer, kept)| layer.cut(kept, room))
-                .collect::<Result<_>>()?,
-            next_position: self.next_position,
-        })
+        let layers = layers.map(|(layer, kept)| layer.cut(kept, room));
+        Ok(Self::of_layers(
+            layers.collect::<Result<_>>()?,
+            self.next_position,
+        ))
     }
 
     /// A whole copy in memory of its own, with room for `room` more tokens.
@@ -343,7 +367,18 @@ impl KvCache {
 
     /// Adds the keys and values `(H_kv, n, D)` of the next n tokens to one layer.
     pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        if let Some(larger) = self.layers[layer].grown(keys.dim(1)?)? {
+            let larger = self.layers[layer].moved_into(larger)?;
+            self.replace(layer, larger);
+        }
         self.layers[layer].append(keys, values, self.next_position)
+    }
+
+    /// Puts a layer in the place of another one, which is there until then.
+    fn replace(&mut self, layer: usize, other: LayerCache) {
+        let both = self.allocated_bytes() + other.allocated_bytes();
+        self.most_allocated = self.most_allocated.max(both);
+        self.layers[layer] = other;
     }
 
     /// Moves on by `tokens` positions once every layer has them.
@@ -361,7 +396,11 @@ impl KvCache {
 
     /// Bytes of the buffers, room for tokens to come included.
     pub fn allocated_bytes(&self) -> usize {
-        let heads = self.layers.iter().flat_map(|l| &l.heads);
-        heads.map(|head| head.bytes(head.capacity())).sum()
+        self.layers.iter().map(LayerCache::allocated_bytes).sum()
+    }
+
+    /// The most bytes that its buffers ever took, a layer's old and new ones together while it was cut or grew.
+    pub fn most_allocated_bytes(&self) -> usize {
+        self.most_allocated
     }
 }

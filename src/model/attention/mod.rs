@@ -5,6 +5,8 @@
 
 mod blocks;
 mod cpu;
+#[cfg(test)]
+mod cut_tests;
 mod row_sums;
 pub mod softmax;
 mod view;
