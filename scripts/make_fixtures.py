@@ -55,9 +55,13 @@ for name, prompt in prompts.items():
 import pandas as pd  # noqa: E402
 
 METHODS = ["snapkv_w32_k5", "streamingllm_sink4", "tova", "knorm", "observed_h2o", "adakv_snapkv_a0.2"]
+# PyramidKVPress's layers keep different numbers of tokens in these runs; with other settings it keeps the same everywhere.
+UNEVEN = [("pyramidkv_w32_k5_beta4", 128), ("pyramidkv_w32_k5_beta8", 256), ("pyramidkv_w32_k5_beta20", 1024)]
+chosen = lambda method, keep: method in METHODS or (method, keep) in UNEVEN
 kept = pd.read_parquet(f"{golden}/kvpress_kept.parquet")
-kept[kept.method.isin(METHODS)].to_parquet(f"{out}/kvpress_kept.parquet", compression="zstd")
-results = [r for r in load("kvpress_gen.json")["results"] if r["method"] in METHODS]
+kept = kept[[chosen(*run) for run in zip(kept.method, kept.keep)]]
+kept.to_parquet(f"{out}/kvpress_kept.parquet", compression="zstd")
+results = [r for r in load("kvpress_gen.json")["results"] if chosen(r["method"], r["keep"])]
 fields = ("prompt", "method", "keep", "greedy32", "margins")
 with open(f"{out}/kvpress_greedy.json", "w") as file:
     json.dump([{f: r[f] for f in fields} for r in results], file, separators=(",", ":"))
