@@ -372,3 +372,25 @@ fn the_readme_shows_what_allocate_prints() {
         );
     }
 }
+
+#[test]
+fn nothing_is_predicted_of_prompts_that_were_not_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = profile();
+    let shown = |tokens: &str| {
+        let more = ["--budget", "128", "--tokens", tokens];
+        printed(folder.path(), &allocate(&profile, "zigzag", &more))
+    };
+    assert!(shown("2038").contains("retained mass"));
+    for tokens in ["1000", "8192"] {
+        let text = shown(tokens);
+        let why = format!("Nothing is predicted for {tokens} tokens");
+        assert!(text.contains(&why), "{text}");
+        assert!(text.contains("2032 to 2038") && !text.contains("retained mass"));
+    }
+    let json = ["--budget", "128", "--tokens", "1000", "--json"];
+    let text = printed(folder.path(), &allocate(&profile, "zigzag", &json));
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(value["plans"][0]["predicted"].is_null());
+    assert_eq!(value["plans"][0]["evicts_nothing"], false);
+}

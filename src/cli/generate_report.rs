@@ -143,7 +143,6 @@ impl Report<'_> {
             )?;
             write_kept(out, &cut.kept)?;
         }
-        let megabytes = |bytes: usize| bytes as f64 / 1e6;
         writeln!(
             out,
             "\nPrefill  {} tokens in {:.2} s, {:.0} tokens/s",
@@ -161,75 +160,77 @@ impl Report<'_> {
         let rate = self.done.tokens_per_second();
         let rate = rate.map_or(String::new(), |r| format!(", {r:.1} tokens/s"));
         writeln!(out, "Decode   {} tokens{rate}", self.done.ids.len())?;
-        match &self.cut {
-            Some(cut) => writeln!(
-                out,
-                "Cache    {:.2} MB held after the cut, {:.1} % of the {:.2} MB that prefill held",
-                megabytes(cut.held_bytes),
-                100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
-                megabytes(self.full_bytes)
-            )?,
-            None => writeln!(
-                out,
-                "Cache    {:.2} MB after prefill",
-                megabytes(self.full_bytes)
-            )?,
+        self.write_bytes(out)?;
+        match &self.comparison {
+            Some(comparison) => self.write_comparison(out, comparison),
+            None => Ok(()),
         }
-        let allocated = self.cut.as_ref().map_or(String::new(), |cut| {
-            format!(
-                "{:.2} MB after the cut, with room to decode; ",
-                megabytes(cut.allocated_bytes)
-            )
-        });
+    }
+
+    fn write_bytes(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let (full, most) = (megabytes(self.full_bytes), megabytes(self.most_bytes));
+        let Some(cut) = &self.cut else {
+            writeln!(out, "Cache    {full} after prefill")?;
+            return writeln!(out, "Buffers  {most} at their largest");
+        };
         writeln!(
             out,
-            "Buffers  {allocated}{:.2} MB at their largest",
-            megabytes(self.most_bytes)
+            "Cache    {} held after the cut, {:.1} % of the {full} that prefill held",
+            megabytes(cut.held_bytes),
+            100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
         )?;
-        if let Some((before, after)) = self.cut.as_ref().and_then(|c| c.resident) {
-            writeln!(
+        writeln!(
+            out,
+            "Buffers  {} after the cut, with room to decode; {most} at their largest",
+            megabytes(cut.allocated_bytes)
+        )?;
+        match cut.resident {
+            Some((before, after)) => writeln!(
                 out,
                 "Process  {:.0} MB resident before the cut, {:.0} MB after it",
-                megabytes(before),
-                megabytes(after)
-            )?;
+                before as f64 / 1e6,
+                after as f64 / 1e6
+            ),
+            None => Ok(()),
         }
-        if let Some(c) = &self.comparison {
-            let parting = match self.parting(&c.full) {
-                Some(at) => format!("the texts part after {at} tokens"),
-                None => "the texts are the same".to_owned(),
-            };
-            let speed = match &c.rates {
-                Some(Rates {
-                    full,
-                    cut,
-                    speedups,
-                }) => format!(
-                    "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps; {:.2} and {:.2} \
-                     in two rounds)",
-                    cut / full,
-                    c.steps,
-                    speedups[0],
-                    speedups[1]
-                ),
-                None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
-            };
-            let fidelity = match c.steps {
-                0 => "it said nothing to compare predictions after".to_owned(),
-                steps => format!(
-                    "after its {steps} tokens KL {:.4} nats, top-1 agreement {:.1} %",
-                    c.fidelity.kl,
-                    100.0 * c.fidelity.top1,
-                ),
-            };
-            writeln!(
-                out,
-                "Against the full cache: {parting}; {fidelity}; {speed}"
-            )?;
-            writeln!(out, "Its text: {}", c.text.trim())?;
-        }
-        Ok(())
     }
+
+    fn write_comparison(&self, out: &mut impl Write, c: &Comparison) -> std::io::Result<()> {
+        let parting = match self.parting(&c.full) {
+            Some(at) => format!("the texts part after {at} tokens"),
+            None => "the texts are the same".to_owned(),
+        };
+        let speed = match &c.rates {
+            Some(Rates {
+                full,
+                cut,
+                speedups: [least, most],
+            }) => format!(
+                "decoding {:.2} x as fast ({cut:.1} against {full:.1} tokens/s over {} steps; {least:.2} and \
+                 {most:.2} in two rounds)",
+                cut / full,
+                c.steps,
+            ),
+            None => format!("too few steps to time, {LEAST_TIMED_STEPS} are needed"),
+        };
+        let fidelity = match c.steps {
+            0 => "it said nothing to compare predictions after".to_owned(),
+            steps => format!(
+                "after its {steps} tokens KL {:.4} nats, top-1 agreement {:.1} %",
+                c.fidelity.kl,
+                100.0 * c.fidelity.top1,
+            ),
+        };
+        writeln!(
+            out,
+            "Against the full cache: {parting}; {fidelity}; {speed}"
+        )?;
+        writeln!(out, "Its text: {}", c.text.trim())
+    }
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{:.2} MB", bytes as f64 / 1e6)
 }
 
 /// One line per layer, with a bar.

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use kvprof::budget::{Budget, BudgetPlan, Prediction, Predictor, Provenance, Request};
+use kvprof::budget::{
+    Budget, BudgetPlan, Prediction, Predictor, Provenance, Request, longest_prompt,
+};
+use kvprof::model::source::MODELS;
 use kvprof::profile::{Profile, Query};
 use serde_json::{Value, json};
 
@@ -16,6 +19,10 @@ pub struct Report<'a> {
     lines: Vec<Line<'a>>,
     /// The prompts that predictions are means over, in words.
     prompts: Option<String>,
+    /// Why there is no prediction where there is a profile.
+    unpredicted: Option<String>,
+    /// How `kvprof generate` names the model; nothing for the default one.
+    model: String,
 }
 
 /// A plan with what is said of it.
@@ -44,7 +51,22 @@ impl<'a> Report<'a> {
         plans: &'a [BudgetPlan],
         outs: &'a [Option<PathBuf>],
     ) -> anyhow::Result<Self> {
-        let profile = reference.profile.as_ref().map(|(_, profile)| profile);
+        let measured = reference.profile.as_ref().map(|(_, profile)| profile);
+        let prompts = measured.map(prompts_in_words).transpose()?;
+        // Budgets of prompts of another length would be read off the wrong curves.
+        let profile = match measured {
+            Some(profile) if longest_prompt(profile)? == reference.tokens => Some(profile),
+            _ => None,
+        };
+        let unpredicted = prompts
+            .clone()
+            .filter(|_| profile.is_none())
+            .map(|prompts| {
+                let tokens = reference.tokens;
+                format!(
+                    "Nothing is predicted for {tokens} tokens: the profile's curves are a {prompts}"
+                )
+            });
         // Parameters are those of one strategy: all plans ask the same query.
         let query = plans.first().map_or(Query::Pooled, predicted_query);
         let predictor = profile
@@ -66,8 +88,12 @@ impl<'a> Report<'a> {
                 predicted,
             });
         }
-        let prompts = profile.map(prompts_in_words).transpose()?;
-        Ok(Self { lines, prompts })
+        Ok(Self {
+            lines,
+            prompts,
+            unpredicted,
+            model: model_option(reference),
+        })
     }
 
     /// Prints JSON.
@@ -85,6 +111,9 @@ impl<'a> Report<'a> {
             [line] => write_plan(&mut out, line, prompts)?,
             lines => write_comparison(&mut out, lines, prompts)?,
         }
+        if let Some(why) = &self.unpredicted {
+            writeln!(out, "\n{why}")?;
+        }
         writeln!(out)?;
         let files: Vec<String> = self
             .lines
@@ -98,10 +127,24 @@ impl<'a> Report<'a> {
                 let plans: Vec<String> = files.iter().map(|f| format!("--plan {f}")).collect();
                 writeln!(out, "Next: kvprof plot budgets {}", plans.join(" "))?;
                 let generate = "kvprof generate --data wikimqa-style-2k --compare";
-                writeln!(out, "      {generate} {}", plans[0])?;
+                writeln!(out, "      {generate}{} {}", self.model, plans[0])?;
             }
         }
         Ok(())
+    }
+}
+
+/// ` --model NAME`, where it is not the default one.
+fn model_option(reference: &Reference) -> String {
+    let named = match &reference.profile {
+        Some((_, profile)) if MODELS.iter().all(|m| m.name != profile.meta.model) => {
+            &profile.meta.model_source
+        }
+        _ => &reference.geometry.model,
+    };
+    match named == MODELS[0].name {
+        true => String::new(),
+        false => format!(" --model {}", quoted(named)),
     }
 }
 
@@ -177,6 +220,7 @@ impl Line<'_> {
             "parameters": plan.parameters, "granularity": plan.granularity,
             "budget": plan.budget.to_string(), "floor": plan.floor, "sinks": plan.sinks,
             "window": plan.window, "reference_tokens": plan.reference_tokens, "total": total,
+            "evicts_nothing": total == plan.geometry.cells() * plan.reference_tokens,
             "layers": layers, "predicted": self.predicted.as_ref().map(Predicted::to_json),
         })
     }

@@ -160,6 +160,13 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
         total(line.plan).to_string()
     })?;
     row(out, "floor", lines, |line| line.plan.floor.to_string())?;
+    if plan.granularity == Granularity::Head {
+        let heads = |line: &Line<'_>| line.plan.tokens.concat();
+        row(out, "least head", lines, |line| {
+            of_heads(&heads(line), false)
+        })?;
+        row(out, "most head", lines, |line| of_heads(&heads(line), true))?;
+    }
     let Some(predicted) = &first.predicted else {
         return Ok(());
     };
@@ -168,25 +175,34 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
         out,
         "\nPredicted by the profile's curves ({query}, {prompts}):"
     )?;
-    let of = |line: &Line<'_>, text: fn(&Predicted) -> String| {
-        line.predicted.as_ref().map_or("-".to_owned(), text)
-    };
-    row(out, "retained mass", lines, |l| of(l, |p| mass(&p.plan)))?;
-    row(out, "uniform", lines, |l| of(l, |p| mass(&p.uniform)))?;
-    row(out, "1 - cos", lines, |l| of(l, |p| cosine_loss(&p.plan)))?;
-    row(out, "uniform", lines, |l| {
-        of(l, |p| cosine_loss(&p.uniform))
-    })?;
-    row(out, "relative L2", lines, |l| {
-        of(l, |p| relative_l2(&p.plan))
-    })?;
-    row(out, "uniform", lines, |l| {
-        of(l, |p| relative_l2(&p.uniform))
-    })?;
+    let measures: [(&str, fn(&Prediction) -> String); 3] = [
+        ("retained mass", mass),
+        ("1 - cos", cosine_loss),
+        ("relative L2", relative_l2),
+    ];
+    for (name, text) in measures {
+        let told = |line: &Line<'_>, of: fn(&Predicted) -> &Prediction| {
+            let predicted = line.predicted.as_ref();
+            predicted.map_or("-".to_owned(), |p| text(of(p)))
+        };
+        row(out, name, lines, |line| told(line, |p| &p.plan))?;
+        if plan.strategy != "uniform" {
+            row(out, "(uniform)", lines, |line| told(line, |p| &p.uniform))?;
+        }
+    }
     match predicted.plan.mean_cosine_loss() {
         Some(_) => Ok(()),
         None => writeln!(out, "- {UNKNOWN}"),
     }
+}
+
+/// The smallest or the largest budget of a head.
+fn of_heads(heads: &[usize], most: bool) -> String {
+    let found = match most {
+        true => heads.iter().max(),
+        false => heads.iter().min(),
+    };
+    found.map_or("-".to_owned(), ToString::to_string)
 }
 
 /// Widths of a comparison's labels and columns.
