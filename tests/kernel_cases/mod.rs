@@ -266,7 +266,7 @@ pub fn row_sum_cases() -> Vec<Case> {
 /// Heads of other lengths than their neighbours, head dimensions that warps divide and that they do not.
 pub fn ragged_cases() -> Vec<Case> {
     // Query heads of a group, D, lengths, room, new tokens.
-    let shapes: [(usize, usize, &[usize], usize, usize); 10] = [
+    let shapes: [(usize, usize, &[usize], usize, usize); 15] = [
         (1, 64, &[1], 0, 0),
         (3, 64, &[1, 255, 256, 257, 600], 0, 0),
         (4, 128, &[700, 3], 300, 0),
@@ -276,6 +276,11 @@ pub fn ragged_cases() -> Vec<Case> {
         (17, 16, &[50], 0, 0),
         (1, 256, &[300, 0], 4, 2),
         (2, 512, &[20, 90], 0, 0),
+        (2, 320, &[70], 0, 0),
+        (3, 10, &[150, 40], 2, 2),
+        (2, 33, &[70, 9], 0, 0),
+        (1, 511, &[66], 0, 0),
+        (5, 96, &[66], 0, 0),
         (2, 16, &[20_000, 700], 9, 3),
     ];
     let mut noise = Noise::new(3);
