@@ -266,7 +266,7 @@ pub fn row_sum_cases() -> Vec<Case> {
 /// Heads of other lengths than their neighbours, head dimensions that warps divide and that they do not.
 pub fn ragged_cases() -> Vec<Case> {
     // Query heads of a group, D, lengths, room, new tokens.
-    let shapes: [(usize, usize, &[usize], usize, usize); 15] = [
+    let shapes: [(usize, usize, &[usize], usize, usize); 16] = [
         (1, 64, &[1], 0, 0),
         (3, 64, &[1, 255, 256, 257, 600], 0, 0),
         (4, 128, &[700, 3], 300, 0),
@@ -282,6 +282,7 @@ pub fn ragged_cases() -> Vec<Case> {
         (1, 511, &[66], 0, 0),
         (5, 96, &[66], 0, 0),
         (2, 16, &[20_000, 700], 9, 3),
+        (1, 2, &[105_000], 0, 0), // more pieces than a block joins at once
     ];
     let mut noise = Noise::new(3);
     let mut cases = Vec::new();
