@@ -52,31 +52,13 @@ __device__ inline T warp_largest(T x) {
 }
 
 // The largest over a block of whole warps, in every thread.
-__device__ inline u32 block_largest(u32 x) {
-    __shared__ u32 of_warps[MOST_WARPS];
+template <class T>
+__device__ inline T block_largest(T x) {
+    __shared__ T of_warps[MOST_WARPS];
     x = warp_largest(x);
     __syncthreads(); // whoever read last time has read
     if (threadIdx.x % WARP == 0) of_warps[threadIdx.x / WARP] = x;
     __syncthreads();
     for (u32 warp = 0; warp < blockDim.x / WARP; warp++) x = larger(x, of_warps[warp]);
     return x;
-}
-
-// Sums over a block of whole warps, in every thread. Integers: no order changes them.
-template <u32 N>
-__device__ inline void block_sums(u64 (&sums)[N]) {
-    __shared__ u64 of_warps[MOST_WARPS][N];
-#pragma unroll
-    for (u32 n = 0; n < N; n++) sums[n] = warp_sum(sums[n]);
-    __syncthreads(); // whoever read last time has read
-    if (threadIdx.x % WARP == 0) {
-#pragma unroll
-        for (u32 n = 0; n < N; n++) of_warps[threadIdx.x / WARP][n] = sums[n];
-    }
-    __syncthreads();
-#pragma unroll
-    for (u32 n = 0; n < N; n++) {
-        sums[n] = 0;
-        for (u32 warp = 0; warp < blockDim.x / WARP; warp++) sums[n] += of_warps[warp][n];
-    }
 }

@@ -8,10 +8,11 @@ mod kernel_cases;
 use candle_core::{DType, Device, Tensor};
 use emulation::{Operand, emulator, run};
 use kernel_cases::{
-    Call, Case, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+    Call, Case, Noise, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases,
+    running_sum_cases,
 };
 use kvprof::model::device::{
-    AddRows, KeyOrder, Program, RaggedAttention, RaggedHeads, RowBudgets, RunningSums,
+    AddRows, KeyOrder, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums,
 };
 
 /// Threads in turns; warps that run ahead of others, against their order and shuffled.
@@ -78,7 +79,7 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
         Call::RaggedAttention([q, k, v], heads, [room, appended]) => {
             let heads = RaggedHeads::new(heads, *room, &Device::Cpu).unwrap();
             let dims = [q.dims2().unwrap(), k.dims2().unwrap()];
-            let op = RaggedAttention::new(&heads, dims, q.dtype(), *appended).unwrap();
+            let op = RaggedAttention::new(&heads, dims, q.dtype(), *appended, [0, 0]).unwrap();
             let inputs = [q, k, v, heads.table()].map(holding).into();
             output(&op.program, inputs, q.dims(), q.dtype(), schedule)
         }
@@ -142,6 +143,80 @@ fn orders_of_keys_equal_a_stable_sort() {
 #[test]
 fn running_sums_equal_those_of_the_cpu() {
     check(running_sum_cases());
+}
+
+#[test]
+fn room_and_other_heads_change_no_bit_of_ragged_attention() {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    let mut noise = Noise::new(8);
+    let mut part =
+        |rows: usize| Tensor::from_vec(noise.floats(rows * 24), (rows, 24), &Device::Cpu).unwrap();
+    let (q, k, v) = (part(6), part(2000), part(2000));
+    let long = RaggedHead {
+        start: 400,
+        length: 1500,
+    };
+    let short = RaggedHead {
+        start: 10,
+        length: 70,
+    };
+    let attend = |queries: &Tensor, heads: &[RaggedHead], room: usize| {
+        let call = Call::RaggedAttention(
+            [queries.clone(), k.clone(), v.clone()],
+            heads.to_vec(),
+            [room, 0],
+        );
+        emulated(&call, 0).to_vec2::<f32>().unwrap()
+    };
+    let alone = attend(&q.narrow(0, 2, 2).unwrap(), &[long], 0);
+    let among = attend(&q, &[short, long, short], 100);
+    assert_eq!(alone, among[2..4]);
+}
+
+#[test]
+fn rows_are_read_wherever_they_begin() {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    let mut noise = Noise::new(6);
+    let mut half = |rows: usize, d: usize| {
+        let values = Tensor::from_vec(noise.floats(rows * d), (rows, d), &Device::Cpu).unwrap();
+        values.to_dtype(DType::F16).unwrap()
+    };
+    let (q, k, v) = (half(2, 16), half(90, 16), half(90, 16));
+    let head = RaggedHead {
+        start: 1,
+        length: 89,
+    };
+    let heads = RaggedHeads::new(&[head], 0, &Device::Cpu).unwrap();
+    let case = Case {
+        name: "keys anywhere".into(),
+        call: Call::RaggedAttention([q.clone(), k.clone(), v.clone()], vec![head], [0, 0]),
+    };
+    // The emulator's memory ends at a boundary: what follows the keys moves their start to so many elements behind one.
+    let moved = |said: usize, start: usize| {
+        let op =
+            RaggedAttention::new(&heads, [(2, 16), (90, 16)], DType::F16, 0, [said, 0]).unwrap();
+        let mut keys = bytes_of(&k);
+        keys.extend(vec![0xff; 2 * ((8 - start) % 8)]);
+        let values = vec![holding(&v), holding(heads.table())];
+        let inputs = [vec![holding(&q), Operand::Holding(keys)], values].concat();
+        output(&op.program, inputs, &[2, 16], DType::F16, 0)
+    };
+    for start in [0, 1, 2, 6, 7] {
+        case.assert_equals_cpu(&moved(start, start));
+    }
+    for (said, start) in [(0, 2), (2, 1)] {
+        let run = std::panic::AssertUnwindSafe(|| moved(said, start));
+        assert!(
+            std::panic::catch_unwind(run).is_err(),
+            "{start}, not {said}"
+        );
+    }
 }
 
 #[test]

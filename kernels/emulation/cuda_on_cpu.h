@@ -26,14 +26,31 @@ uint64_t exchange(uint64_t own, unsigned lane);
 } // namespace emulation
 
 template <class T>
-inline T __shfl_xor_sync(unsigned lanes, T x, unsigned distance) {
+inline T __shfl_sync(unsigned lanes, T x, unsigned lane) {
     static_assert(sizeof(T) <= 8, "a register or two");
     (void)lanes; // all of them
     uint64_t own = 0;
     std::memcpy(&own, &x, sizeof x);
-    own = emulation::exchange(own, threadIdx.x % 32 ^ distance);
+    own = emulation::exchange(own, lane);
     std::memcpy(&x, &own, sizeof x);
     return x;
+}
+template <class T>
+inline T __shfl_xor_sync(unsigned lanes, T x, unsigned distance) {
+    return __shfl_sync(lanes, x, threadIdx.x % 32 ^ distance);
+}
+template <class T>
+inline T __shfl_up_sync(unsigned lanes, T x, unsigned distance) {
+    unsigned lane = threadIdx.x % 32;
+    return __shfl_sync(lanes, x, lane < distance ? lane : lane - distance);
+}
+inline void __syncwarp() { emulation::exchange(0, threadIdx.x % 32); }
+
+// Threads take turns at barriers alone: nothing comes between.
+inline unsigned atomicAdd(unsigned* to, unsigned x) {
+    unsigned before = *to;
+    *to += x;
+    return before;
 }
 
 template <class To, class From>

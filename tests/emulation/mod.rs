@@ -24,6 +24,8 @@ fn compile() -> Option<PathBuf> {
             "-ffp-contract=off",
             "-U_FORTIFY_SOURCE",
         ])
+        // Loads of several elements trap where a device would not take their address.
+        .args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"])
         .args([
             "-Wall",
             "-Wextra",
@@ -44,6 +46,7 @@ fn compile() -> Option<PathBuf> {
 }
 
 /// What a caller gives for an operand.
+#[derive(Clone)]
 pub enum Operand {
     /// Memory that holds something.
     Holding(Vec<u8>),

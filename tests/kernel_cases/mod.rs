@@ -150,9 +150,13 @@ pub fn row_budget_cases() -> Vec<Case> {
         [8, 1, 700],
         [1, 2, 2048],
         [2, 1, 2500],
+        [1, 1, 6_000],
+        [2, 1, 6_001],
         [1, 1, 11_001],
         [2, 1, 20_000],
     ];
+    let longest = attention(&mut noise, [1, 1, 1 << 20], 9.0);
+    cases.push(budgets("a row of 2^20 keys", longest, &THRESHOLDS));
     for shape in shapes {
         for spread in [0.0, 4.0, 25.0] {
             let rows = attention(&mut noise, shape, spread);
@@ -189,6 +193,9 @@ fn odd_rows() -> Vec<(&'static str, Vec<f32>)> {
     let mut one_hot = vec![0.0; 77];
     one_hot[50] = 1.0;
     let powers = (0..200).map(|i| 0.5f32.powi(i)).collect();
+    let near = (0..3000)
+        .map(|i| f32::from_bits(0x3dcc_cccd + i * i % 151))
+        .collect();
     let mut with_infinity = vec![0.1; 65];
     with_infinity[64] = f32::INFINITY;
     vec![
@@ -202,6 +209,13 @@ fn odd_rows() -> Vec<(&'static str, Vec<f32>)> {
             (0..999).map(|i| [0.25, 0.125][i % 2]).collect(),
         ),
         ("powers of two down to the smallest", powers),
+        ("weights that differ in their last bits", near),
+        (
+            "a common exponent of each threshold's own",
+            (0..4000)
+                .map(|i| 0.5f32.powi(i % 40 / 4) * (1.0 + (i % 7) as f32 / 8.0))
+                .collect(),
+        ),
         ("the smallest number", vec![f32::from_bits(1); 100]),
         (
             "numbers without a leading bit",
@@ -252,7 +266,7 @@ pub fn row_sum_cases() -> Vec<Case> {
 /// Heads of other lengths than their neighbours, head dimensions that warps divide and that they do not.
 pub fn ragged_cases() -> Vec<Case> {
     // Query heads of a group, D, lengths, room, new tokens.
-    let shapes: [(usize, usize, &[usize], usize, usize); 10] = [
+    let shapes: [(usize, usize, &[usize], usize, usize); 16] = [
         (1, 64, &[1], 0, 0),
         (3, 64, &[1, 255, 256, 257, 600], 0, 0),
         (4, 128, &[700, 3], 300, 0),
@@ -262,7 +276,13 @@ pub fn ragged_cases() -> Vec<Case> {
         (17, 16, &[50], 0, 0),
         (1, 256, &[300, 0], 4, 2),
         (2, 512, &[20, 90], 0, 0),
+        (2, 320, &[70], 0, 0),
+        (3, 10, &[150, 40], 2, 2),
+        (2, 33, &[70, 9], 0, 0),
+        (1, 511, &[66], 0, 0),
+        (5, 96, &[66], 0, 0),
         (2, 16, &[20_000, 700], 9, 3),
+        (1, 2, &[105_000], 0, 0), // more pieces than a block joins at once
     ];
     let mut noise = Noise::new(3);
     let mut cases = Vec::new();

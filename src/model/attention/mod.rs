@@ -22,7 +22,7 @@ pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
 pub use watch::{DeviceRows, GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
-use super::device::ragged_attention;
+use super::device::{WIDEST_HEAD, ragged_attention};
 use crate::error::Result;
 
 /// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
@@ -59,7 +59,8 @@ pub fn attend_on_device(
 ) -> Result<Tensor> {
     let (h_q, n, d) = queries.dims3()?;
     // One kernel for heads of any lengths; Metal has none of ours.
-    if n == 1 && watches.is_empty() && !queries.device().is_metal() {
+    let packs = d <= WIDEST_HEAD && !queries.device().is_metal();
+    if n == 1 && watches.is_empty() && packs {
         let packed = cache.packed()?;
         // On the CPU alone the cache may be of another type than what attends to it.
         let rounded = (queries.reshape((h_q, d))?).to_dtype(packed.keys.dtype())?;
@@ -217,6 +218,25 @@ mod tests {
                 &probs,
                 "block rows",
             );
+        }
+    }
+
+    /// Heads too wide for the kernel over ragged caches go through blocks, also where a position comes alone.
+    #[test]
+    fn heads_of_any_width_decode_as_on_a_device() {
+        for d in [WIDEST_HEAD, WIDEST_HEAD + 2] {
+            let config = config(4, 2, d);
+            let (q, cache, _, _) = filled(&config, 20, 0.1, DType::F32);
+            let mut cache = cache;
+            cache
+                .retain(&[vec![vec![3, 19], (0..20).collect()]], 0)
+                .unwrap();
+            let last = q.narrow(1, 19, 1).unwrap().contiguous().unwrap();
+            let want = cpu::attend(&last, cache.layer(0), 19, &[]).unwrap();
+            let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let want: Vec<f64> = want.into_iter().map(f64::from).collect();
+            let got = attend_on_device(&last, cache.layer(0), 19, &[]).unwrap();
+            assert_close(&got, &want, "one position");
         }
     }
 

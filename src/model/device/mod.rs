@@ -16,7 +16,9 @@ use candle_core::{CpuStorage, Layout, WithDType};
 
 pub use key_order::{KeyOrder, key_order};
 pub use program::{Argument, Buffer, Launch, Program, Source};
-pub use ragged_attention::{RaggedAttention, RaggedHead, RaggedHeads, ragged_attention};
+pub use ragged_attention::{
+    RaggedAttention, RaggedHead, RaggedHeads, WIDEST_HEAD, ragged_attention,
+};
 pub use row_budgets::{NOT_FINITE, RowBudgets, row_budgets};
 pub use row_sums::{AddRows, add_rows};
 pub use running_sums::{RunningSums, running_sums};

@@ -15,8 +15,14 @@ const WARP: usize = 32;
 /// Threads that a block has at least.
 const THREADS: usize = 128;
 
-/// Most columns of a head, each of which has a thread.
-const MOST_COLUMNS: usize = 512;
+/// Warps of a block that joins pieces, whatever their number: it decides the order of sums.
+const JOINING_WARPS: usize = 8;
+
+/// Bytes that a thread loads at once, where rows lie on boundaries of as many; else single elements.
+const LOADS: [usize; 2] = [16, 4];
+
+/// Largest head dimension of [`ragged_attention`]: loads of single elements have a thread each.
+pub const WIDEST_HEAD: usize = 512;
 
 /// Where the keys and values of one KV head lie among the packed rows of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +84,12 @@ impl RaggedHeads {
 
 /// Attention output of one query position, over all keys that its heads hold.
 ///
-/// Differs: pieces of keys are joined by their largest logits, as in FlashDecoding; logits and sums are float32.
+/// Differs: pieces of keys are joined by their largest logits, as in FlashDecoding; logits and sums are float32. Their
+/// order depends on a key's index, D and the type, and on nothing else where the tensors begin on a boundary of 16 bytes.
 /// Shapes: queries `(H_q, D)` after RoPE; keys and values `(rows, D)` of one layer, packed; `appended` tokens came to
 /// every head since `heads` was made -> `(H_q, D)`. All of one type: f32, f16 or bf16.
-/// Errors: [`Error::Candle`]; [`Error::Invalid`] for shapes that do not match, and for heads without keys.
+/// Errors: [`Error::Candle`]; [`Error::Invalid`] for shapes that do not match, heads without keys and D above
+/// [`WIDEST_HEAD`].
 pub fn ragged_attention(
     queries: &Tensor,
     keys: &Tensor,
@@ -95,7 +103,8 @@ pub fn ragged_attention(
         return Err(Error::invalid("shape of values", found, bound));
     }
     let dims = [queries.dims2()?, keys.dims2()?];
-    let op = RaggedAttention::new(heads, dims, queries.dtype(), appended)?;
+    let starts = [keys, values].map(|rows| rows.layout().start_offset());
+    let op = RaggedAttention::new(heads, dims, queries.dtype(), appended, starts)?;
     Ok(queries.contiguous()?.apply_op3_no_bwd(keys, values, &op)?)
 }
 
@@ -124,7 +133,8 @@ pub struct RaggedAttention<'a> {
 }
 
 impl<'a> RaggedAttention<'a> {
-    /// For queries `(H_q, D)` and keys `(rows, D)` of an element type.
+    /// For queries `(H_q, D)` and keys `(rows, D)` of an element type; keys and values begin so many elements behind
+    /// a boundary of 16 bytes.
     ///
     /// Errors: as [`ragged_attention`].
     pub fn new(
@@ -132,14 +142,15 @@ impl<'a> RaggedAttention<'a> {
         [(h_q, d), (rows, key_columns)]: [(usize, usize); 2],
         dtype: DType,
         appended: usize,
+        starts: [usize; 2],
     ) -> Result<Self> {
         let h_kv = heads.heads.len();
         if h_kv == 0 || h_q == 0 || h_q % h_kv != 0 {
             let bound = format!("it must be a multiple of the {h_kv} KV heads");
             return Err(Error::invalid("number of query heads", h_q, bound));
         }
-        if d != key_columns || d == 0 || d > MOST_COLUMNS {
-            let bound = format!("keys have {key_columns}; 1 to {MOST_COLUMNS} are supported");
+        if d != key_columns || d == 0 || d > WIDEST_HEAD {
+            let bound = format!("keys have {key_columns}; 1 to {WIDEST_HEAD} are supported");
             return Err(Error::invalid("head dimension", d, bound));
         }
         if appended > heads.room {
@@ -162,28 +173,25 @@ impl<'a> RaggedAttention<'a> {
             scale: (1.0 / (d as f64).sqrt()) as f32,
             program: Program::new(Source::RaggedAttention),
         };
-        op.launches(dtype)?;
+        op.launches(dtype, starts)?;
         Ok(op)
     }
 
-    fn launches(&mut self, dtype: DType) -> Result<()> {
-        let [attend, join] = match dtype {
-            DType::F32 => ["ragged_attend_f32", "ragged_join_f32"],
-            DType::F16 => ["ragged_attend_f16", "ragged_join_f16"],
-            DType::BF16 => ["ragged_attend_bf16", "ragged_join_bf16"],
-            other => {
-                return Err(Error::Unsupported {
-                    what: "type of keys and values",
-                    found: other.as_str().into(),
-                    supported: "f32, f16, bf16".into(),
-                });
-            }
-        };
+    fn launches(&mut self, dtype: DType, [keys_start, values_start]: [usize; 2]) -> Result<()> {
         let (group, d) = (self.group, self.d);
         let (h_kv, pieces) = (self.heads.heads.len(), self.heads.pieces);
-        let width = d.next_multiple_of(WARP);
+        let fits = |n: &usize| [d, keys_start, values_start].iter().all(|x| x % n == 0);
+        let of_loads = LOADS.map(|bytes| (bytes / dtype.size_in_bytes()).max(1));
+        let loaded = of_loads.into_iter().find(fits).unwrap_or(1);
+        let (attend, join) = kernels(dtype, loaded)?;
+        // Rows of up to a warp share it; longer ones take whole warps.
+        let width = match d / loaded {
+            few @ 0..=WARP => few.next_power_of_two(),
+            many => many.next_multiple_of(WARP),
+        };
         let parts = (THREADS / width).max(1);
-        let partial = self.program.scratch(4 * pieces * group * (d + 2));
+        let partial = self.program.scratch(4 * pieces * group * d);
+        let softmaxes = self.program.scratch(8 * pieces * group);
         let [queries, keys, values, table, outputs] = [0, 1, 2, 3, 4].map(Buffer::Operand);
         self.program.launch(Launch {
             kernel: attend,
@@ -192,7 +200,7 @@ impl<'a> RaggedAttention<'a> {
                 size("size of a group", group.div_ceil(QUERIES))?,
             ],
             threads: (width * parts) as u32,
-            shared: (4 * QUERIES * width * parts) as u32,
+            shared: (4 * QUERIES * d) as u32,
             arguments: vec![
                 queries.into(),
                 keys.into(),
@@ -200,19 +208,25 @@ impl<'a> RaggedAttention<'a> {
                 table.into(),
                 Argument::Address(table, 8 * h_kv),
                 partial.into(),
+                softmaxes.into(),
                 size("size of a group", group)?.into(),
                 (d as u32).into(),
+                (width as u32).into(),
                 size("number of new tokens", self.appended)?.into(),
                 self.scale.into(),
             ],
         })?;
         self.program.launch(Launch {
             kernel: join,
-            grid: [size("number of query heads", h_kv * group)?, 1],
-            threads: width as u32,
+            grid: [
+                size("number of query heads", h_kv * group)?,
+                d.div_ceil(WARP) as u32,
+            ],
+            threads: (JOINING_WARPS * WARP) as u32,
             shared: 0,
             arguments: vec![
                 partial.into(),
+                softmaxes.into(),
                 Argument::Address(table, 4 * (2 * h_kv + 3 * pieces)),
                 outputs.into(),
                 size("size of a group", group)?.into(),
@@ -245,6 +259,27 @@ impl<'a> RaggedAttention<'a> {
         }
         outputs
     }
+}
+
+/// The kernels of an element type that attend, so many elements in a load, and join.
+fn kernels(dtype: DType, loaded: usize) -> Result<(&'static str, &'static str)> {
+    Ok(match (dtype, loaded) {
+        (DType::F32, 4) => ("ragged_attend_f32x4", "ragged_join_f32"),
+        (DType::F32, _) => ("ragged_attend_f32x1", "ragged_join_f32"),
+        (DType::F16, 8) => ("ragged_attend_f16x8", "ragged_join_f16"),
+        (DType::F16, 2) => ("ragged_attend_f16x2", "ragged_join_f16"),
+        (DType::F16, _) => ("ragged_attend_f16x1", "ragged_join_f16"),
+        (DType::BF16, 8) => ("ragged_attend_bf16x8", "ragged_join_bf16"),
+        (DType::BF16, 2) => ("ragged_attend_bf16x2", "ragged_join_bf16"),
+        (DType::BF16, _) => ("ragged_attend_bf16x1", "ragged_join_bf16"),
+        (other, _) => {
+            return Err(Error::Unsupported {
+                what: "type of keys and values",
+                found: other.as_str().into(),
+                supported: "f32, f16, bf16".into(),
+            });
+        }
+    })
 }
 
 impl CustomOp3 for RaggedAttention<'_> {

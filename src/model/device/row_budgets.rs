@@ -12,14 +12,18 @@ pub const NOT_FINITE: u32 = u32::MAX;
 /// Thresholds that a kernel looks for at once.
 const TOGETHER: usize = 8;
 
-/// Keys of the longest row that a block keeps in shared memory, which every device has 48 KiB of.
-const MOST_STAGED: usize = 11_000;
+/// Keys of the longest row that a block keeps in shared memory: every device has 48 KiB of it, of which the histograms
+/// take 24.3.
+const MOST_STAGED: usize = 6_000;
+
+/// Exponents below the largest whose weights count: 2^32 keys of 24 bits add up to less than 2^128.
+const REACH: u32 = 71;
 
 /// MBA of every row of every head of a group, and of the rows' means over the heads.
 ///
-/// Paper: ZigZagKV, arXiv 2412.09036 (MBA). Differs: weights are rounded to multiples of a unit of which a row's
-/// total has about 2^61, so that sums have no order: equal to [`crate::profile::Ranked::minimum_budget`] on
-/// the same row, but for sums that reach a threshold to the last bits.
+/// Paper: ZigZagKV, arXiv 2412.09036 (MBA). Differs: sums are exact and hence have no order, but leave out weights
+/// below 2^-71 of the largest: equal to [`crate::profile::Ranked::minimum_budget`] on the same row, but for sums that
+/// reach a threshold to the last bits of float64.
 /// Shapes: probabilities `(G, rows, keys)`, float32, zero for keys that a query does not see -> `(G + 1, rows,
 /// thresholds)`, u32; [`NOT_FINITE`] for rows that are not.
 /// Units: keys.
@@ -168,45 +172,45 @@ fn budgets_of(row: &[f32], thresholds: &[f64]) -> Vec<u32> {
     }
     let mut sorted: Vec<u32> = row.iter().map(|w| (w + 0.0).to_bits()).collect();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
-    let shift = shift_of(&sorted);
+    let largest = sorted.first().map_or(1, |&bits| unit_of(bits));
     let mut sum = 0;
-    let sums: Vec<u64> = (sorted.iter())
+    let sums: Vec<u128> = (sorted.iter())
         .map(|&bits| {
-            sum += whole(bits, shift);
+            sum += whole(bits, largest);
             sum
         })
         .collect();
     (thresholds.iter())
-        .map(|threshold| {
-            let wanted = (threshold * sum as f64).ceil();
-            let target = match *threshold < 1.0 && wanted < sum as f64 {
-                true => wanted as u64,
-                false => sum,
-            };
+        .map(|&threshold| {
+            let target = target_of(threshold, sum);
             let kept = sums.partition_point(|&s| s < target) + 1;
             kept.min(row.len()) as u32
         })
         .collect()
 }
 
-fn exponent_of(bits: u32) -> i32 {
-    ((bits >> 23) as i32).max(1)
+/// The exponent of the unit that a weight, given by its bits, is a multiple of.
+fn unit_of(bits: u32) -> u32 {
+    (bits >> 23).max(1)
 }
 
-/// A weight, given by its bits, times 2^(150 + shift), rounded to a whole number.
-fn whole(bits: u32, shift: i32) -> u64 {
+/// A weight, given by its bits, as a multiple of 2^-71 of the largest one's unit; nothing for those below it.
+fn whole(bits: u32, largest: u32) -> u128 {
     let hidden = if bits >> 23 == 0 { 0 } else { 1 << 23 };
-    let mantissa = u64::from(bits & 0x7f_ffff | hidden);
-    match exponent_of(bits) + shift {
-        by @ 0.. => mantissa << by,
-        by @ -24..0 => (mantissa + (1 << (-by - 1))) >> -by,
+    let mantissa = u128::from(bits & 0x7f_ffff | hidden);
+    match largest - unit_of(bits) {
+        below @ 0..=REACH => mantissa << (REACH - below),
         _ => 0,
     }
 }
 
-/// The shift with which the weights, largest first, add up to less than 2^62, but not to much less.
-fn shift_of(sorted: &[u32]) -> i32 {
-    let coarse = 16 - sorted.first().map_or(1, |&bits| exponent_of(bits));
-    let sum: u64 = sorted.iter().map(|&bits| whole(bits, coarse)).sum();
-    coarse + (sum + sorted.len() as u64).leading_zeros() as i32 - 2
+/// The sum that a threshold asks for, of 62 significant bits.
+fn target_of(threshold: f64, total: u128) -> u128 {
+    let by = (128 - total.leading_zeros()).saturating_sub(62);
+    let rounded = (total >> by) as u64 as f64;
+    let wanted = (threshold * rounded).ceil();
+    match threshold < 1.0 && wanted < rounded {
+        true => u128::from(wanted as u64) << by,
+        false => total,
+    }
 }
