@@ -26,14 +26,34 @@ uint64_t exchange(uint64_t own, unsigned lane);
 } // namespace emulation
 
 template <class T>
-inline T __shfl_xor_sync(unsigned lanes, T x, unsigned distance) {
+inline T from_lane(T x, unsigned lane) {
     static_assert(sizeof(T) <= 8, "a register or two");
-    (void)lanes; // all of them
     uint64_t own = 0;
     std::memcpy(&own, &x, sizeof x);
-    own = emulation::exchange(own, threadIdx.x % 32 ^ distance);
+    own = emulation::exchange(own, lane);
     std::memcpy(&x, &own, sizeof x);
     return x;
+}
+
+template <class T>
+inline T __shfl_xor_sync(unsigned lanes, T x, unsigned distance) {
+    (void)lanes; // all of them
+    return from_lane(x, threadIdx.x % 32 ^ distance);
+}
+
+// Lanes without one so far below them keep their own.
+template <class T>
+inline T __shfl_up_sync(unsigned lanes, T x, unsigned distance) {
+    (void)lanes; // all of them
+    unsigned lane = threadIdx.x % 32;
+    return from_lane(x, lane >= distance ? lane - distance : lane);
+}
+
+// One thread runs at a time.
+inline unsigned atomicAdd(unsigned* sum, unsigned x) {
+    unsigned before = *sum;
+    *sum += x;
+    return before;
 }
 
 template <class To, class From>
