@@ -209,15 +209,15 @@ impl CustomOp2 for BestTokens {
         let own = numbers::<u32>(own, own_layout, self.name())?;
         let mut kept = Vec::with_capacity(self.heads);
         let mut others = Vec::new();
-        for (head, (scores, &own)) in scores.chunks(self.tokens.max(1)).zip(own).enumerate() {
+        for (head, &own) in own.iter().enumerate() {
+            let scores = &scores[head * self.tokens..][..self.tokens];
             let mut ranked = self.candidates(head, scores);
             let rest = best_first(&mut ranked, own as usize);
             if self.shared > 0 {
                 others.extend_from_slice(rest);
             }
-            ranked.truncate(own as usize);
             let mut slots: Vec<u32> = (0..self.sinks as u32).collect();
-            slots.extend(ranked.into_iter().map(|candidate| candidate.token()));
+            slots.extend(ranked[..own as usize].iter().map(|best| best.token()));
             slots.extend(self.window.max(self.sinks) as u32..self.tokens as u32);
             kept.push(slots);
         }
