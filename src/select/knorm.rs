@@ -37,9 +37,7 @@ impl Scorer for KNorm {
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
         let heads = observation.keys()?.iter();
-        let norms: Vec<Tensor> = heads
-            .map(|keys| key_norms(&keys.to_device(observation.device)?))
-            .collect::<Result<_>>()?;
+        let norms: Vec<Tensor> = heads.map(key_norms).collect::<Result<_>>()?;
         LayerScores::new(Tensor::stack(&norms, 0)?.neg()?)
     }
 }

@@ -62,3 +62,20 @@ pub fn place_of_scores(device: &Device) -> Device {
         false => device.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_float64_per_head_and_token() {
+        let tensor = |dtype| Tensor::zeros((2, 3), dtype, &Device::Cpu).unwrap();
+        assert!(LayerScores::new(tensor(DType::F32)).is_err());
+        assert!(LayerScores::new(tensor(DType::F64).flatten_all().unwrap()).is_err());
+        let turned = LayerScores::new(tensor(DType::F64).t().unwrap()).unwrap();
+        assert!(turned.tensor().is_contiguous());
+        let one = Tensor::new(&[[1.0, 2.0]], &Device::Cpu).unwrap();
+        let alike = LayerScores::alike(&one, 3).unwrap();
+        assert_eq!(alike.to_rows().unwrap(), [[1.0, 2.0]; 3]);
+    }
+}

@@ -20,7 +20,7 @@ pub struct Needs {
 
 /// One layer after prefill.
 ///
-/// Shapes: attention `(H_q, T)`, float64, and scores lie on `device`; keys per KV head as the cache holds them.
+/// Shapes: attention `(H_q, T)`, float64; keys `(T, D)` per KV head, of the cache's type; all of it on `device`.
 pub struct LayerObservation<'a> {
     /// Layer, counted from 0.
     pub layer: usize,
@@ -38,7 +38,7 @@ pub struct LayerObservation<'a> {
     pub window_mean: Option<&'a Tensor>,
     /// Sum over all rows, `(H_q, T)`, if it was asked for.
     pub received: Option<&'a Tensor>,
-    /// Keys after RoPE, `(T, D)` per KV head, views of the cache, if they were asked for.
+    /// Keys after RoPE, one tensor per KV head, views of the cache where that lies on `device`, if they were asked for.
     pub keys: Option<&'a [Tensor]>,
     /// Sum over the rows of the full cache's continuation, `(H_q, T)`, if there is one.
     pub continuation: Option<&'a Tensor>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::{LayerObservation, LayerScores, Needs, Scorer, place_of_scores};
 use crate::error::Result;
@@ -53,7 +53,7 @@ impl<'a> ScoringProbe<'a> {
             .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
             .collect::<Result<_>>()?;
         let keys = match self.needs.iter().any(|n| n.keys) {
-            true => Some(keys_of(view)?),
+            true => Some(keys_of(view, &device)?),
             false => None,
         };
         for (i, (scorer, window)) in self.scorers.iter().enumerate() {
@@ -123,7 +123,15 @@ fn divided(sums: &Tensor, by: usize) -> Result<Tensor> {
     Ok(sums.broadcast_div(&by)?)
 }
 
-/// Keys of every KV head, `(T, D)`, views of the cache.
-fn keys_of(view: &AttentionView<'_>) -> Result<Vec<Tensor>> {
-    view.cache.heads.iter().map(|head| head.keys()).collect()
+/// Keys of every KV head, `(T, D)`: views of the cache, or copies where scores are made elsewhere.
+fn keys_of(view: &AttentionView<'_>, place: &Device) -> Result<Vec<Tensor>> {
+    let keys = view.cache.heads.iter().map(|head| {
+        let keys = head.keys()?;
+        match keys.device().same_device(place) {
+            true => Ok(keys),
+            // Of its own: with a view the whole buffer of the layer would be brought over.
+            false => Ok(keys.force_contiguous()?.to_device(place)?),
+        }
+    });
+    keys.collect()
 }

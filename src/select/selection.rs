@@ -252,7 +252,40 @@ mod tests {
 
     #[test]
     fn scores_that_are_not_numbers_are_refused() {
-        assert!(select(&[vec![f64::NAN]], &[1], 0, 0, HeadSplit::PerHead).is_err());
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let scores = [vec![0.5, 0.25], vec![1.0, wrong]];
+            let error = select(&scores, &[1, 1], 0, 1, HeadSplit::PerHead).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_budget_of_more_than_the_prompt_keeps_all_of_it() {
+        let scores = [vec![1.0; 3], vec![2.0; 3]];
+        for split in [HeadSplit::PerHead, HeadSplit::Pooled { safeguard: 0.2 }] {
+            let kept = select(&scores, &[5, 9], 0, 0, split).unwrap();
+            assert_eq!(kept, [[0, 1, 2], [0, 1, 2]]);
+        }
+    }
+
+    #[test]
+    fn layers_are_chosen_together_and_apart() {
+        let of = |rows: &[Vec<f64>]| {
+            LayerScores::of_heads(rows.concat(), rows.len(), &Device::Cpu).unwrap()
+        };
+        let layers = [
+            of(&[vec![3.0, 1.0, 2.0], vec![1.0, 2.0, 3.0]]),
+            of(&[vec![1.0, 3.0], vec![3.0, 1.0]]),
+        ];
+        let budgets = [vec![2, 1], vec![0, 1]];
+        let split = HeadSplit::PerHead;
+        let kept = select_layers(&layers, &budgets, 0, 0, split).unwrap();
+        assert_eq!(kept[0], [vec![0, 2], vec![2]]);
+        assert_eq!(kept[1], [vec![], vec![0]]);
+        assert!(select_layers(&layers, &budgets[..1], 0, 0, split).is_err());
+        let other = [vec![2, 1], vec![0]];
+        assert!(select_layers(&layers, &other, 0, 0, split).is_err());
+        assert!(select_layers(&[], &[], 0, 0, split).unwrap().is_empty());
     }
 
     proptest! {
