@@ -10,7 +10,7 @@ use kvprof::model::attention::attend;
 use kvprof::model::attention::softmax::exponentials;
 use kvprof::model::gguf::Gguf;
 use kvprof::profile::{Ranked, RowBudgets};
-use kvprof::select::{HeadSplit, select_layers};
+use kvprof::select::{HeadSplit, LayerScores, select_layers};
 use one_layer::{OneLayer, one_layer};
 
 const TOKENS: [usize; 2] = [1024, 4096];
@@ -89,7 +89,8 @@ fn select_pooled(bencher: Bencher<'_, '_>, tokens: usize) {
 
 fn selected(bencher: Bencher<'_, '_>, tokens: usize, split: HeadSplit) {
     let scores: Vec<f64> = logits(tokens).into_iter().map(f64::from).collect();
-    let scores = vec![vec![scores; 3]; 30];
+    let scores = LayerScores::of_heads(vec![scores; 3].concat(), 3, &Device::Cpu).unwrap();
+    let scores = vec![scores; 30];
     let budgets = vec![vec![256; 3]; 30];
     bencher.bench_local(|| select_layers(black_box(&scores), &budgets, 4, 32, split).unwrap());
 }

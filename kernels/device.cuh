@@ -62,3 +62,25 @@ __device__ inline T block_largest(T x) {
     for (u32 warp = 0; warp < blockDim.x / WARP; warp++) x = larger(x, of_warps[warp]);
     return x;
 }
+
+// The sum over the threads of a block before this one, and over all of them. Blocks of whole warps.
+__device__ inline u32 block_scan(u32 own, u32* total) {
+    __shared__ u32 of_warps[MOST_WARPS];
+    u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    u32 sum = own;
+#pragma unroll
+    for (u32 distance = 1; distance < WARP; distance *= 2) {
+        u32 before = __shfl_up_sync(ALL_LANES, sum, distance);
+        if (lane >= distance) sum += before;
+    }
+    __syncthreads(); // whoever read last time has read
+    if (lane == WARP - 1) of_warps[warp] = sum;
+    __syncthreads();
+    u32 before = 0;
+    *total = 0;
+    for (u32 w = 0; w < blockDim.x / WARP; w++) {
+        if (w == warp) before = *total;
+        *total += of_warps[w];
+    }
+    return before + sum - own;
+}

@@ -31,7 +31,7 @@ pub struct Prefilled {
     pub cache: KvCache,
     /// Float32 logits of the last token, `(vocab)`.
     pub logits: Tensor,
-    /// `[layer][kv_head][token]`; empty without a selector.
+    /// One per layer, on the model's device; empty without a selector.
     pub scores: Vec<LayerScores>,
     /// Seconds of the prefill, probes included.
     pub seconds: f64,

@@ -304,17 +304,24 @@ fn the_readme_names_every_chart_strategy_and_model() {
     }
 }
 
-fn scores_of(decoder: &Decoder, ids: &[u32], run: usize, scorer: &dyn Scorer) -> Vec<LayerScores> {
+/// Scores `[layer][kv_head][token]`.
+fn scores_of(
+    decoder: &Decoder,
+    ids: &[u32],
+    run: usize,
+    scorer: &dyn Scorer,
+) -> Vec<Vec<Vec<f64>>> {
+    let rows = |layers: Vec<LayerScores>| layers.iter().map(|s| s.to_rows().unwrap()).collect();
     let mut cache = decoder.new_cache(ids.len()).unwrap();
     if scorer.needs(3).continuation {
         decoder.prefill(ids, &mut cache, run, &mut NoProbe).unwrap();
         let mut ahead = ContinuationProbe::new(ids.len());
         (decoder.continue_with(&[1, 2, 3], &mut cache, &mut ahead)).unwrap();
-        return ahead.score(scorer, 3).unwrap();
+        return rows(ahead.score(scorer, 3).unwrap());
     }
     let mut probe = ScoringProbe::new(vec![(scorer, 3)]);
     decoder.prefill(ids, &mut cache, run, &mut probe).unwrap();
-    probe.finish().remove(0)
+    rows(probe.finish().remove(0))
 }
 
 #[test]
@@ -335,7 +342,7 @@ fn scorers_score_every_token_of_every_kv_head_whatever_the_runs() {
                     assert!(layer.iter().flatten().all(|s| s.is_finite()));
                 }
                 let parts = scores_of(&decoder, &ids, 7, &*scorer);
-                let flat = |s: Vec<LayerScores>| s.into_iter().flatten().flatten();
+                let flat = |s: Vec<Vec<Vec<f64>>>| s.into_iter().flatten().flatten();
                 for (a, b) in flat(whole).zip(flat(parts)) {
                     assert!((a - b).abs() < 1e-4, "{}: {a} {b}", entry.name);
                 }

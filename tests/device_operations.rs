@@ -4,10 +4,14 @@
 mod kernel_cases;
 
 use candle_core::{DType, Device, Tensor};
-use kernel_cases::{Call, Noise, key_order_cases, ragged_cases, row_budget_cases};
+use kernel_cases::{
+    Call, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, ragged_cases,
+    row_budget_cases,
+};
 use kvprof::model::device::{
-    NOT_FINITE, RaggedHead, RaggedHeads, add_rows, key_order, ragged_attention, row_budgets,
-    running_sums,
+    GroupReduce, HeadPooling, NOT_FINITE, Order, Pooling, RaggedHead, RaggedHeads, Wanted,
+    add_rows, add_rows_in_order, best_tokens, key_norms, key_order, pool_heads, ragged_attention,
+    row_budgets, running_sums,
 };
 use kvprof::profile::Ranked;
 
@@ -155,6 +159,177 @@ fn running_sums_are_those_of_one_loop() {
         }
     }
     assert_eq!(running_sums(&tensor(&[], (0, 3))).unwrap().dims(), [0, 3]);
+}
+
+#[test]
+fn rows_are_added_one_after_another() {
+    // The small one is lost if it comes alone, and not if the large one comes last.
+    let rows = tensor(&[1e-17, 1e-17, 1.0, 1.0, 1e-17, 1e-17], (2, 3, 1));
+    let sums = Tensor::new(&[[0.0], [0.0]], &Device::Cpu).unwrap();
+    add_rows_in_order(&sums, &rows).unwrap();
+    let small = f64::from(1e-17f32);
+    assert_eq!(
+        sums.to_vec2::<f64>().unwrap(),
+        [[small + small + 1.0], [1.0]]
+    );
+    // They go on from what is there.
+    add_rows_in_order(&sums, &rows).unwrap();
+    assert_eq!(sums.to_vec2::<f64>().unwrap(), [[2.0], [2.0]]);
+}
+
+#[test]
+fn pooled_heads_are_those_of_loops() {
+    for case in pooling_cases() {
+        let Call::PoolHeads(attention, how) = &case.call else {
+            continue;
+        };
+        let rows = attention.to_vec2::<f64>().unwrap();
+        let scores = pool_heads(attention, *how).unwrap();
+        let scores = scores.to_vec2::<f64>().unwrap();
+        for (heads, scores) in rows.chunks(how.heads).zip(scores) {
+            for (key, got) in scores.into_iter().enumerate() {
+                let want = pooled_by_hand(heads, key, how);
+                let same = got == want || (got - want).abs() <= 1e-15 * want.abs();
+                assert!(
+                    same || (got.is_nan() && want.is_nan()),
+                    "{} at {key}: {got} instead of {want}",
+                    case.name
+                );
+            }
+        }
+    }
+}
+
+fn pooled_by_hand(heads: &[Vec<f64>], key: usize, how: &HeadPooling) -> f64 {
+    let prefix = how.prefix.min(heads[0].len());
+    if key >= prefix {
+        return 0.0;
+    }
+    let pool = |value: &dyn Fn(usize) -> f64| {
+        let reach = how.kernel as isize / 2;
+        let mut pool = Vec::new();
+        for k in key as isize - reach..=key as isize + reach {
+            let inside = (0..prefix as isize).contains(&k);
+            pool.push(if inside { value(k as usize) } else { 0.0 });
+        }
+        match how.pooling {
+            Pooling::Max => pool.into_iter().fold(0.0, f64::max),
+            Pooling::Avg => pool.iter().sum::<f64>() / how.kernel as f64,
+            Pooling::None => value(key),
+        }
+    };
+    let reduce = |value: &dyn Fn(usize) -> f64| match how.group {
+        GroupReduce::Mean => (0..how.heads).map(value).sum::<f64>() / how.heads as f64,
+        GroupReduce::Max => (0..how.heads).map(value).fold(0.0, f64::max),
+    };
+    match how.order {
+        Order::PoolFirst => reduce(&|head| pool(&|k| heads[head][k])),
+        Order::ReduceFirst => pool(&|k| reduce(&|head| heads[head][k])),
+    }
+}
+
+#[test]
+fn norms_are_those_of_loops() {
+    for case in key_norm_cases() {
+        let Call::KeyNorms(keys) = &case.call else {
+            continue;
+        };
+        let norms = key_norms(keys).unwrap().to_vec1::<f64>().unwrap();
+        let keys = keys.to_dtype(DType::F64).unwrap();
+        for (key, norm) in keys.to_vec2::<f64>().unwrap().iter().zip(norms) {
+            let squares: f64 = key.iter().map(|x| x * x).sum();
+            assert_eq!(norm, squares.sqrt(), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn best_tokens_are_those_of_sorted_rows() {
+    for case in best_token_cases(20_000) {
+        let Call::BestTokens(scores, wanted) = &case.call else {
+            continue;
+        };
+        let found = best_tokens(scores, wanted).unwrap();
+        let found = found.to_vec1::<u32>().unwrap();
+        let scores = scores.to_vec2::<f64>().unwrap();
+        let finite = scores.iter().flatten().all(|score| score.is_finite());
+        assert_eq!(found[0], u32::from(!finite), "{}", case.name);
+        let kept = kept_by_sorting(&scores, wanted);
+        let counts: Vec<u32> = kept.iter().map(|slots| slots.len() as u32).collect();
+        assert_eq!(found[1..][..kept.len()], counts, "{}", case.name);
+        assert_eq!(found[1 + kept.len()..], kept.concat(), "{}", case.name);
+    }
+}
+
+fn kept_by_sorting(scores: &[Vec<f64>], wanted: &Wanted) -> Vec<Vec<u32>> {
+    let tokens = scores[0].len();
+    let stays = |slot: usize| slot < wanted.sinks || slot + wanted.window >= tokens;
+    let (mut kept, mut rest) = (Vec::new(), Vec::new());
+    for (head, own) in wanted.own.iter().enumerate() {
+        let (mut slots, mut others): (Vec<usize>, Vec<usize>) =
+            (0..tokens).partition(|slot| stays(*slot));
+        let score = |slot: usize| scores[head][slot];
+        others.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(b.cmp(&a)));
+        let left = others.split_off(own - slots.len());
+        slots.extend(others);
+        kept.push(slots);
+        rest.extend(left.into_iter().map(|slot| (head, slot)));
+    }
+    rest.sort_by(|&(g, a), &(h, b)| {
+        let by_score = scores[h][b].total_cmp(&scores[g][a]);
+        by_score.then(b.cmp(&a)).then(g.cmp(&h))
+    });
+    for &(head, slot) in &rest[..wanted.shared] {
+        kept[head].push(slot);
+    }
+    let ascending = kept.into_iter().map(|mut slots| {
+        slots.sort_unstable();
+        slots.into_iter().map(|slot| slot as u32).collect()
+    });
+    ascending.collect()
+}
+
+#[test]
+fn what_cannot_be_chosen_is_refused() {
+    let scores = Tensor::zeros((2, 10), DType::F64, &Device::Cpu).unwrap();
+    let with = |own: &[usize], shared| Wanted {
+        own: own.to_vec(),
+        shared,
+        sinks: 2,
+        window: 3,
+    };
+    assert!(best_tokens(&scores, &with(&[5, 10], 5)).is_ok());
+    let wrong = [
+        with(&[4, 10], 0), // less than what stays
+        with(&[5, 11], 0), // more than there are
+        with(&[5, 10], 6),
+        with(&[5], 0),
+        with(&[5, 5, 5], 0),
+    ];
+    for wanted in wrong {
+        assert!(best_tokens(&scores, &wanted).is_err(), "{wanted:?}");
+    }
+    let narrow = scores.to_dtype(DType::F32).unwrap();
+    assert!(best_tokens(&narrow, &with(&[5, 10], 5)).is_err());
+    let nothing = Wanted {
+        sinks: 0,
+        window: 0,
+        ..with(&[0, 0], 0)
+    };
+    let found = best_tokens(&scores.narrow(1, 0, 0).unwrap(), &nothing).unwrap();
+    assert_eq!(found.to_vec1::<u32>().unwrap(), [0, 0, 0]);
+
+    let mean = HeadPooling::mean_of_groups;
+    assert!(pool_heads(&scores, mean(2, 10)).is_ok());
+    for (heads, kernel) in [(0, 1), (3, 1), (4, 1), (1, 4)] {
+        let how = HeadPooling {
+            kernel,
+            ..mean(heads, 10)
+        };
+        assert!(pool_heads(&scores, how).is_err(), "{how:?}");
+    }
+    assert!(pool_heads(&narrow, mean(2, 10)).is_err());
+    assert!(key_norms(&scores).is_err());
 }
 
 #[test]

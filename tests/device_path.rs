@@ -6,7 +6,12 @@ use kvprof::model::attention::{AttentionProbe, NoProbe, Tee};
 use kvprof::model::decoder::{Decoder, PREFILL_RUN};
 use kvprof::model::{Model, source};
 use kvprof::profile::{LayerMeasures, MeasureOptions, Profiler};
-use kvprof::select::{H2o, LayerScores, ScoringProbe, SnapKv};
+use kvprof::registry;
+use kvprof::select::{
+    ContinuationProbe, H2o, HeadSplit, LayerScores, SCORERS, Scorer, ScoringProbe, Slots, SnapKv,
+    select_layers,
+};
+use serde_json::Value;
 
 fn decoder(as_on_device: bool) -> Decoder {
     let cache = source::CacheFolder::from_env().unwrap();
@@ -94,6 +99,7 @@ fn measures_scores_and_logits_equal_those_of_the_cpu() {
             .flatten()
             .zip(device.scores.iter().flatten())
         {
+            let [a, b] = [a, b].map(|scores| scores.to_rows().unwrap());
             for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
                 assert!((a - b).abs() <= 1e-4 * a.abs().max(1e-3), "{a} {b}");
             }
@@ -154,4 +160,83 @@ fn measures_are_alike(own: &[LayerMeasures], device: &[LayerMeasures]) {
         swapped * 100 <= evaluated,
         "{swapped} of {evaluated} outputs differ"
     );
+}
+
+/// Scores of every scorer, `[scorer][layer]`; what looks ahead watches seventy more tokens.
+fn scored(decoder: &Decoder, ids: &[u32], scorers: &[Box<dyn Scorer>]) -> Vec<Vec<LayerScores>> {
+    let looks_ahead = |scorer: &dyn Scorer| scorer.needs(WINDOW).continuation;
+    let during = scorers.iter().filter(|s| !looks_ahead(&***s));
+    let mut scoring = ScoringProbe::new(during.map(|s| (&**s, WINDOW)).collect());
+    let mut cache = decoder.new_cache(ids.len() + 100).unwrap();
+    (decoder.prefill(ids, &mut cache, 128, &mut scoring)).unwrap();
+    let mut ahead = ContinuationProbe::new(ids.len());
+    // More rows than are watched at once.
+    let after: Vec<u32> = (0..70).map(|i| 900 + i * 13 % 500).collect();
+    (decoder.continue_with(&after, &mut cache, &mut ahead)).unwrap();
+    let mut during = scoring.finish().into_iter();
+    let scores = scorers.iter().map(|scorer| match looks_ahead(&**scorer) {
+        true => ahead.score(&**scorer, WINDOW).unwrap(),
+        false => during.next().unwrap(),
+    });
+    scores.collect()
+}
+
+const SINKS: usize = 4;
+const WINDOW: usize = 24;
+
+#[test]
+fn kept_slots_equal_those_of_the_cpu_but_for_near_ties() {
+    let ids = prompt(300);
+    let build = |name| registry::build("scorer", SCORERS, name, Value::Null).unwrap();
+    let scorers: Vec<Box<dyn Scorer>> = SCORERS.iter().map(|entry| build(entry.name)).collect();
+    let [own, device] =
+        [false, true].map(|as_on_device| scored(&decoder(as_on_device), &ids, &scorers));
+    let splits = [
+        HeadSplit::PerHead,
+        HeadSplit::Pooled { safeguard: 0.2 },
+        HeadSplit::Pooled { safeguard: 0.0 },
+    ];
+    let (mut slots, mut moved) = (0, 0);
+    for (entry, (own, device)) in SCORERS.iter().zip(own.iter().zip(&device)) {
+        // Two ways, or else this compares nothing.
+        let reads = !["streaming", "random"].contains(&entry.name);
+        let rows = |scores: &[LayerScores]| scores[5].to_rows().unwrap();
+        assert_eq!(rows(own) != rows(device), reads, "{}", entry.name);
+        for split in splits {
+            let budgets: Vec<Vec<usize>> = (0..own.len())
+                .map(|layer| {
+                    (0..3)
+                        .map(|head| 40 + (layer * 7 + head * 31) % 90)
+                        .collect()
+                })
+                .collect();
+            let kept = |scores| select_layers(scores, &budgets, SINKS, WINDOW, split).unwrap();
+            for ((own, scores), device) in kept(own).iter().zip(own).zip(&kept(device)) {
+                slots += own.iter().map(Vec::len).sum::<usize>();
+                moved += near_ties(own, device, &scores.to_rows().unwrap(), entry.name);
+            }
+        }
+    }
+    eprintln!("{moved} of {slots} slots moved");
+    assert!(moved * 1000 <= slots, "{moved} of {slots} slots moved");
+}
+
+/// Slots that one side alone keeps, each of which must be nearly as good as one that the other keeps instead.
+fn near_ties(own: &Slots, device: &Slots, scores: &[Vec<f64>], name: &str) -> usize {
+    let only = |of: &Slots, without: &Slots| -> Vec<f64> {
+        let heads = of.iter().zip(without).zip(scores);
+        heads
+            .flat_map(|((of, without), scores)| {
+                let alone = of.iter().filter(|slot| !without.contains(slot));
+                alone.map(|slot| scores[*slot as usize])
+            })
+            .collect()
+    };
+    let (mine, theirs) = (only(own, device), only(device, own));
+    assert_eq!(mine.len(), theirs.len(), "{name}");
+    for (a, b) in mine.iter().flat_map(|a| theirs.iter().map(move |b| (a, b))) {
+        let near = (a - b).abs() <= 1e-4 * a.abs().max(b.abs());
+        assert!(near, "{name}: {a} and {b} are no near tie");
+    }
+    mine.len()
 }

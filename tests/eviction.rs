@@ -154,6 +154,7 @@ fn check_prompt(prompt: &str, steps: usize) {
         .unwrap();
     let (mut ties, mut slots) = (0, 0);
     for ((method, selector), scores) in METHODS.iter().zip(&selectors).zip(probe.finish()) {
+        let rows: Vec<_> = scores.iter().map(|s| s.to_rows().unwrap()).collect();
         let runs = kvpress.iter().filter(|((name, _), _)| name == method);
         for ((_, keep), theirs) in runs {
             let keep = *keep;
@@ -163,7 +164,8 @@ fn check_prompt(prompt: &str, steps: usize) {
             for (i, theirs) in theirs.iter().enumerate() {
                 let (layer, head) = (i / 3, i % 3);
                 let what = format!("{prompt} {method} {keep}: layer {layer} head {head}");
-                ties += check_head(&scores[layer][head], &kept[layer][head], theirs, &what);
+                let scores = &rows[layer][head];
+                ties += check_head(scores, &kept[layer][head], theirs, &what);
                 slots += theirs.len();
             }
             let held: usize = kept.iter().flatten().map(Vec::len).sum();
@@ -298,7 +300,8 @@ fn one_prefill_scores_for_every_scorer() {
         for (layer, (a, b)) in alone.scores.iter().zip(&scores).enumerate() {
             let (sinks, window, split) = (selector.sinks, selector.window, selector.split);
             let kept = |scores| select(scores, &[100; 3], sinks, window, split).unwrap();
-            for ((a_kept, b_kept), scores) in kept(a).iter().zip(&kept(b)).zip(a) {
+            let scores = a.to_rows().unwrap();
+            for ((a_kept, b_kept), scores) in kept(a).iter().zip(&kept(b)).zip(&scores) {
                 let what = format!("{:?} layer {layer}", selector.scorer);
                 check_head(scores, a_kept, b_kept, &what);
             }

@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
 use kvprof::model::device::{
-    AddRows, KeyOrder, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums,
-    WIDEST_HEAD,
+    AddRows, BestTokens, GroupReduce, HeadPooling, KeyNorms, KeyOrder, Order, PoolHeads, Pooling,
+    Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums, WIDEST_HEAD,
+    Wanted,
 };
 
 /// Capabilities: what the PTX of a build is for at least, and the cards of the day.
@@ -159,6 +160,28 @@ fn largest_blocks() -> Vec<Program> {
     for dtype in [DType::F32, DType::F64] {
         programs.push(KeyOrder::new((2, 9000), dtype).unwrap().program);
     }
+    for (dtype, d) in [DType::F32, DType::F16, DType::BF16]
+        .into_iter()
+        .zip([64, 128, 512])
+    {
+        programs.push(KeyNorms::new((5000, d), dtype).unwrap().program);
+    }
+    let pooling = HeadPooling {
+        heads: 4,
+        group: GroupReduce::Mean,
+        prefix: 9000,
+        pooling: Pooling::Max,
+        kernel: 7,
+        order: Order::PoolFirst,
+    };
+    programs.push(PoolHeads::new((8, 9000), pooling).unwrap().program);
+    let wanted = Wanted {
+        own: vec![100; 8],
+        shared: 50,
+        sinks: 4,
+        window: 32,
+    };
+    programs.push(BestTokens::new((8, 9000), &wanted).unwrap().program);
     programs
 }
 

@@ -8,11 +8,12 @@ mod kernel_cases;
 use candle_core::{DType, Device, Tensor};
 use emulation::{Operand, emulator, run};
 use kernel_cases::{
-    Call, Case, Noise, key_order_cases, ragged_cases, row_budget_cases, row_sum_cases,
-    running_sum_cases,
+    Call, Case, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases,
+    ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 use kvprof::model::device::{
-    AddRows, KeyOrder, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums,
+    AddRows, BestTokens, KeyNorms, KeyOrder, PoolHeads, Program, RaggedAttention, RaggedHead,
+    RaggedHeads, RowBudgets, RunningSums,
 };
 
 /// Threads in turns; warps that run ahead of others, against their order and shuffled.
@@ -73,8 +74,11 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
         Call::AddRows(sums, rows, first, in_all) => {
             let (dims, of_rows) = (sums.dims2().unwrap(), rows.dims3().unwrap());
             let op = AddRows::new(dims, of_rows, *first, *in_all).unwrap();
-            let after = run(&op.program, &[holding(rows), holding(sums)], schedule);
-            Tensor::from_raw_buffer(&after[1], DType::F64, sums.dims(), &Device::Cpu).unwrap()
+            added(&op.program, sums, rows, schedule)
+        }
+        Call::AddRowsInOrder(sums, rows) => {
+            let op = AddRows::in_order(sums.dims2().unwrap(), rows.dims3().unwrap()).unwrap();
+            added(&op.program, sums, rows, schedule)
         }
         Call::RaggedAttention([q, k, v], heads, [room, appended]) => {
             let heads = RaggedHeads::new(heads, *room, &Device::Cpu).unwrap();
@@ -103,7 +107,36 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
                 schedule,
             )
         }
+        Call::PoolHeads(attention, how) => {
+            let (heads, keys) = attention.dims2().unwrap();
+            let op = PoolHeads::new((heads, keys), *how).unwrap();
+            let shape = [heads / how.heads, keys];
+            let inputs = vec![holding(attention)];
+            output(&op.program, inputs, &shape, DType::F64, schedule)
+        }
+        Call::KeyNorms(keys) => {
+            let op = KeyNorms::new(keys.dims2().unwrap(), keys.dtype()).unwrap();
+            let shape = [keys.dim(0).unwrap()];
+            output(
+                &op.program,
+                vec![holding(keys)],
+                &shape,
+                DType::F64,
+                schedule,
+            )
+        }
+        Call::BestTokens(scores, wanted) => {
+            let op = BestTokens::new(scores.dims2().unwrap(), wanted).unwrap();
+            let inputs = vec![holding(scores), holding(&op.chosen(&Device::Cpu).unwrap())];
+            output(&op.program, inputs, &[op.found()], DType::U32, schedule)
+        }
     }
+}
+
+/// Sums after rows were added to them.
+fn added(program: &Program, sums: &Tensor, rows: &Tensor, schedule: u32) -> Tensor {
+    let after = run(program, &[holding(rows), holding(sums)], schedule);
+    Tensor::from_raw_buffer(&after[1], DType::F64, sums.dims(), &Device::Cpu).unwrap()
 }
 
 fn check(cases: Vec<Case>) {
@@ -217,6 +250,21 @@ fn rows_are_read_wherever_they_begin() {
             "{start}, not {said}"
         );
     }
+}
+
+#[test]
+fn pooled_heads_equal_those_of_the_cpu() {
+    check(pooling_cases());
+}
+
+#[test]
+fn norms_of_keys_equal_those_of_the_cpu() {
+    check(key_norm_cases());
+}
+
+#[test]
+fn best_tokens_equal_those_of_the_cpu() {
+    check(best_token_cases(1 << 20));
 }
 
 #[test]

@@ -25,6 +25,15 @@ namespace sort_keys_kernels {
 namespace running_sums_kernels {
 #include "../running_sums.cu"
 }
+namespace head_pooling_kernels {
+#include "../head_pooling.cu"
+}
+namespace key_norms_kernels {
+#include "../key_norms.cu"
+}
+namespace best_tokens_kernels {
+#include "../best_tokens.cu"
+}
 
 using emulation::fail;
 using emulation::Guarded;
@@ -119,6 +128,17 @@ const std::map<std::string, Kernel> KERNELS = {
     ENTRY(running_sums_kernels, running_totals),
     ENTRY(running_sums_kernels, running_offsets),
     ENTRY(running_sums_kernels, running_sums),
+    ENTRY(head_pooling_kernels, pool_heads),
+    ENTRY(key_norms_kernels, key_norms_f32),
+    ENTRY(key_norms_kernels, key_norms_f16),
+    ENTRY(key_norms_kernels, key_norms_bf16),
+    ENTRY(best_tokens_kernels, best_start),
+    ENTRY(best_tokens_kernels, best_check),
+    ENTRY(best_tokens_kernels, best_count),
+    ENTRY(best_tokens_kernels, best_pick),
+    ENTRY(best_tokens_kernels, best_tally),
+    ENTRY(best_tokens_kernels, best_places),
+    ENTRY(best_tokens_kernels, best_write),
 };
 
 void read_bytes(void* to, size_t size) {

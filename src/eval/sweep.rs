@@ -91,7 +91,7 @@ pub struct Scores {
 struct Observed {
     cache: KvCache,
     reference: Reference,
-    /// `[distinct ranking][layer][kv_head][token]`.
+    /// `[distinct ranking][layer]`.
     scores: Vec<Vec<LayerScores>>,
     profile: Option<Profile>,
     prefill_s: f64,

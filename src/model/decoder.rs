@@ -251,6 +251,7 @@ impl Decoder {
                 queries: &queries,
                 cache: cache.layer(l),
                 projection: &layer.output.matrix,
+                as_on_device: self.as_on_device,
             })?;
             hidden = (hidden + layer.output.forward(&attended)?)?;
             let normed = rms_norm(

@@ -1,18 +1,24 @@
 //! The probe that watches the full cache's continuation look back at the prompt.
 
-use candle_core::Device;
+use candle_core::{DType, Tensor};
 
-use super::{LayerObservation, LayerScores, Scorer};
+use super::{LayerObservation, LayerScores, Scorer, place_of_scores};
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, AttentionView, QUERY_BLOCK};
+use crate::model::device::add_rows_in_order;
 
 /// Adds up, per layer and query head, what every prompt token receives from the rows after the prompt.
 ///
-/// Shapes: sums `[layer][query head][prompt token]`.
+/// Shapes: sums `(H_q, T)` per layer, float64, where scores are made.
 pub struct ContinuationProbe {
     prompt_tokens: usize,
-    layers: Vec<Vec<Vec<f64>>>,
-    geometry: Vec<(usize, usize)>,
+    layers: Vec<Received>,
+}
+
+/// The sums of one layer.
+struct Received {
+    sums: Tensor,
+    kv_heads: usize,
 }
 
 impl ContinuationProbe {
@@ -21,54 +27,57 @@ impl ContinuationProbe {
         Self {
             prompt_tokens,
             layers: Vec::new(),
-            geometry: Vec::new(),
         }
     }
 
     /// Scores of every layer by a scorer that needs nothing but the continuation.
     ///
-    /// Shapes: `[layer][kv_head][token]`. Errors: the scorer's.
+    /// Shapes: one per layer. Errors: the scorer's.
     pub fn score(&self, scorer: &dyn Scorer, window: usize) -> Result<Vec<LayerScores>> {
-        let layers = self.layers.iter().zip(&self.geometry).enumerate();
+        let layers = self.layers.iter().enumerate();
         layers
-            .map(|(layer, (received, &(kv_heads, head_dim)))| {
+            .map(|(layer, Received { sums, kv_heads })| {
                 scorer.score(&LayerObservation {
                     layer,
                     tokens: self.prompt_tokens,
-                    group: received.len() / kv_heads.max(1),
-                    kv_heads,
-                    head_dim,
+                    group: sums.dim(0)? / kv_heads,
+                    kv_heads: *kv_heads,
                     window,
+                    device: sums.device(),
                     window_mean: None,
                     received: None,
                     keys: None,
-                    continuation: Some(received),
+                    continuation: Some(sums),
                 })
             })
             .collect()
     }
 }
 
+impl Received {
+    fn nothing_yet(view: &AttentionView<'_>, prompt_tokens: usize) -> Result<Self> {
+        let place = place_of_scores(view.queries.device());
+        let shape = (view.queries.dim(0)?, prompt_tokens);
+        Ok(Self {
+            sums: Tensor::zeros(shape, DType::F64, &place)?,
+            kv_heads: view.cache.heads.len(),
+        })
+    }
+}
+
 impl AttentionProbe for ContinuationProbe {
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let (h_q, _, head_dim) = view.queries.dims3()?;
         if self.layers.len() <= view.layer {
-            self.layers.push(vec![vec![0.0; self.prompt_tokens]; h_q]);
-            self.geometry.push((view.cache.heads.len(), head_dim));
+            let nothing = Received::nothing_yet(view, self.prompt_tokens)?;
+            self.layers.push(nothing);
         }
+        let sums = &self.layers[view.layer].sums;
         let mut start = view.rows.start.max(self.prompt_tokens);
         while start < view.rows.end {
             let end = view.rows.end.min(start + QUERY_BLOCK);
-            let block = view.probabilities(start..end)?.to_device(&Device::Cpu)?;
-            let (rows, seen) = (end - start, block.dim(2)?);
-            let flat = block.flatten_all()?.to_vec1::<f32>()?;
-            for (head, sums) in self.layers[view.layer].iter_mut().enumerate() {
-                for line in flat[head * rows * seen..][..rows * seen].chunks(seen) {
-                    for (sum, &p) in sums.iter_mut().zip(line) {
-                        *sum += f64::from(p);
-                    }
-                }
-            }
+            let block = view.probabilities(start..end)?;
+            let of_prompt = block.narrow(2, 0, self.prompt_tokens)?;
+            add_rows_in_order(sums, &of_prompt.to_device(sums.device())?)?;
             start = end;
         }
         Ok(())

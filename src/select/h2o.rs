@@ -1,10 +1,12 @@
 //! H2O: tokens that received the most attention from the whole prompt.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
 use crate::error::Result;
+use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention received from all rows, mean over the group's query heads.
@@ -39,45 +41,42 @@ impl Scorer for H2o {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let (tokens, group) = (observation.tokens, observation.group);
-        let rows_seeing = |key: usize| match self.normalise {
-            true => (tokens - key) as f64,
-            false => 1.0,
-        };
-        let scores = observation.received()?.chunks(group).map(|heads| {
-            (0..tokens)
-                .map(|key| {
-                    let sum: f64 = heads.iter().map(|h| h[key]).sum();
-                    sum / group as f64 / rows_seeing(key)
-                })
-                .collect()
-        });
-        Ok(scores.collect())
+        let tokens = observation.tokens;
+        let mean = HeadPooling::mean_of_groups(observation.group, tokens);
+        let mean = pool_heads(observation.received()?, mean)?;
+        if !self.normalise {
+            return LayerScores::new(mean);
+        }
+        let rows_seeing: Vec<f64> = (0..tokens).map(|key| (tokens - key) as f64).collect();
+        let rows_seeing = Tensor::from_vec(rows_seeing, (1, tokens), observation.device)?;
+        LayerScores::new(mean.broadcast_div(&rows_seeing)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn the_sum_favours_early_tokens_and_the_mean_does_not() {
         // Rows (1), (0.5, 0.5), (0.2, 0.2, 0.6) of one head; the other head looks at key 0 only.
-        let received = [vec![1.7, 0.7, 0.6], vec![3.0, 0.0, 0.0]];
+        let received = [[1.7, 0.7, 0.6], [3.0, 0.0, 0.0]];
+        let received = Tensor::new(&received, &Device::Cpu).unwrap();
         let observation = LayerObservation {
             layer: 0,
             tokens: 3,
             group: 2,
             kv_heads: 1,
-            head_dim: 1,
             window: 0,
+            device: &Device::Cpu,
             window_mean: None,
             received: Some(&received),
             keys: None,
             continuation: None,
         };
         let close = |got: &LayerScores, want: [f64; 3]| {
-            got[0]
+            got.to_rows().unwrap()[0]
                 .iter()
                 .zip(want)
                 .for_each(|(g, w)| assert!((g - w).abs() < 1e-12));

@@ -1,10 +1,12 @@
 //! Knorm: tokens whose keys are short.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
 use crate::error::Result;
+use crate::model::device::key_norms;
 use crate::registry::{Entry, described, parse};
 
 /// Minus the L2 norm of the key: short keys attract attention.
@@ -34,36 +36,33 @@ impl Scorer for KNorm {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let norm = |key: &[f32]| -> f64 {
-            let squares = key.iter().map(|&x| f64::from(x) * f64::from(x));
-            -squares.sum::<f64>().sqrt()
-        };
         let heads = observation.keys()?.iter();
-        Ok(heads
-            .map(|keys| keys.chunks(observation.head_dim).map(norm).collect())
-            .collect())
+        let norms: Vec<Tensor> = heads.map(key_norms).collect::<Result<_>>()?;
+        LayerScores::new(Tensor::stack(&norms, 0)?.neg()?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn short_keys_score_highest() {
-        let keys = [vec![3.0, 4.0, 0.0, 1.0]];
+        let keys = [Tensor::new(&[[3f32, 4.0], [0.0, 1.0]], &Device::Cpu).unwrap()];
         let observation = LayerObservation {
             layer: 0,
             tokens: 2,
             group: 1,
             kv_heads: 1,
-            head_dim: 2,
             window: 0,
+            device: &Device::Cpu,
             window_mean: None,
             received: None,
             keys: Some(&keys),
             continuation: None,
         };
-        assert_eq!(KNorm {}.score(&observation).unwrap(), [[-5.0, -1.0]]);
+        let scores = KNorm {}.score(&observation).unwrap();
+        assert_eq!(scores.to_rows().unwrap(), [[-5.0, -1.0]]);
     }
 }

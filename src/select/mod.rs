@@ -5,6 +5,7 @@
 //! file and one line of [`SCORERS`].
 
 mod continuation_probe;
+mod layer_scores;
 mod observation;
 mod scoring_probe;
 mod selection;
@@ -20,18 +21,21 @@ mod tova;
 pub use continuation_probe::ContinuationProbe;
 pub use h2o::H2o;
 pub use knorm::KNorm;
+pub use layer_scores::{LayerScores, place_of_scores};
 pub use observation::{LayerObservation, Needs};
 pub use oracle::Oracle;
 pub use random::Random;
-pub use scoring_probe::{LayerScores, ScoringProbe};
+pub use scoring_probe::ScoringProbe;
 pub use selection::{HeadSplit, Slots, select, select_layers};
-pub use snapkv::{GroupReduce, Order, Pooling, SnapKv};
+pub use snapkv::SnapKv;
 pub use streaming::Streaming;
 pub use tova::Tova;
 
 use std::fmt;
 
 use serde_json::Value;
+
+pub use crate::model::device::{GroupReduce, Order, Pooling};
 
 use crate::error::Result;
 use crate::registry::Entry;
@@ -46,7 +50,9 @@ pub trait Scorer: fmt::Debug + Send + Sync {
 
     /// Scores, larger is kept first.
     ///
-    /// Shapes: `[kv_head][token]`, T scores each, all finite.
+    /// Differs: device-independent; what candle has no operation for, or would add in an order of its own, is one of
+    /// [`crate::model::device`].
+    /// Shapes: `(H_kv, T)`, all finite.
     /// Errors: [`crate::error::Error::Invalid`] where the rule has no meaning for this prompt.
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores>;
 }

@@ -1,5 +1,7 @@
 //! What a scorer is shown of one layer once the prompt is prefilled.
 
+use candle_core::{Device, Tensor};
+
 use crate::error::{Error, Result};
 
 /// What must be observed during prefill for a scorer to work.
@@ -18,7 +20,7 @@ pub struct Needs {
 
 /// One layer after prefill.
 ///
-/// Shapes: attention per query head, keys per KV head.
+/// Shapes: attention `(H_q, T)`, float64; keys `(T, D)` per KV head, of the cache's type; all of it on `device`.
 pub struct LayerObservation<'a> {
     /// Layer, counted from 0.
     pub layer: usize,
@@ -28,25 +30,25 @@ pub struct LayerObservation<'a> {
     pub group: usize,
     /// H_kv.
     pub kv_heads: usize,
-    /// D.
-    pub head_dim: usize,
     /// Last tokens that the selection keeps anyway.
     pub window: usize,
-    /// Mean of the last rows, `[query head][key]`, if it was asked for.
-    pub window_mean: Option<&'a [Vec<f64>]>,
-    /// Sum over all rows, `[query head][key]`, if it was asked for.
-    pub received: Option<&'a [Vec<f64>]>,
-    /// Keys after RoPE, `(T, D)` row-major per KV head, if they were asked for.
-    pub keys: Option<&'a [Vec<f32>]>,
-    /// Sum over the rows of the full cache's continuation, `[query head][key]`, if there is one.
-    pub continuation: Option<&'a [Vec<f64>]>,
+    /// Where scores are made; see [`super::place_of_scores`].
+    pub device: &'a Device,
+    /// Mean of the last rows, `(H_q, T)`, if it was asked for.
+    pub window_mean: Option<&'a Tensor>,
+    /// Sum over all rows, `(H_q, T)`, if it was asked for.
+    pub received: Option<&'a Tensor>,
+    /// Keys after RoPE, one tensor per KV head, views of the cache where that lies on `device`, if they were asked for.
+    pub keys: Option<&'a [Tensor]>,
+    /// Sum over the rows of the full cache's continuation, `(H_q, T)`, if there is one.
+    pub continuation: Option<&'a Tensor>,
 }
 
 impl LayerObservation<'_> {
     /// The mean of the window's rows.
     ///
     /// Errors: [`Error::Invalid`] for a scorer that did not say that it needs them.
-    pub fn window_mean(&self) -> Result<&[Vec<f64>]> {
+    pub fn window_mean(&self) -> Result<&Tensor> {
         self.window_mean
             .ok_or_else(|| unobserved("rows of the window"))
     }
@@ -54,7 +56,7 @@ impl LayerObservation<'_> {
     /// The attention that keys received from all rows.
     ///
     /// Errors: as [`Self::window_mean`].
-    pub fn received(&self) -> Result<&[Vec<f64>]> {
+    pub fn received(&self) -> Result<&Tensor> {
         self.received
             .ok_or_else(|| unobserved("attention of all rows"))
     }
@@ -62,7 +64,7 @@ impl LayerObservation<'_> {
     /// The attention that keys received from the full cache's continuation.
     ///
     /// Errors: as [`Self::window_mean`].
-    pub fn continuation(&self) -> Result<&[Vec<f64>]> {
+    pub fn continuation(&self) -> Result<&Tensor> {
         self.continuation
             .ok_or_else(|| unobserved("attention of the full cache's continuation"))
     }
@@ -70,7 +72,7 @@ impl LayerObservation<'_> {
     /// The keys of every KV head.
     ///
     /// Errors: as [`Self::window_mean`].
-    pub fn keys(&self) -> Result<&[Vec<f32>]> {
+    pub fn keys(&self) -> Result<&[Tensor]> {
         self.keys.ok_or_else(|| unobserved("keys"))
     }
 }

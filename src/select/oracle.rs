@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
 use crate::error::Result;
+use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention really received while the full cache generates, mean over the group's query heads.
@@ -35,42 +36,34 @@ impl Scorer for Oracle {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let group = observation.group;
-        let scores = observation.continuation()?.chunks(group).map(|heads| {
-            (0..observation.tokens)
-                .map(|key| heads.iter().map(|h| h[key]).sum::<f64>() / group as f64)
-                .collect()
-        });
-        Ok(scores.collect())
+        let mean = HeadPooling::mean_of_groups(observation.group, observation.tokens);
+        LayerScores::new(pool_heads(observation.continuation()?, mean)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{Device, Tensor};
 
     #[test]
     fn a_group_shares_the_mean_of_what_its_heads_received() {
-        let received = [
-            vec![0.5, 0.0],
-            vec![0.1, 0.4],
-            vec![1.0, 2.0],
-            vec![3.0, 0.0],
-        ];
+        let received = [[0.5, 0.0], [0.1, 0.4], [1.0, 2.0], [3.0, 0.0]];
+        let received = Tensor::new(&received, &Device::Cpu).unwrap();
         let mut observation = LayerObservation {
             layer: 0,
             tokens: 2,
             group: 2,
             kv_heads: 2,
-            head_dim: 1,
             window: 0,
+            device: &Device::Cpu,
             window_mean: None,
             received: None,
             keys: None,
             continuation: Some(&received),
         };
         let scores = Oracle {}.score(&observation).unwrap();
-        assert_eq!(scores, [[0.3, 0.2], [2.0, 1.0]]);
+        assert_eq!(scores.to_rows().unwrap(), [[0.3, 0.2], [2.0, 1.0]]);
         observation.continuation = None;
         assert!(Oracle {}.score(&observation).is_err());
     }

@@ -39,8 +39,8 @@ impl Scorer for Random {
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
         generator.set_stream(observation.layer as u64);
         let mut draw = || (generator.next_u64() >> 11) as f64;
-        let heads =
-            (0..observation.kv_heads).map(|_| (0..observation.tokens).map(|_| draw()).collect());
-        Ok(heads.collect())
+        let count = observation.kv_heads * observation.tokens;
+        let scores = (0..count).map(|_| draw()).collect();
+        LayerScores::of_heads(scores, observation.kv_heads, observation.device)
     }
 }

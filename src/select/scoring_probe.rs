@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device};
+use candle_core::{Device, Tensor};
 
-use super::{LayerObservation, Needs, Scorer};
-use crate::error::{Error, Result};
+use super::{LayerObservation, LayerScores, Needs, Scorer, place_of_scores};
+use crate::error::Result;
 use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, RowSums, Watch};
-
-/// Scores of one layer, `[kv_head][token]`.
-pub type LayerScores = Vec<Vec<f64>>;
 
 /// Observes what its scorers need and keeps only their scores.
 ///
-/// Shapes: after prefill [`ScoringProbe::finish`] gives `[scorer][layer][kv_head][token]`.
+/// Shapes: after prefill [`ScoringProbe::finish`] gives scores `[scorer][layer]`, where they were made.
 pub struct ScoringProbe<'a> {
     scorers: Vec<(&'a dyn Scorer, usize)>,
     needs: Vec<Needs>,
@@ -41,35 +38,34 @@ impl<'a> ScoringProbe<'a> {
         }
     }
 
-    /// The scores, `[scorer][layer][kv_head][token]`.
+    /// The scores, `[scorer][layer]`.
     pub fn finish(self) -> Vec<Vec<LayerScores>> {
         self.scores
     }
 
     fn score(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let (h_q, _, head_dim) = view.queries.dims3()?;
+        let (query_heads, tokens) = (view.queries.dim(0)?, view.prompt_tokens);
+        let device = place_of_scores(view.queries.device());
         let sums = std::mem::take(&mut self.layers[view.layer]).finish()?;
-        let means: BTreeMap<usize, Vec<Vec<f64>>> = sums
-            .iter()
-            .map(|(rows, heads)| (*rows, divided(heads, *rows as f64)))
-            .collect();
+        let windows = self.needs.iter().map(|n| n.window.min(tokens));
+        let means: BTreeMap<usize, Tensor> = windows
+            .filter_map(|rows| Some((rows, sums.get(&rows)?)))
+            .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
+            .collect::<Result<_>>()?;
         let keys = match self.needs.iter().any(|n| n.keys) {
-            true => Some(keys_of(view)?),
+            true => Some(keys_of(view, &device)?),
             false => None,
         };
         for (i, (scorer, window)) in self.scorers.iter().enumerate() {
             let observation = LayerObservation {
                 layer: view.layer,
-                tokens: view.prompt_tokens,
-                group: h_q / view.cache.heads.len(),
+                tokens,
+                group: query_heads / view.cache.heads.len(),
                 kv_heads: view.cache.heads.len(),
-                head_dim,
                 window: *window,
-                window_mean: means
-                    .get(&self.needs[i].window.min(view.prompt_tokens))
-                    .map(Vec::as_slice),
-                received: (sums.get(&view.prompt_tokens).map(Vec::as_slice))
-                    .filter(|_| self.needs[i].all_rows),
+                device: &device,
+                window_mean: means.get(&self.needs[i].window.min(tokens)),
+                received: sums.get(&tokens).filter(|_| self.needs[i].all_rows),
                 keys: keys.as_deref().filter(|_| self.needs[i].keys),
                 continuation: None,
             };
@@ -114,26 +110,28 @@ impl LayerSums {
         Self(rows.map(|rows| (rows, sums(rows))).collect())
     }
 
-    fn finish(self) -> Result<BTreeMap<usize, Vec<Vec<f64>>>> {
+    fn finish(self) -> Result<BTreeMap<usize, Tensor>> {
         let sums = self.0.into_iter();
-        sums.map(|(rows, sums)| Ok((rows, sums.finish()?)))
+        sums.map(|(rows, sums)| Ok((rows, sums.into_tensor()?)))
             .collect()
     }
 }
 
-fn divided(heads: &[Vec<f64>], by: f64) -> Vec<Vec<f64>> {
-    let head = |head: &Vec<f64>| head.iter().map(|p| p / by).collect();
-    heads.iter().map(head).collect()
+/// The quotients themselves: candle divides a tensor by a number by multiplying with what is nearly its inverse.
+fn divided(sums: &Tensor, by: usize) -> Result<Tensor> {
+    let by = Tensor::new(by as f64, sums.device())?;
+    Ok(sums.broadcast_div(&by)?)
 }
 
-/// Keys of every KV head in float32, `(T, D)` row-major.
-fn keys_of(view: &AttentionView<'_>) -> Result<Vec<Vec<f32>>> {
-    view.cache
-        .heads
-        .iter()
-        .map(|head| {
-            let keys = head.keys()?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-            Ok::<_, Error>(keys.flatten_all()?.to_vec1::<f32>()?)
-        })
-        .collect()
+/// Keys of every KV head, `(T, D)`: views of the cache, or copies where scores are made elsewhere.
+fn keys_of(view: &AttentionView<'_>, place: &Device) -> Result<Vec<Tensor>> {
+    let keys = view.cache.heads.iter().map(|head| {
+        let keys = head.keys()?;
+        match keys.device().same_device(place) {
+            true => Ok(keys),
+            // Of its own: with a view the whole buffer of the layer would be brought over.
+            false => Ok(keys.force_contiguous()?.to_device(place)?),
+        }
+    });
+    keys.collect()
 }

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use candle_core::Tensor;
+
+use super::LayerScores;
 use crate::error::{Error, Result};
+use crate::model::device::{Wanted, best_tokens};
 
 /// Slots to keep, ascending.
 ///
@@ -58,10 +62,10 @@ impl FromStr for HeadSplit {
 
 /// Chooses the slots of every layer; see [`select`].
 ///
-/// Shapes: scores and budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
+/// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
 /// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
 pub fn select_layers(
-    scores: &[Vec<Vec<f64>>],
+    scores: &[LayerScores],
     budgets: &[Vec<usize>],
     sinks: usize,
     window: usize,
@@ -75,19 +79,36 @@ pub fn select_layers(
             bound,
         ));
     }
-    let heads = scores.first().map_or(0, Vec::len);
-    if let Some(other) = budgets.iter().find(|b| b.len() != heads) {
-        let bound = format!("every layer has {heads} KV heads");
-        return Err(Error::invalid(
-            "number of KV heads with a budget",
-            other.len(),
-            bound,
-        ));
+    let layers = scores.iter().zip(budgets).map(|(scores, budgets)| {
+        let (heads, tokens) = scores.tensor().dims2()?;
+        if budgets.len() != heads {
+            let bound = format!("every layer has {heads} KV heads");
+            return Err(Error::invalid(
+                "number of KV heads with a budget",
+                budgets.len(),
+                bound,
+            ));
+        }
+        let wanted = wanted(tokens, budgets, sinks, window, split)?;
+        best_tokens(scores.tensor(), &wanted)
+    });
+    // All layers are under way before the first result is waited for.
+    let found: Vec<Tensor> = layers.collect::<Result<_>>()?;
+    let Some(first) = found.first() else {
+        return Ok(Vec::new());
+    };
+    let together = match found.len() {
+        1 => first.to_vec1()?,
+        _ => Tensor::cat(&found, 0)?.to_vec1()?,
+    };
+    let mut rest = together.as_slice();
+    let mut layers = Vec::with_capacity(found.len());
+    for (found, budgets) in found.iter().zip(budgets) {
+        let (own, after) = rest.split_at(found.elem_count());
+        layers.push(slots_of(own, budgets.len())?);
+        rest = after;
     }
-    let layers = scores.iter().zip(budgets);
-    layers
-        .map(|(scores, budgets)| select(scores, budgets, sinks, window, split))
-        .collect()
+    Ok(layers)
 }
 
 /// Chooses the slots that each KV head keeps.
@@ -95,118 +116,103 @@ pub fn select_layers(
 /// The first `sinks` and the last `window` tokens always stay; the best-scored of the rest fill the
 /// budget to the token. Ties go to the later token.
 /// Paper: none: house definition; kvpress hides what must stay in the scores.
-/// Shapes: scores `[kv_head][token]`, budgets `[kv_head]`.
+/// Differs: chosen where the scores are; only the slots come from a device.
+/// Shapes: budgets `[kv_head]`.
 /// Errors: [`Error::Invalid`] for a budget below sinks + window, or scores that are not finite.
 pub fn select(
-    scores: &[Vec<f64>],
+    scores: &LayerScores,
     budgets: &[usize],
     sinks: usize,
     window: usize,
     split: HeadSplit,
 ) -> Result<Slots> {
-    let ranked: Vec<Ranking> = scores
-        .iter()
-        .map(|scores| Ranking::new(scores, sinks, window))
-        .collect::<Result<_>>()?;
-    for (ranking, &budget) in ranked.iter().zip(budgets) {
-        let least = ranking.forced.len();
-        if budget < least {
-            return Err(Error::invalid(
-                "budget of a KV head",
-                format!("{budget} tokens"),
-                format!(
-                    "sinks ({sinks}) and window ({window}) alone take {least}: allow more, or lower them"
-                ),
-            ));
-        }
-    }
-    let free: Vec<usize> = match split {
-        HeadSplit::PerHead => budgets.to_vec(),
-        HeadSplit::Pooled { safeguard } => pooled(&ranked, scores, budgets, safeguard)?,
-    };
-    Ok(ranked
-        .iter()
-        .zip(free)
-        .map(|(ranking, budget)| ranking.keep(budget))
-        .collect())
+    let scores = std::slice::from_ref(scores);
+    let mut layers = select_layers(scores, &[budgets.to_vec()], sinks, window, split)?;
+    Ok(layers.pop().unwrap_or_default())
 }
 
-/// The tokens of one head: those that stay anyway, and the others, best first.
-struct Ranking {
-    forced: Vec<u32>,
-    others: Vec<u32>,
-}
-
-impl Ranking {
-    fn new(scores: &[f64], sinks: usize, window: usize) -> Result<Self> {
-        if scores.iter().any(|s| !s.is_finite()) {
-            return Err(Error::NotFinite {
-                place: "a token's score".into(),
-                advice: "attention or keys hold NaN; the weights may be damaged".into(),
-            });
-        }
-        let tokens = scores.len();
-        let stays = |i: &u32| (*i as usize) < sinks || *i as usize + window >= tokens;
-        let (forced, mut others): (Vec<u32>, Vec<u32>) = (0..tokens as u32).partition(stays);
-        others.sort_unstable_by(|&a, &b| {
-            let (x, y) = (scores[a as usize], scores[b as usize]);
-            y.total_cmp(&x).then(b.cmp(&a))
-        });
-        Ok(Self { forced, others })
-    }
-
-    fn keep(&self, budget: usize) -> Vec<u32> {
-        let free = (budget - self.forced.len()).min(self.others.len());
-        let mut kept = [&self.forced, &self.others[..free]].concat();
-        kept.sort_unstable();
-        kept
-    }
-}
-
-/// Budgets after the heads of a layer have competed for its total.
-fn pooled(
-    ranked: &[Ranking],
-    scores: &[Vec<f64>],
+/// What the heads of a layer keep in any case, and what they compete for.
+fn wanted(
+    tokens: usize,
     budgets: &[usize],
-    safeguard: f64,
-) -> Result<Vec<usize>> {
+    sinks: usize,
+    window: usize,
+    split: HeadSplit,
+) -> Result<Wanted> {
+    let least = sinks.saturating_add(window).min(tokens);
+    if let Some(budget) = budgets.iter().find(|budget| **budget < least) {
+        return Err(Error::invalid(
+            "budget of a KV head",
+            format!("{budget} tokens"),
+            format!(
+                "sinks ({sinks}) and window ({window}) alone take {least}: allow more, or lower them"
+            ),
+        ));
+    }
+    let (own, shared) = match split {
+        HeadSplit::PerHead => (budgets.iter().map(|b| *b.min(&tokens)).collect(), 0),
+        HeadSplit::Pooled { safeguard } => {
+            let own = guarded(tokens, budgets, least, safeguard)?;
+            let (total, most) = (budgets.iter().sum::<usize>(), budgets.len() * tokens);
+            let shared = total.min(most) - own.iter().sum::<usize>();
+            (own, shared)
+        }
+    };
+    Ok(Wanted {
+        own,
+        shared,
+        sinks,
+        window,
+    })
+}
+
+/// What no other head can take of each head's budget.
+fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Result<Vec<usize>> {
     if !(0.0..=1.0).contains(&safeguard) {
         let bound = "a share between 0 and 1 of each head's budget is its own";
         return Err(Error::invalid("safeguard", safeguard, bound));
     }
-    let total: usize = budgets.iter().sum();
-    let mut spent: Vec<usize> = ranked
-        .iter()
-        .zip(budgets)
-        .map(|(ranking, &budget)| {
-            let own = (budget as f64 * safeguard).floor() as usize;
-            let all = ranking.forced.len() + ranking.others.len();
-            own.max(ranking.forced.len()).min(all)
-        })
-        .collect();
-    let mut rest: Vec<(usize, u32)> = ranked
-        .iter()
-        .enumerate()
-        .flat_map(|(h, ranking)| {
-            let taken = spent[h] - ranking.forced.len();
-            ranking.others[taken..].iter().map(move |&slot| (h, slot))
-        })
-        .collect();
-    rest.sort_by(|&(g, a), &(h, b)| {
-        let (x, y) = (scores[g][a as usize], scores[h][b as usize]);
-        y.total_cmp(&x).then(b.cmp(&a)).then(g.cmp(&h))
-    });
-    let left = total - spent.iter().sum::<usize>().min(total);
-    for (h, _) in rest.into_iter().take(left) {
-        spent[h] += 1;
+    let own = |&budget: &usize| {
+        let own = (budget as f64 * safeguard).floor() as usize;
+        own.clamp(least, tokens)
+    };
+    Ok(budgets.iter().map(own).collect())
+}
+
+/// The slots of one layer from what [`best_tokens`] found.
+fn slots_of(found: &[u32], heads: usize) -> Result<Slots> {
+    let (head, mut slots) = found.split_at(1 + heads);
+    if head[0] != 0 {
+        return Err(Error::NotFinite {
+            place: "a token's score".into(),
+            advice: "attention or keys hold NaN; the weights may be damaged".into(),
+        });
     }
-    Ok(spent)
+    let of_head = |&count: &u32| {
+        let (own, after) = slots.split_at(count as usize);
+        slots = after;
+        own.to_vec()
+    };
+    Ok(head[1..].iter().map(of_head).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use proptest::prelude::*;
+
+    /// [`super::select`] from rows of scores.
+    fn select(
+        scores: &[Vec<f64>],
+        budgets: &[usize],
+        sinks: usize,
+        window: usize,
+        split: HeadSplit,
+    ) -> Result<Slots> {
+        let scores = LayerScores::of_heads(scores.concat(), scores.len(), &Device::Cpu)?;
+        super::select(&scores, budgets, sinks, window, split)
+    }
 
     #[test]
     fn sinks_and_window_stay_whatever_the_scores_say() {
@@ -246,7 +252,40 @@ mod tests {
 
     #[test]
     fn scores_that_are_not_numbers_are_refused() {
-        assert!(select(&[vec![f64::NAN]], &[1], 0, 0, HeadSplit::PerHead).is_err());
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let scores = [vec![0.5, 0.25], vec![1.0, wrong]];
+            let error = select(&scores, &[1, 1], 0, 1, HeadSplit::PerHead).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_budget_of_more_than_the_prompt_keeps_all_of_it() {
+        let scores = [vec![1.0; 3], vec![2.0; 3]];
+        for split in [HeadSplit::PerHead, HeadSplit::Pooled { safeguard: 0.2 }] {
+            let kept = select(&scores, &[5, 9], 0, 0, split).unwrap();
+            assert_eq!(kept, [[0, 1, 2], [0, 1, 2]]);
+        }
+    }
+
+    #[test]
+    fn layers_are_chosen_together_and_apart() {
+        let of = |rows: &[Vec<f64>]| {
+            LayerScores::of_heads(rows.concat(), rows.len(), &Device::Cpu).unwrap()
+        };
+        let layers = [
+            of(&[vec![3.0, 1.0, 2.0], vec![1.0, 2.0, 3.0]]),
+            of(&[vec![1.0, 3.0], vec![3.0, 1.0]]),
+        ];
+        let budgets = [vec![2, 1], vec![0, 1]];
+        let split = HeadSplit::PerHead;
+        let kept = select_layers(&layers, &budgets, 0, 0, split).unwrap();
+        assert_eq!(kept[0], [vec![0, 2], vec![2]]);
+        assert_eq!(kept[1], [vec![], vec![0]]);
+        assert!(select_layers(&layers, &budgets[..1], 0, 0, split).is_err());
+        let other = [vec![2, 1], vec![0]];
+        assert!(select_layers(&layers, &other, 0, 0, split).is_err());
+        assert!(select_layers(&[], &[], 0, 0, split).unwrap().is_empty());
     }
 
     proptest! {

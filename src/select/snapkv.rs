@@ -3,41 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{LayerObservation, LayerScores, Needs, Scorer};
-use crate::error::{Error, Result};
+use super::{GroupReduce, LayerObservation, LayerScores, Needs, Order, Pooling, Scorer};
+use crate::error::Result;
+use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
-
-/// How neighbouring scores are pooled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// The largest of the kernel.
-    Max,
-    /// The mean of the kernel; beyond the ends it counts zeros.
-    Avg,
-    /// Not at all.
-    None,
-}
-
-/// How the query heads of a group become one score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GroupReduce {
-    /// Their mean.
-    Mean,
-    /// Their maximum.
-    Max,
-}
-
-/// Which comes first; it matters wherever one of the two is a maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Order {
-    /// Pool every query head, then reduce the group.
-    PoolFirst,
-    /// Reduce the group, then pool.
-    ReduceFirst,
-}
 
 /// Mean attention of the last w rows to the tokens before them, pooled over neighbours.
 ///
@@ -96,83 +65,47 @@ impl Scorer for SnapKv {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        if self.kernel.is_multiple_of(2) {
-            let bound = "the kernel of the pooling must be odd, to be centred on a token";
-            return Err(Error::invalid("kernel", self.kernel, bound));
-        }
-        let mean = observation.window_mean()?;
         // Pooling must not reach into the window, whose tokens stay anyway.
         let prefix = observation.tokens.saturating_sub(observation.window);
-        let scores = mean
-            .chunks(observation.group)
-            .map(|heads| {
-                let heads: Vec<&[f64]> = heads.iter().map(|h| &h[..prefix]).collect();
-                let mut scores = match self.order {
-                    Order::PoolFirst => {
-                        let pooled: Vec<Vec<f64>> = heads.iter().map(|h| self.pool(h)).collect();
-                        self.reduce(&pooled.iter().map(Vec::as_slice).collect::<Vec<_>>())
-                    }
-                    Order::ReduceFirst => self.pool(&self.reduce(&heads)),
-                };
-                scores.resize(observation.tokens, 0.0);
-                scores
-            })
-            .collect();
-        Ok(scores)
-    }
-}
-
-impl SnapKv {
-    fn pool(&self, scores: &[f64]) -> Vec<f64> {
-        let reach = self.kernel / 2;
-        let around = |i: usize| {
-            let kernel = i.saturating_sub(reach)..(i + reach + 1).min(scores.len());
-            scores[kernel].iter().copied()
+        let pooling = HeadPooling {
+            heads: observation.group,
+            group: self.group,
+            prefix,
+            pooling: self.pooling,
+            kernel: self.kernel,
+            order: self.order,
         };
-        match self.pooling {
-            Pooling::None => scores.to_vec(),
-            Pooling::Max => (0..scores.len())
-                .map(|i| around(i).fold(0.0, f64::max))
-                .collect(),
-            Pooling::Avg => {
-                let width = self.kernel as f64;
-                (0..scores.len())
-                    .map(|i| around(i).sum::<f64>() / width)
-                    .collect()
-            }
-        }
-    }
-
-    fn reduce(&self, heads: &[&[f64]]) -> Vec<f64> {
-        let tokens = heads.first().map_or(0, |h| h.len());
-        let of = |i: usize| heads.iter().map(move |h| h[i]);
-        match self.group {
-            GroupReduce::Mean => {
-                let count = heads.len().max(1) as f64;
-                (0..tokens).map(|i| of(i).sum::<f64>() / count).collect()
-            }
-            GroupReduce::Max => (0..tokens).map(|i| of(i).fold(0.0, f64::max)).collect(),
-        }
+        LayerScores::new(pool_heads(observation.window_mean()?, pooling)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{Device, Tensor};
 
-    fn observed(window_mean: &[Vec<f64>], group: usize, window: usize) -> LayerObservation<'_> {
-        LayerObservation {
+    /// Scores of a mean `(H_q, T)`.
+    fn scores(
+        scorer: &SnapKv,
+        window_mean: &[Vec<f64>],
+        group: usize,
+        window: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let window_mean = Tensor::new(window_mean.to_vec(), &Device::Cpu)?;
+        let (heads, tokens) = window_mean.dims2()?;
+        let observation = LayerObservation {
             layer: 0,
-            tokens: window_mean[0].len(),
+            tokens,
             group,
-            kv_heads: window_mean.len() / group,
-            head_dim: 1,
+            kv_heads: heads / group,
             window,
-            window_mean: Some(window_mean),
+            device: &Device::Cpu,
+            window_mean: Some(&window_mean),
             received: None,
             keys: None,
             continuation: None,
-        }
+        };
+        scorer.score(&observation)?.to_rows()
     }
 
     fn scorer(pooling: Pooling, kernel: usize, group: GroupReduce, order: Order) -> SnapKv {
@@ -189,7 +122,7 @@ mod tests {
         let mean = [vec![0.0, 3.0, 0.0, 0.0, 6.0, 9.0, 9.0]];
         let score = |pooling| {
             let s = scorer(pooling, 3, GroupReduce::Mean, Order::PoolFirst);
-            s.score(&observed(&mean, 1, 2)).unwrap()[0].clone()
+            scores(&s, &mean, 1, 2).unwrap()[0].clone()
         };
         assert_eq!(score(Pooling::Max), [3.0, 3.0, 3.0, 6.0, 6.0, 0.0, 0.0]);
         assert_eq!(score(Pooling::Avg), [1.0, 1.0, 1.0, 2.0, 2.0, 0.0, 0.0]);
@@ -201,7 +134,7 @@ mod tests {
         let mean = [vec![4.0, 0.0, 0.0], vec![0.0, 0.0, 2.0]];
         let score = |group, order| {
             let s = scorer(Pooling::Max, 3, group, order);
-            s.score(&observed(&mean, 2, 0)).unwrap()[0].clone()
+            scores(&s, &mean, 2, 0).unwrap()[0].clone()
         };
         // Pooled: (4, 4, 0) and (0, 2, 2); reduced first: (2, 0, 1).
         assert_eq!(score(GroupReduce::Mean, Order::PoolFirst), [2.0, 3.0, 1.0]);
@@ -215,6 +148,6 @@ mod tests {
     #[test]
     fn an_even_kernel_is_refused() {
         let s = scorer(Pooling::Max, 4, GroupReduce::Mean, Order::PoolFirst);
-        assert!(s.score(&observed(&[vec![1.0]], 1, 0)).is_err());
+        assert!(scores(&s, &[vec![1.0]], 1, 0).is_err());
     }
 }

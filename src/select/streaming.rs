@@ -1,5 +1,6 @@
 //! StreamingLLM: the first tokens and the most recent ones.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,7 +32,8 @@ impl Scorer for Streaming {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let recency: Vec<f64> = (0..observation.tokens).map(|i| i as f64).collect();
-        Ok(vec![recency; observation.kv_heads])
+        let recency = (0..observation.tokens).map(|i| i as f64).collect();
+        let recency = Tensor::from_vec(recency, (1, observation.tokens), observation.device)?;
+        LayerScores::alike(&recency, observation.kv_heads)
     }
 }

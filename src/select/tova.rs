@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
 use crate::error::Result;
+use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention of the last row, mean over all query heads of the layer.
@@ -34,35 +35,34 @@ impl Scorer for Tova {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let heads = observation.window_mean()?;
-        let count = heads.len().max(1) as f64;
-        let mean: Vec<f64> = (0..observation.tokens)
-            .map(|key| heads.iter().map(|h| h[key]).sum::<f64>() / count)
-            .collect();
-        Ok(vec![mean; observation.kv_heads])
+        let last = observation.window_mean()?;
+        let (heads, tokens) = last.dims2()?;
+        let mean = pool_heads(last, HeadPooling::mean_of_groups(heads, tokens))?;
+        LayerScores::alike(&mean, observation.kv_heads)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{Device, Tensor};
 
     #[test]
     fn every_head_gets_the_mean_over_all_heads() {
-        let last = [vec![0.2, 0.8], vec![0.6, 0.4]];
+        let last = Tensor::new(&[[0.2, 0.8], [0.6, 0.4]], &Device::Cpu).unwrap();
         let observation = LayerObservation {
             layer: 0,
             tokens: 2,
             group: 1,
             kv_heads: 2,
-            head_dim: 1,
             window: 1,
+            device: &Device::Cpu,
             window_mean: Some(&last),
             received: None,
             keys: None,
             continuation: None,
         };
-        let scores = Tova {}.score(&observation).unwrap();
+        let scores = Tova {}.score(&observation).unwrap().to_rows().unwrap();
         assert_eq!(scores[0], scores[1]);
         assert!((scores[0][0] - 0.4).abs() < 1e-12 && (scores[0][1] - 0.6).abs() < 1e-12);
     }

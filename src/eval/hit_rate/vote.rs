@@ -1,7 +1,9 @@
 //! The vote of a window: the best keys of the prefix by the mean of the window's rows.
 
+use candle_core::Device;
+
 use crate::error::Result;
-use crate::select::{HeadSplit, select};
+use crate::select::{HeadSplit, LayerScores, select};
 
 /// The keys that one window names, `[query head][key]`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,7 +77,8 @@ impl Voting {
     /// Sums order keys as means do.
     fn vote(&self) -> Result<Vote> {
         let budgets = vec![self.named_keys; self.sums.len()];
-        let best = select(&self.sums, &budgets, 0, 0, HeadSplit::PerHead)?;
+        let sums = LayerScores::of_heads(self.sums.concat(), budgets.len(), &Device::Cpu)?;
+        let best = select(&sums, &budgets, 0, 0, HeadSplit::PerHead)?;
         let named = best.iter().zip(&self.sums).map(|(best, sums)| {
             let mut named = vec![false; sums.len()];
             best.iter().for_each(|&key| named[key as usize] = true);

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{DeviceRows, GroupRows, RowReader};
 use crate::error::Result;
@@ -66,10 +66,29 @@ impl RowSums {
         if let Some(sums) = self.take_from_device() {
             return Ok(sums.to_vec2()?);
         }
+        let sums = self.take_from_host();
+        Ok(sums.chunks(self.keys.max(1)).map(<[f64]>::to_vec).collect())
+    }
+
+    /// The sums so far, `(H_q, T)`, float64, without a copy: on the device that computed the rows, or on the CPU.
+    ///
+    /// Errors: [`crate::error::Error::Candle`].
+    pub fn into_tensor(mut self) -> Result<Tensor> {
+        if let Some(sums) = self.take_from_device() {
+            return Ok(sums);
+        }
+        let shape = (self.heads, self.keys);
+        Ok(Tensor::from_vec(
+            self.take_from_host(),
+            shape,
+            &Device::Cpu,
+        )?)
+    }
+
+    fn take_from_host(&mut self) -> Vec<f64> {
         self.join();
         let part = self.lock().pop();
-        let part = part.unwrap_or_else(|| vec![0.0; self.heads * self.keys]);
-        Ok(part.chunks(self.keys.max(1)).map(<[f64]>::to_vec).collect())
+        part.unwrap_or_else(|| vec![0.0; self.heads * self.keys])
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<f64>>> {

@@ -27,6 +27,8 @@ pub struct AttentionView<'a> {
     pub cache: &'a LayerCache,
     /// W_o, perhaps packed; see [`AttentionView::output_projection`].
     pub(in crate::model) projection: &'a Matrix,
+    /// Whether rows are computed as devices other than the CPU do it.
+    pub(in crate::model) as_on_device: bool,
 }
 
 impl AttentionView<'_> {
@@ -50,7 +52,11 @@ impl AttentionView<'_> {
         let queries = self
             .queries
             .narrow(1, positions.start - self.rows.start, positions.len())?;
-        super::probabilities(&queries.contiguous()?, self.cache, positions.start)
+        let probabilities = match self.as_on_device {
+            true => super::blocks::probabilities,
+            false => super::probabilities,
+        };
+        probabilities(&queries.contiguous()?, self.cache, positions.start)
     }
 
     /// W_o, the matrix that maps the concatenated heads to the residual stream, dequantised now.

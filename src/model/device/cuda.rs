@@ -121,5 +121,8 @@ fn code(source: Source) -> (&'static str, &'static str) {
         Source::RaggedAttention => ptx!("ragged_attention"),
         Source::SortKeys => ptx!("sort_keys"),
         Source::RunningSums => ptx!("running_sums"),
+        Source::HeadPooling => ptx!("head_pooling"),
+        Source::KeyNorms => ptx!("key_norms"),
+        Source::BestTokens => ptx!("best_tokens"),
     }
 }

@@ -3,8 +3,11 @@
 //! Each is a kernel of `kernels/*.cu` and its twin on the CPU, behind one function over tensors. What is launched for
 //! which shapes is data ([`Program`]), so that tests run the same launches of the same sources without a GPU.
 
+mod best_tokens;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod head_pooling;
+mod key_norms;
 mod key_order;
 mod program;
 mod ragged_attention;
@@ -14,13 +17,16 @@ mod running_sums;
 
 use candle_core::{CpuStorage, Layout, WithDType};
 
+pub use best_tokens::{BestTokens, Wanted, best_tokens};
+pub use head_pooling::{GroupReduce, HeadPooling, Order, PoolHeads, Pooling, pool_heads};
+pub use key_norms::{KeyNorms, key_norms};
 pub use key_order::{KeyOrder, key_order};
 pub use program::{Argument, Buffer, Launch, Program, Source};
 pub use ragged_attention::{
     RaggedAttention, RaggedHead, RaggedHeads, WIDEST_HEAD, ragged_attention,
 };
 pub use row_budgets::{NOT_FINITE, RowBudgets, row_budgets};
-pub use row_sums::{AddRows, add_rows};
+pub use row_sums::{AddRows, add_rows, add_rows_in_order};
 pub use running_sums::{RunningSums, running_sums};
 
 /// The numbers of a contiguous tensor on the CPU.

@@ -15,6 +15,12 @@ pub enum Source {
     SortKeys,
     /// `kernels/running_sums.cu`
     RunningSums,
+    /// `kernels/head_pooling.cu`
+    HeadPooling,
+    /// `kernels/key_norms.cu`
+    KeyNorms,
+    /// `kernels/best_tokens.cu`
+    BestTokens,
 }
 
 /// Memory that kernels read or write.

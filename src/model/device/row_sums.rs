@@ -31,12 +31,22 @@ pub fn add_rows(
     Ok(sums.inplace_op2(&probabilities.contiguous()?, &op)?)
 }
 
+/// Adds all rows to sums, one after another and without rounding.
+///
+/// Differs: such sums depend on the order in which rows come, on every device in the same way.
+/// Shapes and errors: as [`add_rows`].
+pub fn add_rows_in_order(sums: &Tensor, probabilities: &Tensor) -> Result<()> {
+    let op = AddRows::in_order(sums.dims2()?, probabilities.dims3()?)?;
+    Ok(sums.inplace_op2(&probabilities.contiguous()?, &op)?)
+}
+
 /// [`add_rows`] of one shape.
 pub struct AddRows {
     rows: usize,
     first_row: usize,
     keys: usize,
     width: usize,
+    /// Adding and subtracting it rounds; 0 does not.
     rounding: f64,
     /// Operands: probabilities, sums.
     pub program: Program,
@@ -47,10 +57,26 @@ impl AddRows {
     ///
     /// Errors: as [`add_rows`].
     pub fn new(
+        sums: (usize, usize),
+        rows: (usize, usize, usize),
+        first_row: usize,
+        rows_in_all: usize,
+    ) -> Result<Self> {
+        Self::rounded(sums, rows, first_row, rounding_of_row_sums(rows_in_all))
+    }
+
+    /// The same for all rows and without rounding; see [`add_rows_in_order`].
+    ///
+    /// Errors: as [`add_rows`].
+    pub fn in_order(sums: (usize, usize), rows: (usize, usize, usize)) -> Result<Self> {
+        Self::rounded(sums, rows, 0, 0.0)
+    }
+
+    fn rounded(
         (heads, width): (usize, usize),
         (group, rows, keys): (usize, usize, usize),
         first_row: usize,
-        rows_in_all: usize,
+        rounding: f64,
     ) -> Result<Self> {
         if heads != group || keys > width {
             let bound = format!("the sums are of {heads} heads and {width} keys");
@@ -60,7 +86,6 @@ impl AddRows {
                 bound,
             ));
         }
-        let rounding = rounding_of_row_sums(rows_in_all);
         let mut program = Program::new(Source::RowSums);
         if first_row < rows {
             program.launch(Launch {

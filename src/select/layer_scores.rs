@@ -1,0 +1,81 @@
+//! The scores of a layer, where they were made.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+
+/// How much every token matters to every KV head of a layer.
+///
+/// Shapes: `(H_kv, T)`, float64, contiguous, on the device of [`place_of_scores`].
+#[derive(Clone, Debug)]
+pub struct LayerScores(Tensor);
+
+impl LayerScores {
+    /// Scores that a scorer computed.
+    ///
+    /// Errors: [`Error::Invalid`] for another shape or element type.
+    pub fn new(scores: Tensor) -> Result<Self> {
+        if scores.rank() != 2 || scores.dtype() != DType::F64 {
+            let found = format!("{:?} of {:?}", scores.dims(), scores.dtype());
+            let bound = "float64 numbers for every KV head and token are needed";
+            return Err(Error::invalid("scores of a layer", found, bound));
+        }
+        Ok(Self(scores.contiguous()?))
+    }
+
+    /// Scores that were made on the CPU, head by head, brought to a device.
+    ///
+    /// Errors: as [`LayerScores::new`]; [`Error::Candle`] where they do not fit.
+    pub fn of_heads(scores: Vec<f64>, kv_heads: usize, device: &Device) -> Result<Self> {
+        let tokens = scores.len() / kv_heads.max(1);
+        Self::new(Tensor::from_vec(scores, (kv_heads, tokens), device)?)
+    }
+
+    /// The same scores for every KV head, from those of all, `(1, T)`.
+    ///
+    /// Errors: as [`LayerScores::new`].
+    pub fn alike(scores: &Tensor, kv_heads: usize) -> Result<Self> {
+        let (_, tokens) = scores.dims2()?;
+        Self::new(scores.broadcast_as((kv_heads, tokens))?)
+    }
+
+    /// The scores, `(H_kv, T)`.
+    pub fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
+    /// The scores on the CPU, `[kv_head][token]`, to look at; nothing that is chosen needs them.
+    ///
+    /// Errors: [`Error::Candle`].
+    pub fn to_rows(&self) -> Result<Vec<Vec<f64>>> {
+        Ok(self.0.to_vec2()?)
+    }
+}
+
+/// Where a model's scores are made, kept and ranked: on its own device.
+///
+/// Differs: Metal computes no float64, in which all scores are; there attention and keys come to the CPU, and scores
+/// are made and ranked on it.
+pub fn place_of_scores(device: &Device) -> Device {
+    match device.is_metal() {
+        true => Device::Cpu,
+        false => device.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_float64_per_head_and_token() {
+        let tensor = |dtype| Tensor::zeros((2, 3), dtype, &Device::Cpu).unwrap();
+        assert!(LayerScores::new(tensor(DType::F32)).is_err());
+        assert!(LayerScores::new(tensor(DType::F64).flatten_all().unwrap()).is_err());
+        let turned = LayerScores::new(tensor(DType::F64).t().unwrap()).unwrap();
+        assert!(turned.tensor().is_contiguous());
+        let one = Tensor::new(&[[1.0, 2.0]], &Device::Cpu).unwrap();
+        let alike = LayerScores::alike(&one, 3).unwrap();
+        assert_eq!(alike.to_rows().unwrap(), [[1.0, 2.0]; 3]);
+    }
+}
