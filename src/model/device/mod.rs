@@ -6,6 +6,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod key_order;
+mod prefill_attention;
 mod program;
 mod ragged_attention;
 mod row_budgets;
@@ -15,6 +16,7 @@ mod running_sums;
 use candle_core::{CpuStorage, Layout, WithDType};
 
 pub use key_order::{KeyOrder, key_order};
+pub use prefill_attention::{PrefillAttention, has_prefill_attention, prefill_attention};
 pub use program::{Argument, Buffer, Launch, Program, Source};
 pub use ragged_attention::{RaggedAttention, RaggedHead, RaggedHeads, ragged_attention};
 pub use row_budgets::{NOT_FINITE, RowBudgets, row_budgets};
