@@ -5,8 +5,8 @@ mod kernel_cases;
 
 use candle_core::Device;
 use kernel_cases::{
-    Case, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, ragged_cases,
-    row_budget_cases, row_sum_cases, running_sum_cases,
+    Case, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, prefill_cases,
+    ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 
 /// The device; none where there is none, unless KVPROF_REQUIRE_DEVICE says that there must be one.
@@ -46,6 +46,11 @@ fn sums_of_rows_equal_those_of_the_cpu() {
 #[test]
 fn ragged_attention_equals_the_definition() {
     check(ragged_cases);
+}
+
+#[test]
+fn prefill_attention_equals_the_definition() {
+    check(prefill_cases);
 }
 
 #[test]

@@ -5,13 +5,13 @@ mod kernel_cases;
 
 use candle_core::{DType, Device, Tensor};
 use kernel_cases::{
-    Call, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, ragged_cases,
-    row_budget_cases,
+    Call, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, prefill_cases,
+    ragged_cases, row_budget_cases,
 };
 use kvprof::model::device::{
     GroupReduce, HeadPooling, NOT_FINITE, Order, Pooling, RaggedHead, RaggedHeads, Wanted,
-    add_rows, add_rows_in_order, best_tokens, key_norms, key_order, pool_heads, ragged_attention,
-    row_budgets, running_sums,
+    add_rows, add_rows_in_order, best_tokens, has_prefill_attention, key_norms, key_order,
+    pool_heads, prefill_attention, ragged_attention, row_budgets, running_sums,
 };
 use kvprof::profile::Ranked;
 
@@ -128,6 +128,77 @@ fn ragged_attention_is_that_of_each_head_alone() {
             assert!(largest < allowed, "{}, head {h}: {largest}", case.name);
         }
     }
+}
+
+#[test]
+fn prefill_attention_is_that_of_each_query_alone() {
+    for case in prefill_cases() {
+        let Call::PrefillAttention([q, k, v], heads, output) = &case.call else {
+            continue;
+        };
+        if *output != DType::F32 {
+            continue;
+        }
+        let (h_q, n, d) = q.dims3().unwrap();
+        let group = h_q / heads.len();
+        let got = prefill_attention(q, k, v, heads, DType::F32).unwrap();
+        let got = got.reshape((n, h_q, d)).unwrap();
+        let wide = [q, k, v].map(|t| t.to_dtype(DType::F64).unwrap());
+        for (h, head) in heads.iter().enumerate() {
+            for i in [0, n / 2, n - 1] {
+                let seen = head.length - (n - 1 - i);
+                let own = |t: &Tensor| t.narrow(0, head.start, seen).unwrap();
+                let query = wide[0].narrow(0, h * group, group).unwrap();
+                let query = query.narrow(1, i, 1).unwrap().squeeze(1).unwrap();
+                let logits = query.contiguous().unwrap();
+                let logits = logits.matmul(&own(&wide[1]).t().unwrap()).unwrap();
+                let p = candle_nn::ops::softmax_last_dim(&(logits / (d as f64).sqrt()).unwrap());
+                let want = p.unwrap().matmul(&own(&wide[2])).unwrap();
+                let got = got.get(i).unwrap().narrow(0, h * group, group).unwrap();
+                let gap = (got.to_dtype(DType::F64).unwrap() - want).unwrap();
+                let largest = gap.abs().unwrap().max_all().unwrap();
+                let largest = largest.to_scalar::<f64>().unwrap();
+                // Float32 outputs below 2.
+                assert!(largest < 1.2e-7, "{}, head {h}, {i}: {largest}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn prefill_attention_refuses_what_it_does_not_take() {
+    let half = |shape: &[usize]| Tensor::zeros(shape, DType::BF16, &Device::Cpu).unwrap();
+    let (queries, keys) = (half(&[4, 5, 16]), half(&[30, 16]));
+    let head = |start, length| RaggedHead { start, length };
+    let attend = |heads: &[RaggedHead], output| {
+        let found = prefill_attention(&queries, &keys, &keys, heads, output);
+        found.map(|rows| rows.dims().to_vec())
+    };
+    let two = [head(0, 5), head(10, 20)];
+    assert_eq!(attend(&two, DType::BF16).unwrap(), [5, 64]);
+    assert!(attend(&[head(0, 4), head(10, 20)], DType::BF16).is_err());
+    assert!(attend(&[head(0, 5), head(11, 20)], DType::BF16).is_err());
+    assert!(attend(&[head(0, 5); 3], DType::BF16).is_err());
+    assert!(attend(&[], DType::BF16).is_err());
+    assert!(attend(&two, DType::F16).is_err());
+    let single = [&queries, &keys].map(|t| t.to_dtype(DType::F32).unwrap());
+    assert!(prefill_attention(&single[0], &single[1], &single[1], &two, DType::F32).is_err());
+    assert!(prefill_attention(&queries, &keys, &half(&[30, 8]), &two, DType::BF16).is_err());
+    for (dtype, d, takes) in [
+        (DType::F16, 8, true),
+        (DType::BF16, 256, true),
+        (DType::BF16, 100, false),
+        (DType::F16, 264, false),
+        (DType::F16, 0, false),
+        (DType::F32, 64, false),
+    ] {
+        let found = has_prefill_attention(&Device::Cpu, dtype, d);
+        assert_eq!(found, takes, "{dtype:?} {d}");
+    }
+    let odd = half(&[4, 5, 12]);
+    assert!(
+        prefill_attention(&odd, &half(&[30, 12]), &half(&[30, 12]), &two, DType::BF16).is_err()
+    );
 }
 
 #[test]

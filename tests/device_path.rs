@@ -13,12 +13,10 @@ use kvprof::select::{
 };
 use serde_json::Value;
 
-fn decoder(as_on_device: bool) -> Decoder {
+fn decoder(dtype: DType, as_on_device: bool) -> Decoder {
     let cache = source::CacheFolder::from_env().unwrap();
     let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
-    let mut decoder = Model::load(files, &Device::Cpu, DType::F32)
-        .unwrap()
-        .decoder;
+    let mut decoder = Model::load(files, &Device::Cpu, dtype).unwrap().decoder;
     if as_on_device {
         decoder.work_as_on_device();
     }
@@ -82,8 +80,8 @@ fn measures_scores_and_logits_equal_those_of_the_cpu() {
     for (tokens, window) in [(200, Some(32)), (150, None)] {
         let ids = prompt(tokens);
         let (own, device) = (
-            run(&decoder(false), &ids, window),
-            run(&decoder(true), &ids, window),
+            run(&decoder(DType::F32, false), &ids, window),
+            run(&decoder(DType::F32, true), &ids, window),
         );
         for (a, b) in own.logits.iter().zip(&device.logits) {
             let worst = a
@@ -105,6 +103,41 @@ fn measures_scores_and_logits_equal_those_of_the_cpu() {
             }
         }
         measures_are_alike(&own.layers, &device.layers);
+    }
+}
+
+/// The root of the mean square of what differs between two runs: logits, and the mass of the sinks.
+fn gaps(a: &Seen, b: &Seen) -> [f64; 2] {
+    let root_mean = |squares: Vec<f64>| (squares.iter().sum::<f64>() / squares.len() as f64).sqrt();
+    let pairs = a.logits.iter().flatten().zip(b.logits.iter().flatten());
+    let logits = pairs.map(|(a, b)| f64::from(a - b).powi(2)).collect();
+    let heads = |seen: &Seen| -> Vec<f64> {
+        let layers = seen.layers.iter();
+        layers
+            .flat_map(|layer| layer.heads.iter().map(|head| head.sink_mass))
+            .collect()
+    };
+    let sinks = heads(a).into_iter().zip(heads(b));
+    [logits, sinks.map(|(a, b)| (a - b).powi(2)).collect()].map(root_mean)
+}
+
+/// With a cache of a half type prompts go through the fused kernel, here through its twin: it rounds queries and outputs
+/// as the cache's keys and values are rounded, and no more than that may come of it.
+#[test]
+fn half_caches_are_attended_to_as_closely_as_they_are_rounded() {
+    let ids = prompt(130);
+    let exact = run(&decoder(DType::F32, false), &ids, Some(32));
+    for dtype in [DType::F16, DType::BF16] {
+        let own = run(&decoder(dtype, false), &ids, Some(32));
+        let device = run(&decoder(dtype, true), &ids, Some(32));
+        let (rounding, kernel) = (gaps(&own, &exact), gaps(&device, &exact));
+        eprintln!("{dtype:?}: {rounding:?} by the cache, {kernel:?} by all");
+        for (rounding, kernel) in rounding.into_iter().zip(kernel) {
+            assert!(
+                kernel > 0.0 && kernel < 3.0 * rounding,
+                "{dtype:?}: {kernel} {rounding}"
+            );
+        }
     }
 }
 
@@ -189,8 +222,8 @@ fn kept_slots_equal_those_of_the_cpu_but_for_near_ties() {
     let ids = prompt(300);
     let build = |name| registry::build("scorer", SCORERS, name, Value::Null).unwrap();
     let scorers: Vec<Box<dyn Scorer>> = SCORERS.iter().map(|entry| build(entry.name)).collect();
-    let [own, device] =
-        [false, true].map(|as_on_device| scored(&decoder(as_on_device), &ids, &scorers));
+    let [own, device] = [false, true]
+        .map(|as_on_device| scored(&decoder(DType::F32, as_on_device), &ids, &scorers));
     let splits = [
         HeadSplit::PerHead,
         HeadSplit::Pooled { safeguard: 0.2 },

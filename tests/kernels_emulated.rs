@@ -9,11 +9,11 @@ use candle_core::{DType, Device, Tensor};
 use emulation::{Operand, emulator, run};
 use kernel_cases::{
     Call, Case, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases,
-    ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+    prefill_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 use kvprof::model::device::{
-    AddRows, BestTokens, KeyNorms, KeyOrder, PoolHeads, Program, RaggedAttention, RaggedHead,
-    RaggedHeads, RowBudgets, RunningSums,
+    AddRows, BestTokens, Buffer, KeyNorms, KeyOrder, Launch, PoolHeads, PrefillAttention, Program,
+    RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums, Source,
 };
 
 /// Threads in turns; warps that run ahead of others, against their order and shuffled.
@@ -80,6 +80,9 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
             let op = AddRows::in_order(sums.dims2().unwrap(), rows.dims3().unwrap()).unwrap();
             added(&op.program, sums, rows, schedule)
         }
+        Call::PrefillAttention([q, k, v], heads, dtype) => {
+            prefill_emulated([q, k, v], heads, *dtype, schedule)
+        }
         Call::RaggedAttention([q, k, v], heads, [room, appended]) => {
             let heads = RaggedHeads::new(heads, *room, &Device::Cpu).unwrap();
             let dims = [q.dims2().unwrap(), k.dims2().unwrap()];
@@ -139,6 +142,20 @@ fn added(program: &Program, sums: &Tensor, rows: &Tensor, schedule: u32) -> Tens
     Tensor::from_raw_buffer(&after[1], DType::F64, sums.dims(), &Device::Cpu).unwrap()
 }
 
+fn prefill_emulated(
+    [q, k, v]: [&Tensor; 3],
+    heads: &[RaggedHead],
+    dtype: DType,
+    schedule: u32,
+) -> Tensor {
+    let (queries, keys) = (q.dims3().unwrap(), k.dims2().unwrap());
+    let types = [q.dtype(), dtype];
+    let op = PrefillAttention::new(heads, queries, keys, types, &Device::Cpu).unwrap();
+    let inputs = [q, k, v, op.table()].map(holding).into();
+    let (h_q, n, d) = queries;
+    output(&op.program, inputs, &[n, h_q * d], dtype, schedule)
+}
+
 fn check(cases: Vec<Case>) {
     if emulator().is_none() {
         eprintln!("skipped: no C++ compiler");
@@ -166,6 +183,111 @@ fn sums_of_rows_equal_those_of_the_cpu() {
 #[test]
 fn ragged_attention_equals_the_definition() {
     check(ragged_cases());
+}
+
+#[test]
+fn prefill_attention_equals_the_definition() {
+    check(prefill_cases());
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_every_run() {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    let (h_q, d, before, n) = (3, 64, 41, 90);
+    let mut noise = Noise::new(8);
+    let mut random = |shape: &[usize]| {
+        let values = noise.floats(shape.iter().product());
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        tensor.to_dtype(DType::BF16).unwrap()
+    };
+    let (q, k, v) = (
+        random(&[h_q, n, d]),
+        random(&[before + n, d]),
+        random(&[before + n, d]),
+    );
+    let attend = |from: usize, end: usize| {
+        let queries = q.narrow(1, from, end - from).unwrap();
+        let queries = queries.contiguous().unwrap();
+        let head = RaggedHead {
+            start: 0,
+            length: before + end,
+        };
+        let rows = prefill_emulated([&queries, &k, &v], &[head], DType::F32, 0);
+        bytes_of(&rows)
+    };
+    let runs = [attend(0, 1), attend(1, 37), attend(37, n)].concat();
+    assert_eq!(attend(0, n), runs);
+}
+
+/// a (16, 16) x b (16, 8) added to sums, by the emulated instructions, and b as both ways of loading it give it.
+fn product(a: &Tensor, b: &Tensor, sums: &Tensor) -> (Vec<f32>, Vec<u8>) {
+    let program = Program {
+        source: Source::PrefillAttention,
+        scratch: vec![],
+        launches: vec![Launch {
+            kernel: match a.dtype() {
+                DType::F16 => "product_f16",
+                _ => "product_bf16",
+            },
+            grid: [1, 1],
+            threads: 32,
+            shared: 2 * (256 + 128 + 128),
+            arguments: (0..5).map(|i| Buffer::Operand(i).into()).collect(),
+        }],
+    };
+    let turned = b.t().unwrap().contiguous().unwrap();
+    let mut operands: Vec<Operand> = [a, b, &turned, sums].map(holding).into();
+    operands.push(Operand::Empty(32 * 4 * 4));
+    let mut after = run(&program, &operands, 1);
+    let loaded = after.pop().unwrap();
+    let sums = after.pop().unwrap();
+    let float = |four: &[u8]| f32::from_le_bytes(four.try_into().unwrap());
+    (sums.chunks(4).map(float).collect(), loaded)
+}
+
+#[test]
+fn tensor_cores_multiply_as_plain_loops_do() {
+    if emulator().is_none() {
+        eprintln!("skipped: no C++ compiler");
+        return;
+    }
+    let mut noise = Noise::new(10);
+    for dtype in [DType::F16, DType::BF16] {
+        for whole in [true, false] {
+            let mut random = |rows: usize, columns: usize| -> Tensor {
+                let mut values = noise.floats(rows * columns);
+                if whole {
+                    values.iter_mut().for_each(|x| *x = (*x * 8.0).round());
+                }
+                let all = Tensor::from_vec(values, (rows, columns), &Device::Cpu);
+                all.unwrap().to_dtype(dtype).unwrap()
+            };
+            let (a, b, sums) = (random(16, 16), random(16, 8), random(16, 8));
+            let sums = sums.to_dtype(DType::F32).unwrap();
+            let (got, loaded) = product(&a, &b, &sums);
+            for lane in loaded.chunks(16) {
+                assert_eq!(lane[..8], lane[8..]);
+            }
+            let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
+            let (a, b, sums) = (wide(&a), wide(&b), wide(&sums));
+            for (i, got) in got.into_iter().enumerate() {
+                let (row, column) = (i / 8, i % 8);
+                let products = (0..16).map(|k| a[row][k] * b[k][column]);
+                let want = sums[row][column] + products.sum::<f64>();
+                // Whole numbers are added without error; others are cut to the largest's 24 bits, twice 9 of them.
+                let allowed = if whole {
+                    0.0
+                } else {
+                    20.0 * 4.0 * 2f64.powi(-23)
+                };
+                let gap = (f64::from(got) - want).abs();
+                assert!(gap <= allowed, "{dtype:?} at {row}, {column}: {got} {want}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <string>
 
 #define __global__
 #define __device__
@@ -21,18 +22,21 @@ extern Place threadIdx, blockIdx, blockDim, gridDim;
 namespace emulation {
 void* dynamic_shared();
 void block_barrier(int line);
-// Leaves 8 bytes for the other lanes of the warp, and gives those that lane `lane` left.
-uint64_t exchange(uint64_t own, unsigned lane);
+// Most bytes that lanes exchange at once.
+constexpr size_t EXCHANGED = 64;
+// Leaves bytes for the other lanes of the warp, and waits until all have left theirs.
+void exchange(const void* own, size_t size);
+// What a lane left in the last exchange; it stays there until the next one.
+const void* left_by(unsigned lane);
+[[noreturn]] void fail(const std::string& why);
 } // namespace emulation
 
 template <class T>
 inline T __shfl_sync(unsigned lanes, T x, unsigned lane) {
     static_assert(sizeof(T) <= 8, "a register or two");
     (void)lanes; // all of them
-    uint64_t own = 0;
-    std::memcpy(&own, &x, sizeof x);
-    own = emulation::exchange(own, lane);
-    std::memcpy(&x, &own, sizeof x);
+    emulation::exchange(&x, sizeof x);
+    std::memcpy(&x, emulation::left_by(lane), sizeof x);
     return x;
 }
 template <class T>
@@ -44,7 +48,7 @@ inline T __shfl_up_sync(unsigned lanes, T x, unsigned distance) {
     unsigned lane = threadIdx.x % 32;
     return __shfl_sync(lanes, x, lane < distance ? lane : lane - distance);
 }
-inline void __syncwarp() { emulation::exchange(0, threadIdx.x % 32); }
+inline void __syncwarp() { emulation::exchange(nullptr, 0); }
 
 // Threads take turns at barriers alone: nothing comes between.
 inline unsigned atomicAdd(unsigned* to, unsigned x) {
@@ -81,10 +85,10 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
 }
 
 inline float __half2float(__half x) {
-    uint32_t sign = uint32_t(x.bits & 0x8000) << 16, exponent = x.bits >> 10 & 31, rest = x.bits & 1023;
-    if (exponent == 31) return same_bits<float>(sign | 0x7f800000 | rest << 13);
-    float size = exponent == 0 ? std::ldexp(float(rest), -24) : std::ldexp(float(rest | 1024), int(exponent) - 25);
-    return same_bits<float>(same_bits<uint32_t>(size) | sign);
+    uint32_t sign = uint32_t(x.bits & 0x8000) << 16, size = uint32_t(x.bits & 0x7fff) << 13;
+    if (size >= 31u << 23) return same_bits<float>(sign | 0x7f800000 | size);
+    // The exponents' zeros are 112 apart; a product puts leading bits where there were none.
+    return same_bits<float>(same_bits<uint32_t>(same_bits<float>(size) * 0x1p112f) | sign);
 }
 
 inline __half __float2half(float x) {

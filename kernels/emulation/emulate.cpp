@@ -5,6 +5,7 @@
 // arguments. An argument is a character and 8 bytes: 'b' u32 buffer and u32 offset in bytes, 'u' u32, 'f' float, 'd'
 // double; or 't' and 64 bytes.
 #include "../device.cuh"
+#include "../tensor_cores.cuh"
 #include "fibres.h"
 
 #include <map>
@@ -18,6 +19,12 @@ namespace row_sums_kernels {
 }
 namespace ragged_attention_kernels {
 #include "../ragged_attention.cu"
+}
+namespace prefill_attention_kernels {
+#include "../prefill_attention.cu"
+}
+namespace products_kernels {
+#include "products.cu"
 }
 namespace sort_keys_kernels {
 #include "../sort_keys.cu"
@@ -103,6 +110,9 @@ Kernel kernel_of(void (*kernel)(Types...)) {
 }
 
 #define ENTRY(from, name) {#name, kernel_of(from::name)}
+#define ENTRIES(columns)                                                                                             \
+    ENTRY(prefill_attention_kernels, prefill_attend_f16_##columns),                                                  \
+        ENTRY(prefill_attention_kernels, prefill_attend_bf16_##columns)
 const std::map<std::string, Kernel> KERNELS = {
     ENTRY(row_budgets_kernels, row_budgets),
     ENTRY(row_sums_kernels, row_sums),
@@ -117,6 +127,13 @@ const std::map<std::string, Kernel> KERNELS = {
     ENTRY(ragged_attention_kernels, ragged_join_f32),
     ENTRY(ragged_attention_kernels, ragged_join_f16),
     ENTRY(ragged_attention_kernels, ragged_join_bf16),
+    ENTRIES(64),
+    ENTRIES(80),
+    ENTRIES(96),
+    ENTRIES(128),
+    ENTRIES(256),
+    ENTRY(products_kernels, product_f16),
+    ENTRY(products_kernels, product_bf16),
     ENTRY(sort_keys_kernels, sort_tiles_f32),
     ENTRY(sort_keys_kernels, sort_step_f32),
     ENTRY(sort_keys_kernels, sort_merge_f32),

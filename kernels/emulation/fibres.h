@@ -21,20 +21,27 @@ namespace emulation {
 
 constexpr unsigned LANES = 32;
 constexpr size_t STACK = 64 * 1024;
+constexpr size_t MOST_SHARED = 99 * 1024;
 
-[[noreturn]] inline void fail(const std::string& why) {
+[[noreturn]] void fail(const std::string& why) {
     std::fprintf(stderr, "%s (thread %u of block %u, %u)\n", why.c_str(), threadIdx.x, blockIdx.x, blockIdx.y);
     std::exit(1);
 }
 
 enum class State { Ready, AtWarp, AtBlock, Done };
 
+struct Copy {
+    void* to;
+    const void* from; // nothing: zeros
+};
+
 struct Fibre {
     State state;
     bool started;
-    int line;            // of the barrier that it waits at
-    unsigned exchanges;  // that it has come to
-    uint64_t left[2];    // for other lanes, in the last two exchanges
+    int line;                              // of the barrier that it waits at
+    unsigned exchanges;                    // that it has come to
+    alignas(8) char left[2][EXCHANGED];    // for other lanes, in the last two exchanges
+    std::vector<Copy> copies;              // that were begun and not waited for
     jmp_buf place;
 };
 
@@ -75,13 +82,38 @@ void block_barrier(int line) {
     wait(State::AtBlock);
 }
 
-uint64_t exchange(uint64_t own, unsigned lane) {
-    unsigned current = machine.current;
+void exchange(const void* own, size_t size) {
+    Fibre& fibre = machine.fibres[machine.current];
+    if (size > EXCHANGED) fail("more than lanes exchange at once");
     // Two places in turns: nobody comes to the second next exchange before all have read this one.
-    unsigned turn = machine.fibres[current].exchanges++ % 2;
-    machine.fibres[current].left[turn] = own;
+    std::memcpy(fibre.left[fibre.exchanges++ % 2], own, size);
     wait(State::AtWarp);
+}
+
+const void* left_by(unsigned lane) {
+    unsigned current = machine.current, turn = (machine.fibres[current].exchanges - 1) % 2;
     return machine.fibres[current / LANES * LANES + lane].left[turn];
+}
+
+inline void carry_out(const Copy& copy) {
+    if (copy.from != nullptr) {
+        std::memcpy(copy.to, copy.from, 16);
+    } else {
+        std::memset(copy.to, 0, 16);
+    }
+}
+
+// A copy may be there at once, or not before it is waited for: schedules differ in it.
+void begin_copy_16(void* to, const void* from) {
+    if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0) fail("a copy between addresses that are not aligned");
+    if (machine.schedule == Ascending) return carry_out({to, from});
+    machine.fibres[machine.current].copies.push_back({to, from});
+}
+
+void end_copies() {
+    std::vector<Copy>& copies = machine.fibres[machine.current].copies;
+    for (const Copy& copy : copies) carry_out(copy);
+    copies.clear();
 }
 
 inline void run_fibre() {
@@ -154,6 +186,7 @@ inline void run_grid(Place grid, unsigned threads, size_t shared, std::function<
     if (grid.z != 1 || grid.y > 65535 || threads == 0 || threads > 1024 || threads % LANES != 0) {
         fail("a grid that no device or no kernel here takes");
     }
+    if (shared > MOST_SHARED) fail("more shared memory than every card since 2020 gives a block");
     gridDim = grid;
     blockDim = {threads, 1, 1};
     machine.kernel = std::move(kernel);

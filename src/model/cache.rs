@@ -178,6 +178,30 @@ impl LayerCache {
         })
     }
 
+    /// Keys and values, `(rows, D)`, where all heads lie.
+    pub fn buffers(&self) -> (&Tensor, &Tensor) {
+        (&self.keys, &self.values)
+    }
+
+    /// Element type of keys and values.
+    pub fn dtype(&self) -> DType {
+        self.keys.dtype()
+    }
+
+    /// What `n` queries from position `first` on see of every head: the last of them sees all of it, each one before
+    /// it one key fewer. None where a head lacks the own key of one of them.
+    pub fn seen_by(&self, first: usize, n: usize) -> Option<Vec<RaggedHead>> {
+        let mut start = 0;
+        let heads = self.heads.iter().map(|head| {
+            let before = head.positions.partition_point(|&p| (p as usize) < first);
+            let end = (head.positions).partition_point(|&p| (p as usize) < first + n);
+            let own = RaggedHead { start, length: end };
+            start += head.capacity();
+            (end - before == n).then_some(own)
+        });
+        heads.collect()
+    }
+
     /// Adds keys and values `(H_kv, n, D)`, rounded to the cache's type, where every head has room.
     fn append(&mut self, keys: &Tensor, values: &Tensor, first_position: usize) -> Result<()> {
         let dtype = self.keys.dtype();

@@ -3,9 +3,10 @@
 use candle_core::{DType, Device};
 use serde::Serialize;
 
-use super::attention::{STRIP, block_queries};
+use super::attention::{STRIP, block_bytes};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
+use super::device::has_prefill_attention;
 use super::gguf::dense_type;
 use super::header::WeightRoom;
 
@@ -102,17 +103,32 @@ impl Prefill<'_> {
         run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())
     }
 
-    /// Of attention: on the CPU, rows of a strip on every thread; elsewhere float32 keys and values of a layer
-    /// twice, and three tensors of the probabilities of a block.
+    /// Of attention: on the CPU, rows of a strip on every thread; elsewhere see
+    /// [`Prefill::attention_on_device`].
     fn attention(&self, tokens: usize) -> usize {
         let c = self.config;
         if self.on_slices() {
             let strip = STRIP * c.group().div_ceil(STRIP);
             return rayon::current_num_threads() * strip * (tokens + 64) * 4;
         }
-        let layer = 2 * c.num_key_value_heads * tokens * c.head_dim * 4;
-        let queries = block_queries(c.num_attention_heads, tokens).min(tokens);
-        2 * layer + 3 * c.num_attention_heads * queries * tokens * 4
+        let by_kernel = has_prefill_attention(self.device, self.dtype, c.head_dim);
+        self.attention_on_device(tokens, by_kernel)
+    }
+
+    /// Float32 keys and values of a layer twice, and three tensors of the probabilities of a block. A kernel that
+    /// computes outputs needs nothing of it: then blocks are those of measured rows, and of keys alone.
+    fn attention_on_device(&self, tokens: usize, by_kernel: bool) -> usize {
+        let c = self.config;
+        let keys = c.num_key_value_heads * tokens * c.head_dim * 4;
+        let run = tokens.min(PREFILL_RUN);
+        let (layer, rows) = match by_kernel {
+            true => (keys, run.min(self.window.unwrap_or(run))),
+            false => (2 * keys, run),
+        };
+        match rows {
+            0 => 0,
+            _ => 2 * layer + 3 * block_bytes(c.num_attention_heads, rows, tokens),
+        }
     }
 
     /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values
@@ -220,6 +236,29 @@ mod tests {
         }
         assert_eq!(prefill.most_tokens(usize::MAX), 8192);
         assert_eq!(prefill.most_tokens(0), 0);
+    }
+
+    #[test]
+    fn a_kernel_needs_blocks_of_measured_rows_alone() {
+        let config = config();
+        let with = |window| Prefill {
+            window,
+            ..prefill(&config)
+        };
+        let (keys, row) = (2 * 8192 * 8 * 4, 8 * 8192 * 4);
+        let blocks = with(Some(32)).attention_on_device(8192, false);
+        assert_eq!(blocks, 4 * keys + 3 * (256 << 20));
+        assert_eq!(with(None).attention_on_device(8192, false), blocks);
+        for (window, rows) in [(1, 1), (32, 32), (1000, 1000)] {
+            let found = with(Some(window)).attention_on_device(8192, true);
+            assert_eq!(found, 2 * keys + 3 * rows * row);
+        }
+        assert_eq!(with(Some(0)).attention_on_device(8192, true), 0);
+        let all = with(None).attention_on_device(8192, true);
+        assert_eq!(all, 2 * keys + 3 * (256 << 20));
+        // A row that is larger than a block should be is a block all the same.
+        let long = with(Some(32)).attention_on_device(1 << 24, true);
+        assert_eq!(long, (1 << 24) * 4 * (2 * 2 * 8 + 3 * 8));
     }
 
     #[test]

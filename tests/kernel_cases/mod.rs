@@ -1,12 +1,16 @@
 //! What every operation of `model::device` is tried on, by emulation and on a GPU.
 #![allow(dead_code)]
 
+mod prefill;
+
 use candle_core::{DType, Device, Tensor};
 use kvprof::model::device::{
     GroupReduce, HeadPooling, Order, Pooling, RaggedHead, RaggedHeads, Wanted, add_rows,
-    add_rows_in_order, best_tokens, key_norms, key_order, pool_heads, ragged_attention,
-    row_budgets, running_sums,
+    add_rows_in_order, best_tokens, key_norms, key_order, pool_heads, prefill_attention,
+    ragged_attention, row_budgets, running_sums,
 };
+
+pub use prefill::prefill_cases;
 
 /// One call of an operation.
 pub struct Case {
@@ -19,6 +23,8 @@ pub enum Call {
     RowBudgets(Tensor, Vec<f64>),
     /// Sums, rows, the first that is added, and how many there are in all.
     AddRows(Tensor, Tensor, usize, usize),
+    /// Queries, keys and values; heads; the type of outputs.
+    PrefillAttention([Tensor; 3], Vec<RaggedHead>, DType),
     /// Queries, keys and values; heads, room and new tokens.
     RaggedAttention([Tensor; 3], Vec<RaggedHead>, [usize; 2]),
     KeyOrder(Tensor),
@@ -47,6 +53,9 @@ impl Call {
                 add_rows(&sums, &to(rows), *first, *in_all).unwrap();
                 sums
             }
+            Self::PrefillAttention([q, k, v], heads, output) => {
+                prefill_attention(&to(q), &to(k), &to(v), heads, *output).unwrap()
+            }
             Self::RaggedAttention([q, k, v], heads, [room, appended]) => {
                 let heads = RaggedHeads::new(heads, *room, device).unwrap();
                 ragged_attention(&to(q), &to(k), &to(v), &heads, *appended).unwrap()
@@ -72,12 +81,20 @@ impl Case {
         let want = self.call.on(&Device::Cpu);
         assert_eq!(got.dims(), want.dims(), "{}", self.name);
         assert_eq!(got.dtype(), want.dtype(), "{}", self.name);
-        let allowed = match (&self.call, want.dtype()) {
-            (Call::RaggedAttention(..), DType::F32) => |_: f64| 3e-6,
-            // One step of 11 and of 8 bits: a sum may lie between two of them.
-            (Call::RaggedAttention(..), DType::F16) => |x: f64| 3e-6 + x.abs() / 1024.0,
-            (Call::RaggedAttention(..), DType::BF16) => |x: f64| 3e-6 + x.abs() / 128.0,
-            _ => |_: f64| 0.0,
+        // One step of 11 and of 8 bits: a sum may lie between two of them.
+        let step = match want.dtype() {
+            DType::F16 => 1.0 / 1024.0,
+            DType::BF16 => 1.0 / 128.0,
+            _ => 0.0,
+        };
+        let allowed = match &self.call {
+            Call::RaggedAttention(..) => |x: f64, step: f64, _: f64| 3e-6 + x.abs() * step,
+            Call::PrefillAttention(..) => |x: f64, step: f64, lost: f64| lost + x.abs() * step,
+            _ => |_: f64, _: f64, _: f64| 0.0,
+        };
+        let lost = match &self.call {
+            Call::PrefillAttention(tensors, ..) => prefill::lost(tensors, &self.name),
+            _ => 0.0,
         };
         let floats = |tensor: &Tensor| -> Vec<f64> {
             let wide = tensor.to_dtype(DType::F64).unwrap();
@@ -85,7 +102,7 @@ impl Case {
         };
         for (i, (got, want)) in floats(got).into_iter().zip(floats(&want)).enumerate() {
             // Infinities are equal, but have no distance.
-            let close = got == want || (got - want).abs() <= allowed(want);
+            let close = got == want || (got - want).abs() <= allowed(want, step, lost);
             assert!(
                 close || (got.is_nan() && want.is_nan()),
                 "{} at {i}: {got} instead of {want}",

@@ -6,22 +6,28 @@ use candle_nn::ops::softmax_last_dim;
 use super::visible;
 use super::watch::{DeviceRows, Watch, first_watched};
 use crate::error::{Error, Result};
-use crate::model::cache::LayerCache;
+use crate::model::cache::{HeadCache, LayerCache};
 
 /// Bytes that the probabilities of a block of queries may take; three tensors of that size live at once.
 const BLOCK_BYTES: usize = 256 << 20;
 
 /// Queries that are worked on at once by so many query heads over so many keys.
-pub(in crate::model) fn block_queries(query_heads: usize, keys: usize) -> usize {
+fn block_queries(query_heads: usize, keys: usize) -> usize {
     (BLOCK_BYTES / (4 * (query_heads * keys).max(1))).max(1)
 }
 
-/// KV heads of one length, with keys and values in float32, where sums must be exact.
+/// Most bytes that the probabilities of a block of `rows` queries take, over at most so many keys.
+pub(in crate::model) fn block_bytes(query_heads: usize, rows: usize, keys: usize) -> usize {
+    let row = 4 * query_heads * keys;
+    (row * rows).min(BLOCK_BYTES.max(row))
+}
+
+/// KV heads of one length, in float32, where sums must be exact.
 struct Heads<'a> {
     first: usize,
+    own: &'a [HeadCache],
     /// `(heads, S, D)`.
     keys: Tensor,
-    values: Tensor,
     positions: &'a [u32],
 }
 
@@ -38,22 +44,26 @@ impl<'a> Heads<'a> {
         };
         let batch = |range: std::ops::Range<usize>| {
             let (first, own) = (range.start, &heads[range]);
-            let stacked = |part: &dyn Fn(usize) -> Result<Tensor>| -> Result<Tensor> {
-                let tensors: Vec<Tensor> = (0..own.len()).map(part).collect::<Result<_>>()?;
-                Ok(Tensor::stack(&tensors, 0)?)
-            };
             Ok(Self {
                 first,
-                keys: stacked(&|h| Ok(own[h].keys()?.to_dtype(DType::F32)?))?,
-                values: stacked(&|h| Ok(own[h].values()?.to_dtype(DType::F32)?))?,
+                own,
+                keys: stacked(own, HeadCache::keys)?,
                 positions: own[0].positions(),
             })
         };
         ranges.into_iter().map(batch).collect()
     }
 
-    fn count(&self) -> Result<usize> {
-        Ok(self.keys.dim(0)?)
+    /// `(heads, S, D)`.
+    fn values(&self) -> Result<Tensor> {
+        stacked(self.own, HeadCache::values)
+    }
+
+    /// Their queries among those of all heads, `(heads, G, n, D)`.
+    fn queries(&self, of_all: &Tensor, group: usize) -> Result<Tensor> {
+        let (_, n, d) = of_all.dims3()?;
+        let own = of_all.narrow(0, self.first * group, self.own.len() * group)?;
+        Ok(own.reshape((self.own.len(), group, n, d))?)
     }
 
     /// Float32 probabilities of queries `(heads, G, rows, D)` from position `first` on over the first
@@ -82,6 +92,35 @@ impl<'a> Heads<'a> {
     }
 }
 
+/// Keys or values of heads of one length, in float32.
+fn stacked(own: &[HeadCache], part: fn(&HeadCache) -> Result<Tensor>) -> Result<Tensor> {
+    let wide = |head: &HeadCache| Ok(part(head)?.to_dtype(DType::F32)?);
+    let tensors: Vec<Tensor> = own.iter().map(wide).collect::<Result<_>>()?;
+    Ok(Tensor::stack(&tensors, 0)?)
+}
+
+/// Rows `from..` of queries `(heads, G, n, D)` from position `first` on, block by block: `each` gets the block's first
+/// row and its probabilities `(heads, G, rows, seen)`.
+fn in_blocks(
+    heads: &Heads<'_>,
+    queries: &Tensor,
+    first: usize,
+    from: usize,
+    each: &mut dyn FnMut(usize, Tensor) -> Result<()>,
+) -> Result<()> {
+    let (count, group, n, _) = queries.dims4()?;
+    let most = visible(heads.positions, first + n - 1);
+    let mut start = from;
+    while start < n {
+        let rows = block_queries(count * group, most).min(n - start);
+        let seen = visible(heads.positions, first + start + rows - 1);
+        let block = queries.narrow(2, start, rows)?.contiguous()?;
+        each(start, heads.probabilities(&block, first + start, seen)?)?;
+        start += rows;
+    }
+    Ok(())
+}
+
 /// See [`super::attend`].
 pub(super) fn attend(
     queries: &Tensor,
@@ -94,33 +133,48 @@ pub(super) fn attend(
     let group = h_q / cache.heads.len();
     let mut outputs = Vec::new();
     for heads in Heads::of(cache)? {
-        let count = heads.count()?;
-        let own = queries.narrow(0, heads.first * group, count * group)?;
-        let own = own.reshape((count, group, n, d))?;
+        let own = heads.queries(queries, group)?;
+        let values = heads.values()?;
         let mut blocks = Vec::new();
-        let mut start = 0;
-        let most = visible(heads.positions, first + n - 1);
-        while start < n {
-            let rows = block_queries(count * group, most).min(n - start);
-            let seen = visible(heads.positions, first + start + rows - 1);
-            let block = own.narrow(2, start, rows)?.contiguous()?;
-            let p = heads.probabilities(&block, first + start, seen)?;
+        in_blocks(&heads, &own, first, 0, &mut |start, p| {
+            let (count, _, rows, seen) = p.dims4()?;
             if first + start + rows > watched {
-                show(&p, &heads, first + start, watches)?;
+                show_block(&p, &heads, first + start, watches)?;
             }
             let p = p.reshape((count, group * rows, seen))?;
-            let block = p.matmul(&heads.values.narrow(1, 0, seen)?)?;
+            let block = p.matmul(&values.narrow(1, 0, seen)?)?;
             blocks.push(block.reshape((count * group, rows, d))?);
-            start += rows;
-        }
+            Ok(())
+        })?;
         outputs.push(Tensor::cat(&blocks, 1)?); // (heads * G, n, D)
     }
     let output = Tensor::cat(&outputs, 0)?.transpose(0, 1)?; // (n, H_q, D)
     Ok(output.reshape((n, h_q * d))?.to_dtype(queries.dtype())?)
 }
 
+/// Shows the rows that somebody reads, of queries whose output is computed elsewhere.
+pub(super) fn show(
+    queries: &Tensor,
+    cache: &LayerCache,
+    first: usize,
+    watches: &[Watch<'_>],
+) -> Result<()> {
+    let (h_q, n, _) = queries.dims3()?;
+    let from = match first_watched(watches) {
+        Some(watched) if watched < first + n => watched.saturating_sub(first),
+        _ => return Ok(()),
+    };
+    for heads in Heads::of(cache)? {
+        let own = heads.queries(queries, h_q / cache.heads.len())?;
+        in_blocks(&heads, &own, first, from, &mut |start, p| {
+            show_block(&p, &heads, first + start, watches)
+        })?;
+    }
+    Ok(())
+}
+
 /// Shows probabilities `(heads, G, rows, seen)` of queries from position `first` on.
-fn show(
+fn show_block(
     probabilities: &Tensor,
     heads: &Heads<'_>,
     first: usize,
@@ -144,7 +198,7 @@ fn show(
 
 /// See [`super::probabilities`].
 pub(super) fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
-    let (h_q, n, d) = queries.dims3()?;
+    let (h_q, n, _) = queries.dims3()?;
     let seen = cache.heads.first().map_or(0, |head| head.len());
     if cache.heads.iter().any(|head| head.len() != seen) {
         return Err(Error::invalid(
@@ -155,11 +209,9 @@ pub(super) fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) 
     }
     let group = h_q / cache.heads.len();
     let batches = Heads::of(cache)?.into_iter().map(|heads| {
-        let count = heads.count()?;
-        let own = queries.narrow(0, heads.first * group, count * group)?;
-        let own = own.reshape((count, group, n, d))?.contiguous()?;
+        let own = heads.queries(queries, group)?.contiguous()?;
         let p = heads.probabilities(&own, first, seen)?;
-        Ok(p.reshape((count * group, n, seen))?)
+        Ok(p.reshape((heads.own.len() * group, n, seen))?)
     });
     Ok(Tensor::cat(&batches.collect::<Result<Vec<_>>>()?, 0)?)
 }

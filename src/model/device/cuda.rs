@@ -1,5 +1,6 @@
 //! Programs on a CUDA device.
 
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg,
     SyncOnDrop,
@@ -8,6 +9,9 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, Result};
 
 use super::program::{Argument, Buffer, Program, Source};
+
+/// Bytes of dynamic shared memory that a block gets without asking.
+const SHARED_BY_DEFAULT: u32 = 48 << 10;
 
 /// Memory of a tensor; other streams wait for the program before they touch it.
 pub(super) struct Operand<'a> {
@@ -76,6 +80,10 @@ pub(super) fn run(program: &Program, device: &CudaDevice, operands: &[Operand<'_
     for launch in &program.launches {
         let (name, code) = code(program.source);
         let function = device.get_or_load_custom_func(launch.kernel, name, code)?;
+        if launch.shared > SHARED_BY_DEFAULT {
+            let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, launch.shared as i32).w()?;
+        }
         let addresses: Vec<u64> = (launch.arguments.iter())
             .map(|argument| match argument {
                 Argument::Address(buffer, from) => address(*buffer) + *from as u64,
@@ -118,6 +126,7 @@ fn code(source: Source) -> (&'static str, &'static str) {
     match source {
         Source::RowBudgets => ptx!("row_budgets"),
         Source::RowSums => ptx!("row_sums"),
+        Source::PrefillAttention => ptx!("prefill_attention"),
         Source::RaggedAttention => ptx!("ragged_attention"),
         Source::SortKeys => ptx!("sort_keys"),
         Source::RunningSums => ptx!("running_sums"),

@@ -9,6 +9,8 @@ pub enum Source {
     RowBudgets,
     /// `kernels/row_sums.cu`
     RowSums,
+    /// `kernels/prefill_attention.cu`
+    PrefillAttention,
     /// `kernels/ragged_attention.cu`
     RaggedAttention,
     /// `kernels/sort_keys.cu`
