@@ -20,6 +20,12 @@ pub struct Floor {
 }
 
 impl Floor {
+    /// Sinks where nobody says otherwise, as StreamingLLM (arXiv:2309.17453) keeps them.
+    pub const SINKS: usize = 4;
+
+    /// Window where nobody says otherwise, as SnapKV's code (arXiv:2404.14469) has it.
+    pub const WINDOW: usize = 32;
+
     /// Sinks and window, and nothing more.
     pub fn of(sinks: usize, window: usize) -> Self {
         Self {
