@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::curve::Curve;
-use super::geometry::{Geometry, Granularity};
+use super::geometry::Granularity;
+use super::optimum::{evenly, purse};
+use super::output_query::output_query;
 use super::profile_curves::mass_curves;
 use super::request::{Allocator, Request, Targets};
-use super::spend::{Purse, best_amounts};
-use super::zigzag_lmbo::output_query;
+use super::spend::best_amounts;
 use crate::error::Result;
 use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
@@ -62,25 +63,6 @@ impl Allocator for MassOptimal {
             tokens: amounts.into_iter().map(|n| n as f64).collect(),
         })
     }
-}
-
-/// What a request leaves to spend on curves that `heads` KV heads share.
-pub(super) fn purse(request: &Request<'_>, heads: usize) -> Purse {
-    Purse {
-        total: request.total(),
-        floor: request.lowest(),
-        cap: request.tokens,
-        heads,
-    }
-}
-
-/// Each layer's tokens over its KV heads, what is left over to the lower ones.
-pub(super) fn evenly(geometry: &Geometry, layers: &[usize]) -> Vec<usize> {
-    let heads = geometry.kv_heads;
-    layers
-        .iter()
-        .flat_map(|n| (0..heads).map(move |h| n / heads + usize::from(h < n % heads)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ mod fit;
 mod geometry;
 pub mod interchange;
 mod measured;
+mod optimum;
+mod output_query;
 mod plan;
 mod profile_curves;
 mod readable_json;

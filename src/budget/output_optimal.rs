@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::curve::Curve;
 use super::geometry::Granularity;
-use super::mass_optimal::{evenly, purse};
+use super::optimum::{evenly, purse};
+use super::output_query::output_query;
 use super::profile_curves::{OutputMeasure, loss_curves};
 use super::request::{Allocator, Request, Targets};
 use super::spend::best_amounts;
-use super::zigzag_lmbo::output_query;
 use crate::error::Result;
 use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};

@@ -176,6 +176,16 @@ impl BudgetPlan {
         !mine.is_empty() && !theirs.is_empty() && mine != theirs
     }
 
+    /// Whether the plans differ in nothing but where they came from.
+    pub fn allocates_like(&self, other: &Self) -> bool {
+        let provenance = other.provenance.clone();
+        let alike = Self {
+            provenance,
+            ..self.clone()
+        };
+        alike == *other
+    }
+
     /// Reads a plan and checks everything in it.
     ///
     /// Errors: [`Error::Io`]; [`Error::Format`] for what is no plan, has another layout, an unknown

@@ -45,7 +45,7 @@ pub(super) fn loss_curves(
     // The table repeats a layer's output for every head of it.
     let layers = read(profile, &column, start, 0..1)?;
     let one_minus = |curve: Curve| match measure {
-        OutputMeasure::Cosine => curve.negated().raised(1.0),
+        OutputMeasure::Cosine => curve.negated().shifted(1.0),
         OutputMeasure::RelativeL2 => curve,
     };
     Ok(layers

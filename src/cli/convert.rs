@@ -308,12 +308,7 @@ impl Arguments {
                 ))
             }
             Format::Plan | Format::Headkv => {
-                let same = || {
-                    BudgetPlan::read(out).is_ok_and(|old| {
-                        let provenance = plan.provenance.clone();
-                        BudgetPlan { provenance, ..old } == *plan
-                    })
-                };
+                let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
                 refuse_to_overwrite(out, force, same)?;
                 plan.write(out)?;
                 let file = super::quoted(&out.to_string_lossy());
