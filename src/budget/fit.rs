@@ -1,6 +1,7 @@
 //! From shares to whole tokens: the only place where a budget is rounded.
 
 use super::amount::{Budget, MAX_HEADS, MAX_TOKENS};
+use super::readable_number::readable_number;
 use crate::error::{Error, Result};
 
 /// Tokens that each KV head keeps of one prompt.
@@ -112,7 +113,7 @@ pub(super) fn check_shares(shares: &[Vec<f64>]) -> Result<()> {
             if !share.is_finite() || *share < 0.0 {
                 let what = format!("share of layer {l}, KV head {h}");
                 let bound = "shares must be finite and not negative: allocate the plan again";
-                return Err(Error::invalid(what, share, bound));
+                return Err(Error::invalid(what, readable_number(*share), bound));
             }
         }
     }
@@ -122,7 +123,8 @@ pub(super) fn check_shares(shares: &[Vec<f64>]) -> Result<()> {
 fn below_floor(budget: Budget, floor: &Floor, tokens: usize, heads: usize) -> Error {
     let lowest = floor.tokens.min(tokens);
     let value = format!(
-        "{budget} ({} tokens over {heads} KV heads of a {tokens}-token prompt)",
+        "{} ({} tokens over {heads} KV heads of a {tokens}-token prompt)",
+        budget.readable(),
         budget.total(heads, tokens)
     );
     let bound = format!(

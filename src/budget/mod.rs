@@ -15,6 +15,7 @@ mod output_query;
 mod plan;
 mod profile_curves;
 mod readable_json;
+mod readable_number;
 mod request;
 mod spend;
 
