@@ -7,7 +7,7 @@ use super::geometry::Granularity;
 use super::measured::{known, layer_shares};
 use super::output_query::output_query;
 use super::request::{Allocator, Request, Targets};
-use super::zigzag::{LowerBound, bounded, check_bound};
+use super::zigzag::{LowerBound, bounded, check_bound, lower_bound};
 use crate::error::Result;
 use crate::profile::{Crossing, MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
@@ -59,6 +59,10 @@ impl Allocator for ZigZagLmbo {
         granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
         output_query(self.query)?;
         known(self.threshold, &measured.output_thresholds).map(drop)
+    }
+
+    fn lowest(&self, request: &Request<'_>) -> Result<f64> {
+        Ok(lower_bound(request, self.floor)?.min(request.tokens as f64))
     }
 
     fn check_budget(&self, request: &Request<'_>) -> Result<()> {

@@ -137,13 +137,13 @@ impl Arguments {
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut fields = object("--set", &self.set)?;
         let entry = registry::find("strategy", ALLOCATORS, &self.strategy)?;
-        let defaults = (entry.build)(json!({}))?.parameters();
+        let has_floor = (entry.build)(json!({}))?.has_floor();
         let mut floor = None;
         if let Some(text) = &self.floor {
             let value = registry::typed(text);
             let bound = LowerBound::try_from(value.clone());
             let bound = bound.map_err(|problem| anyhow::anyhow!("--{problem}"))?;
-            if defaults.get("floor").is_some() {
+            if has_floor {
                 anyhow::ensure!(
                     fields.insert("floor".to_owned(), value).is_none(),
                     "--floor and --set floor are the same; leave one out"
