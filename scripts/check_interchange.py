@@ -1,16 +1,19 @@
 """Reads kvprof's interchange files with numpy, and compresses with them in kvpress where it is installed.
 
     cargo test --release --test budgets interchange
-    python3 scripts/check_interchange.py target/tmp/interchange
+    python3 scripts/check_interchange.py target/tmp/interchange target/release/kvprof
 
 Every X.ratios.json must make kvpress keep the tokens of X.plan.json, and every X.npy must be a budget
 curve that LU-KV's rounding turns into the tokens of X.plan.json's shares. With `pip install kvpress` the presses
-themselves prefill a model of the plan's geometry with these files.
+themselves prefill a model of the plan's geometry with these files. Where the binary is named, head scores of this
+script's own go through `kvprof convert` and must give the budgets of HeadKV's formula.
 """
 
 import importlib.util
 import json
+import subprocess
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -163,7 +166,56 @@ def check_lu_press(path, plan, removed):
     return f"LUKVPress at {removed} % removed keeps {kept.min()} to {kept.max()} per head, {total} in all"
 
 
-def main(folder):
+def head_scores(plan, heads):
+    """Scores lists of every head, as HeadKV's files have them: some long, some of one number, some zero."""
+    random = np.random.default_rng(heads)
+    lengths = random.integers(1, 5, size=(plan["geometry"]["layers"], heads))
+    scores = {
+        f"{layer}-{head}": (random.random(length) ** 4 * (random.random() > 0.2)).tolist()
+        for (layer, head), length in np.ndenumerate(lengths)
+    }
+    # In an order of no meaning: names say what a list belongs to.
+    return {name: scores[name] for name in random.permutation(list(scores))}
+
+
+def spread_by_scores(plan, scores, heads, budget, beta):
+    """R - R/beta for every KV head, R/beta of all pooled and shared by the mean scores of its query heads."""
+    layers, kv_heads = np.array(plan["tokens"]).shape
+    mean = lambda values: sum(map(Fraction, values)) / len(values)
+    group = heads // kv_heads
+    of_kv_heads = [
+        mean([mean(scores[f"{layer}-{kv * group + member}"]) for member in range(group)])
+        for layer in range(layers)
+        for kv in range(kv_heads)
+    ]
+    floor = plan["sinks"] + plan["window"]
+    rest = budget - floor
+    pooled = rest / beta * len(of_kv_heads)
+    ideal = [rest - rest / beta + score / sum(of_kv_heads) * pooled for score in of_kv_heads]
+    shares = np.array([amount / sum(ideal) for amount in ideal], dtype=object).reshape(layers, kv_heads)
+    total = int(budget * len(of_kv_heads))
+    return spread({**plan, "floor": floor, "shares": shares.tolist()}, total)
+
+
+def check_head_scores(path, plan, kvprof):
+    """Head scores that kvprof converts, against the formula."""
+    checked = 0
+    for heads in (plan["geometry"]["heads"], plan["geometry"]["kv_heads"]):
+        scores = head_scores(plan, heads)
+        for budget, beta in (("128", "1.01"), ("123.4", "2"), ("900", "1"), ("64", "10")):
+            with tempfile.TemporaryDirectory() as folder:
+                names = [Path(folder) / name for name in ("scores.json", "plan.json")]
+                names[0].write_text(json.dumps(scores))
+                convert = [kvprof, "convert", names[0], "--like", path, "--out", names[1], "--quiet"]
+                subprocess.run([*convert, "--budget", budget, "--beta", beta], check=True)
+                made = json.loads(names[1].read_text())
+            want = spread_by_scores(plan, scores, heads, Fraction(budget), Fraction(beta))
+            assert (np.array(made["tokens"]).ravel() == want).all(), (heads, budget, beta)
+            checked += 1
+    return f"{checked} plans of head scores are HeadKV's formula to the token"
+
+
+def main(folder, kvprof=None):
     plans = sorted(folder.glob("*.plan.json"))
     assert plans, f"no plans in {folder}"
     installed = importlib.util.find_spec("kvpress") is not None
@@ -183,7 +235,11 @@ def main(folder):
             print(f"{name}: budget curve {check_curve(curve, plan)}: ok")
             for removed in (50, 90) if installed else ():
                 print(f"{name}: {check_lu_press(curve, plan, removed)}: ok")
+    if kvprof is None:
+        print("head scores are not checked: name the binary to convert them with")
+    else:
+        print(f"{plans[0].stem}: {check_head_scores(plans[0], json.loads(plans[0].read_text()), kvprof)}: ok")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "target/tmp/interchange"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "target/tmp/interchange"), *sys.argv[2:3])

@@ -5,6 +5,7 @@ mod binary;
 mod tiny_model;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use binary::{PROFILE, allocate, json, printed, profile, refusal};
 use kvprof::budget::{ALLOCATORS, BudgetPlan};
@@ -42,7 +43,8 @@ fn every_strategy_spends_its_total_to_the_token() {
                 "--json",
             ];
             let arguments = allocate(&profile, entry.name, &more);
-            if granularity == "head" && ["zigzag-lmbo", "output-optimal"].contains(&entry.name) {
+            let by_head = ["proportional", "zigzag", "mass-optimal"].contains(&entry.name);
+            if granularity == "head" && !by_head {
                 assert!(refusal(folder.path(), &arguments, 1).contains("supported: layer"));
                 continue;
             }
@@ -257,6 +259,21 @@ fn impossible_plans_are_refused_with_a_way_out() {
             &["--budget", "128", "--set", "threshold"],
             &["KEY=VALUE"],
         ),
+        (
+            "mass-optimal",
+            &["--budget", "12%", "--tokens", "8192"],
+            &["8192 tokens", "longest prompt has 2038", "--tokens"],
+        ),
+        (
+            "output-optimal",
+            &["--budget", "12%", "--tokens", "2039"],
+            &["2039 tokens", "longest prompt has 2038"],
+        ),
+        (
+            "uniform",
+            &["--budget", "64", "--granularity", "head"],
+            &["'head' is not supported", "layer"],
+        ),
         ("zigzag", &["--budgets", "64,64"], &["64 twice"]),
         (
             "zig",
@@ -290,15 +307,67 @@ fn impossible_plans_are_refused_with_a_way_out() {
     );
 }
 
-#[test]
-fn a_profile_without_curves_has_no_optimum() {
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("profile");
+/// A copy of the shipped profile inside `folder`.
+fn copy_of_profile(folder: &Path) -> PathBuf {
+    let copy = folder.join("profile");
     fs::create_dir(&copy).unwrap();
     for entry in fs::read_dir(profile()).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
+    copy
+}
+
+#[test]
+fn a_damaged_profile_promises_no_rows_that_it_has_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of_profile(folder.path());
+    let sound = json(copy.join("meta.json"));
+    let arguments = allocate("profile", "zigzag", &["--budget", "128"]);
+    printed(folder.path(), &arguments);
+    for field in ["num_layers", "num_heads", "num_kv_heads", "prompts"] {
+        for damage in [0, 1, 1u64 << 40, u64::MAX] {
+            let mut meta = sound.clone();
+            meta[field] = damage.into();
+            fs::write(copy.join("meta.json"), meta.to_string()).unwrap();
+            let said = refusal(folder.path(), &arguments, 1);
+            assert!(
+                said.contains("rows, but meta.json says"),
+                "{field} {damage}: {said}"
+            );
+            assert!(
+                said.contains(&damage.to_string()) && said.contains("profile again"),
+                "{said}"
+            );
+        }
+    }
+}
+
+/// The first file of several is not written where a later one cannot be.
+#[cfg(unix)]
+#[test]
+fn devices_and_pipes_are_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // A profile that is not there would be the next complaint.
+    let no_profile = |more: &[&str]| refusal(path, &allocate("absent", "zigzag", more), 1);
+    let said = no_profile(&["--budget", "64", "--out", "/dev/null"]);
+    assert!(said.contains("device or pipe"), "{said}");
+    let made = std::process::Command::new("mkfifo")
+        .arg(path.join("p-128.json"))
+        .status();
+    assert!(made.unwrap().success());
+    let said = no_profile(&["--budgets", "64,128", "--out", "p.json"]);
+    assert!(said.contains("p-128.json is a device or pipe"), "{said}");
+    let convert = ["convert", "absent.json", "--out", "/dev/null"];
+    assert!(refusal(path, &convert, 1).contains("device or pipe"));
+    assert!(!path.join("p-64.json").exists());
+}
+
+#[test]
+fn a_profile_without_curves_has_no_optimum() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of_profile(folder.path());
     let curves = Table::read(&copy.join("curves.parquet")).unwrap();
     let mut without = Table::default();
     for name in curves.names().filter(|name| !name.starts_with("mass")) {

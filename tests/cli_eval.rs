@@ -283,6 +283,8 @@ fn what_cannot_be_is_refused_before_the_weights_load() {
             &["--methods", "snapkv,output-optimal:head"],
             "granularity 'head'",
         ),
+        (&["--methods", "snapkv,uniform:head"], "granularity 'head'"),
+        (&["--methods", "snapkv,pyramid:head"], "granularity 'head'"),
         (
             &["--methods", "snapkv,zigzag(threshold=2)"],
             "unknown threshold '2'",

@@ -1,5 +1,6 @@
 //! What the workloads of one length share.
 
+use crate::budget::Floor;
 use crate::error::Result;
 use crate::eval::Case;
 use crate::eval::speed::Decoding;
@@ -8,9 +9,6 @@ use crate::model::Model;
 use crate::model::attention::NoProbe;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
 use crate::select::{HeadSplit, SnapKv};
-
-/// First and last tokens that always stay in a cut cache.
-const STAYS: (usize, usize) = (4, 32);
 
 /// A prompt, and what was prepared for those that go on from it.
 pub struct Stage<'a> {
@@ -29,11 +27,10 @@ impl<'a> Stage<'a> {
     ///
     /// Errors: those of prefilling.
     pub(super) fn prepare(model: &'a Model, case: Case, steps: Option<usize>) -> Result<Self> {
-        let (sinks, window) = STAYS;
         let selector = Selector {
             scorer: Box::new(SnapKv::default()),
-            sinks,
-            window,
+            sinks: Floor::SINKS,
+            window: Floor::WINDOW,
             split: HeadSplit::PerHead,
         };
         let decoder = &model.decoder;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::readable_number::readable_number;
 use crate::error::{Error, Result};
 
 /// The most KV heads (over all layers) a budget can be spread over.
@@ -24,12 +25,37 @@ pub const MAX_TOKENS: usize = u32::MAX as usize;
 /// assert_eq!("12%".parse::<Budget>().unwrap(), Budget::RetainedFraction(0.12));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "Fields")]
 pub enum Budget {
     /// B: tokens per KV head, averaged over layers and heads.
     TokensPerHead(f64),
     /// Share of the prompt that stays, above 0 and at most 1.
     RetainedFraction(f64),
+}
+
+/// The one field of a budget in a file.
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a budget, {\"tokens_per_head\": 128} or {\"retained_fraction\": 0.12}"
+)]
+struct Fields {
+    tokens_per_head: Option<f64>,
+    retained_fraction: Option<f64>,
+}
+
+impl TryFrom<Fields> for Budget {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        match (fields.tokens_per_head, fields.retained_fraction) {
+            (Some(tokens), None) => Ok(Self::TokensPerHead(tokens)),
+            (None, Some(fraction)) => Ok(Self::RetainedFraction(fraction)),
+            _ => Err(
+                "a budget has one field: {\"tokens_per_head\": 128} or {\"retained_fraction\": 0.12}",
+            ),
+        }
+    }
 }
 
 impl Budget {
@@ -49,14 +75,14 @@ impl Budget {
     pub fn check(self) -> Result<()> {
         let (value, bound) = match self {
             Self::TokensPerHead(b) if !(1.0..=MAX_TOKENS as f64).contains(&b) => (
-                format!("{b} tokens per KV head"),
+                format!("{} tokens per KV head", readable_number(b)),
                 format!(
                     "it must be between 1 and {MAX_TOKENS}; a share of the prompt is written with a \
                      percent sign, such as 12%"
                 ),
             ),
             Self::RetainedFraction(f) if !(f > 0.0 && f <= 1.0) => (
-                self.to_string(),
+                self.readable(),
                 "a share of the prompt is above 0% and at most 100%".to_owned(),
             ),
             _ => return Ok(()),
@@ -64,11 +90,19 @@ impl Budget {
         Err(Error::invalid("budget", value, bound))
     }
 
-    /// B in tokens per KV head for a prompt of `tokens`, not capped.
+    /// B in tokens per KV head for a prompt of `tokens`, not capped; 29% of 100 tokens are 29.
     pub fn per_head(self, tokens: usize) -> f64 {
         match self {
             Self::TokensPerHead(b) => b,
-            Self::RetainedFraction(f) => f * tokens as f64,
+            Self::RetainedFraction(f) => product(f, tokens),
+        }
+    }
+
+    /// As messages print it.
+    pub(super) fn readable(self) -> String {
+        match self {
+            Self::TokensPerHead(b) => readable_number(b),
+            Self::RetainedFraction(share) => format!("{}%", readable_number(percentage(share))),
         }
     }
 
@@ -135,18 +169,31 @@ fn percentage(fraction: f64) -> f64 {
     shifted.unwrap_or(fraction * 100.0)
 }
 
-/// ⌊x·n⌋ of the shortest decimal that reads back as `x`; 0 for what is negative or not finite.
-fn floor_of_product(x: f64, n: u128) -> u128 {
+/// The shortest decimal that reads back as `x`, as whole digits times a power of ten; `None` for what is negative
+/// or not finite.
+fn decimal(x: f64) -> Option<(u128, i32)> {
     let text = format!("{x:e}");
-    let Some((mantissa, exponent)) = text.split_once('e') else {
-        return 0;
-    };
+    let (mantissa, exponent) = text.split_once('e')?;
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}").parse::<u128>();
-    let (Ok(digits), Ok(exponent)) = (digits, exponent.parse::<i32>()) else {
+    let digits = format!("{whole}{fraction}").parse().ok()?;
+    let exponent: i32 = exponent.parse().ok()?;
+    Some((digits, exponent - fraction.len() as i32))
+}
+
+/// x·n of the decimal, rounded once.
+fn product(x: f64, n: usize) -> f64 {
+    let exact = decimal(x).and_then(|(digits, exponent)| {
+        let digits = digits.checked_mul(n as u128)?;
+        format!("{digits}e{exponent}").parse().ok()
+    });
+    exact.unwrap_or(x * n as f64)
+}
+
+/// ⌊x·n⌋ of the decimal; 0 for what is negative or not finite.
+fn floor_of_product(x: f64, n: u128) -> u128 {
+    let Some((digits, exponent)) = decimal(x) else {
         return 0;
     };
-    let exponent = exponent - fraction.len() as i32;
     let power = 10u128.checked_pow(exponent.unsigned_abs());
     match (exponent < 0, power) {
         // Seventeen digits times n stay far below ten to the 38th.
@@ -202,6 +249,8 @@ mod tests {
     fn totals_are_those_of_the_decimal_number() {
         // 0.29 · 100 is 28.999999999999996 in binary.
         assert_eq!(Budget::RetainedFraction(0.29).total(1, 100), 29);
+        assert_eq!(Budget::RetainedFraction(0.29).per_head(100), 29.0);
+        assert_eq!(Budget::RetainedFraction(0.125).per_head(2038), 254.75);
         assert_eq!(Budget::TokensPerHead(64.3).total(90, 2048), 5787);
         assert_eq!(Budget::TokensPerHead(128.0).total(90, 2048), 11_520);
         assert_eq!(Budget::TokensPerHead(128.0).total(90, 100), 9_000);
@@ -212,6 +261,42 @@ mod tests {
         );
         let most = Budget::RetainedFraction(1.0).total(MAX_HEADS, MAX_TOKENS);
         assert_eq!(most, MAX_HEADS * MAX_TOKENS);
+    }
+
+    #[test]
+    fn a_budget_in_a_file_has_one_field() {
+        let read = |text: &str| serde_json::from_str::<Budget>(text).map_err(|e| e.to_string());
+        for budget in [Budget::TokensPerHead(64.3), Budget::RetainedFraction(0.12)] {
+            let text = serde_json::to_string(&budget).unwrap();
+            assert_eq!(read(&text).unwrap(), budget);
+        }
+        let one_field = "{\"tokens_per_head\": 128} or {\"retained_fraction\": 0.12}";
+        for text in [
+            "{}",
+            "128",
+            "null",
+            r#"{"tokens_per_head": null}"#,
+            r#"{"tokens_per_head": 3, "retained_fraction": 0.1}"#,
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(one_field), "{text}: {said}");
+        }
+        assert!(
+            read(r#"{"tokens": 3}"#)
+                .unwrap_err()
+                .contains("`tokens_per_head`")
+        );
+    }
+
+    #[test]
+    fn no_message_is_filled_with_zeros() {
+        for budget in [
+            Budget::TokensPerHead(1e308),
+            Budget::RetainedFraction(1e300),
+        ] {
+            let text = budget.check().unwrap_err().to_string();
+            assert!(text.len() < 200, "{text}");
+        }
     }
 
     proptest! {

@@ -79,7 +79,7 @@ impl Curve {
     }
 
     /// The curve with `offset` added to every value.
-    pub(super) fn raised(mut self, offset: f64) -> Self {
+    pub(super) fn shifted(mut self, offset: f64) -> Self {
         self.values.iter_mut().for_each(|v| *v += offset);
         self
     }

@@ -2,8 +2,8 @@
 
 use super::curve::Curve;
 use super::geometry::Geometry;
+use super::output_query::output_query;
 use super::profile_curves::{OutputMeasure, loss_curves, mass_curves};
-use super::zigzag_lmbo::output_query;
 use crate::error::{Error, Result};
 use crate::profile::{Profile, Query};
 

@@ -1,6 +1,7 @@
 //! From shares to whole tokens: the only place where a budget is rounded.
 
 use super::amount::{Budget, MAX_HEADS, MAX_TOKENS};
+use super::readable_number::readable_number;
 use crate::error::{Error, Result};
 
 /// Tokens that each KV head keeps of one prompt.
@@ -20,6 +21,12 @@ pub struct Floor {
 }
 
 impl Floor {
+    /// Sinks where nobody says otherwise, as StreamingLLM (arXiv:2309.17453) keeps them.
+    pub const SINKS: usize = 4;
+
+    /// Window where nobody says otherwise, as SnapKV's code (arXiv:2404.14469) has it.
+    pub const WINDOW: usize = 32;
+
     /// Sinks and window, and nothing more.
     pub fn of(sinks: usize, window: usize) -> Self {
         Self {
@@ -106,7 +113,7 @@ pub(super) fn check_shares(shares: &[Vec<f64>]) -> Result<()> {
             if !share.is_finite() || *share < 0.0 {
                 let what = format!("share of layer {l}, KV head {h}");
                 let bound = "shares must be finite and not negative: allocate the plan again";
-                return Err(Error::invalid(what, share, bound));
+                return Err(Error::invalid(what, readable_number(*share), bound));
             }
         }
     }
@@ -116,7 +123,8 @@ pub(super) fn check_shares(shares: &[Vec<f64>]) -> Result<()> {
 fn below_floor(budget: Budget, floor: &Floor, tokens: usize, heads: usize) -> Error {
     let lowest = floor.tokens.min(tokens);
     let value = format!(
-        "{budget} ({} tokens over {heads} KV heads of a {tokens}-token prompt)",
+        "{} ({} tokens over {heads} KV heads of a {tokens}-token prompt)",
+        budget.readable(),
         budget.total(heads, tokens)
     );
     let bound = format!(

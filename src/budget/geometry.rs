@@ -77,12 +77,12 @@ impl Geometry {
             && self.kv_heads > 0
             && self.heads > 0
             && self.heads.is_multiple_of(self.kv_heads)
-            && self.cells() <= MAX_HEADS;
+            && self.layers.saturating_mul(self.heads) <= MAX_HEADS;
         if sound {
             return Ok(());
         }
         let bound = format!(
-            "layers and heads must be positive, heads a multiple of KV heads, and layers x KV heads at \
+            "layers and heads must be positive, heads a multiple of KV heads, and layers x heads at \
              most {MAX_HEADS}"
         );
         Err(Error::invalid("model geometry", self.numbers(), bound))

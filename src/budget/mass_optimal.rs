@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::curve::Curve;
-use super::geometry::{Geometry, Granularity};
+use super::geometry::Granularity;
+use super::optimum::{evenly, measured_to_the_end, purse};
+use super::output_query::output_query;
 use super::profile_curves::mass_curves;
 use super::request::{Allocator, Request, Targets};
-use super::spend::{Purse, best_amounts};
-use super::zigzag_lmbo::output_query;
+use super::spend::best_amounts;
 use crate::error::Result;
 use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
@@ -44,7 +45,7 @@ impl Allocator for MassOptimal {
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let query = output_query(self.query)?;
-        let curves = mass_curves(request.measured()?, query, request.tokens)?;
+        let curves = mass_curves(measured_to_the_end(request)?, query, request.tokens)?;
         let amounts = match request.granularity {
             Granularity::Head => best_amounts(&curves, purse(request, 1)),
             Granularity::Layer => {
@@ -64,25 +65,6 @@ impl Allocator for MassOptimal {
     }
 }
 
-/// What a request leaves to spend on curves that `heads` KV heads share.
-pub(super) fn purse(request: &Request<'_>, heads: usize) -> Purse {
-    Purse {
-        total: request.total(),
-        floor: request.lowest(),
-        cap: request.tokens,
-        heads,
-    }
-}
-
-/// Each layer's tokens over its KV heads, what is left over to the lower ones.
-pub(super) fn evenly(geometry: &Geometry, layers: &[usize]) -> Vec<usize> {
-    let heads = geometry.kv_heads;
-    layers
-        .iter()
-        .flat_map(|n| (0..heads).map(move |h| n / heads + usize::from(h < n % heads)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +81,21 @@ mod tests {
         let request = sample.request(59.0 / 6.0, 2);
         let tokens = allocated(&MassOptimal::default(), &request);
         assert_eq!(tokens, [[10, 10], [18, 17], [2, 2]]);
+    }
+
+    #[test]
+    fn prompts_longer_than_any_that_was_measured_have_no_optimum() {
+        let longer = |tokens| Request {
+            tokens,
+            ..Sample::default().request(20.0, 2)
+        };
+        assert!(MassOptimal::default().targets(&longer(100)).is_ok());
+        let text = MassOptimal::default().targets(&longer(101)).unwrap_err();
+        let text = text.to_string();
+        assert!(
+            text.contains("101 tokens") && text.contains("has 100 tokens"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Means over a profile's prompts, as weights of layers and KV heads.
 
 use super::geometry::Granularity;
+use super::readable_number::readable_number;
 use super::request::Request;
 use crate::error::{Error, Result};
 use crate::profile::{Profile, Query, threshold_name};
@@ -87,11 +88,42 @@ fn prompt_mean(table: &Table, column: &str, rows: usize) -> Result<Vec<f64>> {
 
 fn normalised(values: &[f64], column: &str) -> Result<Vec<f64>> {
     let sum: f64 = values.iter().sum();
-    if !sum.is_finite() || values.iter().any(|v| *v < 0.0) || sum <= 0.0 {
+    if !sum.is_finite() {
         return Err(Error::NotFinite {
             place: format!("column {column}, or its sum over layers,"),
             advice: "minimum budgets are positive numbers of keys: profile again".into(),
         });
     }
+    let bound = "minimum budgets are positive numbers of keys: profile again";
+    if let Some(bad) = values.iter().find(|v| **v < 0.0) {
+        let what = format!("mean over prompts in column {column}");
+        return Err(Error::invalid(what, readable_number(*bad), bound));
+    }
+    if sum <= 0.0 {
+        let what = format!("sum over layers of column {column}");
+        return Err(Error::invalid(what, readable_number(sum), bound));
+    }
     Ok(values.iter().map(|v| v / sum).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minimum_budgets_that_cannot_be_are_called_what_they_are() {
+        let refused = |values: &[f64]| {
+            normalised(values, "lmba_pooled_90")
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused(&[1.0, f64::NAN]).contains("not finite"));
+        assert!(refused(&[f64::MAX, f64::MAX]).contains("not finite"));
+        assert!(refused(&[5.0, -2.5]).contains("column lmba_pooled_90 is -2.5"));
+        assert!(refused(&[0.0, 0.0]).contains("column lmba_pooled_90 is 0,"));
+        assert_eq!(
+            normalised(&[0.0, 2.0, 6.0], "c").unwrap(),
+            [0.0, 0.25, 0.75]
+        );
+    }
 }

@@ -9,10 +9,15 @@ mod evaluate;
 mod fit;
 mod geometry;
 pub mod interchange;
+mod json_problem;
 mod measured;
+mod optimum;
+mod output_query;
 mod plan;
+mod plan_check;
 mod profile_curves;
 mod readable_json;
+mod readable_number;
 mod request;
 mod spend;
 

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::curve::Curve;
 use super::geometry::Granularity;
-use super::mass_optimal::{evenly, purse};
+use super::optimum::{evenly, measured_to_the_end, purse};
+use super::output_query::output_query;
 use super::profile_curves::{OutputMeasure, loss_curves};
 use super::request::{Allocator, Request, Targets};
 use super::spend::best_amounts;
-use super::zigzag_lmbo::output_query;
 use crate::error::Result;
 use crate::profile::{MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
@@ -49,7 +49,7 @@ impl Allocator for OutputOptimal {
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let profile = request.measured()?;
+        let profile = measured_to_the_end(request)?;
         self.check(request.granularity, &profile.meta.measures())?;
         let query = output_query(self.query)?;
         let losses = loss_curves(profile, query, self.measure, self.raw, request.tokens)?;

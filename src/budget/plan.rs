@@ -9,6 +9,7 @@ use super::ALLOCATORS;
 use super::amount::Budget;
 use super::fit::{Floor, TokenBudgets, fit};
 use super::geometry::{Geometry, Granularity};
+use super::json_problem::json_problem;
 use super::readable_json::readable_json;
 use super::request::{Request, Targets};
 use crate::error::{Error, Result};
@@ -18,9 +19,6 @@ use crate::registry;
 
 /// Version of a plan's layout; readers refuse others.
 pub const PLAN_SCHEMA: u32 = 1;
-
-/// How far the shares of a plan may be from summing to 1.
-const SUM_TOLERANCE: f64 = 1e-6;
 
 /// Where a plan came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +40,10 @@ pub struct Provenance {
 pub struct BudgetPlan {
     /// Layout version, [`PLAN_SCHEMA`].
     pub schema: u32,
-    /// Name of the allocator, or of the format it was imported from.
+    /// Name of the allocator, or of the format it was imported from; any other name may stand in a plan that was
+    /// made by hand or by another tool, which can be served but not allocated again.
     pub strategy: String,
-    /// The strategy's parameters in full.
+    /// The strategy's parameters in full, a JSON object.
     pub parameters: Value,
     /// Whether the KV heads of a layer may differ.
     pub granularity: Granularity,
@@ -176,10 +175,22 @@ impl BudgetPlan {
         !mine.is_empty() && !theirs.is_empty() && mine != theirs
     }
 
+    /// Whether the plans differ in nothing but where they came from.
+    pub fn allocates_like(&self, other: &Self) -> bool {
+        let provenance = other.provenance.clone();
+        let alike = Self {
+            provenance,
+            ..self.clone()
+        };
+        alike == *other
+    }
+
     /// Reads a plan and checks everything in it.
     ///
+    /// A strategy that no registry knows is no error: shares say all that serving a prompt needs.
+    ///
     /// Errors: [`Error::Io`]; [`Error::Format`] for what is no plan, has another layout, an unknown
-    /// field, shares that cannot be, or another shape than its model.
+    /// field, shares that cannot be, another shape than its model, or numbers that contradict each other.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         Self::parse(path, &text)
@@ -190,7 +201,9 @@ impl BudgetPlan {
     /// Errors: as [`Self::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let bad = |e: serde_json::Error| {
-            let problem = format!("is not a budget plan: {e}; make one with `kvprof allocate`");
+            let e_in_words = json_problem(text, &e);
+            let problem =
+                format!("is not a budget plan: {e_in_words}; make one with `kvprof allocate`");
             Error::format_at(path, e.line(), problem)
         };
         let layout: Layout = serde_json::from_str(text).map_err(bad)?;
@@ -211,38 +224,11 @@ impl BudgetPlan {
         Ok(plan)
     }
 
-    fn check(&self) -> Result<()> {
-        self.geometry.check()?;
-        let Geometry {
-            layers, kv_heads, ..
-        } = self.geometry;
-        let shape = |rows: &[usize]| rows.len() == layers && rows.iter().all(|&r| r == kv_heads);
-        let shares: Vec<usize> = self.shares.iter().map(Vec::len).collect();
-        let tokens: Vec<usize> = self.tokens.iter().map(Vec::len).collect();
-        for (what, rows) in [("shares", shares), ("tokens", tokens)] {
-            if !shape(&rows) {
-                let bound = format!("the geometry says {layers} layers of {kv_heads} KV heads");
-                let found = format!("{} layers of {:?}", rows.len(), rows.iter().max());
-                return Err(Error::invalid(format!("shape of {what}"), found, bound));
-            }
-        }
-        // Fitting refuses shares, amounts, floors and lengths that cannot be.
-        let fitted = self.tokens_at(self.reference_tokens)?;
-        let sum: f64 = self.shares.iter().flatten().sum();
-        if (sum - 1.0).abs() > SUM_TOLERANCE {
-            return Err(Error::invalid("sum of the shares", sum, "shares sum to 1"));
-        }
-        if fitted != self.tokens {
-            let bound = "shares, budget and floor give others: one of them was changed by hand";
-            return Err(Error::invalid("tokens", "inconsistent", bound));
-        }
-        Ok(())
-    }
-
     /// Writes the plan beside its target and renames it into place.
     ///
-    /// Errors: [`Error::Io`].
+    /// Errors: [`Error::Io`]; [`Error::Invalid`] for a name that could not be read back.
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.check_names()?;
         let text = readable_json(self)
             .map_err(|e| Error::format(path, format!("cannot hold the plan: {e}")))?;
         files::replace_with(path, text.as_bytes())
@@ -273,14 +259,7 @@ mod tests {
     use serde_json::json;
 
     fn plan() -> BudgetPlan {
-        let provenance = Provenance {
-            kvprof: "0.1.0".into(),
-            command: "kvprof allocate --strategy zigzag --budget 20".into(),
-            source: Some("profiles/sample".into()),
-            source_sha256: None,
-        };
-        let request = Sample::default().request(20.0, 2);
-        BudgetPlan::allocate("zigzag", json!({"floor": 4.5}), &request, provenance).unwrap()
+        Sample::default().plan()
     }
 
     fn reread(text: &str) -> Result<BudgetPlan> {
@@ -349,28 +328,6 @@ mod tests {
                 .to_string()
                 .contains("extra")
         );
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_refused() {
-        let shares = |s: f64| json!([[s, 0.2], [0.2, 0.2], [0.2, 0.2]]);
-        assert!(refused("shares", shares(-0.2)).contains("layer 0, KV head 0 is -0.2"));
-        assert!(refused("shares", shares(1.0)).contains("shares sum to 1"));
-        let nan = serde_json::to_string(&plan())
-            .unwrap()
-            .replacen("[[0.", "[[NaN0.", 1);
-        assert!(reread(&nan).is_err());
-        assert!(refused("shares", json!([[null, 0.2], [0.2, 0.2], [0.2, 0.2]])).contains("null"));
-        assert!(refused("shares", json!([[0.5, 0.5]])).contains("3 layers of 2 KV heads"));
-        assert!(refused("tokens", json!([[20], [20], [20]])).contains("3 layers of 2 KV heads"));
-        assert!(refused("tokens", json!([[20, 20], [20, 20], [20, 20]])).contains("by hand"));
-        for amount in [-1.0, 0.0, 1e300] {
-            assert!(refused("budget", json!({ "tokens_per_head": amount })).contains("budget is"));
-        }
-        assert!(refused("budget", json!({"retained_fraction": 1.2})).contains("120%"));
-        assert!(refused("floor", json!(1)).contains("floor is 1"));
-        assert!(refused("floor", json!(21)).contains("the floor is 21"));
-        assert!(refused("reference_tokens", json!(0)).contains("length is 0"));
     }
 
     #[test]

@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::geometry::Granularity;
+use super::readable_number::readable_number;
 use super::request::{Allocator, Request, Targets};
 use crate::error::Result;
+use crate::profile::MeasureOptions;
 use crate::registry::{Entry, described, parse};
 
 /// A straight line over the layers: what lies above the floor falls from (2 − 1/β) to 1/β of its mean.
 ///
+/// Heads of a layer are equal: there is no variant by head.
 /// A first layer that would exceed the prompt is cut to it, and the last one raised so that the mean stays.
 ///
 /// Paper: arXiv:2406.02069 (PyramidKV).
@@ -41,7 +45,8 @@ impl Pyramid {
         if self.beta.is_finite() && self.beta >= 1.0 {
             return Ok(self);
         }
-        let problem = format!("beta is {}, but 1 (flat) or more is expected", self.beta);
+        let beta = readable_number(self.beta);
+        let problem = format!("beta is {beta}, but 1 (flat) or more is expected");
         Err(serde::de::Error::custom(problem))
     }
 }
@@ -55,7 +60,12 @@ impl Allocator for Pyramid {
         described(self)
     }
 
+    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
+        granularity.layers_only("the line falls over layers; by head, use zigzag or mass-optimal")
+    }
+
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
+        self.check(request.granularity, &MeasureOptions::default())?;
         let floor = request.lowest() as f64;
         let mean = request.per_head().min(request.tokens as f64) - floor;
         let most = (2.0 * mean - mean / self.beta).min(request.tokens as f64 - floor);
@@ -107,6 +117,8 @@ mod tests {
         let flat = (ENTRY.build)(json!({"beta": 1})).unwrap();
         let tokens = allocated(&*flat, &Sample::default().request(30.0, 10));
         assert_eq!(tokens, [[30, 30]; 3]);
+        let heads = Sample::default().request(30.0, 10).by(Granularity::Head);
+        assert!(flat.targets(&heads).is_err());
         for beta in [0.5, 0.0, -3.0] {
             assert!((ENTRY.build)(json!({ "beta": beta })).is_err());
         }

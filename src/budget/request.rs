@@ -157,6 +157,19 @@ pub trait Allocator: fmt::Debug + Send + Sync {
     /// The parameters in full, defaults included, as a plan keeps them.
     fn parameters(&self) -> Value;
 
+    /// Whether the floor is a parameter of the rule, and a request's holds no more than sinks and window.
+    fn has_floor(&self) -> bool {
+        self.parameters().get("floor").is_some()
+    }
+
+    /// What every KV head of the reference prompt keeps at least by this rule, whatever is measured.
+    ///
+    /// Units: tokens, at most T; not always whole. Errors: [`Error::Invalid`] for a floor of the rule's own that
+    /// is below the request's.
+    fn lowest(&self, request: &Request<'_>) -> Result<f64> {
+        Ok(request.lowest() as f64)
+    }
+
     /// Refuses what no measurement of these kinds could serve, before anything is measured.
     ///
     /// Errors: [`Error::Unsupported`] for a granularity or query that the rule's data does not have,

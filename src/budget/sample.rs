@@ -1,6 +1,10 @@
 //! A made-up profile for hand-computed cases: 3 layers, 4 query heads, 2 KV heads.
 
-use super::{Allocator, Budget, Floor, Geometry, Request, Targets, TokenBudgets, fit};
+use serde_json::json;
+
+use super::{
+    Allocator, Budget, BudgetPlan, Floor, Geometry, Provenance, Request, Targets, TokenBudgets, fit,
+};
 use crate::profile::{Meta, Profile, SCHEMA, budget_grid};
 use crate::table::{Column, Table};
 
@@ -24,6 +28,18 @@ impl Default for Sample {
 }
 
 impl Sample {
+    /// A zigzag plan of 20 tokens per KV head whose lower bound is not whole.
+    pub(super) fn plan(&self) -> BudgetPlan {
+        let provenance = Provenance {
+            kvprof: "0.1.0".into(),
+            command: "kvprof allocate --strategy zigzag --budget 20".into(),
+            source: Some("profiles/sample".into()),
+            source_sha256: None,
+        };
+        let request = self.request(20.0, 2);
+        BudgetPlan::allocate("zigzag", json!({"floor": 4.5}), &request, provenance).unwrap()
+    }
+
     fn layers(&self) -> usize {
         self.prompts[0].1.len()
     }

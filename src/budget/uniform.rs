@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::geometry::Granularity;
 use super::request::{Allocator, Request, Targets};
 use crate::error::Result;
+use crate::profile::MeasureOptions;
 use crate::registry::{Entry, described, parse};
 
-/// B for every layer and KV head.
+/// B for every layer and KV head; there is no variant by head, which would be the same.
 ///
 /// Paper: arXiv:2404.14469 (SnapKV), which gives every head the same. Differs: as published.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -30,7 +32,12 @@ impl Allocator for Uniform {
         described(self)
     }
 
+    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
+        granularity.layers_only("every KV head gets the same; by head, use zigzag or mass-optimal")
+    }
+
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
+        self.check(request.granularity, &MeasureOptions::default())?;
         Ok(Targets {
             floor: request.floor.tokens,
             tokens: vec![request.per_head(); request.geometry.cells()],
@@ -49,5 +56,12 @@ mod tests {
         // 3 layers x 2 KV heads x 10.5 = 63.
         let tokens = allocated(&Uniform {}, &sample.request(10.5, 2));
         assert_eq!(tokens, [[11, 11], [11, 10], [10, 10]]);
+    }
+
+    #[test]
+    fn heads_that_cannot_differ_are_not_asked_for() {
+        let heads = Sample::default().request(10.5, 2).by(Granularity::Head);
+        let text = Uniform {}.targets(&heads).unwrap_err().to_string();
+        assert!(text.contains("'head' is not supported"), "{text}");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::geometry::Granularity;
 use super::measured::{attention_shares, known};
+use super::readable_number::readable_number;
 use super::request::{Allocator, Request, Targets};
 use crate::error::{Error, Result};
 use crate::profile::{MeasureOptions, Query};
@@ -49,6 +50,10 @@ impl Allocator for ZigZag {
 
     fn check(&self, _granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
         known(self.threshold, &measured.thresholds).map(drop)
+    }
+
+    fn lowest(&self, request: &Request<'_>) -> Result<f64> {
+        Ok(lower_bound(request, self.floor)?.min(request.tokens as f64))
     }
 
     fn check_budget(&self, request: &Request<'_>) -> Result<()> {
@@ -107,8 +112,32 @@ impl From<LowerBound> for Value {
 
 /// Refuses a budget that does not hold B_min for every KV head.
 pub(super) fn check_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<()> {
-    request.check_floor()?;
-    bounded(request, &[], floor).map(drop)
+    request.check()?;
+    // In the order in which an allocation comes upon them, for one message.
+    bounded(request, &[], floor)?;
+    request.check_floor()
+}
+
+/// B_min in tokens per KV head.
+///
+/// Errors: [`Error::Invalid`] for one that sinks and window do not fit under.
+pub(super) fn lower_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<f64> {
+    let b = request.per_head();
+    let reserved = request.floor.tokens as f64;
+    let bound = match floor {
+        None => (0.2 * b).max(reserved + 1.0),
+        Some(LowerBound::Tokens(tokens)) => tokens,
+        Some(LowerBound::OfBudget(share)) => share * b,
+    };
+    if bound >= reserved {
+        return Ok(bound);
+    }
+    let advice = format!(
+        "sinks {} + window {} (at least {reserved} tokens) must fit: raise the floor to {reserved}",
+        request.floor.sinks, request.floor.window
+    );
+    let value = format!("{} tokens", readable_number(bound));
+    Err(Error::invalid("floor of the strategy", value, advice))
 }
 
 /// B_min + (B − B_min)·n·u_i for the n KV heads, u summing to 1.
@@ -118,33 +147,18 @@ pub(super) fn bounded(
     floor: Option<LowerBound>,
 ) -> Result<Targets> {
     let b = request.per_head();
-    let reserved = request.floor.tokens as f64;
-    let bound = match floor {
-        None => (0.2 * b).max(reserved + 1.0),
-        Some(LowerBound::Tokens(tokens)) => tokens,
-        Some(LowerBound::OfBudget(share)) => share * b,
-    };
-    if bound < reserved {
-        let advice = format!(
-            "sinks {} + window {} (at least {reserved} tokens) must fit: raise the floor to {reserved}",
-            request.floor.sinks, request.floor.window
-        );
-        return Err(Error::invalid(
-            "floor of the strategy",
-            format!("{bound} tokens"),
-            advice,
-        ));
-    }
+    let bound = lower_bound(request, floor)?;
     // A prompt shorter than the bound is kept whole.
     let reachable = bound.min(request.tokens as f64);
     if reachable > b {
         let advice = format!(
-            "the floor is {reachable} tokens per KV head: raise --budget above it, or lower --floor, \
-             --sinks or --window"
+            "the floor is {} tokens per KV head: raise --budget above it, or lower --floor, \
+             --sinks or --window",
+            readable_number(reachable)
         );
         return Err(Error::invalid(
             "budget",
-            format!("{b} tokens per KV head"),
+            format!("{} tokens per KV head", readable_number(b)),
             advice,
         ));
     }

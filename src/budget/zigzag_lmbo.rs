@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::geometry::Granularity;
 use super::measured::{known, layer_shares};
+use super::output_query::output_query;
 use super::request::{Allocator, Request, Targets};
-use super::zigzag::{LowerBound, bounded, check_bound};
-use crate::error::{Error, Result};
+use super::zigzag::{LowerBound, bounded, check_bound, lower_bound};
+use crate::error::Result;
 use crate::profile::{Crossing, MeasureOptions, Query};
 use crate::registry::{Entry, described, parse};
 
@@ -60,6 +61,10 @@ impl Allocator for ZigZagLmbo {
         known(self.threshold, &measured.output_thresholds).map(drop)
     }
 
+    fn lowest(&self, request: &Request<'_>) -> Result<f64> {
+        Ok(lower_bound(request, self.floor)?.min(request.tokens as f64))
+    }
+
     fn check_budget(&self, request: &Request<'_>) -> Result<()> {
         check_bound(request, self.floor)
     }
@@ -72,20 +77,6 @@ impl Allocator for ZigZagLmbo {
         let raw = if self.raw { "raw_" } else { "" };
         let column = format!("lmbo_{query}_{raw}{suffix}_{}", self.crossing.name());
         bounded(request, &layer_shares(request, &column)?, self.floor)
-    }
-}
-
-/// The query's name, where curves and outputs are measured for it.
-///
-/// Errors: [`Error::Unsupported`] for `rows`.
-pub(super) fn output_query(query: Query) -> Result<&'static str> {
-    match query {
-        Query::Last | Query::Pooled => Ok(query.name()),
-        Query::Rows => Err(Error::Unsupported {
-            what: "query",
-            found: "rows".into(),
-            supported: "last, pooled".into(),
-        }),
     }
 }
 

@@ -88,7 +88,8 @@ impl Arguments {
         };
         for (plan, out) in plans.iter().zip(&outs) {
             if let Some(out) = out {
-                refuse_to_overwrite(out, self.force, || is_same(plan, out))?;
+                let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
+                refuse_to_overwrite(out, self.force, same)?;
             }
         }
         for (plan, out) in plans.iter().zip(&outs) {
@@ -122,7 +123,7 @@ impl Arguments {
         let request = reference.request(budget).by(self.granularity);
         let floor = settings
             .floor
-            .map(|bound| raised(&request, bound))
+            .map(|bound| plan_floor(&request, bound))
             .transpose()?;
         let request = Request {
             floor: floor.unwrap_or(request.floor),
@@ -136,13 +137,13 @@ impl Arguments {
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut fields = object("--set", &self.set)?;
         let entry = registry::find("strategy", ALLOCATORS, &self.strategy)?;
-        let defaults = (entry.build)(json!({}))?.parameters();
+        let has_floor = (entry.build)(json!({}))?.has_floor();
         let mut floor = None;
         if let Some(text) = &self.floor {
             let value = registry::typed(text);
             let bound = LowerBound::try_from(value.clone());
             let bound = bound.map_err(|problem| anyhow::anyhow!("--{problem}"))?;
-            if defaults.get("floor").is_some() {
+            if has_floor {
                 anyhow::ensure!(
                     fields.insert("floor".to_owned(), value).is_none(),
                     "--floor and --set floor are the same; leave one out"
@@ -180,7 +181,7 @@ impl Arguments {
 }
 
 /// The request's floor, raised to a bound in whole tokens.
-fn raised(request: &Request<'_>, bound: LowerBound) -> anyhow::Result<Floor> {
+fn plan_floor(request: &Request<'_>, bound: LowerBound) -> anyhow::Result<Floor> {
     let tokens = match bound {
         LowerBound::Tokens(tokens) => {
             anyhow::ensure!(
@@ -210,14 +211,6 @@ fn with_budget(out: &Path, budget: Budget) -> PathBuf {
 
 fn in_file_names(budget: Budget) -> String {
     budget.to_string().replace('%', "pct")
-}
-
-/// Whether a file holds the same plan, made by whatever command.
-fn is_same(plan: &BudgetPlan, path: &Path) -> bool {
-    BudgetPlan::read(path).is_ok_and(|old| {
-        let provenance = plan.provenance.clone();
-        BudgetPlan { provenance, ..old } == *plan
-    })
 }
 
 #[cfg(test)]

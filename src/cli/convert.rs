@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueEnum;
 use kvprof::budget::interchange::{
-    BudgetCurve, HeadScores, head_score_plan, layer_ratio_plan, layer_ratios, read_layer_ratios,
-    write_layer_ratios,
+    BudgetCurve, EvenRows, GLOBAL_RATIOS, HeadScores, PlanCurve, head_score_plan, is_npy,
+    layer_ratio_plan, layer_ratios, plan_curve, read_json, read_layer_ratios, write_layer_ratios,
 };
-use kvprof::budget::{Budget, BudgetPlan, Floor, Provenance, Request};
+use kvprof::budget::{Budget, BudgetPlan, Provenance};
 use kvprof::files::sha256_hex;
+use kvprof::profile::Profile;
 use serde_json::Value;
 
 use super::output_file::{check_writable, refuse_to_overwrite};
@@ -29,7 +30,7 @@ pub struct Arguments {
     from: Option<Format>,
     /// What to write; by default lu-kv for .npy, kvpress for a plan, else a plan
     #[arg(long, value_enum)]
-    to: Option<Format>,
+    to: Option<Target>,
     #[command(flatten)]
     reference: ReferenceArguments,
     /// A plan of the same model, instead of --profile: its geometry, T, sinks and window
@@ -49,6 +50,9 @@ pub struct Arguments {
     quiet: bool,
 }
 
+/// The budget of a request whose input has one: this is replaced by what the file's ratios amount to.
+const REPLACED: Budget = Budget::RetainedFraction(1.0);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// A plan of `kvprof allocate` (JSON)
@@ -59,6 +63,17 @@ enum Format {
     LuKv,
     /// Head scores of HeadKV (JSON object of "layer-head"), only read
     Headkv,
+}
+
+/// Formats that are written: HeadKV's scores are not, since budgets do not tell the scores they came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// A plan (JSON)
+    Plan,
+    /// Compression ratios per layer for kvpress's PerLayerCompressionPress (JSON list)
+    Kvpress,
+    /// Budget curve of LU-KV (.npy)
+    LuKv,
 }
 
 impl Format {
@@ -72,14 +87,13 @@ impl Format {
     }
 
     fn of_file(path: &Path) -> anyhow::Result<Self> {
-        if is_npy(path) {
+        if is_called_npy(path) || is_npy(path) {
             return Ok(Self::LuKv);
         }
-        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Array(_)) => Ok(Self::Kvpress),
-            Ok(Value::Object(fields)) if fields.contains_key("schema") => Ok(Self::Plan),
-            Ok(Value::Object(_)) => Ok(Self::Headkv),
+        match read_json(path, "is neither .npy nor JSON")? {
+            Value::Array(_) => Ok(Self::Kvpress),
+            Value::Object(fields) if fields.contains_key("schema") => Ok(Self::Plan),
+            Value::Object(_) => Ok(Self::Headkv),
             _ => anyhow::bail!(
                 "{} is neither .npy nor a JSON list or object; say what it is with --from",
                 path.display()
@@ -88,7 +102,17 @@ impl Format {
     }
 }
 
-fn is_npy(path: &Path) -> bool {
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Kvpress => "kvpress",
+            Self::LuKv => "lu-kv",
+        }
+    }
+}
+
+fn is_called_npy(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "npy")
 }
 
@@ -100,55 +124,46 @@ impl Arguments {
             None => Format::of_file(&self.input)?,
         };
         let to = self.to.unwrap_or(match from {
-            _ if is_npy(&self.out) => Format::LuKv,
-            Format::Plan => Format::Kvpress,
-            _ => Format::Plan,
+            _ if is_called_npy(&self.out) => Target::LuKv,
+            Format::Plan => Target::Kvpress,
+            _ => Target::Plan,
         });
         anyhow::ensure!(
-            from != to,
+            from.name() != to.name(),
             "{} is in the format {} already; choose another --to",
             self.input.display(),
             to.name()
         );
-        anyhow::ensure!(
-            to != Format::Headkv,
-            "HeadKV's scores are only read: budgets do not tell the scores they came from"
-        );
         self.refuse_idle_options(from, to)?;
-        let plan = match from {
-            Format::Plan => {
-                let plan = BudgetPlan::read(&self.input)?;
-                // A --tokens that sinks and window fill would convert into keeping everything.
-                self.reference.floor(Some(plan.floor()))?;
-                plan
-            }
-            _ => self.import(from)?,
-        };
+        let (plan, of_input) = self.read(from)?;
         let tokens = self.reference.tokens.unwrap_or(plan.reference_tokens);
-        let note = self.export(&plan, to, tokens)?;
-        if !self.quiet {
-            let mut out = std::io::stdout().lock();
-            let total = plan.tokens_at(tokens)?.iter().flatten().sum::<usize>();
-            writeln!(
-                out,
-                "{} ({}, {:.1} of {tokens} tokens per KV head of {}) written as {} to {}",
-                self.input.display(),
-                plan.strategy,
-                total as f64 / plan.geometry.cells() as f64,
-                plan.geometry.model,
-                to.name(),
-                self.out.display()
-            )?;
-            writeln!(out, "{note}")?;
+        let of_output = self.write(&plan, to, tokens)?;
+        if self.quiet {
+            return Ok(());
         }
-        Ok(())
+        let mut out = std::io::stdout().lock();
+        let total = plan.tokens_at(tokens)?.iter().flatten().sum::<usize>();
+        writeln!(
+            out,
+            "{} ({}, {:.1} of {tokens} tokens per KV head of {}) written as {} to {}",
+            self.input.display(),
+            plan.strategy,
+            total as f64 / plan.geometry.cells() as f64,
+            plan.geometry.model,
+            to.name(),
+            self.out.display()
+        )?;
+        let notes = of_input.into_iter().chain([of_output]);
+        Ok(notes
+            .into_iter()
+            .try_for_each(|note| writeln!(out, "{note}"))?)
     }
 
     /// Options that would do nothing are a misunderstanding.
-    fn refuse_idle_options(&self, from: Format, to: Format) -> anyhow::Result<()> {
+    fn refuse_idle_options(&self, from: Format, to: Target) -> anyhow::Result<()> {
         let named = self.reference.names_a_model() || self.like.is_some();
         let reserved = self.reference.sinks.is_some() || self.reference.window.is_some();
-        let anew = to == Format::LuKv && self.reference.model.is_none() && self.like.is_none();
+        let anew = to == Target::LuKv && self.reference.model.is_none() && self.like.is_none();
         anyhow::ensure!(
             from != Format::Plan || !(named && !anew || reserved),
             "a plan knows its model, sinks and window: leave --profile, --model, --like, --sinks and \
@@ -173,43 +188,82 @@ impl Arguments {
         Ok(())
     }
 
-    fn import(&self, from: Format) -> anyhow::Result<BudgetPlan> {
-        let reference = match &self.like {
-            Some(path) => self.reference_of(&BudgetPlan::read(path)?)?,
-            None => self.reference.read(self.quiet)?,
+    /// The input as a plan, and a line on what had to be changed in it.
+    fn read(&self, from: Format) -> anyhow::Result<(BudgetPlan, Option<String>)> {
+        match from {
+            Format::Plan => self.read_plan().map(|plan| (plan, None)),
+            Format::Kvpress => self.read_layer_ratios().map(|plan| (plan, None)),
+            Format::LuKv => self.read_budget_curve(),
+            Format::Headkv => self.read_head_scores().map(|plan| (plan, None)),
+        }
+    }
+
+    fn read_plan(&self) -> anyhow::Result<BudgetPlan> {
+        let plan = BudgetPlan::read(&self.input)?;
+        // A --tokens that sinks and window fill would convert into keeping everything.
+        self.reference.floor(Some(plan.floor()))?;
+        Ok(plan)
+    }
+
+    fn read_layer_ratios(&self) -> anyhow::Result<BudgetPlan> {
+        let reference = self.reference()?;
+        let request = reference.request(REPLACED);
+        let ratios = read_layer_ratios(&self.input)?;
+        Ok(layer_ratio_plan(&ratios, &request, self.provenance()?)?)
+    }
+
+    fn read_budget_curve(&self) -> anyhow::Result<(BudgetPlan, Option<String>)> {
+        let reference = self.reference()?;
+        let request = reference.request(REPLACED);
+        let percent = self.removed_percent()?;
+        let curve = BudgetCurve::read(&self.input)?;
+        let plan = curve.plan(percent, &request, self.provenance()?)?;
+        let note = match curve.heads_below_floor(percent, &request)? {
+            0 => None,
+            raised => Some(format!(
+                "{raised} of {} heads had less than the floor of {} tokens: they were raised to it, at the \
+                 cost of the others in proportion to what these have above it",
+                plan.geometry.cells(),
+                request.lowest()
+            )),
         };
+        Ok((plan, note))
+    }
+
+    fn read_head_scores(&self) -> anyhow::Result<BudgetPlan> {
+        let reference = self.reference()?;
+        let text = self.budget.as_deref().context(
+            "HeadKV's scores have no budget of their own: give --budget 128, or --budget 12%",
+        )?;
+        let beta = self.beta.context(
+            "--beta is needed for HeadKV's scores: 1 spreads everything by score, larger values less of it",
+        )?;
+        let request = reference.request(text.parse()?);
+        let scores = HeadScores::read(&self.input)?;
+        Ok(head_score_plan(
+            &scores,
+            beta,
+            &request,
+            self.provenance()?,
+        )?)
+    }
+
+    /// The model that the input says nothing of.
+    fn reference(&self) -> anyhow::Result<Reference> {
+        match &self.like {
+            Some(path) => self.reference_of(&BudgetPlan::read(path)?),
+            None => self.reference.read(self.quiet),
+        }
+    }
+
+    fn provenance(&self) -> anyhow::Result<Provenance> {
         let path = &self.input;
         let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let provenance = Provenance {
+        Ok(Provenance {
             kvprof: env!("CARGO_PKG_VERSION").to_owned(),
             command: super::command_line(&["--force", "--quiet"]),
             source: Some(path.to_string_lossy().into_owned()),
             source_sha256: Some(sha256_hex(&bytes)),
-        };
-        // Replaced by what the file's ratios amount to, where it has them.
-        let whole = Budget::RetainedFraction(1.0);
-        Ok(match from {
-            Format::Kvpress => {
-                let ratios = read_layer_ratios(path)?;
-                layer_ratio_plan(&ratios, &reference.request(whole), provenance)?
-            }
-            Format::LuKv => {
-                let percent = self.removed_percent()?;
-                let curve = BudgetCurve::read(path)?;
-                curve.plan(percent, &reference.request(whole), provenance)?
-            }
-            Format::Headkv => {
-                let text = self.budget.as_deref().context(
-                    "HeadKV's scores have no budget of their own: give --budget 128, or --budget 12%",
-                )?;
-                let beta = self.beta.context(
-                    "--beta is needed for HeadKV's scores: 1 spreads everything by score, larger \
-                     values less of it",
-                )?;
-                let request = reference.request(text.parse()?);
-                head_score_plan(&HeadScores::read(path)?, beta, &request, provenance)?
-            }
-            Format::Plan => BudgetPlan::read(path)?,
         })
     }
 
@@ -237,88 +291,91 @@ impl Arguments {
         })
     }
 
-    /// The plan's shares at every global ratio; with a profile, its strategy's own answer.
-    fn curve(&self, plan: &BudgetPlan, tokens: usize) -> anyhow::Result<(BudgetCurve, String)> {
-        if self.reference.profile.is_none() {
-            let how = "the plan's shares".to_owned();
-            return Ok((BudgetCurve::of_plan(plan, tokens)?, how));
+    /// Writes the plan in another format; gives a line on what to do with it.
+    fn write(&self, plan: &BudgetPlan, to: Target, tokens: usize) -> anyhow::Result<String> {
+        match to {
+            Target::Plan => self.write_plan(plan),
+            Target::Kvpress => self.write_layer_ratios(plan, tokens),
+            Target::LuKv => self.write_budget_curve(plan, tokens),
         }
-        let mut reference = self.reference.read(self.quiet)?;
-        plan.check_geometry(&reference.geometry)?;
-        (reference.tokens, reference.floor) = (tokens, Floor::of(plan.sinks, plan.window));
-        let mut removed = 0;
-        let curve = BudgetCurve::of_tokens(tokens, |percent| {
-            removed = percent;
-            let budget: Budget = format!("{}%", 100 - percent).parse()?;
-            let request = reference.request(budget).by(plan.granularity);
-            // What is left is spread evenly where it is no more than sinks and window.
-            let (strategy, parameters, request) = match request.total() {
-                total if total > (request.lowest() + 1) * plan.geometry.cells() => {
-                    (plan.strategy.as_str(), plan.parameters.clone(), request)
-                }
-                _ => {
-                    let floor = Floor::of(0, 0);
-                    ("uniform", Value::Null, Request { floor, ..request })
-                }
-            };
-            let made = BudgetPlan::allocate(strategy, parameters, &request, Provenance::default())?;
-            Ok(made.tokens)
-        });
-        let curve = curve.with_context(|| {
-            format!("allocating with {removed} % removed (without --profile, the plan's own shares serve)")
-        })?;
-        Ok((curve, format!("allocated anew by {}", plan.strategy)))
     }
 
-    /// Writes the plan in another format; gives a line on what to do with it.
-    fn export(&self, plan: &BudgetPlan, to: Format, tokens: usize) -> anyhow::Result<String> {
-        let (out, force) = (&self.out, self.force);
-        match to {
-            Format::Kvpress => {
-                let kept = plan.tokens_at(tokens)?;
-                let ratios = layer_ratios(&kept, tokens)?;
-                let same = || read_layer_ratios(out).is_ok_and(|old| old == ratios);
-                refuse_to_overwrite(out, force, same)?;
-                write_layer_ratios(out, &ratios)?;
-                let heads = plan.geometry.kv_heads;
-                let least = kept.iter().filter_map(|layer| layer.iter().min());
-                let (meant, written) = (
-                    kept.iter().flatten().sum::<usize>(),
-                    least.sum::<usize>() * heads,
-                );
-                let lost = match meant - written {
-                    0 => String::new(),
-                    n => format!(
-                        " ({n} of {meant} tokens are lost: one ratio serves all heads of a layer)"
-                    ),
-                };
-                Ok(format!(
-                    "In Python: PerLayerCompressionPress(press=.., compression_ratios=json.load(open({:?}))){lost}",
-                    out.display().to_string()
-                ))
-            }
-            Format::LuKv => {
-                let (curve, how) = self.curve(plan, tokens)?;
-                let same = || BudgetCurve::read(out).is_ok_and(|old| old == curve);
-                refuse_to_overwrite(out, force, same)?;
-                curve.write(out)?;
-                let (layers, heads) = curve.shape();
-                Ok(format!(
-                    "Array [99, {layers}, {heads}] for LUKVPress: {how} at every global ratio"
-                ))
-            }
-            Format::Plan | Format::Headkv => {
-                let same = || {
-                    BudgetPlan::read(out).is_ok_and(|old| {
-                        let provenance = plan.provenance.clone();
-                        BudgetPlan { provenance, ..old } == *plan
-                    })
-                };
-                refuse_to_overwrite(out, force, same)?;
-                plan.write(out)?;
-                let file = super::quoted(&out.to_string_lossy());
-                Ok(format!("Next: kvprof plot budgets --plan {file}"))
-            }
-        }
+    fn write_plan(&self, plan: &BudgetPlan) -> anyhow::Result<String> {
+        let out = &self.out;
+        let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
+        refuse_to_overwrite(out, self.force, same)?;
+        plan.write(out)?;
+        let file = super::quoted(&out.to_string_lossy());
+        Ok(format!("Next: kvprof plot budgets --plan {file}"))
     }
+
+    fn write_layer_ratios(&self, plan: &BudgetPlan, tokens: usize) -> anyhow::Result<String> {
+        let out = &self.out;
+        let kept = plan.tokens_at(tokens)?;
+        let ratios = layer_ratios(&kept, tokens)?;
+        let same = || read_layer_ratios(out).is_ok_and(|old| old == ratios);
+        refuse_to_overwrite(out, self.force, same)?;
+        write_layer_ratios(out, &ratios)?;
+        let least = kept.iter().filter_map(|layer| layer.iter().min());
+        let written = least.sum::<usize>() * plan.geometry.kv_heads;
+        let meant = kept.iter().flatten().sum::<usize>();
+        let lost = match meant - written {
+            0 => String::new(),
+            n => {
+                format!(" ({n} of {meant} tokens are lost: one ratio serves all heads of a layer)")
+            }
+        };
+        Ok(format!(
+            "In Python: PerLayerCompressionPress(press=.., compression_ratios=json.load(open({:?}))){lost}",
+            out.display().to_string()
+        ))
+    }
+
+    /// The plan's shares at every global ratio; with a profile, its strategy's own answer.
+    fn write_budget_curve(&self, plan: &BudgetPlan, tokens: usize) -> anyhow::Result<String> {
+        let (out, folder) = (&self.out, self.reference.profile.as_deref());
+        let profile = folder.map(|folder| Profile::load(folder).context("reading the profile"));
+        let profile = profile.transpose()?;
+        let made = plan_curve(plan, profile.as_ref(), tokens);
+        let PlanCurve { curve, even } = match &profile {
+            None => made?,
+            Some(_) => made.with_context(|| {
+                format!(
+                    "allocating anew by {} at every global ratio (without --profile, the plan's own shares serve)",
+                    plan.strategy
+                )
+            })?,
+        };
+        let same = || BudgetCurve::read(out).is_ok_and(|old| old == curve);
+        refuse_to_overwrite(out, self.force, same)?;
+        curve.write(out)?;
+        let (layers, heads) = curve.shape();
+        let how = match &profile {
+            None => "the plan's shares".to_owned(),
+            Some(_) => format!("allocated anew by {}", plan.strategy),
+        };
+        let even = even.map(in_words).unwrap_or_default();
+        Ok(format!(
+            "Array [{GLOBAL_RATIOS}, {layers}, {heads}] for LUKVPress: {how} at every global ratio{even}"
+        ))
+    }
+}
+
+fn in_words(
+    EvenRows {
+        from_percent,
+        floor,
+    }: EvenRows,
+) -> String {
+    let (rows, left) = match GLOBAL_RATIOS - from_percent {
+        0 => (
+            format!("the row of {GLOBAL_RATIOS} % removed leaves"),
+            "it leaves",
+        ),
+        _ => (
+            format!("rows from {from_percent} % to {GLOBAL_RATIOS} % removed leave"),
+            "they leave",
+        ),
+    };
+    format!("; {rows} less than the floor of {floor} tokens per head: what {left} is spread evenly")
 }

@@ -4,11 +4,17 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// Refuses what cannot become a file: a folder, a place below a file, a folder that lets nobody write.
+/// Refuses what cannot become a file: a folder, a device or pipe, a place below a file, a folder that lets nobody
+/// write.
 pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         path.file_name().is_some() && !path.is_dir(),
         "--out {} is a folder, a file is needed",
+        path.display()
+    );
+    anyhow::ensure!(
+        path.is_file() || !path.exists(),
+        "--out {} is a device or pipe, only regular files are written",
         path.display()
     );
     let mut folder = path.parent().unwrap_or(Path::new(""));
@@ -64,6 +70,8 @@ mod tests {
             &file.join("plan.json"),
             Path::new(""),
             Path::new("/"),
+            #[cfg(unix)]
+            Path::new("/dev/null"),
         ] {
             assert!(check_writable(bad).is_err(), "{}", bad.display());
         }

@@ -8,9 +8,6 @@ use kvprof::profile::Profile;
 
 use super::load;
 
-/// Sinks and window where none are given.
-const DEFAULT_FLOOR: (usize, usize) = (4, 32);
-
 /// Arguments that several verbs share.
 #[derive(Debug, clap::Args)]
 pub struct ReferenceArguments {
@@ -51,7 +48,8 @@ impl ReferenceArguments {
 
     /// Sinks and window, the given ones or `otherwise`.
     pub fn floor(&self, otherwise: Option<Floor>) -> anyhow::Result<Floor> {
-        let (sinks, window) = otherwise.map_or(DEFAULT_FLOOR, |f| (f.sinks, f.window));
+        let (sinks, window) =
+            otherwise.map_or((Floor::SINKS, Floor::WINDOW), |f| (f.sinks, f.window));
         let floor = Floor::of(self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
         floor.check()?;
         if let Some(tokens) = self.tokens {

@@ -97,7 +97,11 @@ mod tests {
                 "uniform, B = 128"
             ]
         );
-        let heads = sample.plan("uniform", json!({}), Granularity::Head);
+        let even = sample.plan("uniform", json!({}), Granularity::Layer);
+        let heads = BudgetPlan {
+            granularity: Granularity::Head,
+            ..even
+        };
         assert_eq!(
             plan_names(&[one, heads.clone()]),
             ["pyramid, B = 128", "uniform, B = 128, by head"]

@@ -198,63 +198,84 @@ impl Profile {
     /// Every table must hold the rows that `meta.json` promises, in the order that readers rely on.
     fn check_shape(&self, folder: &Path) -> Result<()> {
         let meta = &self.meta;
-        let tokens = self.layers.counts("tokens")?;
-        let grids: Vec<usize> = (0..meta.prompts)
-            .map(|p| {
-                let row = p * meta.num_layers;
-                tokens
-                    .get(row)
-                    .map_or(0, |&t| budget_grid(t as usize).len())
-            })
-            .collect();
-        let one = vec![1; meta.prompts];
-        for (name, table, inner, heads, repeats) in [
-            ("heads", &self.heads, "head", meta.num_heads, &one),
-            (
-                "kv_heads",
-                &self.kv_heads,
-                "kv_head",
-                meta.num_kv_heads,
-                &one,
-            ),
-            ("layers", &self.layers, "layer", 1, &one),
-            ("curves", &self.curves, "head", meta.num_heads, &grids),
-        ] {
-            let mut rows = Vec::new();
-            for (prompt, &repeat) in repeats.iter().enumerate() {
-                for layer in 0..meta.num_layers {
-                    for head in 0..heads {
-                        let inner = if inner == "layer" { layer } else { head };
-                        let row = [prompt as u32, layer as u32, inner as u32];
-                        rows.extend(std::iter::repeat_n(row, repeat));
-                    }
-                }
-            }
-            let columns = [
-                table.counts("prompt")?,
-                table.counts("layer")?,
-                table.counts(inner)?,
-            ];
-            let ordered = table.rows() == rows.len()
-                && rows.iter().enumerate().all(|(i, row)| {
-                    columns
-                        .iter()
-                        .zip(row)
-                        .all(|(column, &want)| column.get(i) == Some(&want))
-                });
-            if !ordered {
-                return Err(Error::format(
-                    folder,
-                    format!(
-                        "{name}.parquet does not hold the {} rows of {} prompts in order of \
-                         prompt, layer and head: it was changed or damaged, profile again",
-                        rows.len(),
-                        meta.prompts
-                    ),
-                ));
-            }
+        // Numbers of rows before rows: what a damaged meta.json promises may be more than any memory.
+        self.check_rows(folder, "heads", &self.heads, meta.num_heads)?;
+        self.check_rows(folder, "kv_heads", &self.kv_heads, meta.num_kv_heads)?;
+        self.check_rows(folder, "layers", &self.layers, 1)?;
+        let once = vec![1; meta.prompts];
+        self.check_order(
+            folder,
+            "heads",
+            &self.heads,
+            ("head", meta.num_heads),
+            &once,
+        )?;
+        let kv_heads = ("kv_head", meta.num_kv_heads);
+        self.check_order(folder, "kv_heads", &self.kv_heads, kv_heads, &once)?;
+        self.check_order(folder, "layers", &self.layers, ("layer", 1), &once)?;
+        let of_prompts = self
+            .layers
+            .counts("tokens")?
+            .iter()
+            .step_by(meta.num_layers);
+        let grids: Vec<usize> = of_prompts.map(|&t| budget_grid(t as usize).len()).collect();
+        self.check_order(
+            folder,
+            "curves",
+            &self.curves,
+            ("head", meta.num_heads),
+            &grids,
+        )
+    }
+
+    /// A row for every head of every layer of every prompt.
+    fn check_rows(&self, folder: &Path, name: &str, table: &Table, heads: usize) -> Result<()> {
+        let meta = &self.meta;
+        let promised =
+            (meta.prompts.checked_mul(meta.num_layers)).and_then(|n| n.checked_mul(heads));
+        if meta.num_layers > 0 && heads > 0 && promised == Some(table.rows()) {
+            return Ok(());
         }
-        Ok(())
+        let problem = format!(
+            "{name}.parquet has {} rows, but meta.json says {} prompts, {} layers and {heads} rows for each: it \
+             was changed or damaged, profile again",
+            table.rows(),
+            meta.prompts,
+            meta.num_layers
+        );
+        Err(Error::format(folder, problem))
+    }
+
+    /// Rows in the order of prompt, layer and head, every one of a prompt as often as `repeats` says.
+    fn check_order(
+        &self,
+        folder: &Path,
+        name: &str,
+        table: &Table,
+        (inner, heads): (&str, usize),
+        repeats: &[usize],
+    ) -> Result<()> {
+        let layers = self.meta.num_layers;
+        let rows = repeats.iter().enumerate().flat_map(|(prompt, &repeat)| {
+            let cells =
+                (0..layers).flat_map(move |layer| (0..heads).map(move |head| (layer, head)));
+            cells.flat_map(move |(layer, head)| {
+                let inner = if inner == "layer" { layer } else { head };
+                std::iter::repeat_n([prompt, layer, inner], repeat)
+            })
+        });
+        let (prompt, layer) = (table.counts("prompt")?, table.counts("layer")?);
+        let columns = prompt.iter().zip(layer).zip(table.counts(inner)?);
+        let found = columns.map(|((&p, &l), &i)| [p, l, i].map(|n| n as usize));
+        if found.eq(rows) {
+            return Ok(());
+        }
+        let problem = format!(
+            "{name}.parquet does not hold the rows of {} prompts in order of prompt, layer and head: it was \
+             changed or damaged, profile again",
+            self.meta.prompts
+        );
+        Err(Error::format(folder, problem))
     }
 
     /// A column of `layers.parquet` as `[prompt][layer]`.

@@ -5,9 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::npy::{read_npy, write_npy};
-use crate::budget::{
-    Budget, BudgetPlan, Floor, Granularity, Provenance, Request, Targets, TokenBudgets, fit,
-};
+use crate::budget::readable_number::readable_number;
+use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request, Targets, TokenBudgets};
 use crate::error::{Error, Result};
 
 /// Global ratios 0.01, 0.02, .. 0.99 of the file's first axis.
@@ -66,27 +65,6 @@ impl BudgetCurve {
         Ok(curve)
     }
 
-    /// A plan's shares at every global ratio, for a prompt of `tokens`.
-    ///
-    /// A ratio that leaves less than the plan's floor spreads what it leaves evenly, since a budget below
-    /// sinks and window has nothing to spread by. For strategies that solve for one budget, allocate every
-    /// ratio by itself with [`Self::of_tokens`].
-    ///
-    /// Errors: those of [`fit()`].
-    pub fn of_plan(plan: &BudgetPlan, tokens: usize) -> Result<Self> {
-        Self::of_tokens(tokens, |percent| {
-            // Written as a decimal, so that 7 % kept is 0.07 and not 1 - 0.93.
-            let budget: Budget = format!("{}%", 100 - percent).parse()?;
-            let cells = plan.geometry.cells();
-            let lowest = plan.floor.min(tokens);
-            if budget.total(cells, tokens) >= lowest * cells {
-                return fit(&plan.shares, budget, &plan.floor(), tokens);
-            }
-            let equal = vec![vec![1.0; plan.geometry.kv_heads]; plan.geometry.layers];
-            fit(&equal, budget, &Floor::of(0, 0), tokens)
-        })
-    }
-
     /// Prune ratios `[layer][kv_head]` at a global ratio of `percent`, 1 to 99.
     ///
     /// Errors: [`Error::Invalid`] for another percentage.
@@ -120,7 +98,10 @@ impl BudgetCurve {
         };
         let sound = |p: &f64| (-SLACK..=1.0 + SLACK).contains(p);
         if let Some(bad) = pruned.iter().find(|p| !sound(p)) {
-            let problem = format!("holds {bad}; a prune ratio is the fraction removed, 0 to 1");
+            let problem = format!(
+                "holds {}; a prune ratio is the fraction removed, 0 to 1",
+                readable_number(*bad)
+            );
             return Err(Error::format(path, problem));
         }
         pruned.iter_mut().for_each(|p| *p = p.clamp(0.0, 1.0));
@@ -143,27 +124,21 @@ impl BudgetCurve {
     ///
     /// The request's budget is replaced by the one that the ratios amount to, rounded to whole tokens over
     /// all KV heads; LU-KV rounds within each layer. Heads below the request's floor are raised to it, at
-    /// the cost of the others in proportion.
+    /// the cost of the others in proportion; [`Self::heads_below_floor`] counts them.
     ///
-    /// Errors: [`Error::Invalid`] for another geometry, a percentage that is not there, and a budget below
-    /// the floor.
+    /// Errors: [`Error::Invalid`] for another geometry, a percentage that is not there, ratios that amount to
+    /// another one, and a budget below the floor.
     pub fn plan(
         &self,
         percent: usize,
         request: &Request<'_>,
         provenance: Provenance,
     ) -> Result<BudgetPlan> {
-        let geometry = &request.geometry;
-        if self.shape() != (geometry.layers, geometry.kv_heads) {
-            let found = format!("{} layers of {} KV heads", self.layers, self.kv_heads);
-            let bound = format!("the model has {}", geometry.numbers());
-            return Err(Error::invalid("shape of the budget curve", found, bound));
-        }
-        let kept = |p: f64| (1.0 - p) * request.tokens as f64;
-        let tokens: Vec<f64> = self.at(percent)?.concat().into_iter().map(kept).collect();
+        let tokens = self.ideal_tokens(percent, request)?;
+        check_removed(percent, &tokens, request.tokens)?;
         let total = tokens.iter().sum::<f64>().round() as usize;
         let request = Request {
-            budget: Budget::of_total(total, geometry.cells()),
+            budget: Budget::of_total(total, request.geometry.cells()),
             granularity: Granularity::Head,
             ..request.clone()
         };
@@ -174,6 +149,47 @@ impl BudgetCurve {
         let parameters = json!({ "global_ratio_percent": percent });
         BudgetPlan::of_targets("lu-kv", parameters, &request, &targets, provenance)
     }
+
+    /// How many KV heads keep less than the request's floor at a global ratio, and are raised by [`Self::plan`].
+    ///
+    /// Errors: [`Error::Invalid`] for another geometry and a percentage that is not there.
+    pub fn heads_below_floor(&self, percent: usize, request: &Request<'_>) -> Result<usize> {
+        let floor = request.lowest() as f64 - SLACK * request.tokens as f64;
+        let tokens = self.ideal_tokens(percent, request)?;
+        Ok(tokens.into_iter().filter(|&kept| kept < floor).count())
+    }
+
+    /// What the ratios leave of the request's prompt, in layer order and not rounded.
+    fn ideal_tokens(&self, percent: usize, request: &Request<'_>) -> Result<Vec<f64>> {
+        request.check()?;
+        let geometry = &request.geometry;
+        if self.shape() != (geometry.layers, geometry.kv_heads) {
+            let found = format!("{} layers of {} KV heads", self.layers, self.kv_heads);
+            let bound = format!("the model has {}", geometry.numbers());
+            return Err(Error::invalid("shape of the budget curve", found, bound));
+        }
+        let kept = |p: f64| (1.0 - p) * request.tokens as f64;
+        Ok(self.at(percent)?.concat().into_iter().map(kept).collect())
+    }
+}
+
+/// Refuses ratios that remove another share than their place in the file says.
+///
+/// A row may be off by what rounding to whole tokens makes of it, and by a percentage point.
+fn check_removed(percent: usize, kept: &[f64], tokens: usize) -> Result<()> {
+    let all = (kept.len() * tokens) as f64;
+    let removed = 1.0 - kept.iter().sum::<f64>() / all;
+    let slack = 0.01f64.max(1.0 / all) + SLACK;
+    if (removed - percent as f64 / 100.0).abs() <= slack {
+        return Ok(());
+    }
+    let what = format!("mean of the ratios at {percent}% removed");
+    let bound = format!(
+        "{} is expected: entries are fractions REMOVED, and the first axis goes from 1% to 99% removed (of \
+         fractions kept, convert 1 - array)",
+        percent as f64 / 100.0
+    );
+    Err(Error::invalid(what, format!("{removed:.4}"), bound))
 }
 
 #[cfg(test)]
@@ -181,49 +197,66 @@ mod tests {
     use super::*;
     use crate::budget::sample::Sample;
 
-    fn plan(floor: usize) -> (BudgetPlan, Request<'static>) {
-        let request = Sample::default().request(20.0, floor).by(Granularity::Head);
-        let plan = BudgetPlan::allocate("proportional", json!({}), &request, Provenance::default());
-        (plan.unwrap(), request)
+    /// Every row's heads keep so many tokens of 100, by the share that is removed.
+    fn curve(kept: impl Fn(usize) -> [[usize; 2]; 3]) -> BudgetCurve {
+        let rows = |percent| Ok(kept(percent).map(|layer| layer.to_vec()).to_vec());
+        BudgetCurve::of_tokens(100, rows).unwrap()
+    }
+
+    fn request(floor: usize) -> Request<'static> {
+        Sample::default().request(20.0, floor)
     }
 
     #[test]
-    fn entries_are_fractions_removed_at_each_global_ratio() {
-        let (plan, _) = plan(2);
-        let curve = BudgetCurve::of_plan(&plan, 100).unwrap();
-        assert_eq!(curve.shape(), (3, 2));
-        // 80 % removed is the plan's own budget of 20 of 100 tokens.
-        let kept = |percent| -> Vec<usize> {
-            let row = curve.at(percent).unwrap().concat();
-            row.iter()
-                .map(|p| ((1.0 - p) * 100.0).round() as usize)
-                .collect()
-        };
-        assert_eq!(kept(80), plan.tokens.concat());
-        for percent in 1..=99 {
-            assert_eq!(kept(percent).iter().sum::<usize>(), (100 - percent) * 6);
-        }
-        assert_eq!(kept(99), [1; 6], "below the floor of 2");
+    fn rows_are_plans() {
+        let curve = curve(|percent| match percent {
+            80 => [[10, 10], [20, 20], [20, 40]],
+            _ => [[100 - percent; 2]; 3],
+        });
+        let plan = curve.plan(80, &request(2), Provenance::default()).unwrap();
+        assert_eq!(plan.tokens, [[10, 10], [20, 20], [20, 40]]);
+        assert_eq!(plan.budget, Budget::TokensPerHead(20.0));
+        assert!(curve.plan(80, &request(30), Provenance::default()).is_err());
         assert!(curve.at(0).is_err() && curve.at(100).is_err());
     }
 
     #[test]
-    fn a_plan_survives_the_journey() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("curve.npy");
-        let (plan, request) = plan(2);
-        BudgetCurve::of_plan(&plan, 100)
-            .unwrap()
-            .write(&path)
-            .unwrap();
-        let curve = BudgetCurve::read(&path).unwrap();
-        let back = curve.plan(80, &request, Provenance::default()).unwrap();
-        assert_eq!(back.tokens, plan.tokens);
-        let high = Request {
-            floor: Floor::of(0, 30),
-            ..request
+    fn heads_below_the_floor_are_counted_and_raised() {
+        let curve = curve(|percent| match percent {
+            80 => [[10, 11], [12, 20], [20, 47]],
+            _ => [[100 - percent; 2]; 3],
+        });
+        let request = request(12);
+        assert_eq!(curve.heads_below_floor(80, &request).unwrap(), 2);
+        assert_eq!(curve.heads_below_floor(79, &request).unwrap(), 0);
+        // 120 - 6 x 12 = 48 above the floor, by 8 : 8 : 35.
+        let plan = curve.plan(80, &request, Provenance::default()).unwrap();
+        assert_eq!(plan.tokens, [[12, 12], [12, 20], [19, 45]]);
+    }
+
+    #[test]
+    fn rows_that_remove_another_share_are_refused() {
+        let refused = |curve: &BudgetCurve, percent| {
+            let plan = curve.plan(percent, &request(2), Provenance::default());
+            plan.unwrap_err().to_string()
         };
-        assert!(curve.plan(80, &high, Provenance::default()).is_err());
+        let reversed = curve(|percent| [[percent; 2]; 3]);
+        let text = refused(&reversed, 88);
+        assert!(
+            text.contains("at 88% removed is 0.1200") && text.contains("0.88 is expected"),
+            "{text}"
+        );
+        assert!(text.contains("fractions REMOVED"), "{text}");
+        assert!(
+            reversed
+                .plan(50, &request(2), Provenance::default())
+                .is_ok()
+        );
+        assert!(refused(&curve(|_| [[100; 2]; 3]), 88).contains("is 0.0000"));
+        // A percentage point is within a tool's rounding, more is not.
+        let off = |by: usize| curve(move |percent| [[(100 - percent + by).min(100); 2]; 3]);
+        assert!(off(1).plan(50, &request(2), Provenance::default()).is_ok());
+        assert!(refused(&off(2), 50).contains("is 0.4800"));
     }
 
     #[test]
@@ -242,10 +275,9 @@ mod tests {
             assert!(BudgetCurve::read(&path).is_err());
         }
         write_npy(&path, &[99, 1, 1], &[0.5; 99]).unwrap();
-        let (_, request) = plan(2);
         let curve = BudgetCurve::read(&path).unwrap();
         let text = curve
-            .plan(50, &request, Provenance::default())
+            .plan(50, &request(2), Provenance::default())
             .unwrap_err()
             .to_string();
         assert!(text.contains("1 layers of 1 KV heads"), "{text}");

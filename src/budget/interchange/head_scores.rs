@@ -1,10 +1,14 @@
 //! HeadKV's head scores: how much each attention head retrieves, as a budget.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::json;
 
+use super::json_file::read_json;
+use crate::budget::readable_number::readable_number;
 use crate::budget::{BudgetPlan, Geometry, Granularity, Provenance, Request, Targets};
 use crate::error::{Error, Result};
 
@@ -17,37 +21,101 @@ pub struct HeadScores {
     scores: BTreeMap<(usize, usize), f64>,
 }
 
+/// The fields of a JSON object in order, those that come twice among them.
+struct Lists(Vec<(String, Vec<f64>)>);
+
+impl<'de> Deserialize<'de> for Lists {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Lists;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lists, A::Error> {
+                let mut lists = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    lists.push(field);
+                }
+                Ok(Lists(lists))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
 impl HeadScores {
     /// Reads the JSON file.
     ///
-    /// Errors: [`Error::Io`]; [`Error::Format`] for what is no such object, and for scores that are
-    /// negative or absent.
+    /// Errors: [`Error::Io`]; [`Error::Format`] for what is no such object, for a head that comes twice or is not
+    /// written as "layer-head" in plain decimals, and for scores that are negative or absent.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        let lists: BTreeMap<String, Vec<f64>> = serde_json::from_str(&text).map_err(|e| {
-            let problem = format!("is no object of score lists per \"layer-head\": {e}");
-            Error::format_at(path, e.line(), problem)
-        })?;
+        let Lists(lists) = read_json(path, "is no object of score lists per \"layer-head\"")?;
         let mut scores = BTreeMap::new();
         for (name, list) in lists {
-            let place = name
-                .split_once('-')
-                .and_then(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?)));
-            let mean = list.iter().sum::<f64>() / list.len() as f64;
-            match place {
-                Some(place) if mean.is_finite() && mean >= 0.0 => scores.insert(place, mean),
-                Some(_) => {
-                    let problem = format!("head {name} has no mean score of 0 or more");
-                    return Err(Error::format(path, problem));
-                }
-                None => {
-                    let problem =
-                        format!("'{name}' is no head; \"layer-head\" is expected, as \"0-3\"");
-                    return Err(Error::format(path, problem));
-                }
+            let bad = |problem| Err(Error::format(path, problem));
+            let Some(place) = place(&name) else {
+                return bad(format!(
+                    "{name:?} is no head; \"layer-head\" in plain decimals is expected, as \"0-3\""
+                ));
             };
+            let mean = match mean(&list) {
+                Ok(mean) => mean,
+                Err(problem) => return bad(format!("head {name} {problem}")),
+            };
+            if scores.insert(place, mean).is_some() {
+                return bad(format!("head {name} comes twice"));
+            }
         }
         Ok(Self { scores })
+    }
+
+    /// Heads per layer in the file: the model's query heads or its KV heads, whatever is closer.
+    ///
+    /// Errors: [`Error::Invalid`] naming heads that are missing, and those that the model does not have.
+    fn heads_per_layer(&self, geometry: &Geometry) -> Result<usize> {
+        let wrong = |heads: usize| {
+            let all = (0..geometry.layers).flat_map(|l| (0..heads).map(move |h| (l, h)));
+            let missing: Vec<_> = all
+                .filter(|place| !self.scores.contains_key(place))
+                .collect();
+            let places = self.scores.keys().copied();
+            let surplus: Vec<_> = places
+                .filter(|&(l, h)| l >= geometry.layers || h >= heads)
+                .collect();
+            (missing, surplus)
+        };
+        let of_query_heads = (geometry.heads, wrong(geometry.heads));
+        let of_kv_heads = (geometry.kv_heads, wrong(geometry.kv_heads));
+        let count = |(_, (missing, surplus)): &(_, (Vec<_>, Vec<_>))| missing.len() + surplus.len();
+        let closer = match count(&of_kv_heads) < count(&of_query_heads) {
+            true => of_kv_heads,
+            false => of_query_heads,
+        };
+        let (heads, (missing, surplus)) = closer;
+        if missing.is_empty() && surplus.is_empty() {
+            return Ok(heads);
+        }
+        let mut problems = Vec::new();
+        for (places, problem) in [
+            (missing, "missing from the file"),
+            (surplus, "not in the model"),
+        ] {
+            if !places.is_empty() {
+                problems.push(format!("{} {problem}", first_few(&places)));
+            }
+        }
+        let found = format!("those of {} heads", self.scores.len());
+        let bound = format!(
+            "the model has {}: {}",
+            geometry.numbers(),
+            problems.join("; ")
+        );
+        Err(Error::invalid("set of head scores", found, bound))
     }
 
     /// Normalised scores of the KV heads in layer order, summing to 1.
@@ -55,23 +123,10 @@ impl HeadScores {
     /// The score of a KV head is the mean over its query heads; a file that has one score per KV head is
     /// taken as it is.
     ///
-    /// Errors: [`Error::Invalid`] for other heads than the model has, and where all scores are 0.
+    /// Errors: [`Error::Invalid`] for other heads than the model has, and where all scores are 0 or overflow.
     pub fn normalised(&self, geometry: &Geometry) -> Result<Vec<f64>> {
         geometry.check()?;
-        let per_layer = self.scores.len() / geometry.layers;
-        let complete = |heads: usize| {
-            let all = (0..geometry.layers).flat_map(|l| (0..heads).map(move |h| (l, h)));
-            self.scores.len() == geometry.layers * heads
-                && all
-                    .into_iter()
-                    .all(|place| self.scores.contains_key(&place))
-        };
-        let known = [geometry.heads, geometry.kv_heads].contains(&per_layer);
-        if !known || !complete(per_layer) {
-            let found = format!("{} heads", self.scores.len());
-            let bound = format!("the model has {}", geometry.numbers());
-            return Err(Error::invalid("head scores", found, bound));
-        }
+        let per_layer = self.heads_per_layer(geometry)?;
         let group = (per_layer / geometry.kv_heads).max(1);
         let values: Vec<f64> = self.scores.values().copied().collect();
         let means: Vec<f64> = values
@@ -79,11 +134,53 @@ impl HeadScores {
             .map(|members| members.iter().sum::<f64>() / group as f64)
             .collect();
         let sum: f64 = means.iter().sum();
-        if sum <= 0.0 || !sum.is_finite() {
+        if !sum.is_finite() {
+            let bound = "the sum must be a finite number: divide all scores by the largest";
+            return Err(Error::invalid("sum of the head scores", "too large", bound));
+        }
+        if sum <= 0.0 {
             let bound = "at least one head needs a score above 0";
             return Err(Error::invalid("sum of the head scores", sum, bound));
         }
         Ok(means.iter().map(|m| m / sum).collect())
+    }
+}
+
+/// Layer and head of a name, which must be the one that both have.
+fn place(name: &str) -> Option<(usize, usize)> {
+    let (layer, head) = name.split_once('-')?;
+    let (layer, head) = (layer.parse().ok()?, head.parse().ok()?);
+    (format!("{layer}-{head}") == name).then_some((layer, head))
+}
+
+/// Mean of a head's scores, or what is wrong with them.
+fn mean(scores: &[f64]) -> Result<f64, String> {
+    if scores.is_empty() {
+        return Err("has no score".to_owned());
+    }
+    if let Some(bad) = scores.iter().find(|s| !s.is_finite() || **s < 0.0) {
+        let bad = readable_number(*bad);
+        return Err(format!(
+            "has the score {bad}; scores are finite and 0 or more"
+        ));
+    }
+    let sum: f64 = scores.iter().sum();
+    match sum.is_finite() {
+        true => Ok(sum / scores.len() as f64),
+        false => {
+            Err("has scores whose sum is too large: divide all scores by the largest".to_owned())
+        }
+    }
+}
+
+/// The first heads of some, and how many more there are.
+fn first_few(places: &[(usize, usize)]) -> String {
+    const FEW: usize = 3;
+    let first = places.iter().take(FEW);
+    let first: Vec<String> = first.map(|(l, h)| format!("{l}-{h}")).collect();
+    match places.len().saturating_sub(FEW) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -104,7 +201,7 @@ pub fn head_score_plan(
 ) -> Result<BudgetPlan> {
     if !(beta.is_finite() && beta >= 1.0) {
         let bound = "HeadKV's beta is 1 (everything by score) or more, such as 1.01, 1.2, 2 or 10";
-        return Err(Error::invalid("beta", beta, bound));
+        return Err(Error::invalid("beta", readable_number(beta), bound));
     }
     request.check()?;
     let shares = scores.normalised(&request.geometry)?;
@@ -163,25 +260,58 @@ mod tests {
 
     #[test]
     fn other_files_are_refused() {
-        for text in [
-            "[]",
-            r#"{"a": [1]}"#,
-            r#"{"0-0": []}"#,
-            r#"{"0-0": [-1]}"#,
-            r#"{"0-0": 1}"#,
+        for (text, words) in [
+            ("[]", "no object"),
+            (r#"{"0-0": 1}"#, "no object of score lists"),
+            (r#"{"0-0": [NaN]}"#, "column 10 (JSON has neither NaN"),
+            (r#"{"0-0": [1e999]}"#, "out of range"),
+            (r#"{"a": [1]}"#, "\"a\" is no head"),
+            (r#"{"+0-0": [1]}"#, "\"+0-0\" is no head"),
+            (r#"{"0-00": [1]}"#, "\"0-00\" is no head"),
+            (r#"{"3-4": [1], "03-4": [5]}"#, "plain decimals"),
+            (r#"{"3-4": [1], "3-4": [1]}"#, "head 3-4 comes twice"),
+            (r#"{"0-0": []}"#, "head 0-0 has no score"),
+            (r#"{"0-0": [-1, 4]}"#, "head 0-0 has the score -1;"),
+            (
+                r#"{"0-0": [1.7e308, 1.7e308]}"#,
+                "head 0-0 has scores whose sum is too large",
+            ),
         ] {
-            assert!(read(text).is_err(), "{text}");
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.contains(words), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn heads_that_the_model_has_not_are_named() {
         let geometry = Sample::default().request(22.0, 2).geometry;
-        let text = read(r#"{"0-0": [1]}"#)
-            .unwrap()
-            .normalised(&geometry)
-            .unwrap_err()
-            .to_string();
+        let scores = |heads: usize, value: &str| {
+            let all =
+                (0..3).flat_map(|l| (0..heads).map(move |h| format!("\"{l}-{h}\": [{value}]")));
+            format!("{{{}}}", all.collect::<Vec<_>>().join(","))
+        };
+        let refused = |text: &str| {
+            read(text)
+                .unwrap()
+                .normalised(&geometry)
+                .unwrap_err()
+                .to_string()
+        };
+        let text = refused(&scores(4, "1").replace("2-1", "2-7"));
         assert!(text.contains("3 layers, 4 heads"), "{text}");
-        let zeros = r#"{"0-0": [0], "0-1": [0], "1-0": [0], "1-1": [0], "2-0": [0], "2-1": [0]}"#;
-        assert!(read(zeros).unwrap().normalised(&geometry).is_err());
-        let gap = r#"{"0-0": [1], "0-1": [1], "1-0": [1], "1-1": [1], "2-0": [1], "2-7": [1]}"#;
-        assert!(read(gap).unwrap().normalised(&geometry).is_err());
+        assert!(
+            text.contains(": 2-1 missing from the file; 2-7 not in the model"),
+            "{text}"
+        );
+        let text = refused(&scores(2, "1").replace("\"2-1\": [1]", "\"3-0\": [1], \"3-1\": [1]"));
+        assert!(
+            text.contains(": 2-1 missing from the file; 3-0, 3-1 not in the model"),
+            "{text}"
+        );
+        let text = refused(r#"{"0-0": [1]}"#);
+        assert!(text.contains("0-1, 1-0, 1-1 and 2 more missing"), "{text}");
+        assert!(refused(&scores(6, "1")).contains("0-4, 0-5, 1-4 and 3 more not in the model"));
+        assert!(refused(&scores(4, "0")).contains("needs a score above 0"));
+        assert!(refused(&scores(4, "1e308")).contains("sum of the head scores is too large"));
     }
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::json_file::read_json;
+use crate::budget::readable_number::readable_number;
 use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request, Targets};
 use crate::error::{Error, Result};
 use crate::files;
@@ -69,18 +71,15 @@ pub fn write_layer_ratios(path: &Path, ratios: &[f64]) -> Result<()> {
 ///
 /// Errors: [`Error::Io`]; [`Error::Format`] for what is no list of numbers between 0 and 1.
 pub fn read_layer_ratios(path: &Path) -> Result<Vec<f64>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-    let ratios: Vec<f64> = serde_json::from_str(&text).map_err(|e| {
-        let problem = format!("is no JSON list of compression ratios, one per layer: {e}");
-        Error::format_at(path, e.line(), problem)
-    })?;
+    let otherwise = "is no JSON list of compression ratios, one per layer";
+    let ratios: Vec<f64> = read_json(path, otherwise)?;
     match ratios.iter().position(|r| !(0.0..=1.0).contains(r)) {
         None => Ok(ratios),
         Some(layer) => Err(Error::format(
             path,
             format!(
                 "layer {layer} has the ratio {}; a compression ratio is the fraction removed, 0 to 1",
-                ratios[layer]
+                readable_number(ratios[layer])
             ),
         )),
     }
@@ -178,9 +177,20 @@ mod tests {
     fn what_is_no_list_of_ratios_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ratios.json");
-        for text in ["{}", "[0.5, 1.5]", "[0.5, -0.1]", "[\"a\"]", "[NaN]"] {
+        for (text, words) in [
+            ("{}", "no JSON list"),
+            ("[0.5, 1.5]", "layer 1 has the ratio 1.5;"),
+            ("[0.5, -0.1]", "layer 1 has the ratio -0.1;"),
+            ("[1e308]", "layer 0 has the ratio 1e308;"),
+            ("[\"a\"]", "column 4"),
+            (
+                "[0.5,\n NaN]",
+                "line 2 column 2 (JSON has neither NaN nor Infinity)",
+            ),
+        ] {
             std::fs::write(&path, text).unwrap();
-            assert!(read_layer_ratios(&path).is_err(), "{text}");
+            let said = read_layer_ratios(&path).unwrap_err().to_string();
+            assert!(said.contains(words), "{text}: {said}");
         }
         let request = Sample::default().request(30.0, 10);
         let plan = |ratios: &[f64]| layer_ratio_plan(ratios, &request, Provenance::default());

@@ -1,5 +1,7 @@
 //! NumPy's `.npy`: one array of floats behind a short text header.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -10,6 +12,13 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
 /// Header and magic together end on a multiple of this.
 const ALIGNMENT: usize = 64;
+
+/// Whether a file begins as every `.npy` file does; a file that cannot be read does not.
+pub fn is_npy(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *MAGIC
+}
 
 /// Writes an array of 64-bit floats in C order.
 ///
@@ -58,9 +67,17 @@ fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f64>), String> {
         .strip_prefix(MAGIC)
         .ok_or("is not a .npy file: save the array with numpy.save")?;
     let cut_short = || "ends inside its header: save the array again".to_owned();
-    let version = *rest.first().ok_or_else(cut_short)?;
-    // Versions 2 and 3 have room for a longer header.
-    let size = if version == 1 { 2 } else { 4 };
+    let (major, minor) = (rest.first(), rest.get(1));
+    let size = match (major.ok_or_else(cut_short)?, minor.ok_or_else(cut_short)?) {
+        (1, 0) => 2,
+        // These have room for a longer header.
+        (2 | 3, 0) => 4,
+        (major, minor) => {
+            return Err(format!(
+                "has version {major}.{minor} of the format; 1.0, 2.0 and 3.0 are read: save the array with numpy.save"
+            ));
+        }
+    };
     let length = rest.get(2..2 + size).ok_or_else(cut_short)?;
     let length = length
         .iter()
@@ -71,17 +88,22 @@ fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f64>), String> {
         .ok_or_else(cut_short)?;
     let data = &rest[2 + size + length..];
     let header = std::str::from_utf8(header).map_err(|_| "has a header that is no text")?;
-    if !header_value(header, "fortran_order")?.starts_with("False") {
-        return Err("is in Fortran order: save numpy.ascontiguousarray(array)".into());
+    match plain_value(header_value(header, "fortran_order")?) {
+        "False" => {}
+        "True" => return Err("is in Fortran order: save numpy.ascontiguousarray(array)".into()),
+        other => {
+            return Err(format!(
+                "has the order {other:?} in its header: save the array again"
+            ));
+        }
     }
     let shape = shape_of(header)?;
     let count = elements(&shape).ok_or("has a shape beyond all memory")?;
-    let descr = header_value(header, "descr")?;
-    let width = match descr.trim_start_matches(['\'', '"']) {
-        d if d.starts_with("<f4") => 4,
-        d if d.starts_with("<f8") => 8,
-        _ => {
-            let found: String = descr.chars().take(8).collect();
+    let width = match quoted(header_value(header, "descr")?) {
+        Some("<f4") => 4,
+        Some("<f8") => 8,
+        other => {
+            let found = other.map_or("a structure".to_owned(), |name| format!("{name:?}"));
             return Err(format!(
                 "holds the type {found}: save array.astype('<f8'), little-endian floats"
             ));
@@ -109,6 +131,17 @@ fn header_value<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
         .and_then(|(_, rest)| rest.trim_start().strip_prefix(':'))
         .map(str::trim_start)
         .ok_or_else(|| format!("has no '{key}' in its header"))
+}
+
+/// A text of Python's at the start of `rest`; `None` where something else stands there.
+fn quoted(rest: &str) -> Option<&str> {
+    let quote = rest.chars().next().filter(|c| "'\"".contains(*c))?;
+    rest[1..].split_once(quote).map(|(text, _)| text)
+}
+
+/// What stands before the next comma or the end of the dictionary.
+fn plain_value(rest: &str) -> &str {
+    rest.split([',', '}']).next().unwrap_or_default().trim()
 }
 
 fn shape_of(header: &str) -> Result<Vec<usize>, String> {
@@ -154,6 +187,7 @@ mod tests {
             let values: Vec<f64> = (0..6).map(|i| f64::from(i) / 7.0).collect();
             write_npy(&path, &shape, &values).unwrap();
             assert_eq!(read_npy(&path).unwrap(), (shape, values));
+            assert!(is_npy(&path) && !is_npy(folder.path()));
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!((bytes.len() - 48) % ALIGNMENT, 0);
             assert_eq!(bytes[bytes.len() - 49], b'\n');
@@ -188,8 +222,24 @@ mod tests {
             parse(&text).unwrap_err()
         };
         assert!(changed("False", "True ").contains("Fortran"));
-        assert!(changed("<f4", "<i4").contains("astype"));
-        assert!(changed(">f4".replace('>', "<").as_str(), ">f4").contains("astype"));
+        assert!(changed("False", "Maybe").contains("\"Maybe\""));
+        // The whole name of the type decides, and is shown.
+        for name in ["<i4", ">f4", "<f2", "<f80", "<f16", "", "f4"] {
+            let text = changed("<f4", name);
+            assert!(
+                text.contains(&format!("type {name:?}: save array.astype")),
+                "{text}"
+            );
+        }
+        let structure = changed("'<f4'", "[('a', '<f4')]");
+        assert!(structure.contains("type a structure"), "{structure}");
+        let mut ninth = whole.clone();
+        ninth[6] = 9;
+        let text = parse(&ninth).unwrap_err();
+        assert!(
+            text.contains("version 9.0") && text.contains("1.0, 2.0 and 3.0"),
+            "{text}"
+        );
         assert!(changed("(1, 3)", "(1, 4)").contains("needs 4 times 4"));
         assert!(changed("(1, 3)", "(1, x)").contains("shape"));
         assert!(changed("'shape'", "'shade'").contains("'shape'"));
