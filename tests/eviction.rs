@@ -105,7 +105,7 @@ fn check_head(scores: &[f64], ours: &[u32], theirs: &[u32], what: &str) -> usize
     }
     if !mine.is_empty() {
         let slots = mine.len();
-        println!("{what}: slots at a tie {slots}, their scores {largest:.1e} apart");
+        eprintln!("{what}: slots at a tie {slots}, their scores {largest:.1e} apart");
     }
     mine.len()
 }

@@ -115,7 +115,7 @@ impl CompressArguments {
                     budget,
                     granularity: self.granularity,
                 };
-                (source, 4, 32)
+                (source, Floor::SINKS, Floor::WINDOW)
             }
             _ => return Ok(None),
         };

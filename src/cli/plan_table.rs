@@ -175,7 +175,7 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
         out,
         "\nPredicted by the profile's curves ({query}, {prompts}):"
     )?;
-    let measures: [(&str, fn(&Prediction) -> String); 3] = [
+    let measures: [(&str, InWords); 3] = [
         ("retained mass", mass),
         ("1 - cos", cosine_loss),
         ("relative L2", relative_l2),
@@ -195,6 +195,9 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
         None => writeln!(out, "- {UNKNOWN}"),
     }
 }
+
+/// One measure of a prediction.
+type InWords = fn(&Prediction) -> String;
 
 /// The smallest or the largest budget of a head.
 fn of_heads(heads: &[usize], most: bool) -> String {

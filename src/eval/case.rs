@@ -47,8 +47,7 @@ impl Case {
     /// Evidence counts where its text stands in the final prompt exactly once: what was cut out, wholly or
     /// in part, does not. A token that is only partly evidence counts as evidence.
     ///
-    /// Errors: those of the template and the tokenizer; [`Error::PromptTooLong`]; [`Error::Invalid`] for a
-    /// record without tokens or with ids outside the vocabulary.
+    /// Errors: those of the template and the tokenizer, and of [`ModelConfig::check_prompt`].
     pub fn of(
         record: &Record,
         template: &Template,
