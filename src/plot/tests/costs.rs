@@ -9,9 +9,9 @@ fn speed_names_modes_units_and_lengths() {
         ..Sample::default()
     };
     let both = [
-        "Time per token (ms)",
-        "KV cache held (MB)",
-        "Context length (tokens)",
+        "Time per token (ms, log scale)",
+        "KV cache held (MB, log scale)",
+        "Context length (tokens, log scale)",
         "no cache",
         "full cache",
         "budget 256",
@@ -43,9 +43,9 @@ fn growth_names_workloads_fit_and_floor() {
         ..Sample::default()
     };
     let both = [
-        "Time (s)",
+        "Time (s, log scale)",
         "Time over prefill",
-        "Prompt length T (tokens)",
+        "Prompt length T (tokens, log scale)",
         "bare prefill",
         "profile of 32 rows",
         "profile of 128 rows",
@@ -73,7 +73,10 @@ fn growth_names_workloads_fit_and_floor() {
     };
     let cpu = draw(sample.bench(), &cpu);
     let fit = "fit of prefill: 4.62 ms · T + 310 ns · T²";
-    shows(&cpu, &["CPU time (s)", "CPU time over prefill", fit]);
+    shows(
+        &cpu,
+        &["CPU time (s, log scale)", "CPU time over prefill", fit],
+    );
 }
 
 #[test]

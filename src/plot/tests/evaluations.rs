@@ -16,8 +16,8 @@ fn frontier_names_methods_units_intervals_and_the_full_cache() {
     shows(
         &figure,
         &[
-            "KL from the full cache (nats)",
-            "Held KV cache (MB per prompt)",
+            "KL from the full cache (nats, log scale)",
+            "Held KV cache (MB per prompt, log scale)",
             "full cache: 0 nats, 93.8 MB",
             "95 % interval of the mean, n = 39–40 prompts",
             "the method named",
@@ -35,7 +35,7 @@ fn frontier_names_methods_units_intervals_and_the_full_cache() {
         &drawn("frontier", &all, &relative),
         &[
             "Top-1 agreement with the full cache (%)",
-            "Held KV cache (% of the full cache)",
+            "Held KV cache (% of the full cache, log scale)",
             "full cache: 100 %",
             "100",
         ],

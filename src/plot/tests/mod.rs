@@ -3,6 +3,7 @@
 mod costs;
 mod evaluations;
 mod hit_rates;
+mod legibility;
 mod plans;
 mod profiles;
 

@@ -19,7 +19,7 @@ fn lmba_names_axes_units_and_profiles() {
             "sample-1b, T = 1,900–2,053",
             "sample-7b, T = 1,900–2,053",
             "10th–90th percentile of 10 prompts",
-            "15",
+            "19",
             "1,000",
         ],
     );
@@ -39,7 +39,7 @@ fn lmba_names_axes_units_and_profiles() {
     };
     shows(
         &drawn("lmba", &profiles, &options),
-        &["LMBA, pooled, τ=0.5 (tokens)", "10", "100"],
+        &["LMBA, pooled, τ=0.5 (tokens, log)", "10", "100"],
     );
 }
 
@@ -54,7 +54,7 @@ fn lmbo_has_a_line_per_threshold_and_a_panel_per_profile() {
     shows(
         &figure,
         &[
-            "LMBO, pooled, first (tokens)",
+            "LMBO, pooled, first (tokens, log)",
             "cos ≥ 0.9",
             "cos ≥ 0.99",
             "cos ≥ 0.999",
@@ -71,11 +71,23 @@ fn lmbo_has_a_line_per_threshold_and_a_panel_per_profile() {
     shows(
         &both,
         &[
-            "LMBO, pooled, raw, stable (tokens)",
+            "LMBO, pooled, raw, stable (tokens, log)",
             "sample-7b, T = 1,900–2,053",
         ],
     );
     assert!(png_info(&both).1 > png_info(&figure).1);
+}
+
+#[test]
+fn profiles_that_nothing_tells_apart_are_numbered() {
+    let twins = [Sample::default().profile(), Sample::default().profile()];
+    for chart in ["lmba", "lmbo"] {
+        let words = words(&drawn(chart, &twins, &ChartOptions::default()).svg);
+        for number in ["profile 1", "profile 2"] {
+            let named = words.iter().filter(|w| w.ends_with(number)).count();
+            assert_eq!(named, 1, "{chart}: {words:?}");
+        }
+    }
 }
 
 #[test]
@@ -90,7 +102,7 @@ fn mba_heatmap_names_its_colours() {
         &[
             "Query head, grouped by KV head",
             "Layer",
-            "MBA, pooled, τ=0.9 (tokens)",
+            "MBA, pooled, τ=0.9 (tokens, log)",
             "1,000",
         ],
     );
@@ -116,12 +128,12 @@ fn curves_name_both_panels() {
         &figure,
         &[
             "Retained mass, pooled (%)",
-            "1 − cos(y, ŷ), pooled",
-            "Budget (tokens per head)",
+            "1 − cos(y, ŷ), pooled (log)",
+            "Budget (tokens per head, log scale)",
             "Layer",
             "A &lt;title&gt;",
             "0.001",
-            "1,000",
+            "1,900",
         ],
     );
     assert_eq!(png_info(&figure).0, 2800);
