@@ -138,8 +138,8 @@ fn plans_are_shown_written_and_drawn() {
     );
     let svg = fs::read_to_string(path.join("budgets.svg")).unwrap();
     for words in [
-        "uniform, B = 128",
-        "proportional, B = 10% of T, by head",
+        "uniform, by layer, B = 128",
+        "proportional, by head, B = 10% of T",
         "plan 3: strategy proportional",
         "min–max of KV heads",
     ] {

@@ -69,7 +69,8 @@ pub struct Arguments {
     /// Shares of the prompt (lmba, budgets) or of the full cache (frontier) instead of tokens or bytes
     #[arg(long)]
     relative: bool,
-    /// Logarithmic vertical axis of lmba, budgets and frontier
+    /// Logarithmic vertical axis of lmba, budgets and frontier; without it only where values span a decade,
+    /// and in lmba never
     #[arg(long)]
     log: bool,
     /// Width in inches
@@ -208,8 +209,9 @@ impl Arguments {
                 );
             }
         }
-        let figure = self
-            .read()?
+        let sources = self.read()?;
+        self.note_twins(&sources.plans)?;
+        let figure = sources
             .draw(chart, &self.options(), &super::command_line(&[]))
             .with_context(|| format!("drawing {}", chart.name))?;
         let mut base = self.out.unwrap_or_else(|| PathBuf::from(chart.name));
@@ -218,6 +220,19 @@ impl Arguments {
             base.set_extension("");
         }
         write_figure(&figure, &base)
+    }
+
+    /// Says which plan files hold the same budgets, whose lines cover each other.
+    fn note_twins(&self, plans: &[BudgetPlan]) -> std::io::Result<()> {
+        for (second, plan) in plans.iter().enumerate() {
+            let first = plans[..second].iter().position(|p| p.tokens == plan.tokens);
+            if let Some(first) = first {
+                let [first, second] = [first, second].map(|i| self.plans[i].display());
+                let note = "hold the same budgets: one line covers the other";
+                writeln!(std::io::stderr(), "{first} and {second} {note}")?;
+            }
+        }
+        Ok(())
     }
 
     /// Draws what can be drawn and says of everything else why not.

@@ -4,6 +4,12 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
+use super::tick_steps::{first_to_last, multiples, nice_step};
+use super::{log_ticks, text};
+
+/// Ratio of the largest to the smallest value from which on a scale is logarithmic.
+const DECADE: f64 = 10.0;
+
 /// Spacing of values along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scale {
@@ -24,22 +30,27 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Indices 0 to `count - 1`, `pad` beyond either end, with at most `most` labels, all integral.
+    /// Indices 0 to `count - 1`, `pad` beyond either end, with at most `most` labels, all integral; the first and
+    /// the last are labelled.
     pub(super) fn indices(count: usize, pad: f64, most: usize) -> Self {
-        let last = count.saturating_sub(1) as f64;
-        let step = nice_step(last, most).max(1.0);
-        Self::linear(-pad, last + pad, multiples(0.0, last, step))
+        let last = count.saturating_sub(1);
+        let step = nice_step(last as f64, most).max(1.0) as usize;
+        Self::linear(-pad, last as f64 + pad, first_to_last(last, step, most))
     }
 
     /// Half a step beyond the first and the last of `names`, every one of which is a step; at most `most`
-    /// are written.
+    /// are written, the first and the last among them.
     pub(super) fn categories(names: Vec<String>, most: usize) -> Self {
         let count = names.len();
+        let last = count.saturating_sub(1);
         let step = count.div_ceil(most.max(1)).max(1);
-        let major = (0..count).step_by(step).map(|i| i as f64).collect();
         Self {
             names,
-            ..Self::linear(-0.5, count as f64 - 0.5, major)
+            ..Self::linear(
+                -0.5,
+                count as f64 - 0.5,
+                first_to_last(last, step, last.div_ceil(step)),
+            )
         }
     }
 
@@ -48,21 +59,40 @@ impl Axis {
         Self::indices(count, (0.015 * count as f64).max(0.6), most)
     }
 
-    /// Values from 0 to `high`, with a little air above.
+    /// Values from 0 to `high`, ending on the first label that is not below it.
     pub(super) fn from_zero(high: f64, most: usize) -> Self {
-        let top = if high > 0.0 { high * 1.04 } else { 1.0 };
-        Self::linear(0.0, top, multiples(0.0, top, nice_step(top, most)))
+        Self::covering(0.0, if high > 0.0 { high } else { 1.0 }, most)
     }
 
-    /// Values from `low` to `high`; equal ends are moved apart.
-    pub(super) fn between(low: f64, high: f64, most: usize) -> Self {
+    /// Values from `low` to `high`, beginning and ending on labels, of which there are about `most`; equal ends are
+    /// moved apart.
+    pub(super) fn covering(low: f64, high: f64, most: usize) -> Self {
         let (low, high) = if high > low {
             (low, high)
         } else {
             let air = low.abs().max(1.0) * 0.05;
             (low - air, low + air)
         };
-        Self::linear(low, high, multiples(low, high, nice_step(high - low, most)))
+        let step = nice_step(high - low, most);
+        let slack = 1e-9;
+        let start = (low / step + slack).floor() * step;
+        let end = (high / step - slack).ceil() * step;
+        Self::linear(start, end, multiples(start, end, step))
+    }
+
+    /// 0 to 100 %, with room beyond either end for a marker.
+    pub(super) fn per_cent(most: usize) -> Self {
+        Self::covering(0.0, 100.0, most).padded()
+    }
+
+    /// The same labels with room beyond the outermost ones for a marker.
+    pub(super) fn padded(self) -> Self {
+        let air = 0.025 * (self.end - self.start);
+        Self {
+            start: self.start - air,
+            end: self.end + air,
+            ..self
+        }
     }
 
     fn linear(start: f64, end: f64, major: Vec<f64>) -> Self {
@@ -76,30 +106,24 @@ impl Axis {
         }
     }
 
-    /// Positive values from `low` to `high` on a logarithmic scale; both ends are kept as they are.
-    ///
-    /// Decades are labelled; where fewer than three lie on the axis, 2 and 5 are labelled as well.
-    pub(super) fn log(low: f64, high: f64) -> Self {
-        let low = if low > 0.0 { low } else { f64::MIN_POSITIVE };
+    /// Whether values from `low` to `high` need a logarithmic scale: a decade, on a linear one, would press the small
+    /// ones together.
+    pub(super) fn needs_log(low: f64, high: f64) -> bool {
+        low > 0.0 && high >= DECADE * low
+    }
+
+    /// Positive values from `low` to `high` on a logarithmic scale that begins and ends on labels and has room for
+    /// `most`.
+    pub(super) fn log(low: f64, high: f64, most: usize) -> Self {
+        let (start, end) = log_ticks::ends(positive(low), positive(high), most);
+        Self::log_between(start, end, most)
+    }
+
+    /// Positive values from `low` to `high` on a logarithmic scale; both ends are kept as they are, and labelled.
+    pub(super) fn log_between(low: f64, high: f64, most: usize) -> Self {
+        let low = positive(low);
         let high = if high > low { high } else { low * 10.0 };
-        let inside = |v: &f64| *v >= low * (1.0 - 1e-9) && *v <= high * (1.0 + 1e-9);
-        let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
-        let ticks = |digits: &[f64]| -> Vec<f64> {
-            let of_decade = |d: i32| digits.iter().map(move |m| power_of_ten(d) * m);
-            decades.clone().flat_map(of_decade).filter(inside).collect()
-        };
-        let mut major = ticks(&[1.0]);
-        if major.len() > 7 {
-            let every = major.len().div_ceil(7);
-            major = major.into_iter().step_by(every).collect();
-        } else if major.len() < 3 {
-            major = ticks(&[1.0, 2.0, 5.0]);
-        }
-        if major.len() < 2 {
-            major = multiples(low, high, nice_step(high - low, 4));
-        }
-        let mut minor = ticks(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
-        minor.retain(|m| !major.contains(m));
+        let (major, minor) = log_ticks::ticks(low, high, most);
         Self {
             scale: Scale::Log,
             start: low,
@@ -115,7 +139,7 @@ impl Axis {
         Self {
             major: labels,
             minor: Vec::new(),
-            ..Self::log(low, high)
+            ..Self::log_between(low, high, 1)
         }
     }
 
@@ -136,6 +160,28 @@ impl Axis {
         };
         let (start, end) = (place(self.start), place(self.end));
         (place(value) - start) / (end - start)
+    }
+
+    /// Whether the scale is logarithmic.
+    pub(super) fn is_log(&self) -> bool {
+        self.scale == Scale::Log
+    }
+
+    /// `name`, which ends with its unit in parentheses where it has one, saying so if the scale is logarithmic; in as
+    /// many words as `room` units hold.
+    pub(super) fn named(&self, name: &str, room: i32) -> String {
+        if !self.is_log() {
+            return name.to_owned();
+        }
+        let with = |words: &str| match name.strip_suffix(')') {
+            Some(open) => format!("{open}, {words})"),
+            None => format!("{name} ({words})"),
+        };
+        let long = with("log scale");
+        match text::width(&long) <= room {
+            true => long,
+            false => with("log"),
+        }
     }
 
     /// The lowest value on the axis.
@@ -219,37 +265,12 @@ pub(super) fn number(value: f64) -> String {
     format!("{sign}{grouped}{decimals}")
 }
 
-/// 10 to the `exponent`, exact for the powers that a float holds exactly.
-fn power_of_ten(exponent: i32) -> f64 {
-    if exponent >= 0 {
-        10f64.powi(exponent)
+fn positive(value: f64) -> f64 {
+    if value > 0.0 {
+        value
     } else {
-        1.0 / 10f64.powi(-exponent)
+        f64::MIN_POSITIVE
     }
-}
-
-/// The smallest of 1, 2, 2.5, 5 times a power of ten that cuts `span` into at most `most` steps.
-///
-/// 2.5 is left out where it would give decimals: layers and tokens are whole.
-fn nice_step(span: f64, most: usize) -> f64 {
-    let raw = span / most.max(1) as f64;
-    if !(raw > 0.0 && raw.is_finite()) {
-        return 1.0;
-    }
-    let decade = power_of_ten(raw.log10().floor() as i32);
-    let fits = |m: &f64| m * decade >= raw * (1.0 - 1e-9) && (*m != 2.5 || decade >= 10.0);
-    let nice = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(fits);
-    nice.unwrap_or(10.0) * decade
-}
-
-/// Multiples of `step` from `low` to `high`.
-fn multiples(low: f64, high: f64, step: f64) -> Vec<f64> {
-    let slack = step * 1e-9;
-    let first = ((low - slack) / step).ceil();
-    let count = ((high + slack) / step).floor() - first;
-    (0..=count.clamp(-1.0, 100.0) as i64)
-        .map(|i| (first + i as f64) * step)
-        .collect()
 }
 
 #[cfg(test)]
@@ -261,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn layer_ticks_are_integral() {
-        assert_eq!(
-            labels(&Axis::indices(30, 0.5, 7)),
-            ["0", "5", "10", "15", "20", "25"]
-        );
-        assert_eq!(labels(&Axis::indices(3, 0.5, 7)), ["0", "1", "2"]);
-        assert_eq!(labels(&Axis::indices(1, 0.5, 7)), ["0"]);
-        assert_eq!(labels(&Axis::indices(80, 0.5, 6)), ["0", "20", "40", "60"]);
+    fn the_first_and_the_last_layer_are_labelled() {
+        let labelled = |count, most| labels(&Axis::indices(count, 0.5, most));
+        assert_eq!(labelled(30, 7), ["0", "5", "10", "15", "20", "25", "29"]);
+        assert_eq!(labelled(32, 7), ["0", "5", "10", "15", "20", "25", "31"]);
+        assert_eq!(labelled(30, 2), ["0", "29"]);
+        assert_eq!(labelled(3, 7), ["0", "1", "2"]);
+        assert_eq!(labelled(1, 7), ["0"]);
+        assert_eq!(labelled(80, 6), ["0", "20", "40", "60", "79"]);
     }
 
     #[test]
@@ -279,41 +300,84 @@ mod tests {
             labels(&Axis::categories(names(11), 6)),
             ["0k", "2k", "4k", "6k", "8k", "10k"]
         );
+        assert_eq!(
+            labels(&Axis::categories(names(12), 6)),
+            ["0k", "2k", "4k", "6k", "8k", "11k"]
+        );
         assert_eq!(Axis::categories(names(4), 9).fraction(1.5), 0.5);
     }
 
     #[test]
-    fn token_ticks_are_round() {
+    fn linear_axes_begin_and_end_on_labels() {
         assert_eq!(
             labels(&Axis::from_zero(1151.0, 5)),
-            ["0", "250", "500", "750", "1,000"]
+            ["0", "250", "500", "750", "1,000", "1,250"]
         );
+        assert_eq!(labels(&Axis::from_zero(1000.0, 4)).last().unwrap(), "1,000");
         assert_eq!(
             labels(&Axis::from_zero(0.0, 5)),
             ["0", "0.2", "0.4", "0.6", "0.8", "1"]
         );
-        assert_eq!(labels(&Axis::between(7.0, 7.0, 6)), ["6.8", "7", "7.2"]);
+        assert_eq!(
+            labels(&Axis::covering(7.0, 7.0, 6)),
+            ["6.6", "6.8", "7", "7.2", "7.4"]
+        );
+        for (low, high) in [
+            (0.0, 3.0),
+            (-0.7, 0.1),
+            (1.0, 2.03),
+            (12.3, 12.4),
+            (60.0, 100.0),
+        ] {
+            for most in [3, 4, 6] {
+                let axis = Axis::covering(low, high, most);
+                let (first, last) = (axis.major[0], axis.major[axis.major.len() - 1]);
+                assert!(axis.low() <= low && axis.high() >= high);
+                assert!((axis.fraction(first)).abs() < 1e-9);
+                assert!((axis.fraction(last) - 1.0).abs() < 1e-9);
+                assert!(axis.major.len() <= most + 2, "{:?}", axis.major);
+            }
+        }
+        let padded = Axis::per_cent(6);
+        assert_eq!(labels(&padded), ["0", "20", "40", "60", "80", "100"]);
+        assert!(padded.low() < 0.0 && padded.high() > 100.0);
     }
 
     #[test]
-    fn decades_are_labelled() {
-        let axis = Axis::log(1.0, 2015.0);
-        assert_eq!(labels(&axis), ["1", "10", "100", "1,000"]);
+    fn logarithmic_axes_begin_and_end_on_labels() {
+        let axis = Axis::log(1.0, 2015.0, 12);
+        assert_eq!(labels(&axis), ["1", "10", "100", "1,000", "3,000"]);
         assert_eq!(axis.minor().len(), 8 * 3 + 1);
         assert_eq!(
-            labels(&Axis::log(1e-4, 1.0)),
+            labels(&Axis::log(1e-4, 1.0, 8)),
             ["0.0001", "0.001", "0.01", "0.1", "1"]
         );
-        assert_eq!(labels(&Axis::log(30.0, 300.0)), ["50", "100", "200"]);
         assert_eq!(
-            labels(&Axis::log(210.0, 290.0)),
-            ["220", "240", "260", "280"]
+            labels(&Axis::log(36.0, 680.0, 10)),
+            ["30", "50", "100", "200", "500", "800"]
         );
+        assert_eq!(
+            labels(&Axis::log(210.0, 290.0, 10)),
+            ["200", "225", "250", "275", "300"]
+        );
+        let exact = Axis::log_between(1.0, 2032.0, 8);
+        assert_eq!(labels(&exact), ["1", "10", "100", "2,032"]);
+    }
+
+    #[test]
+    fn logarithmic_axes_are_named_as_such() {
+        let (log, wide) = (Axis::log(1.0, 10.0, 5), 1_000_000);
+        assert_eq!(log.named("Time (s)", wide), "Time (s, log scale)");
+        assert_eq!(log.named("Time (s)", 0), "Time (s, log)");
+        assert_eq!(log.named("1 − cos", wide), "1 − cos (log scale)");
+        assert_eq!(Axis::from_zero(9.0, 5).named("Time (s)", wide), "Time (s)");
+        assert!(Axis::needs_log(1.0, 10.0) && !Axis::needs_log(1.0, 9.9));
+        assert!(!Axis::needs_log(0.0, 10.0));
     }
 
     #[test]
     fn values_map_to_positions() {
-        let axis = Axis::log(1.0, 100.0);
+        let axis = Axis::log(1.0, 100.0, 5);
         assert_eq!(axis.map(&10.0, (0, 200)), 100);
         assert_eq!(Axis::indices(3, 0.5, 5).reversed().map(&2.5, (90, 0)), 90);
         assert!(axis.map(&0.0, (0, 200)) < 0);

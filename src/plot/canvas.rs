@@ -12,6 +12,9 @@ pub(super) const UNITS_PER_INCH: u32 = 1200;
 /// Size of all lettering in points, at the figure's printed width.
 pub(super) const TEXT_POINTS: f64 = 7.0;
 
+/// Most room for the name of a horizontal axis, in points: as wide as a panel in a column.
+const NAME_POINTS: f64 = 180.0;
+
 /// Width of a text column in inches.
 pub const COLUMN: f64 = 3.4;
 
@@ -70,6 +73,11 @@ pub(super) fn part<DB: DrawingBackend>(
 /// Most tick labels that stay apart on an axis `length` units long when each needs `pt` points.
 pub(super) fn label_count(length: i32, pt: f64) -> usize {
     (length / points(pt)).clamp(1, 12) as usize
+}
+
+/// Room for the name of a horizontal axis in a figure `width` units wide.
+pub(super) fn name_room(width: i32) -> i32 {
+    (width * 18 / 25).min(points(NAME_POINTS))
 }
 
 /// Columns of panels that a figure `width` units wide has room for.

@@ -4,11 +4,13 @@ use plotters::prelude::{Circle, DrawingBackend, PathElement, RGBColor};
 use plotters::style::Color;
 
 use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, inches, part, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, inches, label_count, name_room, points};
 use super::colour_bar::ColourBar;
 use super::curve_data::{LayerCurves, visible};
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::{Frame, Panel};
+use super::layer_series::HEIGHT_OF_LABEL;
 use super::legend::{HEADING_MARGIN, Heading};
 use super::options::ChartOptions;
 use super::pen::{depth, stroke};
@@ -21,12 +23,12 @@ const PANEL_POINTS: f64 = 106.0;
 const BAR_GAP: f64 = 6.0;
 const PANEL_GAP: f64 = 6.0;
 const BOTTOM_POINTS: f64 = 1.5;
+/// Room that a budget's label needs on its axis, in points.
+const BUDGET_LABEL: f64 = 22.0;
 const LINE_POINTS: f64 = 0.8;
 
 /// Losses below are not drawn: LMBO's strictest usual cosine, 0.999, lies a decade above.
 const LEAST_LOSS: f64 = 1e-4;
-
-const X_NAME: &str = "Budget (tokens per head)";
 
 struct Curves {
     size: (i32, i32),
@@ -37,6 +39,7 @@ struct Curves {
     mass: Axis,
     loss: Axis,
     depth: Axis,
+    x_name: String,
     mass_name: String,
     loss_name: String,
 }
@@ -63,11 +66,9 @@ impl Curves {
         let layers = shown_layers(profile, options)?;
         let data = LayerCurves::read(profile, query, options.raw)?;
         let width = figure_width(options.width)?;
-        let heading = Heading::new(
-            options.title.as_deref(),
-            Vec::new(),
-            width - points(HEADING_MARGIN),
-        );
+        let room = width - points(HEADING_MARGIN);
+        let facts = facts::of_profile(profile, room);
+        let heading = Heading::new(options.title.as_deref(), facts, Vec::new(), room);
         let shown = || {
             layers
                 .iter()
@@ -81,20 +82,25 @@ impl Curves {
         } else {
             most / 100.0
         };
-        let top = if most > least { most * 1.15 } else { 1.0 };
+        let top = if most > least { most } else { 1.0 };
         let last = data.budgets.last().copied().unwrap_or(1.0);
         let first = data.budgets.first().copied().unwrap_or(1.0);
         let raw = if options.raw { " raw" } else { "" };
+        let height = points(PANEL_POINTS);
+        let x = Axis::log_between(first, last, label_count(name_room(width), BUDGET_LABEL));
+        let loss = Axis::log(least, top, label_count(height, HEIGHT_OF_LABEL));
+        let loss_name = format!("1 − cos(y, ŷ){raw}, {query}");
         let mut chart = Self {
             size: (width, 0),
             heading,
             layers,
-            x: Axis::log(first, last),
+            x_name: x.named("Budget (tokens per head)", name_room(width)),
+            x,
             mass: Axis::from_zero(100.0, 5),
-            loss: Axis::log(least, top),
+            loss_name: loss.named(&loss_name, height),
+            loss,
             depth: Axis::indices(profile.meta.num_layers, 0.5, 9),
             mass_name: format!("Retained mass, {query} (%)"),
-            loss_name: format!("1 − cos(y, ŷ){raw}, {query}"),
             data,
         };
         let rows = if chart.side_by_side() { 1 } else { 2 };
@@ -120,7 +126,7 @@ impl Curves {
         let frame = |y, y_name, named: bool| Frame {
             x: &self.x,
             y,
-            x_name: named.then_some(X_NAME),
+            x_name: named.then_some(&*self.x_name),
             y_name: Some(y_name),
             grid: true,
         };
@@ -211,9 +217,9 @@ impl Drawing for Curves {
                 (0, top + upper + points(PANEL_GAP), (width, lower)),
             )
         };
-        let upper = mass.draw(&part(sheet, (first.0, first.1), first.2), left)?;
+        let upper = mass.draw(sheet, ((first.0, first.1), first.2), left)?;
         self.draw_lines(&upper, &self.data.mass, f64::NEG_INFINITY)?;
-        let lower = loss.draw(&part(sheet, (second.0, second.1), second.2), left)?;
+        let lower = loss.draw(sheet, ((second.0, second.1), second.2), left)?;
         self.draw_lines(&lower, &self.data.loss, self.loss.low())?;
         bar.draw(
             sheet,

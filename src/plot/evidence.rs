@@ -6,10 +6,11 @@ use plotters::prelude::{DrawingBackend, PathElement};
 
 use super::axis::Axis;
 use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::Panel;
+use super::layer_series::{LAYER_LABEL, Marks, band_key, draw_series};
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
-use super::lmba::{LAYER_LABEL, draw_series};
 use super::options::ChartOptions;
 use super::outcomes::{
     FULL, budget_words, check_number_of_methods, chosen_budget, chosen_methods, count_words,
@@ -68,7 +69,8 @@ impl Evidence {
         let values = values.collect::<Result<Vec<_>>>()?;
         let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
         let band = Band::of(prompts.iter().copied());
-        let series = values.iter().map(|grid| Spread::over_prompts(grid, band));
+        let spreads = values.iter().map(|grid| Spread::over_prompts(grid, band));
+        let series: Vec<Spread> = spreads.collect();
         let together = names.len() <= TOGETHER;
         let width = figure_width(options.width)?;
         let room = width - points(HEADING_MARGIN);
@@ -81,14 +83,25 @@ impl Evidence {
             entries.push((Key::Line(OTHERS), "the others".to_owned()));
         }
         let words = band.words(common_count(&prompts), words_room(room));
-        entries.extend(words.map(|words| (Key::Band, words)));
+        let pens = match together {
+            true => PENS,
+            false => [PENS[0]; PENS.len()],
+        };
+        let banded: Vec<(Pen, Spread)> = pens.into_iter().zip(series.iter().cloned()).collect();
+        let shown = if together { &banded[..] } else { &banded[..1] };
+        entries.extend(words.map(|words| (band_key(shown), words)));
         let mut note = budget_words(budget);
         if common_count(&prompts).is_none() || band == Band::None {
             note = format!("{note}, {}", count_words(prompts.iter().copied()));
         }
         entries.push((Key::Note, note));
         let grid = grid(width, names.len(), together, layers);
-        let heading = Heading::new(options.title.as_deref(), entries, room);
+        let heading = Heading::new(
+            options.title.as_deref(),
+            facts::of_results(&results.meta),
+            entries,
+            room,
+        );
         Ok(Self {
             size: (
                 width,
@@ -96,7 +109,7 @@ impl Evidence {
             ),
             heading,
             names: names.iter().map(|name| text::printable(name)).collect(),
-            series: series.collect(),
+            series,
             grid,
             together,
         })
@@ -128,7 +141,7 @@ fn grid(width: i32, methods: usize, together: bool, layers: usize) -> PanelGrid 
     let panel = (width - points(HEADING_MARGIN)) / columns as i32 - points(12.0);
     PanelGrid {
         x: Axis::layers(layers, label_count(panel, LAYER_LABEL)),
-        y: Axis::between(-2.0, 104.0, if together { 6 } else { 3 }),
+        y: Axis::per_cent(if together { 6 } else { 3 }),
         x_name: "Layer".to_owned(),
         y_name: match together {
             true => "Evidence tokens kept (%)".to_owned(),
@@ -217,13 +230,13 @@ impl Drawing for Evidence {
             let panel = self.grid.draw(sheet, top, 0, "")?;
             let series: Vec<(Pen, Spread)> =
                 PENS.into_iter().zip(self.series.iter().cloned()).collect();
-            return draw_series(&panel, &series);
+            return draw_series(&panel, &series, Marks::InTurn);
         }
         for (index, (name, spread)) in self.names.iter().zip(&self.series).enumerate() {
             let name = text::fitted(name, self.grid.panel_width());
             let panel = self.grid.draw(sheet, top, index, &name)?;
             self.draw_others(&panel, index)?;
-            draw_series(&panel, &[(PENS[0], spread.clone())])?;
+            draw_series(&panel, &[(PENS[0], spread.clone())], Marks::Every)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, TRANSPARENT};
 
 use super::axis::Axis;
-use super::canvas::{Drawn, Sheet, points};
+use super::canvas::{Drawn, Sheet, part, points};
 use super::pen::{Spot, stroke};
 use super::text;
 
@@ -51,7 +51,7 @@ pub(super) struct Frame<'t> {
 /// A drawn panel that values can be placed on.
 pub(super) struct Panel<'a, DB: DrawingBackend> {
     chart: ChartContext<'a, DB, Cartesian2d<Axis, Axis>>,
-    /// The panel with its labels, in units of the whole sheet.
+    /// The whole sheet.
     pub(super) sheet: Sheet<DB>,
 }
 
@@ -82,21 +82,23 @@ impl Frame<'_> {
         points(2.0).max(half.min(points(14.0)))
     }
 
-    /// Draws axes, ticks, labels and names into `area`, keeping `left` units for the vertical axis.
+    /// Draws axes, ticks, labels and names on the part of `sheet` of `size` units whose corner is `corner`, keeping `left`
+    /// units for the vertical axis.
     pub(super) fn draw<'a, DB: DrawingBackend>(
         &self,
-        area: &Sheet<DB>,
+        sheet: &Sheet<DB>,
+        (corner, size): (Spot, (i32, i32)),
         left: i32,
     ) -> Drawn<DB, Panel<'a, DB>> {
         let margin = points(NAME_MARGIN);
-        let chart = ChartBuilder::on(area)
+        let chart = ChartBuilder::on(&part(sheet, corner, size))
             .margin_left(margin)
             .set_label_area_size(LabelAreaPosition::Left, left - margin)
             .set_label_area_size(LabelAreaPosition::Bottom, self.bottom_room())
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
-        // Not the plotting area's own sheet: plotters moves what lies outside an area to its edge,
-        // which would flatten markers on the rim and drop ticks.
-        let sheet = area.use_screen_coord();
+        // Not the part's own sheet: plotters moves what lies outside an area to its edge, which would flatten
+        // markers on the rim and drop ticks.
+        let sheet = sheet.use_screen_coord();
         let mut panel = Panel { chart, sheet };
         self.draw_mesh(&mut panel.chart)?;
         self.draw_minor_ticks(&panel)?;

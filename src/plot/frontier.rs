@@ -3,10 +3,12 @@
 use plotters::prelude::{DrawingBackend, PathElement, RGBColor};
 
 use super::axis::{Axis, number};
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, name_room, points};
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::Panel;
 use super::held_quality::{Point, Series, bytes_axis, line, quality_axis, visible};
+use super::layer_series::HEIGHT_OF_LABEL;
 use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::options::ChartOptions;
 use super::outcomes::{
@@ -73,7 +75,12 @@ impl Frontier {
         let together = series.len() <= TOGETHER;
         let baseline = methods.iter().position(|m| *m == results.meta.baseline);
         let full = line(&rows, FULL, options.relative).into_iter().next();
-        let most = if together { 6 } else { 4 };
+        let height = points(if together {
+            SINGLE_POINTS
+        } else {
+            MULTIPLE_POINTS
+        });
+        let most = label_count(height, HEIGHT_OF_LABEL);
         let y = quality_axis(&series, full.as_ref(), metric, options.log, most);
         let shown = full
             .as_ref()
@@ -94,19 +101,30 @@ impl Frontier {
         let width = figure_width(options.width)?;
         let full = full.filter(|_| shown);
         // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
-        let x = bytes_axis(&series, full.as_ref().filter(|_| together));
-        let grid = grid(width, (x, y), series.len(), together);
+        let columns = match together {
+            true => 1,
+            false => PanelGrid::columns(width, LEAST_PANEL, series.len()),
+        };
+        let panel = (width - points(HEADING_MARGIN)) / columns as i32 - points(10.0);
+        let x = bytes_axis(&series, full.as_ref().filter(|_| together), panel);
+        let grid = grid(width, (x, y), series.len(), columns);
+        let x_name = match options.relative {
+            true => "Held KV cache (% of the full cache)",
+            false => "Held KV cache (MB per prompt)",
+        };
         let grid = PanelGrid {
-            x_name: match options.relative {
-                true => "Held KV cache (% of the full cache)".to_owned(),
-                false => "Held KV cache (MB per prompt)".to_owned(),
-            },
-            y_name: metric.axis_name(),
+            x_name: grid.x.named(x_name, name_room(width)),
+            y_name: grid.y.named(&metric.axis_name(), grid.panels_height()),
             ..grid
         }
         .tall_enough();
         let room = width - points(HEADING_MARGIN);
-        let heading = Heading::new(options.title.as_deref(), entries, room);
+        let heading = Heading::new(
+            options.title.as_deref(),
+            facts::of_results(&results.meta),
+            entries,
+            room,
+        );
         let height = heading.height() + grid.total_height() + points(BOTTOM_POINTS);
         Ok(Self {
             size: (width, height),
@@ -216,14 +234,10 @@ impl Frontier {
     }
 }
 
-fn grid(width: i32, (x, y): (Axis, Axis), methods: usize, together: bool) -> PanelGrid {
-    let (count, columns, height) = match together {
-        true => (1, 1, SINGLE_POINTS),
-        false => (
-            methods,
-            PanelGrid::columns(width, LEAST_PANEL, methods),
-            MULTIPLE_POINTS,
-        ),
+fn grid(width: i32, (x, y): (Axis, Axis), methods: usize, columns: usize) -> PanelGrid {
+    let (count, height) = match methods <= TOGETHER {
+        true => (1, SINGLE_POINTS),
+        false => (methods, MULTIPLE_POINTS),
     };
     PanelGrid {
         x,
@@ -271,7 +285,7 @@ fn notes(series: &[Series], y: &Axis, together: bool, noun: &str) -> Vec<(Key, S
     let all = || series.iter().flat_map(|s| &s.points);
     let counts = count_words(all().map(|p| p.samples));
     let mut notes = vec![(
-        Key::Bar,
+        Key::Bar(if together { REFERENCE } else { PENS[0] }),
         format!("95 % interval of the mean, {counts} {noun}"),
     )];
     if together && series.len() > 1 {

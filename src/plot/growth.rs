@@ -3,13 +3,14 @@
 use plotters::prelude::DrawingBackend;
 
 use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, name_room, points};
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::Panel;
 use super::growth_words as words;
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
 use super::options::ChartOptions;
-use super::over_length::{Point, draw_series, length_axis, value_axis};
+use super::over_length::{Point, band_key, draw_series, length_axis, value_axis};
 use super::panels::{Panels, Upright};
 use super::pen::{PENS, Pen, REFERENCE, fit_line};
 use crate::bench::{Bench, Growth, SavedRow};
@@ -56,6 +57,8 @@ struct GrowthChart {
     clock: Clock,
     x: Axis,
     time: Axis,
+    x_name: String,
+    time_name: String,
     /// `None` where nothing but the bare one was measured.
     ratio: Option<Axis>,
     series: Vec<Series>,
@@ -145,16 +148,21 @@ impl GrowthChart {
         let ranges = measured.map(|p| (p.low, p.high));
         let curves = fit.iter().chain(&floor).map(|(_, s)| (*s, *s));
         let entries = entries(&series, growth, !floor.is_empty(), bench.repeats, width);
+        let x = length_axis(lengths);
+        let time = value_axis(ranges.chain(curves), TIME_POINTS);
         let mut chart = Self {
             size: (width, 0),
             heading: Heading::new(
                 options.title.as_deref(),
+                facts::of_bench(bench),
                 entries,
                 width - points(HEADING_MARGIN),
             ),
             clock,
-            x: length_axis(lengths),
-            time: value_axis(ranges.chain(curves)),
+            x_name: x.named(X_NAME, name_room(width)),
+            x,
+            time_name: time.named(clock.time_name(), points(TIME_POINTS)),
+            time,
             ratio: ratio_axis(series.iter().flat_map(|s| &s.ratios)),
             series,
             fit,
@@ -167,7 +175,7 @@ impl GrowthChart {
     fn panels(&self) -> Panels<'_> {
         let time = Upright {
             y: &self.time,
-            name: self.clock.time_name(),
+            name: &self.time_name,
             height: TIME_POINTS,
         };
         let ratio = self.ratio.as_ref().map(|y| Upright {
@@ -178,7 +186,7 @@ impl GrowthChart {
         Panels {
             width: self.size.0,
             x: &self.x,
-            x_name: X_NAME,
+            x_name: &self.x_name,
             uprights: [Some(time), ratio].into_iter().flatten().collect(),
         }
     }
@@ -277,13 +285,12 @@ fn curve(a: f64, b: f64, (first, last): (f64, f64)) -> Vec<(f64, f64)> {
     all.filter(|(_, seconds)| *seconds > 0.0).collect()
 }
 
-/// A linear axis of ratios with 1 on it and a little air; `None` without any.
+/// A linear axis of ratios with 1 on it; `None` without any.
 fn ratio_axis<'p>(ratios: impl Iterator<Item = &'p Point> + Clone) -> Option<Axis> {
     ratios.clone().next()?;
     let low = ratios.clone().map(|p| p.low).fold(1.0, f64::min);
     let high = ratios.map(|p| p.high).fold(1.0, f64::max);
-    let air = 0.08 * (high - low).max(0.01);
-    Some(Axis::between(low - air, high + air, 5))
+    Some(Axis::covering(low, high.max(low + 0.1), 6).padded())
 }
 
 fn entries(
@@ -300,7 +307,8 @@ fn entries(
         .collect();
     if repeats > 1 {
         let words = format!("min\u{2013}max of {repeats} repeats");
-        entries.push((Key::Band, words));
+        let bands = series.iter().map(|s| (s.pen, &*s.seconds));
+        entries.push((band_key(bands), words));
     }
     entries.push((Key::Fit, words::fit(growth.linear, growth.quadratic, room)));
     if floor {

@@ -1,13 +1,18 @@
 //! Quality against held bytes, read from an evaluation: points per method, and the axes they lie on.
 
-use super::axis::Axis;
+use super::axis::{Axis, number};
+use super::canvas::points;
 use super::interval::Interval;
 use super::outcomes::{Outcome, distinct, sample_means};
 use super::spread::mean;
+use super::text;
 use crate::eval::{Direction, Metric};
 
-/// Ratio of the largest to the smallest mean from which on a linear axis would press the small ones together.
-const WIDE: f64 = 8.0;
+/// Least gap between two labels of bytes, in points.
+const LABEL_GAP: f64 = 4.5;
+
+/// Most labels of a linear axis, where every second one could be left out.
+const MOST_LINEAR: usize = 6;
 
 /// A method at one budget.
 pub(super) struct Point {
@@ -55,21 +60,25 @@ pub(super) fn visible(axis: &Axis, value: f64) -> bool {
     value >= axis.low() && value <= axis.high()
 }
 
-/// The axis of held bytes, of every series and of the full cache where it has a place.
-pub(super) fn bytes_axis(series: &[Series], full: Option<&Point>) -> Axis {
-    let held = series
-        .iter()
-        .flat_map(|s| &s.points)
-        .chain(full)
-        .map(|p| p.held);
+/// The axis of held bytes, of every series and of the full cache where it has a place, `room` units long.
+pub(super) fn bytes_axis(series: &[Series], full: Option<&Point>, room: i32) -> Axis {
+    let cut = series.iter().flat_map(|s| &s.points).map(|p| p.held);
+    let held = cut.clone().chain(full.map(|p| p.held));
     let low = held.clone().fold(f64::INFINITY, f64::min);
-    let high = held.fold(0.0, f64::max);
-    let air = (high / low).powf(0.08).max(1.15);
-    Axis::log(low / air, high * air)
+    let most = held.fold(0.0, f64::max);
+    // Marks at one budget are set apart sideways, the full cache's is not.
+    let air = (most / low).powf(0.08).max(1.15);
+    let (low, high) = (low / air, most.max(cut.fold(0.0, f64::max) * air));
+    // The longest label, but for decimals of less than one.
+    let widest = match high >= 10.0 {
+        true => number(high.round()),
+        false => "0.5".to_owned(),
+    };
+    let most = room / (text::width(&widest) + points(LABEL_GAP));
+    Axis::log(low, high, most.max(1) as usize)
 }
 
-/// The axis of quality: logarithmic for `log`, or where values that are better lower span much, with at most `labels`
-/// otherwise.
+/// The axis of quality with room for `labels`: logarithmic for `log`, or where values that are better lower span a decade.
 pub(super) fn quality_axis(
     series: &[Series],
     full: Option<&Point>,
@@ -83,21 +92,21 @@ pub(super) fn quality_axis(
     let top = intervals()
         .map(|q| q.high)
         .fold(f64::NEG_INFINITY, f64::max);
-    let spans = metric.direction == Direction::Lower && most > WIDE * least;
+    let spans = metric.direction == Direction::Lower && Axis::needs_log(least, most);
     if (log || spans) && most > 0.0 {
         let ends = intervals().map(|q| q.low).filter(|low| *low >= least / 3.0);
         let foot = ends.fold(least, f64::min);
-        return Axis::log(foot / 1.25, (top * 1.25).max(foot * 5.0));
+        return Axis::log(foot, top, labels);
     }
     let all = intervals()
         .flat_map(|q| [q.low, q.high])
         .chain(full.map(|p| p.quality.mean));
     let low = all.clone().fold(f64::INFINITY, f64::min);
     let high = all.fold(f64::NEG_INFINITY, f64::max);
-    let air = 0.06 * (high - low);
+    let labels = (2 * labels / 3).clamp(1, MOST_LINEAR);
     // A share that is everywhere 0 or everywhere 100 % still needs a height.
-    match metric.is_share() && high > low {
-        true => Axis::between((low - air).max(-1.5), (high + air).min(101.5), labels),
-        false => Axis::between(low - air, high + air, labels),
+    match metric.is_share() && high <= low {
+        true => Axis::per_cent(labels),
+        false => Axis::covering(low, high, labels).padded(),
     }
 }

@@ -6,15 +6,15 @@ use plotters::style::Color;
 use super::axis::{self, Axis};
 use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
 use super::colour_bar::ColourBar;
+use super::facts::{on_data, prompts};
 use super::figure::{Figure, render};
 use super::frame::Panel;
-use super::legend::{HEADING_MARGIN, Heading, Key};
-use super::lmba::LAYER_LABEL;
+use super::layer_series::LAYER_LABEL;
+use super::legend::{HEADING_MARGIN, Heading};
 use super::options::ChartOptions;
 use super::panel_grid::PanelGrid;
 use super::pen::{depth, stroke};
 use super::series::only;
-use super::text;
 use crate::error::{Error, Result};
 use crate::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
 
@@ -106,7 +106,12 @@ impl HitRateChart {
         });
         let width = figure_width(options.width)?;
         let room = width - points(HEADING_MARGIN);
-        let heading = Heading::new(options.title.as_deref(), notes(rates, metric), room);
+        let heading = Heading::new(
+            options.title.as_deref(),
+            facts(rates, metric),
+            Vec::new(),
+            room,
+        );
         let mut chart = Self {
             size: (width, 0),
             heading,
@@ -131,8 +136,8 @@ impl HitRateChart {
     }
 }
 
-/// What the figure is over, in two notes of which each may have a line.
-fn notes(rates: &HitRates, metric: &str) -> Vec<(Key, String)> {
+/// What the figure is over.
+fn facts(rates: &HitRates, metric: &str) -> Vec<String> {
     let meta = &rates.meta;
     let keys = match metric {
         "all" => "",
@@ -142,19 +147,15 @@ fn notes(rates: &HitRates, metric: &str) -> Vec<(Key, String)> {
         "top {} %, θ = {}{keys}, {}",
         axis::number(100.0 * meta.options.top),
         meta.options.theta,
-        match meta.prompts {
-            1 => "1 prompt".to_owned(),
-            n => format!("{n} prompts"),
-        }
+        prompts(meta.prompts)
     );
-    let subject = text::printable(&format!("{}, {}", meta.model, meta.dataset));
-    vec![(Key::Note, subject), (Key::Note, settings)]
+    vec![on_data(&meta.model, &meta.dataset), settings]
 }
 
 fn grid(layers: usize, room: i32) -> PanelGrid {
     PanelGrid {
         x: Axis::layers(layers, label_count(room, LAYER_LABEL)),
-        y: Axis::between(-3.0, 105.0, 3),
+        y: Axis::per_cent(3),
         x_name: "Layer".to_owned(),
         y_name: "Share (%)".to_owned(),
         lines: true,

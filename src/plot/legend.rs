@@ -5,18 +5,18 @@ use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::canvas::{Drawn, Sheet, points};
-use super::pen::{Pen, REFERENCE, amount, band_key, fit_line, stroke};
+use super::pen::{Pen, REFERENCE, amount, band_fill, fit_line, stroke};
 use super::text;
 
 /// The picture beside a legend's words.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Key {
     /// A series' line with its marker.
     Series(Pen),
-    /// A band of spread, in any series' colour.
-    Band,
-    /// An error bar, in any series' colour.
-    Bar,
+    /// Bands of spread, in the colours of all series that have one.
+    Band(Vec<RGBColor>),
+    /// An error bar.
+    Bar(Pen),
     /// A plain line of a colour.
     Line(RGBColor),
     /// The line of the full cache, or of another reference, without a marker.
@@ -51,32 +51,28 @@ pub(super) fn words_room(room: i32) -> i32 {
 }
 
 impl Heading {
-    /// Breaks the entries into lines that fit `room` units; an entry too long for a line is shortened.
-    pub(super) fn new(title: Option<&str>, entries: Vec<(Key, String)>, room: i32) -> Self {
-        let mut lines: Vec<Vec<(Key, String)>> = Vec::new();
-        let mut used = 0;
-        for (key, words) in entries {
-            let words = text::fitted(&words, room - key.room());
-            let width = key.room() + text::width(&words);
-            match lines.last_mut() {
-                Some(line) if used + points(ENTRY_GAP) + width <= room => {
-                    used += points(ENTRY_GAP) + width;
-                    line.push((key, words));
-                }
-                _ => {
-                    used = width;
-                    lines.push(vec![(key, words)]);
-                }
-            }
-        }
+    /// Breaks `facts` about the whole figure, and below them the entries, into lines that fit `room` units; what is
+    /// too long for a line is shortened.
+    pub(super) fn new(
+        title: Option<&str>,
+        facts: Vec<String>,
+        entries: Vec<(Key, String)>,
+        room: i32,
+    ) -> Self {
+        let facts = facts.iter().map(|words| text::printable(words));
+        let facts = facts.map(|words| (Key::Note, words)).collect();
+        let lines = [facts, entries].map(|entries| broken(entries, room));
         let title = title.map(|t| text::fitted(&text::printable(t), room));
-        Self { title, lines }
+        Self {
+            title,
+            lines: lines.concat(),
+        }
     }
 
     /// Height in canvas units, with the gap below.
     pub(super) fn height(&self) -> i32 {
         let lines = self.lines.len() + usize::from(self.title.is_some());
-        let gap = if lines > 0 { points(3.0) } else { 0 };
+        let gap = if lines > 0 { points(5.0) } else { 0 };
         points(2.0) + lines as i32 * text::line_height() + gap
     }
 
@@ -103,6 +99,27 @@ impl Heading {
     }
 }
 
+/// Entries in lines that fit `room` units.
+fn broken(entries: Vec<(Key, String)>, room: i32) -> Vec<Vec<(Key, String)>> {
+    let mut lines: Vec<Vec<(Key, String)>> = Vec::new();
+    let mut used = 0;
+    for (key, words) in entries {
+        let words = text::fitted(&words, room - key.room());
+        let width = key.room() + text::width(&words);
+        match lines.last_mut() {
+            Some(line) if used + points(ENTRY_GAP) + width <= room => {
+                used += points(ENTRY_GAP) + width;
+                line.push((key, words));
+            }
+            _ => {
+                used = width;
+                lines.push(vec![(key, words)]);
+            }
+        }
+    }
+    lines
+}
+
 impl Key {
     /// Room of the picture with the gap before its words.
     fn room(&self) -> i32 {
@@ -118,9 +135,9 @@ impl Key {
                 pen.line(sheet, vec![(x.0, y), (x.1, y)])?;
                 pen.mark(sheet, ((x.0 + x.1) / 2, y))
             }
-            Self::Bar => {
+            Self::Bar(pen) => {
                 let (middle, half) = ((x.0 + x.1) / 2, points(2.8));
-                REFERENCE.bar(sheet, (middle, y + half), (middle, y - half))
+                pen.bar(sheet, (middle, y + half), (middle, y - half))
             }
             Self::Line(colour) => {
                 let path = vec![(x.0, y), (x.1, y)];
@@ -130,15 +147,25 @@ impl Key {
             Self::Fit => fit_line(sheet, vec![(x.0, y), (x.1, y)]),
             Self::Colours => draw_colours(sheet, x, y),
             Self::Note => Ok(()),
-            Self::Band => {
-                let half = points(2.6);
-                sheet.draw(&Rectangle::new(
-                    [(x.0, y - half), (x.1, y + half)],
-                    band_key(),
-                ))
-            }
+            Self::Band(colours) => draw_bands(sheet, x, y, colours),
         }
     }
+}
+
+/// A patch of every colour beside each other.
+fn draw_bands<DB: DrawingBackend>(
+    sheet: &Sheet<DB>,
+    x: (i32, i32),
+    y: i32,
+    colours: &[RGBColor],
+) -> Drawn<DB> {
+    let (half, count) = (points(2.6), colours.len() as i32);
+    let edge = |patch: i32| x.0 + (x.1 - x.0) * patch / count;
+    for (patch, colour) in (0..).zip(colours) {
+        let corners = [(edge(patch), y - half), (edge(patch + 1), y + half)];
+        sheet.draw(&Rectangle::new(corners, band_fill(*colour)))?;
+    }
+    Ok(())
 }
 
 fn draw_colours<DB: DrawingBackend>(sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
@@ -161,7 +188,7 @@ mod tests {
             .iter()
             .map(|w| (Key::Series(PENS[0]), (*w).to_owned()))
             .collect();
-        Heading::new(None, entries, points(room))
+        Heading::new(None, Vec::new(), entries, points(room))
     }
 
     #[test]
@@ -169,6 +196,20 @@ mod tests {
         assert_eq!(heading(&["one", "two", "three"], 300.0).lines.len(), 1);
         assert_eq!(heading(&["one", "two", "three"], 50.0).lines.len(), 3);
         assert!(heading(&["one", "two"], 50.0).height() > heading(&["one"], 50.0).height());
+    }
+
+    #[test]
+    fn facts_have_lines_of_their_own() {
+        let entry = (Key::Line(RGBColor(0, 0, 0)), "an entry".to_owned());
+        let facts = ["one", "two"].map(str::to_owned).to_vec();
+        let both = Heading::new(None, facts, vec![entry], points(300.0));
+        let words = |line: usize| -> Vec<_> { both.lines[line].iter().map(|e| &*e.1).collect() };
+        assert_eq!((words(0), words(1)), (vec!["one", "two"], vec!["an entry"]));
+        assert!(
+            Heading::new(None, Vec::new(), Vec::new(), 0)
+                .lines
+                .is_empty()
+        );
     }
 
     #[test]

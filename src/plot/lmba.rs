@@ -3,12 +3,13 @@
 use plotters::prelude::DrawingBackend;
 
 use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, part, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
 use super::figure::{Figure, render};
-use super::frame::{Frame, Panel};
+use super::frame::Frame;
+use super::layer_series::{LAYER_LABEL, Marks, band_key, draw_series, value_axis};
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
 use super::options::ChartOptions;
-use super::pen::{PENS, Pen, Spot};
+use super::pen::{PENS, Pen};
 use super::series::{Family, at_most, by_layer, common_count, names};
 use super::spread::{Band, Spread};
 use super::text;
@@ -17,9 +18,6 @@ use crate::profile::Profile;
 
 const PANEL_POINTS: f64 = 125.0;
 const BOTTOM_POINTS: f64 = 1.5;
-
-/// Room that a layer's label needs on an axis, in points.
-pub(super) const LAYER_LABEL: f64 = 24.0;
 
 struct Lmba {
     size: (i32, i32),
@@ -31,6 +29,8 @@ struct Lmba {
 }
 
 /// Draws LMBA against the layer, a line with markers per profile; the band is the spread over prompts.
+///
+/// The axis is logarithmic where [`ChartOptions::log`] asks for it.
 ///
 /// Units: tokens, or per cent of T where [`ChartOptions::relative`] is set.
 /// Errors: [`crate::error::Error::UnknownName`] for a threshold that a profile lacks,
@@ -73,26 +73,15 @@ impl Lmba {
         let mut entries: Vec<(Key, String)> = keys.zip(words).collect();
         entries.extend(
             band.words(common_count(&prompts), words_room(room))
-                .map(|words| (Key::Band, words)),
+                .map(|words| (band_key(&series), words)),
         );
-        let heading = Heading::new(options.title.as_deref(), entries, room);
+        let heading = Heading::new(options.title.as_deref(), Vec::new(), entries, room);
 
         let layers = series.iter().map(|(_, s)| s.mean.len()).max().unwrap_or(0);
         let x = Axis::layers(layers, label_count(room, LAYER_LABEL));
-        let top = series
-            .iter()
-            .map(|(_, s)| s.top())
-            .fold(f64::NEG_INFINITY, f64::max);
-        let bottom = series
-            .iter()
-            .map(|(_, s)| s.bottom())
-            .fold(f64::INFINITY, f64::min);
-        let y = if options.log && bottom > 0.0 {
-            Axis::log(bottom / 1.2, (top * 1.2).max(bottom * 5.0))
-        } else {
-            Axis::from_zero(top, 6)
-        };
+        let y = value_axis(series.iter().map(|(_, s)| s), options.log, PANEL_POINTS)?;
         let y_name = format!("LMBA, {query}, τ={} ({unit})", options.threshold);
+        let y_name = y.named(&y_name, points(PANEL_POINTS));
         let mut chart = Self {
             size: (width, 0),
             heading,
@@ -132,47 +121,7 @@ impl Drawing for Lmba {
             self.size.0 - frame.right_room(),
             self.size.1 - top - points(BOTTOM_POINTS),
         );
-        let panel = frame.draw(&part(sheet, (0, top), size), left)?;
-        draw_series(&panel, &self.series)
-    }
-}
-
-/// Draws bands first, then lines, then markers, so that no band hides another series' line.
-pub(super) fn draw_series<DB: DrawingBackend>(
-    panel: &Panel<'_, DB>,
-    series: &[(Pen, Spread)],
-) -> Drawn<DB> {
-    let place = |values: &[f64]| -> Vec<Spot> {
-        values
-            .iter()
-            .enumerate()
-            .map(|(layer, &v)| panel.at(layer as f64, v))
-            .collect()
-    };
-    for (pen, spread) in series {
-        if spread.low != spread.high {
-            pen.band(&panel.sheet, &place(&spread.low), &place(&spread.high))?;
-        }
-    }
-    for (pen, spread) in series {
-        pen.line(&panel.sheet, place(&spread.mean))?;
-    }
-    for (pen, spread) in series {
-        let spots = place(&spread.mean);
-        for spot in spots.iter().step_by(marker_step(&spots)) {
-            pen.mark(&panel.sheet, *spot)?;
-        }
-    }
-    Ok(())
-}
-
-/// Every how manyeth value gets a marker, so that markers of deep models do not merge.
-fn marker_step(spots: &[Spot]) -> usize {
-    match spots {
-        [first, second, ..] => {
-            let distance = (second.0 - first.0).max(1);
-            (points(4.2) as usize).div_ceil(distance as usize).max(1)
-        }
-        _ => 1,
+        let panel = frame.draw(sheet, ((0, top), size), left)?;
+        draw_series(&panel, &self.series, Marks::InTurn)
     }
 }

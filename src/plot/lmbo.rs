@@ -4,13 +4,12 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axis::Axis;
-use super::canvas::{
-    Drawing, Drawn, Sheet, figure_width, label_count, panel_columns, part, points,
-};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, panel_columns, points};
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::Frame;
+use super::layer_series::{HEIGHT_OF_LABEL, LAYER_LABEL, Marks, band_key, draw_series};
 use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
-use super::lmba::{LAYER_LABEL, draw_series};
 use super::options::ChartOptions;
 use super::pen::{PENS, Pen};
 use super::series::{Family, Name, at_most, by_layer, common_count, names, output_query};
@@ -83,24 +82,32 @@ impl Lmbo {
         let cosines = thresholds.iter().map(|t| format!("cos ≥ {t}"));
         let mut entries: Vec<(Key, String)> =
             PENS.into_iter().map(Key::Series).zip(cosines).collect();
-        entries.extend(
-            band.words(common_count(&prompts), words_room(room))
-                .map(|words| (Key::Band, words)),
-        );
         let panel_width = room / panel_columns(width, profiles.len()) as i32;
         let most_labels = label_count(panel_width, LAYER_LABEL);
         let plots = plots(&values, band, names(profiles), most_labels);
-        let top = plots
-            .iter()
-            .flat_map(|p| &p.series)
-            .map(|(_, s)| s.top())
-            .fold(10.0, f64::max);
+        let bands = plots.first().map_or(&[][..], |plot| &plot.series);
+        entries.extend(
+            band.words(common_count(&prompts), words_room(room))
+                .map(|words| (band_key(bands), words)),
+        );
+        let all = plots.iter().flat_map(|p| &p.series);
+        let top = all.map(|(_, s)| s.top()).fold(10.0, f64::max);
+        let facts = match profiles {
+            [one] if band == Band::None => facts::of_profile(one, room),
+            // The key of the band says how many prompts there are.
+            [one] => facts::name_of(one, room),
+            // Panels have their profiles' names.
+            _ => Vec::new(),
+        };
+        let height = panel_points(profiles.len());
+        // A budget is one token at least.
+        let y = Axis::log(1.0, top, label_count(height, HEIGHT_OF_LABEL));
         let raw = if options.raw { ", raw" } else { "" };
         Ok(Self {
             width,
-            heading: Heading::new(options.title.as_deref(), entries, room),
-            y: Axis::log(0.8, top * 1.25),
-            y_name: format!("LMBO, {query}{raw}, {crossing} (tokens)"),
+            heading: Heading::new(options.title.as_deref(), facts, entries, room),
+            y_name: y.named(&format!("LMBO, {query}{raw}, {crossing} (tokens)"), height),
+            y,
             plots,
         })
     }
@@ -128,12 +135,7 @@ impl Lmbo {
     }
 
     fn panel_height(&self) -> i32 {
-        let height = points(if self.plots.len() == 1 {
-            SINGLE_POINTS
-        } else {
-            MULTIPLE_POINTS
-        });
-        height.max(text::width(&self.y_name))
+        panel_points(self.plots.len()).max(text::width(&self.y_name))
     }
 
     fn name_height(&self) -> i32 {
@@ -154,6 +156,14 @@ impl Lmbo {
             .unwrap_or(0);
         self.name_height() + self.panel_height() + labels
     }
+}
+
+/// Least height of one of `count` panels.
+fn panel_points(count: usize) -> i32 {
+    points(match count {
+        1 => SINGLE_POINTS,
+        _ => MULTIPLE_POINTS,
+    })
 }
 
 /// Panels of `values[profile][threshold][prompt][layer]`.
@@ -209,8 +219,8 @@ impl Drawing for Lmbo {
                 let at = (corner.0 + left, top + text::line_height() / 2);
                 sheet.draw_text(&name, &text::style(HPos::Left, VPos::Center), at)?;
             }
-            let panel = frame.draw(&part(sheet, corner, size), left)?;
-            draw_series(&panel, &plot.series)?;
+            let panel = frame.draw(sheet, (corner, size), left)?;
+            draw_series(&panel, &plot.series, Marks::Every)?;
         }
         Ok(())
     }

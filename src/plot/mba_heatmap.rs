@@ -3,10 +3,12 @@
 use plotters::prelude::{DrawingBackend, PathElement, RGBColor};
 
 use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, part, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
 use super::colour_bar::ColourBar;
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::{Frame, Panel};
+use super::layer_series::HEIGHT_OF_LABEL;
 use super::legend::{HEADING_MARGIN, Heading};
 use super::options::ChartOptions;
 use super::pen::{amount, stroke};
@@ -21,9 +23,6 @@ const HEIGHT_POINTS: (f64, f64) = (96.0, 330.0);
 const BAR_GAP: f64 = 6.0;
 const BOTTOM_POINTS: f64 = 1.5;
 const PATCHES: usize = 200;
-
-/// From this ratio of the largest to the smallest value on, colours are spaced logarithmically.
-const LOG_FROM: f64 = 10.0;
 
 struct Heatmap {
     size: (i32, i32),
@@ -42,7 +41,7 @@ struct Heatmap {
 /// Draws the mean MBA of every query head of one profile; white lines separate the KV heads' groups.
 ///
 /// Layer 0 is at the top, as a token passes through the model.
-/// Units: tokens, on a logarithmic colour scale where they span more than a decade.
+/// Units: tokens, on a logarithmic colour scale where they span a decade or more.
 /// Errors: [`crate::error::Error::Invalid`] for several profiles: each needs a figure of its own.
 pub(super) fn draw(profiles: &[Profile], options: &ChartOptions, record: &str) -> Result<Figure> {
     render(
@@ -69,13 +68,13 @@ impl Heatmap {
         };
         let width = figure_width(options.width)?;
         let colour_name = format!("MBA, {query}, τ={} (tokens)", options.threshold);
-        let height = points((layers as f64 * ROW_POINTS).clamp(HEIGHT_POINTS.0, HEIGHT_POINTS.1))
-            .max(text::width(&colour_name));
-        let heading = Heading::new(
-            options.title.as_deref(),
-            Vec::new(),
-            width - points(HEADING_MARGIN),
-        );
+        let height = points((layers as f64 * ROW_POINTS).clamp(HEIGHT_POINTS.0, HEIGHT_POINTS.1));
+        let colour = colour_axis(&mean, label_count(height, HEIGHT_OF_LABEL));
+        let colour_name = colour.named(&colour_name, height);
+        let height = height.max(text::width(&colour_name));
+        let room = width - points(HEADING_MARGIN);
+        let facts = facts::of_profile(profile, room);
+        let heading = Heading::new(options.title.as_deref(), facts, Vec::new(), room);
         let mut chart = Self {
             size: (width, 0),
             heading,
@@ -86,7 +85,7 @@ impl Heatmap {
             } else {
                 "Query head"
             },
-            colour: colour_axis(&mean),
+            colour,
             colour_name,
             mean,
             group,
@@ -145,17 +144,16 @@ fn mean_over_prompts(values: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
     sums
 }
 
-fn colour_axis(mean: &[Vec<f64>]) -> Axis {
+fn colour_axis(mean: &[Vec<f64>], most: usize) -> Axis {
     let low = mean.iter().flatten().copied().fold(f64::INFINITY, f64::min);
     let high = mean
         .iter()
         .flatten()
         .copied()
         .fold(f64::NEG_INFINITY, f64::max);
-    if low > 0.0 && high / low >= LOG_FROM {
-        Axis::log(low, high)
-    } else {
-        Axis::between(low, high, 6)
+    match Axis::needs_log(low, high) {
+        true => Axis::log(low, high, most),
+        false => Axis::covering(low, high, most.min(6)),
     }
 }
 
@@ -177,7 +175,7 @@ impl Drawing for Heatmap {
         };
         let width = self.size.0 - bar.room() - points(BAR_GAP);
         let height = self.size.1 - top - points(BOTTOM_POINTS);
-        let panel = frame.draw(&part(sheet, (0, top), (width, height)), left)?;
+        let panel = frame.draw(sheet, ((0, top), (width, height)), left)?;
         self.draw_cells(&panel)?;
         bar.draw(sheet, width + points(BAR_GAP), panel.y_range())
     }
@@ -198,8 +196,12 @@ mod tests {
 
     #[test]
     fn colours_are_logarithmic_only_over_a_decade() {
-        assert_eq!(colour_axis(&[vec![1.0, 100.0]]).fraction(10.0), 0.5);
-        assert_eq!(colour_axis(&[vec![10.0, 30.0]]).fraction(20.0), 0.5);
-        assert_eq!(colour_axis(&[vec![7.0]]).fraction(7.0), 0.5);
+        let middle = |values: &[f64], middle| {
+            let fraction = colour_axis(&[values.to_vec()], 12).fraction(middle);
+            assert!((fraction - 0.5).abs() < 1e-9, "{values:?}: {fraction}");
+        };
+        middle(&[1.0, 100.0], 10.0);
+        middle(&[10.0, 30.0], 20.0);
+        middle(&[7.0], 7.0);
     }
 }

@@ -9,7 +9,9 @@ mod canvas;
 mod colour_bar;
 mod curve_data;
 mod curves;
+mod dashes;
 mod evidence;
+mod facts;
 mod figure;
 mod frame;
 mod frontier;
@@ -18,9 +20,11 @@ mod growth_words;
 mod held_quality;
 mod hit_rates;
 mod interval;
+mod layer_series;
 mod legend;
 mod lmba;
 mod lmbo;
+mod log_ticks;
 mod mba_heatmap;
 mod needle;
 mod options;
@@ -29,7 +33,7 @@ mod over_length;
 mod panel_grid;
 mod panels;
 mod pen;
-mod plan_names;
+mod plan_words;
 mod provenance;
 mod raster;
 mod series;
@@ -37,6 +41,7 @@ mod speed;
 mod spread;
 mod subject;
 mod text;
+mod tick_steps;
 
 #[cfg(test)]
 mod options_read;
@@ -120,8 +125,8 @@ pub const CHARTS: &[Chart] = &[
     },
     Chart {
         name: "budgets",
-        about: "tokens per KV head of every layer, a line per budget plan with the spread over KV heads",
-        needs: "1 to 7 plans",
+        about: "tokens per KV head of every layer, a line or panel per budget plan with the range over KV heads",
+        needs: "1 to 24 plans; more than four have a panel each",
         reads: &[Opt::Relative, Opt::Log],
         draw: Painter::Plans(budgets::draw),
     },

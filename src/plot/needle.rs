@@ -8,6 +8,7 @@ use plotters::style::Color;
 use super::axis::{Axis, number};
 use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
 use super::colour_bar::ColourBar;
+use super::facts;
 use super::figure::{Figure, render};
 use super::frame::Panel;
 use super::legend::{HEADING_MARGIN, Heading, Key};
@@ -132,7 +133,12 @@ impl Needle {
         let room = width - points(HEADING_MARGIN);
         let mut chart = Self {
             size: (width, 0),
-            heading: Heading::new(options.title.as_deref(), notes, room),
+            heading: Heading::new(
+                options.title.as_deref(),
+                facts::of_results(&results.meta),
+                notes,
+                room,
+            ),
             grid,
             colour,
             bar_name: if beside { colour_name } else { String::new() },
@@ -239,12 +245,12 @@ fn plots(
 
 fn colour_axis(values: impl Iterator<Item = f64> + Clone, metric: &Metric, paired: bool) -> Axis {
     if metric.is_share() && !paired {
-        return Axis::between(0.0, 100.0, 5);
+        return Axis::covering(0.0, 100.0, 5);
     }
     let low = values.clone().fold(f64::INFINITY, f64::min);
     let high = values.fold(f64::NEG_INFINITY, f64::max);
     // Without a difference worth a colour the bar still starts at "as good as the full cache".
-    Axis::between(low.min(0.0), high, 5)
+    Axis::covering(low.min(0.0), high, 5)
 }
 
 fn grid(width: i32, panels: usize, lengths: &[f64], depths: &[f64]) -> PanelGrid {

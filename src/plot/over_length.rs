@@ -3,14 +3,16 @@
 use plotters::prelude::DrawingBackend;
 
 use super::axis::Axis;
-use super::canvas::Drawn;
+use super::canvas::{Drawn, label_count, points};
 use super::frame::Panel;
+use super::layer_series::HEIGHT_OF_LABEL;
+use super::legend::Key;
 use super::pen::Pen;
 
 /// Room beyond the outermost values, as a factor.
 const AIR: f64 = 1.25;
 
-/// Most lengths that are labelled; more of them get the decades.
+/// Most lengths that are labelled; more of them get round numbers.
 const MOST_LABELS: usize = 7;
 
 /// A value at one length, with its range.
@@ -37,18 +39,25 @@ pub(super) fn length_axis(lengths: impl Iterator<Item = usize>) -> Axis {
     let apart = lengths.windows(2).all(|pair| pair[1] >= 1.5 * pair[0]);
     match apart && lengths.len() <= MOST_LABELS {
         true => Axis::log_at(first, last, lengths),
-        false => Axis::log(first, last),
+        false => Axis::log(first * AIR, last / AIR, MOST_LABELS),
     }
 }
 
-/// A logarithmic axis that holds every one of these ranges.
-pub(super) fn value_axis(ranges: impl Iterator<Item = (f64, f64)> + Clone) -> Axis {
+/// A logarithmic axis that holds every one of these ranges, in a panel of `height` points.
+pub(super) fn value_axis(ranges: impl Iterator<Item = (f64, f64)> + Clone, height: f64) -> Axis {
+    let most = label_count(points(height), HEIGHT_OF_LABEL);
     let low = ranges.clone().map(|r| r.0).fold(f64::INFINITY, f64::min);
     let high = ranges.map(|r| r.1).fold(0.0, f64::max);
     match low.is_finite() {
-        true => Axis::log(low / AIR, high * AIR),
-        false => Axis::log(1.0, 10.0),
+        true => Axis::log(low, high, most),
+        false => Axis::log(1.0, 10.0, most),
     }
+}
+
+/// The bands of all series that have one, as a legend's key.
+pub(super) fn band_key<'s>(series: impl Iterator<Item = (Pen, &'s [Point])>) -> Key {
+    let banded = series.filter(|(_, all)| all.iter().any(|p| p.low < p.high));
+    Key::Band(banded.map(|(pen, _)| pen.colour).collect())
 }
 
 /// Bands first, then lines, then markers, so that no band hides another series' line.
@@ -88,14 +97,15 @@ mod tests {
     #[test]
     fn lengths_are_labelled_where_their_labels_stay_apart() {
         assert_eq!(labels(&[2048, 512, 1024, 512]), ["512", "1,024", "2,048"]);
-        assert_eq!(labels(&[1000, 1100, 1200, 2000]), ["1,000", "2,000"]);
+        let close = labels(&[1000, 1100, 1200, 2000]);
+        assert_eq!((&*close[0], &*close[close.len() - 1]), ("1,000", "2,000"));
     }
 
     #[test]
     fn ranges_lie_inside_their_axis() {
-        let axis = value_axis([(2.0, 3.0), (0.5, 0.6)].into_iter());
-        assert!(axis.low() < 0.5 && axis.high() > 3.0);
-        let empty = value_axis(std::iter::empty());
+        let axis = value_axis([(2.0, 3.0), (0.5, 0.6)].into_iter(), 118.0);
+        assert!(axis.low() <= 0.5 && axis.high() >= 3.0);
+        let empty = value_axis(std::iter::empty(), 118.0);
         assert!(empty.low() > 0.0 && empty.high() > empty.low());
     }
 }

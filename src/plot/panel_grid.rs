@@ -5,13 +5,16 @@ use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axis::Axis;
-use super::canvas::{Drawn, Sheet, part, points};
+use super::canvas::{Drawn, Sheet, points};
 use super::frame::{Frame, NAME_GAP, NAME_MARGIN, Panel};
 use super::text;
 
 /// Gap between rows and between columns, in points.
 const ROW_GAP: f64 = 3.0;
 const COLUMN_GAP: f64 = 4.0;
+
+/// Least gap between the labels of two panels side by side, in points.
+const LABEL_GAP: f64 = 6.0;
 
 /// Where panels lie, and what stands on their axes.
 pub(super) struct PanelGrid {
@@ -122,11 +125,23 @@ impl PanelGrid {
         }
     }
 
+    /// Gap between two columns, wide enough for the labels that stand at the ends of two axes beside each other.
+    fn column_gap(&self) -> i32 {
+        let half = |label: Option<String>| label.map_or(0, |label| text::width(&label) / 2);
+        let (first, last) = (self.x.labels().next(), self.x.labels().last());
+        let ends = [self.x.major().first(), self.x.major().last()];
+        let [left, right] = ends.map(|v| v.map_or(0.0, |&v| self.x.fraction(v)));
+        // Labels inside an axis reach less far beyond it; labels take a fifth of a row at most.
+        let inside = 0.8 * (left + 1.0 - right) * f64::from(self.width / self.columns as i32);
+        let needed = half(first) + half(last) + points(LABEL_GAP) - inside as i32;
+        points(COLUMN_GAP).max(needed - self.left(1))
+    }
+
     /// Width of a panel without its labels.
     pub(super) fn panel_width(&self) -> i32 {
         let others = self.columns as i32 - 1;
         let inner = if others > 0 { self.left(1) } else { 0 };
-        let taken = self.left(0) + others * (inner + points(COLUMN_GAP));
+        let taken = self.left(0) + others * (inner + self.column_gap());
         (self.width - taken - self.frame(0).right_room()) / self.columns as i32
     }
 
@@ -153,7 +168,7 @@ impl PanelGrid {
         let (row, column) = (index / self.columns, index % self.columns);
         let (width, left) = (self.panel_width(), self.left(index));
         let before: i32 = (0..column)
-            .map(|c| self.left(c) + width + points(COLUMN_GAP))
+            .map(|c| self.left(c) + width + self.column_gap())
             .sum();
         let y = top + self.row_top(row);
         let words = text::style(HPos::Left, VPos::Center);
@@ -164,7 +179,7 @@ impl PanelGrid {
         let frame = self.frame(index);
         let corner = (before, y + self.name_height());
         let size = (left + width, self.height + frame.bottom_room());
-        frame.draw(&part(sheet, corner, size), left)
+        frame.draw(sheet, (corner, size), left)
     }
 }
 

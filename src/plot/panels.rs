@@ -3,7 +3,7 @@
 use plotters::prelude::DrawingBackend;
 
 use super::axis::Axis;
-use super::canvas::{Drawn, Sheet, inches, part, points};
+use super::canvas::{Drawn, Sheet, inches, points};
 use super::frame::{Frame, Panel};
 use super::text;
 
@@ -116,8 +116,8 @@ impl Panels<'_> {
     ) -> Drawn<DB, Panel<'a, DB>> {
         let (x, y) = self.corner(index);
         let size = (self.panel_width(), self.full_height(index));
-        let area = part(sheet, (x, y + top + points(TOP_POINTS)), size);
-        self.frame(index).draw(&area, self.left())
+        let corner = (x, y + top + points(TOP_POINTS));
+        self.frame(index).draw(sheet, (corner, size), self.left())
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn height(width: f64, heights: &[f64], name: &str) -> i32 {
-        let axis = Axis::log(1.0, 1000.0);
+        let axis = Axis::log(1.0, 1000.0, 9);
         let upright = |&height: &f64| Upright {
             y: &axis,
             name,

@@ -1,10 +1,10 @@
 //! Pens: colours that the colour-blind can tell apart, each with its own dash and marker for print in grey.
 
-use plotters::element::DashedPathElement;
 use plotters::prelude::{Circle, DrawingBackend, PathElement, Polygon, RGBColor, ViridisRGB};
 use plotters::style::{Color, ShapeStyle};
 
 use super::canvas::{Drawn, Sheet, points};
+use super::dashes::dashes;
 
 /// A position on the sheet in canvas units.
 pub(super) type Spot = (i32, i32);
@@ -26,8 +26,8 @@ pub(super) enum Mark {
 pub(super) struct Pen {
     /// Colour of line, markers and (lightened) band.
     pub(super) colour: RGBColor,
-    /// Points drawn and points left out along the line; none for a full line.
-    dash: Option<(f64, f64)>,
+    /// Points drawn and left out along the line in turns; none for a full line.
+    dash: &'static [f64],
     /// Marker on every value.
     mark: Mark,
 }
@@ -37,37 +37,37 @@ pub(super) struct Pen {
 pub(super) const PENS: [Pen; 7] = [
     Pen {
         colour: RGBColor(0, 114, 178),
-        dash: None,
+        dash: &[],
         mark: Mark::Disc,
     },
     Pen {
         colour: RGBColor(213, 94, 0),
-        dash: Some((4.0, 1.5)),
+        dash: &[4.0, 1.5],
         mark: Mark::Square,
     },
     Pen {
         colour: RGBColor(0, 158, 115),
-        dash: Some((1.5, 1.2)),
+        dash: &[1.5, 1.2],
         mark: Mark::Triangle,
     },
     Pen {
         colour: RGBColor(204, 121, 167),
-        dash: None,
+        dash: &[5.0, 1.2, 1.2, 1.2],
         mark: Mark::Diamond,
     },
     Pen {
         colour: RGBColor(0, 0, 0),
-        dash: Some((4.0, 1.5)),
+        dash: &[6.5, 2.2],
         mark: Mark::Ring,
     },
     Pen {
         colour: RGBColor(230, 159, 0),
-        dash: Some((1.5, 1.2)),
+        dash: &[4.0, 1.2, 1.2, 1.2, 1.2, 1.2],
         mark: Mark::Wedge,
     },
     Pen {
         colour: RGBColor(86, 180, 233),
-        dash: None,
+        dash: &[0.8, 1.8],
         mark: Mark::Box,
     },
 ];
@@ -95,16 +95,7 @@ pub(super) fn stroke(colour: RGBColor, pt: f64) -> ShapeStyle {
 impl Pen {
     /// Draws the line through `path`.
     pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
-        let style = stroke(self.colour, LINE_POINTS);
-        match self.dash {
-            None => sheet.draw(&PathElement::new(path, style)),
-            Some((on, off)) => sheet.draw(&DashedPathElement::new(
-                path,
-                points(on),
-                points(off),
-                style,
-            )),
-        }
+        dashed_line(sheet, &path, self.dash, stroke(self.colour, LINE_POINTS))
     }
 
     /// Draws a marker at `spot`.
@@ -174,7 +165,7 @@ impl Pen {
             ));
         }
         let outline: Vec<Spot> = low.iter().chain(high.iter().rev()).copied().collect();
-        sheet.draw(&Polygon::new(outline, self.colour.mix(BAND).filled()))
+        sheet.draw(&Polygon::new(outline, band_fill(self.colour)))
     }
 }
 
@@ -190,24 +181,32 @@ pub(super) const BASELINE: RGBColor = RGBColor(50, 50, 50);
 /// How the full cache, and any other reference, is drawn: no method's colour, dash or marker.
 pub(super) const REFERENCE: Pen = Pen {
     colour: GREY,
-    dash: Some((1.0, 1.5)),
+    dash: &[1.0, 1.5],
     mark: Mark::Disc,
 };
 
 /// Draws a fitted curve: dark, dashed, and thinner than the series that it may lie on.
 pub(super) fn fit_line<DB: DrawingBackend>(sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
     let style = stroke(RGBColor(0, 0, 0), FIT_POINTS);
-    sheet.draw(&DashedPathElement::new(
-        path,
-        points(2.5),
-        points(1.8),
-        style,
-    ))
+    dashed_line(sheet, &path, &[2.5, 1.8], style)
 }
 
-/// Fill of a legend's key for bands.
-pub(super) fn band_key() -> ShapeStyle {
-    GREY.mix(2.0 * BAND).filled()
+fn dashed_line<DB: DrawingBackend>(
+    sheet: &Sheet<DB>,
+    path: &[Spot],
+    dash: &[f64],
+    style: ShapeStyle,
+) -> Drawn<DB> {
+    let pattern: Vec<i32> = dash.iter().map(|&length| points(length)).collect();
+    for piece in dashes(path, &pattern) {
+        sheet.draw(&PathElement::new(piece, style))?;
+    }
+    Ok(())
+}
+
+/// Fill of a band of this colour.
+pub(super) fn band_fill(colour: RGBColor) -> ShapeStyle {
+    colour.mix(BAND).filled()
 }
 
 /// Colour of an amount, 0 to 1: viridis, which is perceptually uniform and keeps its order in grey.
@@ -229,11 +228,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_pens_share_colour_and_no_two_share_dash_and_mark() {
+    fn no_two_pens_share_colour_dash_or_mark() {
         for (i, a) in PENS.iter().enumerate() {
             for b in &PENS[..i] {
-                assert!(a.colour != b.colour && (a.dash, a.mark) != (b.dash, b.mark));
+                assert!(a.colour != b.colour && a.dash != b.dash && a.mark != b.mark);
             }
+            assert!(a.dash != REFERENCE.dash);
         }
     }
 

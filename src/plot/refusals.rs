@@ -70,12 +70,12 @@ fn wrong_requests_are_refused_with_a_way_out() {
 #[test]
 fn charts_of_plans_draw_no_profiles_nor_the_reverse() {
     let sample = Sample::default();
-    let plans = vec![sample.plan_by_need(); 8];
+    let plans = vec![sample.plan_by_need(); 25];
     let options = ChartOptions::default();
     assert!(error("lmba", &plans, &options).contains("with --profile"));
     assert!(error("budgets", &[sample.profile()], &options).contains("with --plan"));
     assert!(error("budgets", &Vec::<BudgetPlan>::new(), &options).contains("at least one"));
-    assert!(error("budgets", &plans, &options).contains("number of plans for budgets is 8"));
+    assert!(error("budgets", &plans, &options).contains("number of plans for budgets is 25"));
     let width = ChartOptions {
         width: 0.5,
         ..options

@@ -71,15 +71,19 @@ impl Sample {
         }
     }
 
-    /// A static strategy's plan of 128 tokens per KV head.
+    /// A static strategy's plan of 128 tokens per KV head, which may say that heads could differ.
     pub(super) fn plan(
         &self,
         strategy: &str,
         parameters: Value,
         granularity: Granularity,
     ) -> BudgetPlan {
-        let request = self.request(granularity);
-        BudgetPlan::allocate(strategy, parameters, &request, Self::provenance()).unwrap()
+        let request = self.request(Granularity::Layer);
+        let plan = BudgetPlan::allocate(strategy, parameters, &request, Self::provenance());
+        BudgetPlan {
+            granularity,
+            ..plan.unwrap()
+        }
     }
 
     /// A plan of 128 tokens per KV head by the MBA of each.

@@ -192,7 +192,8 @@ impl Name {
     }
 }
 
-/// A name for every profile: its model, what tells it from the others, and its prompt lengths if they fit.
+/// A name for every profile: its model, what tells it from the others, and its prompt lengths if they fit; its number
+/// where nothing tells it from another.
 pub(super) fn names(profiles: &[Profile]) -> Vec<Name> {
     let differ =
         |part: fn(&Profile) -> &str| profiles.windows(2).any(|p| part(&p[0]) != part(&p[1]));
@@ -205,20 +206,27 @@ pub(super) fn names(profiles: &[Profile]) -> Vec<Name> {
         parts.join(", ")
     };
     let shorts: Vec<String> = profiles.iter().map(short).collect();
-    let alone = |name: &String| shorts.iter().filter(|s| *s == name).count() == 1;
-    let name = |(profile, short): (&Profile, &String)| {
-        let long = [Some(short.clone()), lengths(profile)]
-            .into_iter()
-            .flatten();
-        let long = long.collect::<Vec<_>>().join(", ");
-        let short = if alone(short) {
+    let longs: Vec<String> = (profiles.iter().zip(&shorts))
+        .map(|(profile, short)| match lengths(profile) {
+            Some(lengths) => format!("{short}, {lengths}"),
+            None => short.clone(),
+        })
+        .collect();
+    let alone = |name: &String, all: &[String]| all.iter().filter(|n| *n == name).count() == 1;
+    let name = |(i, (short, long)): (usize, (&String, &String))| {
+        // Twins are numbered in the order given, which is that of the figure's provenance.
+        let long = match alone(long, &longs) {
+            true => long.clone(),
+            false => format!("{long}, profile {}", i + 1),
+        };
+        let short = if alone(short, &shorts) {
             short.clone()
         } else {
             long.clone()
         };
         Name { long, short }
     };
-    profiles.iter().zip(&shorts).map(name).collect()
+    shorts.iter().zip(&longs).enumerate().map(name).collect()
 }
 
 /// The prompts' lengths in words.

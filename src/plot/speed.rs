@@ -3,17 +3,18 @@
 use plotters::prelude::DrawingBackend;
 
 use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, points};
+use super::canvas::{Drawing, Drawn, Sheet, figure_width, name_room, points};
+use super::facts;
 use super::figure::{Figure, render};
 use super::legend::{HEADING_MARGIN, Heading, Key};
 use super::options::ChartOptions;
-use super::over_length::{Point, draw_series, length_axis, value_axis};
+use super::over_length::{Point, band_key, draw_series, length_axis, value_axis};
 use super::panels::{Panels, Upright};
 use super::pen::{PENS, Pen};
 use crate::error::{Error, Result};
 use crate::eval::speed::{Mode, Speed, Summary, summarise};
 
-const PANEL_POINTS: f64 = 118.0;
+const PANEL_POINTS: f64 = 114.0;
 
 const X_NAME: &str = "Context length (tokens)";
 const TIME_NAME: &str = "Time per token (ms)";
@@ -32,6 +33,8 @@ struct SpeedChart {
     x: Axis,
     time: Axis,
     bytes: Axis,
+    /// Of x, time and bytes.
+    names: [String; 3],
     series: Vec<Series>,
 }
 
@@ -68,21 +71,32 @@ impl SpeedChart {
         let repeats = summaries.iter().map(|s| s.repeats).max().unwrap_or(0);
         if repeats > 1 {
             let words = format!("min\u{2013}max of {repeats} repeats");
-            entries.push((Key::Band, words));
+            let bands = series.iter().map(|s| (s.pen, &*s.times));
+            entries.push((band_key(bands), words));
         }
         let ranges = |of: fn(&Series) -> &[Point]| {
-            value_axis(series.iter().flat_map(of).map(|p| (p.low, p.high)))
+            let ranges = series.iter().flat_map(of).map(|p| (p.low, p.high));
+            value_axis(ranges, PANEL_POINTS)
         };
+        let (time, bytes) = (ranges(|s| &s.times), ranges(|s| &s.megabytes));
+        let x = length_axis(summaries.iter().map(|s| s.length));
+        let height = points(PANEL_POINTS);
         let mut chart = Self {
             size: (width, 0),
             heading: Heading::new(
                 options.title.as_deref(),
+                facts::of_speed(&speed.meta),
                 entries,
                 width - points(HEADING_MARGIN),
             ),
-            x: length_axis(summaries.iter().map(|s| s.length)),
-            time: ranges(|s| &s.times),
-            bytes: ranges(|s| &s.megabytes),
+            names: [
+                x.named(X_NAME, name_room(width)),
+                time.named(TIME_NAME, height),
+                bytes.named(BYTES_NAME, height),
+            ],
+            x,
+            time,
+            bytes,
             series,
         };
         chart.size.1 = chart.heading.height() + chart.panels().total_height();
@@ -95,14 +109,12 @@ impl SpeedChart {
             name,
             height: PANEL_POINTS,
         };
+        let [x_name, time, bytes] = &self.names;
         Panels {
             width: self.size.0,
             x: &self.x,
-            x_name: X_NAME,
-            uprights: vec![
-                upright(&self.time, TIME_NAME),
-                upright(&self.bytes, BYTES_NAME),
-            ],
+            x_name,
+            uprights: vec![upright(&self.time, time), upright(&self.bytes, bytes)],
         }
     }
 }
