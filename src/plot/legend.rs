@@ -39,7 +39,8 @@ pub(super) struct Heading {
 /// What labels and names of a vertical axis take at most usually, in points: headings begin beside them.
 pub(super) const HEADING_MARGIN: f64 = 36.0;
 
-const KEY_POINTS: f64 = 15.0;
+/// Width of a key's picture, in points.
+pub(super) const KEY_POINTS: f64 = 15.0;
 const KEY_GAP: f64 = 3.0;
 /// Patches of a colour bar's key: enough to look continuous.
 const KEY_PATCHES: i32 = 25;

@@ -57,7 +57,7 @@ pub(super) const PENS: [Pen; 7] = [
     },
     Pen {
         colour: RGBColor(0, 0, 0),
-        dash: &[6.5, 2.2],
+        dash: &[3.0, 3.0],
         mark: Mark::Ring,
     },
     Pen {
@@ -226,6 +226,7 @@ pub(super) fn depth(fraction: f64) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::legend::KEY_POINTS;
 
     #[test]
     fn no_two_pens_share_colour_dash_or_mark() {
@@ -234,6 +235,20 @@ mod tests {
                 assert!(a.colour != b.colour && a.dash != b.dash && a.mark != b.mark);
             }
             assert!(a.dash != REFERENCE.dash);
+        }
+    }
+
+    #[test]
+    fn every_dash_shows_in_a_legend_beside_its_marker() {
+        let (length, half) = (points(KEY_POINTS), points(MARK_POINTS));
+        for pen in &PENS[1..] {
+            let pattern: Vec<i32> = pen.dash.iter().map(|&pt| points(pt)).collect();
+            let pieces = dashes(&[(0, 0), (length, 0)], &pattern);
+            let ends = |piece: &Vec<Spot>| (piece[0].0, piece[piece.len() - 1].0);
+            let gaps = pieces.windows(2).map(|w| (ends(&w[0]).1, ends(&w[1]).0));
+            let beside =
+                |gap: &(i32, i32)| gap.1 <= length / 2 - half || gap.0 >= length / 2 + half;
+            assert!(gaps.filter(beside).count() > 0, "{pen:?}");
         }
     }
 

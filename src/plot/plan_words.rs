@@ -170,7 +170,8 @@ mod tests {
         let (names, shared) = words(&[one.clone(), steep]);
         assert_eq!(names, ["beta 20", "beta 2"]);
         assert_eq!(shared[0], "pyramid");
-        let heads = plan("uniform", json!({}), Granularity::Head);
+        let mut heads = plan("uniform", json!({}), Granularity::Layer);
+        heads.granularity = Granularity::Head;
         let (names, shared) = words(&[one, heads.clone()]);
         assert_eq!(names, ["pyramid, by layer", "uniform, by head"]);
         assert!(!shared.iter().any(|fact| fact.starts_with("by ")));

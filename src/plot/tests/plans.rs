@@ -53,7 +53,8 @@ fn plans(count: usize, several: bool) -> Vec<BudgetPlan> {
             _ => Granularity::Layer,
         };
         let parameters = json!({"beta": 2 + i});
-        let mut plan = sample.plan("pyramid", parameters, granularity);
+        let mut plan = sample.plan("pyramid", parameters, Granularity::Layer);
+        plan.granularity = granularity;
         if several {
             plan.budget = Budget::TokensPerHead(128.0 + i as f64);
         }
