@@ -57,7 +57,7 @@ pub(super) const PENS: [Pen; 7] = [
     },
     Pen {
         colour: RGBColor(0, 0, 0),
-        dash: &[3.0, 3.0],
+        dash: &[2.6, 2.6],
         mark: Mark::Ring,
     },
     Pen {
