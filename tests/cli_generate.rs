@@ -6,7 +6,7 @@ mod tiny_model;
 
 use std::fs;
 
-use binary::{kvprof, refusal, short_prompts};
+use binary::{allocate, kvprof, profile, refusal, short_prompts};
 use candle_core::{DType, Device, Tensor};
 
 #[test]
@@ -187,16 +187,20 @@ fn compressions_that_cannot_be_are_refused() {
     assert!(with(&["--plan", "plan.json"], 1).contains("plan.json"));
 }
 
+/// A model whose header can be read, and whose weights cannot.
+fn broken_model() -> Vec<u8> {
+    tiny_model::tiny_model(2, 1, |name, tensor| match name {
+        "blk.1.ffn_down.weight" => Tensor::zeros((7, 16), DType::F32, &Device::Cpu).unwrap(),
+        _ => tensor,
+    })
+}
+
 /// Prompts are looked at before weights: a model whose weights cannot be read is never reached.
 #[test]
 fn what_a_prompt_rules_out_is_said_before_weights_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let broken = tiny_model::tiny_model(2, 1, |name, tensor| match name {
-        "blk.1.ffn_down.weight" => Tensor::zeros((7, 16), DType::F32, &Device::Cpu).unwrap(),
-        _ => tensor,
-    });
-    fs::write(path.join("broken.gguf"), broken).unwrap();
+    fs::write(path.join("broken.gguf"), broken_model()).unwrap();
     let record = |id: &str, ids: &[u32]| serde_json::json!({"id": id, "ids": ids}).to_string();
     let lines = [
         record("short", &[1, 2, 3, 4]),
@@ -255,4 +259,31 @@ fn what_a_prompt_rules_out_is_said_before_weights_are_read() {
         let said = with(more);
         assert!(words.iter().all(|w| said.contains(w)), "{more:?}: {said}");
     }
+}
+
+#[test]
+fn a_plan_for_another_geometry_is_refused_before_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let profile = profile();
+    let plan = ["--budget", "128", "--out", "plan.json", "--quiet"];
+    kvprof(path)
+        .args(allocate(&profile, "zigzag", &plan))
+        .assert()
+        .success();
+    fs::write(path.join("broken.gguf"), broken_model()).unwrap();
+    let arguments = [
+        "generate",
+        "--model",
+        "broken.gguf",
+        "--prompt",
+        "t1",
+        "--plan",
+        "plan.json",
+    ];
+    let said = refusal(path, &arguments, 1);
+    assert!(
+        said.contains("30 layers") && said.contains("2 layers"),
+        "{said}"
+    );
 }

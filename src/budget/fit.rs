@@ -48,8 +48,8 @@ impl Floor {
             "floor",
             format!("{} tokens", self.tokens),
             format!(
-                "it must be between {reserved} (sinks {} + window {}) and {MAX_TOKENS}: raise --floor, or \
-                 lower --sinks or --window",
+                "it must be between {reserved} (sinks {} + window {}) and {MAX_TOKENS}: raise the floor, or \
+                 lower sinks or window",
                 self.sinks, self.window
             ),
         ))
@@ -129,7 +129,7 @@ fn below_floor(budget: Budget, floor: &Floor, tokens: usize, heads: usize) -> Er
     );
     let bound = format!(
         "the floor is {lowest} tokens per KV head, {} in all (sinks {} + window {} must fit): raise \
-         --budget to {lowest}, or lower --floor, --sinks or --window",
+         the budget to {lowest}, or lower floor, sinks or window",
         lowest * heads,
         floor.sinks,
         floor.window

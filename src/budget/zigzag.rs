@@ -152,8 +152,8 @@ pub(super) fn bounded(
     let reachable = bound.min(request.tokens as f64);
     if reachable > b {
         let advice = format!(
-            "the floor is {} tokens per KV head: raise --budget above it, or lower --floor, \
-             --sinks or --window",
+            "the floor is {} tokens per KV head: raise the budget to it, or lower floor, \
+             sinks or window",
             readable_number(reachable)
         );
         return Err(Error::invalid(

@@ -111,7 +111,7 @@ pub fn layer_ratio_plan(
         .collect();
     if let Some(layer) = kept.iter().position(|&k| k < request.lowest()) {
         let bound = format!(
-            "sinks {} + window {} must fit, and the floor is {}: lower --floor, --sinks or --window",
+            "sinks {} + window {} must fit, and the floor is {}: lower floor, sinks or window",
             request.floor.sinks,
             request.floor.window,
             request.lowest()
