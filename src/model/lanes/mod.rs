@@ -2,15 +2,23 @@
 //!
 //! Written out instead of left to the compiler, which vectorises such short loops two lanes wide.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, has_256, has_512, has_bf16_products};
+pub(crate) use x86::{has_256, has_512, has_bf16_products};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

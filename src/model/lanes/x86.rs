@@ -1,21 +1,20 @@
-//! Lanes in one 512-bit register, or in two of 256 bits.
+//! What both register widths of x86 share, and which of them a processor has.
 
 use std::arch::x86_64::*;
 
-use half::{bf16, f16};
-
-use super::{LANES, Lanes, Nibble, Vector};
-
+/// The value of a float16 given by its bits.
 #[inline(always)]
-fn half(bits: u16) -> f32 {
+pub(super) fn half(bits: u16) -> f32 {
     // SAFETY: both types below are only named by functions compiled with F16C.
     unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
 }
 
+/// The sum of a register.
+///
 /// # Safety
 /// The processor must have AVX.
 #[inline(always)]
-unsafe fn sum_of_eight(eight: __m256) -> f32 {
+pub(super) unsafe fn sum_of_eight(eight: __m256) -> f32 {
     // SAFETY: as the caller promises.
     unsafe {
         let four = _mm_add_ps(
@@ -32,7 +31,7 @@ unsafe fn sum_of_eight(eight: __m256) -> f32 {
 /// # Safety
 /// The processor must have AVX.
 #[inline(always)]
-unsafe fn sums_of_eight(x: [__m256; 4]) -> [f32; 4] {
+pub(super) unsafe fn sums_of_eight(x: [__m256; 4]) -> [f32; 4] {
     // SAFETY: as the caller promises.
     unsafe {
         let pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
@@ -46,7 +45,7 @@ unsafe fn sums_of_eight(x: [__m256; 4]) -> [f32; 4] {
     }
 }
 
-/// Whether the processor runs [`Avx2`].
+/// Whether the processor runs [`super::Avx2`].
 pub(crate) fn has_256() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
@@ -54,7 +53,7 @@ pub(crate) fn has_256() -> bool {
         && is_x86_feature_detected!("popcnt")
 }
 
-/// Whether the processor runs [`Avx512`].
+/// Whether the processor runs [`super::Avx512`].
 pub(crate) fn has_512() -> bool {
     has_256()
         && is_x86_feature_detected!("avx512f")
@@ -66,417 +65,4 @@ pub(crate) fn has_512() -> bool {
 /// Whether the processor also multiplies pairs of bfloat16 numbers, sixteen at a time.
 pub(crate) fn has_bf16_products() -> bool {
     has_512() && is_x86_feature_detected!("avx512bf16")
-}
-
-/// The upper half added to the lower.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[inline(always)]
-unsafe fn folded(x: __m512) -> __m256 {
-    // SAFETY: as the caller promises.
-    unsafe { _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
-}
-
-/// AVX-512 with FMA and F16C.
-pub(crate) struct Avx512;
-
-// SAFETY, for every block below: only functions compiled for these instructions name the type, and
-// they are only called where the processor has them; references are to whole arrays.
-impl Lanes for Avx512 {
-    type Float = __m512;
-    type Integer = __m512i;
-    const MANY: bool = true;
-
-    #[inline(always)]
-    fn half(bits: u16) -> f32 {
-        half(bits)
-    }
-    #[inline(always)]
-    fn splat(x: f32) -> Self::Float {
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    fn load(x: &Vector) -> Self::Float {
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(x: Self::Float, to: &mut Vector) {
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
-    }
-    #[inline(always)]
-    fn load_f16(x: &[f16; LANES]) -> Self::Float {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn load_bf16(x: &[bf16; LANES]) -> Self::Float {
-        unsafe {
-            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
-        }
-    }
-    #[inline(always)]
-    fn unsigned(bytes: &[u8; LANES]) -> Self::Integer {
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn signed(bytes: &[u8; LANES]) -> Self::Integer {
-        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn bits(word: u32) -> Self::Integer {
-        unsafe { _mm512_maskz_set1_epi32(word as u16, 1) }
-    }
-    #[inline(always)]
-    fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
-        unsafe { _mm512_srl_epi32(x, _mm_cvtsi32_si128(by as i32)) }
-    }
-    #[inline(always)]
-    fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer {
-        unsafe { _mm512_or_si512(low, _mm512_sll_epi32(high, _mm_cvtsi32_si128(by as i32))) }
-    }
-    #[inline(always)]
-    fn mask(x: Self::Integer, mask: i32) -> Self::Integer {
-        unsafe { _mm512_and_si512(x, _mm512_set1_epi32(mask)) }
-    }
-    #[inline(always)]
-    fn float(x: Self::Integer) -> Self::Float {
-        unsafe { _mm512_cvtepi32_ps(x) }
-    }
-    /// By a table of all sixteen, which is cheaper than the arithmetic for each lane.
-    #[inline(always)]
-    fn of_nibbles<N: Nibble>(
-        codes: Self::Integer,
-        scale: Self::Float,
-        minimum: Self::Float,
-    ) -> Self::Float {
-        const CODES: [f32; LANES] = {
-            let mut codes = [0f32; LANES];
-            let mut code = 0;
-            while code < LANES {
-                codes[code] = code as f32;
-                code += 1;
-            }
-            codes
-        };
-        let weights = N::weights::<Self>(Self::load(&CODES), scale, minimum);
-        unsafe { _mm512_permutexvar_ps(codes, weights) }
-    }
-    #[inline(always)]
-    fn add(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn subtract(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn multiply(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn transpose(x: [Self::Float; LANES]) -> [Self::Float; LANES] {
-        let (mut fours, mut turned) = (x, x);
-        unsafe {
-            // Four numbers of four vectors each, within every quarter of a register.
-            for at in (0..LANES).step_by(4) {
-                let low = _mm512_castps_pd(_mm512_unpacklo_ps(x[at], x[at + 1]));
-                let high = _mm512_castps_pd(_mm512_unpackhi_ps(x[at], x[at + 1]));
-                let next_low = _mm512_castps_pd(_mm512_unpacklo_ps(x[at + 2], x[at + 3]));
-                let next_high = _mm512_castps_pd(_mm512_unpackhi_ps(x[at + 2], x[at + 3]));
-                fours[at] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
-                fours[at + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
-                fours[at + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
-                fours[at + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
-            }
-            // Then the quarters themselves.
-            for j in 0..4 {
-                let (a, b) = (fours[j], fours[4 + j]);
-                let (c, d) = (fours[8 + j], fours[12 + j]);
-                let (even, next_even) = (
-                    _mm512_shuffle_f32x4::<0x88>(a, b),
-                    _mm512_shuffle_f32x4::<0x88>(c, d),
-                );
-                let (odd, next_odd) = (
-                    _mm512_shuffle_f32x4::<0xdd>(a, b),
-                    _mm512_shuffle_f32x4::<0xdd>(c, d),
-                );
-                turned[j] = _mm512_shuffle_f32x4::<0x88>(even, next_even);
-                turned[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, next_odd);
-                turned[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, next_even);
-                turned[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, next_odd);
-            }
-        }
-        turned
-    }
-    #[inline(always)]
-    fn at_least(x: Self::Float, least: Self::Float) -> u32 {
-        unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, least)) }
-    }
-    #[inline(always)]
-    fn pack(x: Self::Float, mask: u32, to: &mut Vector) {
-        // Packed in a register first: packing into memory is slow on some processors.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_maskz_compress_ps(mask as u16, x)) }
-    }
-    #[inline(always)]
-    fn scale_above(
-        x: Self::Float,
-        n: Self::Float,
-        at: Self::Float,
-        least: Self::Float,
-    ) -> Self::Float {
-        unsafe {
-            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
-            let sum = _mm512_add_epi32(exponent, _mm512_castps_si512(x));
-            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(at, least);
-            _mm512_maskz_mov_ps(above, _mm512_castsi512_ps(sum))
-        }
-    }
-    #[inline(always)]
-    fn sum(x: Self::Float) -> f32 {
-        unsafe { sum_of_eight(folded(x)) }
-    }
-    #[inline(always)]
-    fn sums(x: [Self::Float; 4]) -> [f32; 4] {
-        unsafe { sums_of_eight([folded(x[0]), folded(x[1]), folded(x[2]), folded(x[3])]) }
-    }
-    #[inline(always)]
-    fn largest(x: Self::Float) -> f32 {
-        unsafe { _mm512_reduce_max_ps(x) }
-    }
-}
-
-/// For every mask of eight lanes, the lanes whose bit is set, one after another.
-static PACKING: [[i32; 8]; 256] = {
-    let mut lanes = [[0; 8]; 256];
-    let mut mask = 0;
-    while mask < 256 {
-        let (mut lane, mut count) = (0, 0);
-        while lane < 8 {
-            if mask >> lane & 1 == 1 {
-                lanes[mask][count] = lane;
-                count += 1;
-            }
-            lane += 1;
-        }
-        mask += 1;
-    }
-    lanes
-};
-
-/// The lanes whose bit in `mask` is set, first in the register.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn packed(x: __m256, mask: usize) -> __m256 {
-    // SAFETY: as the caller promises.
-    unsafe { _mm256_permutevar8x32_ps(x, _mm256_loadu_si256(PACKING[mask].as_ptr().cast())) }
-}
-
-/// AVX2 with FMA and F16C.
-pub(crate) struct Avx2;
-
-// SAFETY, for every block below: as for AVX-512.
-impl Lanes for Avx2 {
-    type Float = [__m256; 2];
-    type Integer = [__m256i; 2];
-    const MANY: bool = false;
-
-    #[inline(always)]
-    fn half(bits: u16) -> f32 {
-        half(bits)
-    }
-    #[inline(always)]
-    fn splat(x: f32) -> Self::Float {
-        unsafe { [_mm256_set1_ps(x); 2] }
-    }
-    #[inline(always)]
-    fn load(x: &Vector) -> Self::Float {
-        unsafe {
-            [
-                _mm256_loadu_ps(x.as_ptr()),
-                _mm256_loadu_ps(x[8..].as_ptr()),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn store(x: Self::Float, to: &mut Vector) {
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
-            _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
-        }
-    }
-    #[inline(always)]
-    fn load_f16(x: &[f16; LANES]) -> Self::Float {
-        unsafe {
-            [
-                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
-                _mm256_cvtph_ps(_mm_loadu_si128(x[8..].as_ptr().cast())),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn load_bf16(x: &[bf16; LANES]) -> Self::Float {
-        unsafe {
-            let lower = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
-            let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
-            [
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lower)),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn unsigned(bytes: &[u8; LANES]) -> Self::Integer {
-        unsafe {
-            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
-            [
-                _mm256_cvtepu8_epi32(bytes),
-                _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn signed(bytes: &[u8; LANES]) -> Self::Integer {
-        unsafe {
-            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
-            [
-                _mm256_cvtepi8_epi32(bytes),
-                _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn bits(word: u32) -> Self::Integer {
-        unsafe {
-            let lower = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let upper = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
-            let word = _mm256_set1_epi32(word as i32);
-            let one = _mm256_set1_epi32(1);
-            [
-                _mm256_and_si256(_mm256_srlv_epi32(word, lower), one),
-                _mm256_and_si256(_mm256_srlv_epi32(word, upper), one),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
-        unsafe {
-            let by = _mm_cvtsi32_si128(by as i32);
-            [_mm256_srl_epi32(x[0], by), _mm256_srl_epi32(x[1], by)]
-        }
-    }
-    #[inline(always)]
-    fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer {
-        unsafe {
-            let by = _mm_cvtsi32_si128(by as i32);
-            [
-                _mm256_or_si256(low[0], _mm256_sll_epi32(high[0], by)),
-                _mm256_or_si256(low[1], _mm256_sll_epi32(high[1], by)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn mask(x: Self::Integer, mask: i32) -> Self::Integer {
-        unsafe {
-            let mask = _mm256_set1_epi32(mask);
-            [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)]
-        }
-    }
-    #[inline(always)]
-    fn float(x: Self::Integer) -> Self::Float {
-        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
-    }
-    #[inline(always)]
-    fn add(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
-    }
-    #[inline(always)]
-    fn subtract(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
-    }
-    #[inline(always)]
-    fn multiply(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
-    }
-    #[inline(always)]
-    fn multiply_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
-        unsafe {
-            [
-                _mm256_fmadd_ps(a[0], b[0], c[0]),
-                _mm256_fmadd_ps(a[1], b[1], c[1]),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn maximum(a: Self::Float, b: Self::Float) -> Self::Float {
-        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
-    }
-    #[inline(always)]
-    fn at_least(x: Self::Float, least: Self::Float) -> u32 {
-        unsafe {
-            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x[0], least[0]));
-            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x[1], least[1]));
-            (low | high << 8) as u32
-        }
-    }
-    #[inline(always)]
-    fn pack(x: Self::Float, mask: u32, to: &mut Vector) {
-        let low = (mask & 255) as usize;
-        let first = low.count_ones() as usize;
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), packed(x[0], low));
-            // Ends within the sixteen lanes: at most eight come first.
-            let upper = packed(x[1], (mask >> 8 & 255) as usize);
-            _mm256_storeu_ps(to[first..].as_mut_ptr(), upper);
-        }
-    }
-    #[inline(always)]
-    fn scale_above(
-        x: Self::Float,
-        n: Self::Float,
-        at: Self::Float,
-        least: Self::Float,
-    ) -> Self::Float {
-        let mut scaled = x;
-        for (half, scaled) in scaled.iter_mut().enumerate() {
-            unsafe {
-                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n[half]));
-                let sum = _mm256_add_epi32(exponent, _mm256_castps_si256(*scaled));
-                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(at[half], least[half]);
-                *scaled = _mm256_and_ps(_mm256_castsi256_ps(sum), above);
-            }
-        }
-        scaled
-    }
-    #[inline(always)]
-    fn sum(x: Self::Float) -> f32 {
-        unsafe { sum_of_eight(_mm256_add_ps(x[0], x[1])) }
-    }
-    #[inline(always)]
-    fn sums(x: [Self::Float; 4]) -> [f32; 4] {
-        unsafe {
-            sums_of_eight([
-                _mm256_add_ps(x[0][0], x[0][1]),
-                _mm256_add_ps(x[1][0], x[1][1]),
-                _mm256_add_ps(x[2][0], x[2][1]),
-                _mm256_add_ps(x[3][0], x[3][1]),
-            ])
-        }
-    }
-    #[inline(always)]
-    fn largest(x: Self::Float) -> f32 {
-        let mut all = [0.0; LANES];
-        Self::store(x, &mut all);
-        all.into_iter().fold(f32::NEG_INFINITY, f32::max)
-    }
 }
