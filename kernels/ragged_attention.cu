@@ -33,10 +33,10 @@ struct Softmax {
     float sum;
 };
 
-// N elements that one load brings, as floats; they lie on a boundary of as many bytes.
+// N elements, as floats; they lie on a boundary of as many bytes, up to the 16 that one load brings.
 template <u32 N, class T>
 __device__ inline void load(const T* from, float (&to)[N]) {
-    struct __align__(N * sizeof(T)) Vector {
+    struct __align__(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Vector {
         T at[N];
     };
     Vector vector = *reinterpret_cast<const Vector*>(from);
@@ -115,7 +115,8 @@ __device__ inline void weigh(float* logits, u32 held, Softmax* softmax, float* r
         logits[key] = weight;
         sum += weight;
     }
-    sum = warp_sum(sum); // a barrier as well: all lanes have read what lane 0 writes
+    sum = warp_sum(sum);
+    __syncwarp(); // all lanes have read what lane 0 writes
     if (lane == 0) {
         *rescale = expf(before.largest - largest);
         softmax->sum = before.sum * *rescale + sum;

@@ -160,6 +160,7 @@ __device__ inline void find_bin(const Histograms& histograms, u32 table, u32 cop
                                 u32 bits, Search* search) {
     u128 sum = 0;
     u32 keys = search->above;
+    __syncwarp(); // all have read what one lane writes
     for (u32 end = BINS; end > 0 && sum < wanted; end -= WARP) {
         u32 bin = end - 1 - threadIdx.x % WARP;
         u32 cell = (table * BINS + bin) * copies;

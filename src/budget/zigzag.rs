@@ -93,7 +93,7 @@ impl TryFrom<Value> for LowerBound {
             (Ok(x), true) if (0.0..=1.0).contains(&x) => Ok(Self::OfBudget(x)),
             (Ok(x), false) if x.is_finite() && x >= 0.0 => Ok(Self::Tokens(x)),
             _ => Err(format!(
-                "floor is {value}, but tokens (40) or a share of the budget (\"20%\") is expected"
+                "floor is {value}, but tokens (40) or a share of the budget up to 100% (\"20%\") is expected"
             )),
         }
     }

@@ -86,7 +86,8 @@ pub fn has_prefill_attention(device: &Device, dtype: DType, d: usize) -> bool {
 /// all `length` keys of a head, each one before it one fewer -> `(n, H_q * D)` of type `output`, which is that of the
 /// queries or float32. Queries, keys and values are f16 or bf16 alike.
 /// Errors: [`Error::Candle`]; [`Error::Invalid`] for shapes that do not match, heads with fewer keys than there are
-/// queries, and head dimensions without a kernel; [`Error::Unsupported`] for other types.
+/// queries, and head dimensions without a kernel; [`Error::Unsupported`] for other types. A device takes no view that
+/// begins between 16 bytes.
 pub fn prefill_attention(
     queries: &Tensor,
     keys: &Tensor,
