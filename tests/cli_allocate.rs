@@ -361,6 +361,15 @@ fn devices_and_pipes_are_refused_before_any_work() {
     assert!(said.contains("p-128.json is a device or pipe"), "{said}");
     let convert = ["convert", "absent.json", "--out", "/dev/null"];
     assert!(refusal(path, &convert, 1).contains("device or pipe"));
+    let plot = [
+        "plot",
+        "budgets",
+        "--plan",
+        "absent.json",
+        "--out",
+        "/dev/null",
+    ];
+    assert!(refusal(path, &plot, 1).contains("device or pipe"));
     assert!(!path.join("p-64.json").exists());
 }
 

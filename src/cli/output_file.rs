@@ -12,11 +12,7 @@ pub fn check_writable(path: &Path) -> anyhow::Result<()> {
         "--out {} is a folder, a file is needed",
         path.display()
     );
-    anyhow::ensure!(
-        path.is_file() || !path.exists(),
-        "--out {} is a device or pipe, only regular files are written",
-        path.display()
-    );
+    refuse_devices(path)?;
     let mut folder = path.parent().unwrap_or(Path::new(""));
     while !folder.as_os_str().is_empty() && !folder.exists() {
         folder = folder.parent().unwrap_or(Path::new(""));
@@ -33,6 +29,16 @@ pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     tempfile::tempfile_in(folder)
         .map(|_| ())
         .with_context(|| format!("--out {} cannot be written", path.display()))
+}
+
+/// Refuses a name that belongs to a device or pipe.
+pub fn refuse_devices(path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        path.is_file() || path.is_dir() || !path.exists(),
+        "--out {} is a device or pipe, only regular files are written",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Refuses to replace an existing file, unless forced or `same` finds that it holds what will be written.

@@ -15,6 +15,8 @@ use kvprof::plot::{
 };
 use kvprof::profile::Profile;
 
+use super::output_file::refuse_devices;
+
 /// Arguments of `kvprof plot`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -208,6 +210,9 @@ impl Arguments {
                     "{name} is drawn from {wanted}s: leave {idle} out, and give {option}"
                 );
             }
+        }
+        if let Some(out) = &self.out {
+            refuse_devices(out)?;
         }
         let sources = self.read()?;
         self.note_twins(&sources.plans)?;
