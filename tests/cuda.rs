@@ -5,8 +5,8 @@ mod kernel_cases;
 
 use candle_core::Device;
 use kernel_cases::{
-    Case, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, prefill_cases,
-    ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+    Case, best_token_cases, key_norm_cases, key_order_cases, mass_sum_cases, pooling_cases,
+    prefill_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 
 /// The device; none where there is none, unless KVPROF_REQUIRE_DEVICE says that there must be one.
@@ -61,6 +61,11 @@ fn orders_of_keys_equal_a_stable_sort() {
 #[test]
 fn running_sums_equal_those_of_the_cpu() {
     check(running_sum_cases);
+}
+
+#[test]
+fn masses_equal_those_of_the_cpu() {
+    check(mass_sum_cases);
 }
 
 #[test]

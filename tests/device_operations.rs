@@ -11,7 +11,7 @@ use kernel_cases::{
 use kvprof::model::device::{
     GroupReduce, HeadPooling, NOT_FINITE, Order, Pooling, RaggedHead, RaggedHeads, Wanted,
     add_rows, add_rows_in_order, best_tokens, has_prefill_attention, key_norms, key_order,
-    pool_heads, prefill_attention, ragged_attention, row_budgets, running_sums,
+    mass_sums, pool_heads, prefill_attention, ragged_attention, row_budgets, running_sums,
 };
 use kvprof::profile::Ranked;
 
@@ -438,4 +438,16 @@ fn what_cannot_be_computed_is_refused() {
     assert!(ragged_attention(&query, &narrow, &narrow, &one, 0).is_err());
     let half = keys.to_dtype(DType::F16).unwrap();
     assert!(ragged_attention(&query, &half, &half, &one, 0).is_err());
+}
+
+#[test]
+fn masses_are_those_that_ranked_vectors_hold() {
+    let mut noise = Noise::new(22);
+    let plain: Vec<f64> = (0..700).map(|_| noise.unit().powi(7)).collect();
+    let ranked = Ranked::new(&plain);
+    let sorted = Tensor::from_slice(&ranked.sorted, (1, 700), &Device::Cpu).unwrap();
+    let sums = mass_sums(&sorted).unwrap().to_vec2::<f64>().unwrap();
+    assert_eq!(sums[0], ranked.cumulative);
+    let none = Tensor::zeros((0, 3), DType::F64, &Device::Cpu).unwrap();
+    assert_eq!(mass_sums(&none).unwrap().dims(), [0, 3]);
 }

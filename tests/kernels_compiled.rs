@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
 use kvprof::model::device::{
-    AddRows, BestTokens, GroupReduce, HeadPooling, KeyNorms, KeyOrder, Order, PoolHeads, Pooling,
-    PrefillAttention, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums,
-    WIDEST_HEAD, Wanted,
+    AddRows, BestTokens, GroupReduce, HeadPooling, KeyNorms, KeyOrder, MassSums, Order, PoolHeads,
+    Pooling, PrefillAttention, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets,
+    RunningSums, WIDEST_HEAD, Wanted,
 };
 
 /// Capabilities: what the PTX of a build is for at least, and the cards of the day.
@@ -169,6 +169,7 @@ fn largest_blocks() -> Vec<Program> {
             programs.push(op.unwrap().program);
         }
     }
+    programs.push(MassSums::new((9, 5000)).unwrap().program);
     for dtype in [DType::F32, DType::F64] {
         programs.push(KeyOrder::new((2, 9000), dtype).unwrap().program);
     }

@@ -8,12 +8,12 @@ mod kernel_cases;
 use candle_core::{DType, Device, Tensor};
 use emulation::{Operand, emulator, run};
 use kernel_cases::{
-    Call, Case, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases,
-    prefill_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
+    Call, Case, Noise, best_token_cases, key_norm_cases, key_order_cases, mass_sum_cases,
+    pooling_cases, prefill_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
 use kvprof::model::device::{
-    AddRows, BestTokens, Buffer, KeyNorms, KeyOrder, Launch, PoolHeads, PrefillAttention, Program,
-    RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums, Source,
+    AddRows, BestTokens, Buffer, KeyNorms, KeyOrder, Launch, MassSums, PoolHeads, PrefillAttention,
+    Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums, Source,
 };
 
 /// Threads in turns; warps that run ahead of others, against their order and shuffled.
@@ -109,6 +109,11 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
                 DType::F32,
                 schedule,
             )
+        }
+        Call::MassSums(sorted) => {
+            let op = MassSums::new(sorted.dims2().unwrap()).unwrap();
+            let inputs = vec![holding(sorted)];
+            output(&op.program, inputs, sorted.dims(), DType::F64, schedule)
         }
         Call::PoolHeads(attention, how) => {
             let (heads, keys) = attention.dims2().unwrap();
@@ -293,6 +298,11 @@ fn tensor_cores_multiply_as_plain_loops_do() {
 #[test]
 fn orders_of_keys_equal_a_stable_sort() {
     check(key_order_cases(131_072));
+}
+
+#[test]
+fn masses_equal_those_of_the_cpu() {
+    check(mass_sum_cases());
 }
 
 #[test]

@@ -35,6 +35,9 @@ namespace running_sums_kernels {
 namespace head_pooling_kernels {
 #include "../head_pooling.cu"
 }
+namespace mass_sums_kernels {
+#include "../mass_sums.cu"
+}
 namespace key_norms_kernels {
 #include "../key_norms.cu"
 }
@@ -146,6 +149,7 @@ const std::map<std::string, Kernel> KERNELS = {
     ENTRY(running_sums_kernels, running_offsets),
     ENTRY(running_sums_kernels, running_sums),
     ENTRY(head_pooling_kernels, pool_heads),
+    ENTRY(mass_sums_kernels, mass_sums),
     ENTRY(key_norms_kernels, key_norms_f32),
     ENTRY(key_norms_kernels, key_norms_f16),
     ENTRY(key_norms_kernels, key_norms_bf16),

@@ -2,35 +2,101 @@
 
 use candle_core::{D, DType, IndexOp, Tensor};
 
-use super::minimum_budget::Ranked;
+use super::measures::SINKS;
 use super::output_budget::{OutputCurve, OutputCurves, compared};
-use super::vectors::Vectors;
+use super::vectors::{Spread, Vectors};
 use crate::error::Result;
 use crate::model::attention::AttentionView;
-use crate::model::device::{key_order, running_sums};
+use crate::model::device::{key_order, mass_sums, running_sums};
 use crate::model::footprint::BUDGETS;
 
 /// Ranks the last rows and the pooled vectors and evaluates every budget, all on their device.
 ///
 /// Differs: every budget is evaluated, since a device does in a product what a CPU must leave out; prefix sums
-/// are rounded to float32. What comes back is linear in the prompt: sorted vectors and the curves.
+/// are rounded to float32. What comes back are the measures, and the layer's curves.
 /// Shapes: both `(H_q, T)`, float64. Errors: [`crate::error::Error::Candle`].
-pub(super) fn on_device(view: &AttentionView<'_>, vectors: [Tensor; 2]) -> Result<[Vectors; 2]> {
+pub(super) fn on_device(
+    view: &AttentionView<'_>,
+    vectors: [Tensor; 2],
+    thresholds: &[f64],
+    grid: &[usize],
+) -> Result<[Vectors; 2]> {
     let projection = view.output_projection()?.to_dtype(DType::F32)?.t()?;
     let kv_heads = view.cache.heads.len();
     let ranked = |vectors: Tensor| -> Result<Vectors> {
         let (heads, tokens) = vectors.dims2()?;
         let ranking = Ranking::of(&vectors)?;
         let groups = vectors.reshape((kv_heads, heads / kv_heads, tokens))?;
+        let masses = ranking.masses()?;
         Ok(Vectors {
-            plain: vectors.to_vec2()?,
-            ranked: ranking.bring()?,
-            kv_ranked: Ranking::of(&groups.mean(1)?)?.bring()?,
+            budgets: masses.budgets(thresholds)?,
+            kv_budgets: Ranking::of(&groups.mean(1)?)?
+                .masses()?
+                .budgets(thresholds)?,
+            mass: masses.retained(grid)?,
             output: ranking.output_curves(view, &projection)?,
         })
     };
     let [last, pooled] = vectors;
     Ok([ranked(last)?, ranked(pooled)?])
+}
+
+/// Entropy and shares of vectors `(H, T)` whose window begins at a key, head by head.
+///
+/// Errors: [`crate::error::Error::Candle`].
+pub(super) fn spreads(vectors: &Tensor, window: usize) -> Result<Vec<Spread>> {
+    let tokens = vectors.dim(1)?;
+    let total = vectors.sum_keepdim(1)?;
+    let p = vectors.broadcast_div(&total)?;
+    // What is nothing adds nothing, whatever its logarithm.
+    let terms = (&p * p.maximum(f64::MIN_POSITIVE)?.log()?)?;
+    let on = |from: usize, end: usize| -> Result<Vec<f64>> {
+        let part = vectors.narrow(1, from, end - from)?.sum_keepdim(1)?;
+        Ok(part.broadcast_div(&total)?.flatten_all()?.to_vec1()?)
+    };
+    let entropy = terms.sum(1)?.neg()?.to_vec1::<f64>()?;
+    let shares = on(0, SINKS.min(tokens))?
+        .into_iter()
+        .zip(on(window, tokens)?);
+    let heads = entropy.into_iter().zip(shares);
+    let spread = |(entropy, (sink_mass, window_mass)): (f64, (f64, f64))| Spread {
+        entropy: entropy.max(0.0),
+        sink_mass,
+        window_mass,
+    };
+    Ok(heads.map(spread).collect())
+}
+
+/// What every number of best keys holds.
+struct Masses {
+    /// `(H, T)`, float64.
+    sums: Tensor,
+    /// `(H, 1)`.
+    total: Tensor,
+}
+
+impl Masses {
+    /// MBA of every head at thresholds.
+    fn budgets(&self, thresholds: &[f64]) -> Result<Vec<Vec<u32>>> {
+        let (heads, keys) = self.sums.dims2()?;
+        let mut budgets = vec![Vec::with_capacity(thresholds.len()); heads];
+        for &threshold in thresholds {
+            let target = (&self.total * threshold)?;
+            let below = self.sums.broadcast_lt(&target)?.to_dtype(DType::U32)?;
+            for (own, below) in budgets.iter_mut().zip(below.sum(1)?.to_vec1::<u32>()?) {
+                own.push((below + 1).min(keys as u32));
+            }
+        }
+        Ok(budgets)
+    }
+
+    /// Shares of the total that budgets hold, head by head.
+    fn retained(&self, grid: &[usize]) -> Result<Vec<Vec<f64>>> {
+        let last: Vec<u32> = grid.iter().map(|&b| b as u32 - 1).collect();
+        let last = Tensor::new(last, self.sums.device())?;
+        let held = self.sums.index_select(&last, 1)?;
+        Ok(held.broadcast_div(&self.total)?.to_vec2()?)
+    }
 }
 
 /// Vectors with their keys in the order in which budgets keep them.
@@ -48,12 +114,13 @@ impl Ranking {
         Ok(Self { order, sorted })
     }
 
-    fn bring(&self) -> Result<Vec<Ranked>> {
-        let (orders, sorted) = (self.order.to_vec2()?, self.sorted.to_vec2()?);
-        let pairs = orders.into_iter().zip(sorted);
-        Ok(pairs
-            .map(|(order, sorted)| Ranked::of_sorted(order, sorted))
-            .collect())
+    fn masses(&self) -> Result<Masses> {
+        let sums = mass_sums(&self.sorted)?;
+        let keys = sums.dim(1)?;
+        Ok(Masses {
+            total: sums.narrow(1, keys - 1, 1)?,
+            sums,
+        })
     }
 
     /// Sums of the kept keys' values, `(T, H_q * D)`, and of their weights, `(T, H_q, 1)`, for every budget.

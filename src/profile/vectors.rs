@@ -3,22 +3,45 @@
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::measures::{SINKS, entropy, share};
 use super::minimum_budget::Ranked;
 use super::options::MeasureOptions;
 use super::output_budget::{OutputCurves, Projection, output_curves};
 use crate::error::Result;
 use crate::model::attention::AttentionView;
 
-/// One vector of every head, ranked, and what a layer gives with the best keys of each.
+/// What is measured of one vector of every head.
 pub(super) struct Vectors {
-    /// `[query head][key]`.
-    pub(super) plain: Vec<Vec<f64>>,
-    /// One per query head.
-    pub(super) ranked: Vec<Ranked>,
-    /// Means over the query heads of each KV head.
-    pub(super) kv_ranked: Vec<Ranked>,
+    /// MBA at the thresholds, per query head.
+    pub(super) budgets: Vec<Vec<u32>>,
+    /// MBA at the thresholds of the mean over the query heads of each KV head.
+    pub(super) kv_budgets: Vec<Vec<u32>>,
+    /// Retained mass at the budgets of the grid, per query head.
+    pub(super) mass: Vec<Vec<f64>>,
     /// Output curves of the layer.
     pub(super) output: OutputCurves,
+}
+
+/// How a vector lies over its keys.
+pub(super) struct Spread {
+    /// Nats.
+    pub(super) entropy: f64,
+    /// Share on the first keys.
+    pub(super) sink_mass: f64,
+    /// Share on the window's keys.
+    pub(super) window_mass: f64,
+}
+
+impl Spread {
+    /// Of a vector whose window begins at a key.
+    pub(super) fn of(vector: &[f64], window: usize) -> Self {
+        let tokens = vector.len();
+        Self {
+            entropy: entropy(vector),
+            sink_mass: share(vector, 0..SINKS.min(tokens)),
+            window_mass: share(vector, window..tokens),
+        }
+    }
 }
 
 /// Ranks the last rows and the pooled vectors on the CPU.
@@ -43,15 +66,24 @@ pub(super) fn on_host(
     let ranked = |plain: Vec<Vec<f64>>| -> Result<Vectors> {
         let ranked: Vec<Ranked> = plain.par_iter().map(|v| Ranked::new(v)).collect();
         let groups = plain.chunks((plain.len() / values.len()).max(1));
+        let budgets = |ranked: &Ranked| at_thresholds(ranked, &options.thresholds);
+        let mass = |r: &Ranked| grid.iter().map(|&b| r.retained_mass(b)).collect();
         Ok(Vectors {
-            kv_ranked: groups.map(|group| Ranked::new(&mean_of(group))).collect(),
+            budgets: ranked.iter().map(budgets).collect(),
+            kv_budgets: (groups.map(|group| budgets(&Ranked::new(&mean_of(group))))).collect(),
+            mass: ranked.iter().map(mass).collect(),
             output: output_curves(&ranked, &values, head_dim, &projection, thresholds, grid)?,
-            plain,
-            ranked,
         })
     };
     let [last, pooled] = vectors;
     Ok([ranked(last)?, ranked(pooled)?])
+}
+
+fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
+    thresholds
+        .iter()
+        .map(|&t| ranked.minimum_budget(t) as u32)
+        .collect()
 }
 
 fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {

@@ -8,10 +8,9 @@ use candle_core::{DType, Tensor};
 use super::budget_grid::budget_grid;
 use super::device_vectors;
 use super::group_measures::GroupMeasures;
-use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
-use super::minimum_budget::Ranked;
+use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets};
 use super::options::MeasureOptions;
-use super::vectors::{self, Vectors};
+use super::vectors::{self, Spread};
 use crate::error::{Error, Result};
 use crate::model::attention::{
     AttentionRun, AttentionView, DeviceRows, GroupRows, RowReader, RowSums, Watch,
@@ -176,43 +175,46 @@ impl WindowSums {
         let on_device = self.pooled.take_from_device();
         let rows = self.rows.into_inner();
         let rows = rows.unwrap_or_else(PoisonError::into_inner);
-        let [last, pooled] = match on_device {
+        let (vectors, spreads) = match on_device {
             Some(pooled) => {
                 let last = Tensor::cat(&rows.last_on_device, 0)?;
-                device_vectors::on_device(view, [last, (pooled / window)?])?
+                let rows = Tensor::new(window, pooled.device())?;
+                let pooled = pooled.broadcast_div(&rows)?;
+                let spreads = device_vectors::spreads(&pooled, self.first_row)?;
+                let thresholds = &options.thresholds;
+                let measured = device_vectors::on_device(view, [last, pooled], thresholds, &grid)?;
+                (measured, spreads)
             }
             None => {
                 let mut pooled = self.pooled.finish()?;
                 pooled.iter_mut().flatten().for_each(|p| *p /= window);
-                vectors::on_host(view, [rows.last, pooled], options, &grid)?
+                let spreads = pooled.iter().map(|v| Spread::of(v, self.first_row));
+                let spreads = spreads.collect();
+                let measured = vectors::on_host(view, [rows.last, pooled], options, &grid)?;
+                (measured, spreads)
             }
         };
+        let [last, pooled] = vectors;
         let mean = |sums: &[f64]| sums.iter().map(|s| s / window).collect();
-        let heads = rows.heads.iter().enumerate().map(|(h, sums)| {
-            let vector = &pooled.plain[h];
-            let mass = |v: &Vectors| grid.iter().map(|&b| v.ranked[h].retained_mass(b)).collect();
-            HeadMeasures {
-                budgets: MinimumBudgets {
-                    last: at_thresholds(&last.ranked[h], &options.thresholds),
-                    pooled: at_thresholds(&pooled.ranked[h], &options.thresholds),
-                    rows: mean(sums),
-                },
-                entropy: entropy(vector),
-                sink_mass: share(vector, 0..SINKS.min(self.tokens)),
-                window_mass: share(vector, self.first_row..self.tokens),
-                mass_last: mass(&last),
-                mass_pooled: mass(&pooled),
-            }
+        let budgets = |last: &[u32], pooled: &[u32], sums: &[f64]| MinimumBudgets {
+            last: last.to_vec(),
+            pooled: pooled.to_vec(),
+            rows: mean(sums),
+        };
+        let heads = rows.heads.iter().zip(spreads).enumerate();
+        let heads = heads.map(|(h, (sums, spread))| HeadMeasures {
+            budgets: budgets(&last.budgets[h], &pooled.budgets[h], sums),
+            entropy: spread.entropy,
+            sink_mass: spread.sink_mass,
+            window_mass: spread.window_mass,
+            mass_last: last.mass[h].clone(),
+            mass_pooled: pooled.mass[h].clone(),
         });
         let kv_heads = rows
             .kv_heads
             .iter()
             .enumerate()
-            .map(|(kv, sums)| MinimumBudgets {
-                last: at_thresholds(&last.kv_ranked[kv], &options.thresholds),
-                pooled: at_thresholds(&pooled.kv_ranked[kv], &options.thresholds),
-                rows: mean(sums),
-            });
+            .map(|(kv, sums)| budgets(&last.kv_budgets[kv], &pooled.kv_budgets[kv], sums));
         Ok(LayerMeasures {
             heads: heads.collect(),
             kv_heads: kv_heads.collect(),
@@ -224,13 +226,6 @@ impl WindowSums {
 
 fn add(sums: &mut [f64], more: &[f64]) {
     sums.iter_mut().zip(more).for_each(|(s, m)| *s += m);
-}
-
-fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
-    thresholds
-        .iter()
-        .map(|&t| ranked.minimum_budget(t) as u32)
-        .collect()
 }
 
 #[cfg(test)]

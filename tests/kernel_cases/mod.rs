@@ -7,7 +7,7 @@ mod scores;
 use candle_core::{DType, Device, Tensor};
 use kvprof::model::device::{
     HeadPooling, RaggedHead, RaggedHeads, Wanted, add_rows, add_rows_in_order, best_tokens,
-    key_norms, key_order, pool_heads, prefill_attention, ragged_attention, row_budgets,
+    key_norms, key_order, mass_sums, pool_heads, prefill_attention, ragged_attention, row_budgets,
     running_sums,
 };
 
@@ -31,6 +31,7 @@ pub enum Call {
     RaggedAttention([Tensor; 3], Vec<RaggedHead>, [usize; 2]),
     KeyOrder(Tensor),
     RunningSums(Tensor),
+    MassSums(Tensor),
     /// Sums and rows.
     AddRowsInOrder(Tensor, Tensor),
     PoolHeads(Tensor, HeadPooling),
@@ -64,6 +65,7 @@ impl Call {
             }
             Self::KeyOrder(weights) => key_order(&to(weights)).unwrap(),
             Self::RunningSums(values) => running_sums(&to(values)).unwrap(),
+            Self::MassSums(sorted) => mass_sums(&to(sorted)).unwrap(),
             Self::AddRowsInOrder(sums, rows) => {
                 let sums = to(sums);
                 add_rows_in_order(&sums, &to(rows)).unwrap();
@@ -427,4 +429,22 @@ pub fn running_sum_cases() -> Vec<Case> {
             call: Call::RunningSums(tensor(noise.floats(shape.0 * shape.1), shape)),
         })
         .collect()
+}
+
+/// Falling weights of one to many tiles.
+pub fn mass_sum_cases() -> Vec<Case> {
+    let mut noise = Noise::new(21);
+    let shapes = [(1, 1), (3, 255), (2, 256), (5, 257), (4, 3000)];
+    let cases = shapes.map(|(heads, keys)| {
+        let mut weights: Vec<f64> = (0..heads * keys).map(|_| noise.unit().powi(9)).collect();
+        for head in weights.chunks_mut(keys) {
+            head.sort_by(|a, b| b.total_cmp(a));
+        }
+        let sorted = Tensor::from_vec(weights, (heads, keys), &Device::Cpu).unwrap();
+        Case {
+            name: format!("masses of {heads} heads, {keys} keys"),
+            call: Call::MassSums(sorted),
+        }
+    });
+    cases.into()
 }

@@ -129,6 +129,7 @@ fn code(source: Source) -> (&'static str, &'static str) {
         Source::PrefillAttention => ptx!("prefill_attention"),
         Source::RaggedAttention => ptx!("ragged_attention"),
         Source::SortKeys => ptx!("sort_keys"),
+        Source::MassSums => ptx!("mass_sums"),
         Source::RunningSums => ptx!("running_sums"),
         Source::HeadPooling => ptx!("head_pooling"),
         Source::KeyNorms => ptx!("key_norms"),

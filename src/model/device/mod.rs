@@ -9,6 +9,7 @@ mod cuda;
 mod head_pooling;
 mod key_norms;
 mod key_order;
+mod mass_sums;
 mod prefill_attention;
 mod program;
 mod ragged_attention;
@@ -22,6 +23,7 @@ pub use best_tokens::{BestTokens, Wanted, best_tokens};
 pub use head_pooling::{GroupReduce, HeadPooling, Order, PoolHeads, Pooling, pool_heads};
 pub use key_norms::{KeyNorms, key_norms};
 pub use key_order::{KeyOrder, key_order};
+pub use mass_sums::{MassSums, mass_sums};
 pub use prefill_attention::{PrefillAttention, has_prefill_attention, prefill_attention};
 pub use program::{Argument, Buffer, Launch, Program, Source};
 pub use ragged_attention::{

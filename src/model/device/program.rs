@@ -15,6 +15,8 @@ pub enum Source {
     RaggedAttention,
     /// `kernels/sort_keys.cu`
     SortKeys,
+    /// `kernels/mass_sums.cu`
+    MassSums,
     /// `kernels/running_sums.cu`
     RunningSums,
     /// `kernels/head_pooling.cu`
