@@ -119,6 +119,8 @@ fn is_called_npy(path: &Path) -> bool {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
+        let input = self.input.display();
+        std::fs::metadata(&self.input).with_context(|| format!("reading {input}"))?;
         let from = match self.from {
             Some(format) => format,
             None => Format::of_file(&self.input)?,

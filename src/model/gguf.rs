@@ -41,9 +41,12 @@ impl Gguf {
             .seek(SeekFrom::Start(0))
             .map_err(|e| Error::io("read", path, e))?;
         let content = Content::read(&mut reader).map_err(|e| {
+            // What follows may be a backtrace.
+            let text = e.to_string();
+            let why = text.lines().next().unwrap_or_default();
             Error::format(
                 path,
-                format!("is damaged, truncated or of an unknown kind: {e}"),
+                format!("is damaged, truncated or of an unknown kind: {why}"),
             )
         })?;
         let gguf = Self {

@@ -23,15 +23,10 @@ impl Ranked {
             .map(|(i, a)| (!a.to_bits(), i as u32))
             .collect();
         keys.sort_unstable();
-        let order = keys.iter().map(|k| k.1).collect();
-        Self::of_sorted(order, keys.iter().map(|k| f64::from_bits(!k.0)).collect())
-    }
-
-    /// Takes a vector that was ranked elsewhere.
-    pub(super) fn of_sorted(order: Vec<u32>, sorted: Vec<f64>) -> Self {
+        let sorted: Vec<f64> = keys.iter().map(|k| f64::from_bits(!k.0)).collect();
         Self {
+            order: keys.iter().map(|k| k.1).collect(),
             cumulative: running_sums(&sorted),
-            order,
             sorted,
         }
     }
