@@ -207,8 +207,10 @@ fn a_probe_changes_no_bit_of_the_logits() {
         let (_, _, probed) = measure(&decoder, &ids, 10, &MeasureOptions::default());
         assert_eq!(bare.to_vec1::<f32>().unwrap(), probed);
         assert_eq!(cache.next_position(), 33);
-        let element = std::mem::size_of::<f32>();
-        let least = 33 * decoder.config().cache_bytes_per_token(element);
+        let least = 33
+            * decoder
+                .config()
+                .cache_bytes_per_token(decoder.precision().cache);
         assert!(cache.bytes() >= least);
     }
 }
@@ -245,12 +247,14 @@ fn half_precision_caches_take_half_the_bytes() {
     let ids = prompt(40);
     let bytes = [DType::F32, DType::BF16, DType::F16].map(|dtype| {
         let decoder = decoder(4, 2, dtype);
-        assert_eq!(decoder.dtype(), dtype);
+        assert_eq!(decoder.precision().dtype, dtype);
         let mut cache = decoder.new_cache(41).unwrap();
         (decoder.prefill(&ids, &mut cache, 64, &mut NoProbe)).unwrap();
         decoder.decode(3, &mut cache).unwrap();
-        let element = dtype.size_in_bytes();
-        let want = 41 * decoder.config().cache_bytes_per_token(element);
+        let want = 41
+            * decoder
+                .config()
+                .cache_bytes_per_token(decoder.precision().cache);
         assert_eq!(cache.bytes(), want);
         assert_eq!(cache.allocated_bytes(), want);
         cache.bytes()

@@ -15,7 +15,7 @@ fn cutting_the_cache_shrinks_the_process() {
     let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
     let header = ModelHeader::open(files).unwrap();
     let room = header.weight_room(&Device::Cpu, DType::F32);
-    let model = header.load(&Device::Cpu, DType::F32).unwrap();
+    let model = header.load(&Device::Cpu, Precision::FLOAT32).unwrap();
     assert_eq!(room.held, model.decoder.weight_bytes().held);
     let ids: Vec<u32> = (0..2048).map(|i| 100 + i * 7 % 3000).collect();
     let mut cache = model.decoder.new_cache(ids.len()).unwrap();
@@ -25,7 +25,7 @@ fn cutting_the_cache_shrinks_the_process() {
         .unwrap();
     drop(prefilled);
     let full = cache.bytes();
-    assert_eq!(full, 2048 * model.decoder.config().cache_bytes_per_token(4));
+    assert_eq!(full, 2048 * model.decoder.config().cache_bytes_per_token(Representation::FLOAT32));
     // What prefill itself has freed must not count.
     kvprof::model::memory::return_freed();
     let before = resident_bytes().unwrap();
@@ -41,7 +41,7 @@ fn cutting_the_cache_shrinks_the_process() {
         gone * 50 >= evicted * 49 && gone * 49 <= evicted * 50,
         "{gone} bytes gone of {evicted} evicted"
     );
-    let per_token = model.decoder.config().cache_bytes_per_token(4);
+    let per_token = model.decoder.config().cache_bytes_per_token(Representation::FLOAT32);
     assert_eq!(cache.bytes(), 64 * per_token);
     let room = DECODE_ROOM * per_token;
     assert_eq!(cache.allocated_bytes(), cache.bytes() + room);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::model::cache::Representation;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{PREFILL_RUN, WeightBytes};
 
@@ -12,8 +13,8 @@ pub struct Shape<'a> {
     pub config: &'a ModelConfig,
     /// Bytes of the weights.
     pub weights: WeightBytes,
-    /// Bytes of one number in the cache.
-    pub element: usize,
+    /// In which elements the cache holds keys and values.
+    pub cache: Representation,
     /// T, the prompt's tokens.
     pub tokens: usize,
     /// Timed decoding steps.
@@ -47,7 +48,7 @@ impl Arithmetic {
             linear_flops: layer_flops(config) * tokens as f64 + head_flops(config),
             attention_flops: pair_flops(config) * pairs,
             bytes: passes * shape.weights.per_pass as f64
-                + (tokens * config.cache_bytes_per_token(shape.element)) as f64,
+                + (tokens * config.cache_bytes_per_token(shape.cache)) as f64,
         }
     }
 
@@ -62,7 +63,7 @@ impl Arithmetic {
             linear_flops: steps * (layer_flops(config) + head_flops(config)),
             attention_flops: pair_flops(config) * seen,
             bytes: steps * shape.weights.per_pass as f64
-                + seen * config.cache_bytes_per_token(shape.element) as f64,
+                + seen * config.cache_bytes_per_token(shape.cache) as f64,
         }
     }
 
@@ -139,7 +140,7 @@ pub(super) mod tests {
         let shape = Shape {
             config: &config,
             weights: WEIGHTS,
-            element: 4,
+            cache: Representation::FLOAT32,
             tokens: 3,
             steps: 2,
         };
@@ -164,7 +165,7 @@ pub(super) mod tests {
         let shape = |tokens| Shape {
             config: &config,
             weights: WEIGHTS,
-            element: 4,
+            cache: Representation::FLOAT32,
             tokens,
             steps: 1,
         };

@@ -113,12 +113,12 @@ impl Report {
         command: String,
     ) -> Self {
         let config = model.decoder.config();
-        let element = model.decoder.dtype().size_in_bytes();
+        let cache = model.decoder.precision().cache;
         let weights = model.decoder.weight_bytes();
         let shape_of = |tokens| Shape {
             config,
             weights,
-            element,
+            cache,
             tokens,
             steps: options.steps,
         };
@@ -146,9 +146,9 @@ impl Report {
                 source: model.files.origin.clone(),
                 sha256: model.files.sha256.clone(),
                 device: format!("{:?}", model.decoder.device().location()),
-                dtype: model.decoder.dtype().as_str().to_owned(),
+                dtype: model.decoder.precision().to_string(),
                 weights,
-                cache_bytes_per_token: config.cache_bytes_per_token(element),
+                cache_bytes_per_token: config.cache_bytes_per_token(cache),
             },
             machine,
             lengths: options.lengths.clone(),

@@ -184,6 +184,7 @@ mod tests {
     use super::super::summary::summarise;
     use super::super::{Shape, arithmetic};
     use super::*;
+    use crate::model::cache::Representation;
     use arithmetic::tests::{WEIGHTS, small};
 
     /// A report as a run gives it, with CPU seconds of `cpu` for each on the wall.
@@ -192,7 +193,7 @@ mod tests {
         let shape_of = |tokens| Shape {
             config: &config,
             weights: WEIGHTS,
-            element: 4,
+            cache: Representation::FLOAT32,
             tokens,
             steps: 2,
         };

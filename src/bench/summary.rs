@@ -108,7 +108,7 @@ pub fn summarise<'s>(
             cpu_ratio: ratio(&own, &base, workload.times, |m| m.seconds.cpu)?,
             peak_bytes: own.iter().filter_map(|m| m.peak_bytes).max(),
             needed_bytes: shape.weights.held
-                + cache * shape.config.cache_bytes_per_token(shape.element),
+                + cache * shape.config.cache_bytes_per_token(shape.cache),
             rates: counted.map(rates),
             repeats: own,
         })
@@ -154,6 +154,7 @@ mod tests {
     use super::super::clock::Seconds;
     use super::super::limits::Rate;
     use super::*;
+    use crate::model::cache::Representation;
 
     fn measured(workload: &'static str, repeat: usize, wall: f64, peak: usize) -> Measurement {
         Measurement {
@@ -174,7 +175,7 @@ mod tests {
         let shape_of = |tokens| Shape {
             config: &config,
             weights: WEIGHTS,
-            element: 4,
+            cache: Representation::FLOAT32,
             tokens,
             steps: 2,
         };

@@ -285,7 +285,7 @@ impl Arguments {
             max_new_tokens: self.max_new_tokens,
             profile_sha256: self.profile.as_deref().map(profile_digest).transpose()?,
             device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.dtype().as_str().to_owned(),
+            dtype: model.decoder.precision().to_string(),
             seed: self.seed,
         })
     }

@@ -5,9 +5,11 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::budget::Geometry;
+use kvprof::model::cache::Representation;
 use kvprof::model::chat::{ChatTemplate, Message};
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{Model, ModelHeader};
@@ -23,16 +25,20 @@ pub struct ModelArguments {
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// Element type of the KV cache and of matrix products: f32, bf16 or f16; on a CPU sums and activations stay f32,
-    /// and so do products that it cannot multiply faster
+    /// Type that products are computed in: f32, bf16 or f16; refused where the device does not compute in it. On a CPU
+    /// sums and activations stay f32
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
+    /// Type of keys and values: f32, bf16 or f16, or apart as k=bf16,v=f32; by default that of --dtype
+    #[arg(long, value_name = "TYPE")]
+    pub cache_dtype: Option<Representation>,
 }
 
 impl ModelArguments {
     /// Fetches and opens the model, and the device it will run on; its weights are not read.
     pub fn open(&self, quiet: bool) -> anyhow::Result<(ModelHeader, Device)> {
         let device = self.device.open()?;
+        self.precision()?.check(&device)?;
         let files = fetch(&self.model, quiet)?;
         let header = ModelHeader::open(files);
         Ok((header.with_context(|| self.loading())?, device))
@@ -40,8 +46,17 @@ impl ModelArguments {
 
     /// Reads the weights of a model that was opened.
     pub fn read(&self, header: ModelHeader, device: &Device) -> anyhow::Result<Model> {
-        let model = header.load(device, self.dtype.0);
+        let model = header.load(device, self.precision()?);
         model.with_context(|| self.loading())
+    }
+
+    /// In which types the model computes and caches.
+    pub fn precision(&self) -> anyhow::Result<Precision> {
+        let same = Precision::of(self.dtype.0)?;
+        Ok(Precision {
+            cache: self.cache_dtype.unwrap_or(same.cache),
+            ..same
+        })
     }
 
     fn loading(&self) -> String {
@@ -59,7 +74,7 @@ impl ModelArguments {
     ) -> anyhow::Result<Model> {
         let (header, device) = self.open(quiet)?;
         let cached = check(&header)?;
-        refuse_without_room(&header, &device, self.dtype.0, cached)?;
+        refuse_without_room(&header, &device, self.precision()?, cached)?;
         self.read(header, &device)
     }
 }

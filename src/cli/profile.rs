@@ -89,7 +89,7 @@ impl Arguments {
                 config: &header.config,
                 weights: header.weight_room(&device, self.model.dtype.0),
                 device: &device,
-                dtype: self.model.dtype.0,
+                precision: self.model.precision()?,
                 window: self.window.0,
                 jobs: self.jobs.at_once(prompts.len()),
             },
@@ -99,7 +99,7 @@ impl Arguments {
             return room.write(&header, self.json);
         }
         room.refuse_what_cannot_fit()?;
-        let meta = self.meta(&set, &header, &device, &prompts);
+        let meta = self.meta(&set, &header, &device, &prompts)?;
         let folder = self
             .out
             .clone()
@@ -137,9 +137,10 @@ impl Arguments {
         header: &ModelHeader,
         device: &Device,
         prompts: &[Prompt],
-    ) -> Meta {
+    ) -> anyhow::Result<Meta> {
         let (files, config) = (&header.files, &header.config);
-        Meta {
+        let precision = self.model.precision()?;
+        Ok(Meta {
             command: super::command_line(&["--resume", "--quiet", "--json"]),
             dataset: set.data.name.clone(),
             dataset_sha256: set.data.sha256.clone(),
@@ -148,8 +149,8 @@ impl Arguments {
             prompts_sha256: prompts_sha256(prompts),
             max_prompt_tokens: self.prompts.max_prompt_tokens,
             seed: self.seed,
-            ..Meta::of_files(files, config, device, self.model.dtype.0, &self.options())
-        }
+            ..Meta::of_files(files, config, device, precision, &self.options())
+        })
     }
 
     fn measure(&self, run: &Run, prompts: &[Prompt], model: &Model) -> anyhow::Result<()> {

@@ -2,10 +2,12 @@
 
 use std::io::Write;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::model::ModelHeader;
+use kvprof::model::cache::Representation;
 use kvprof::model::footprint::{Footprint, Prefill};
 use kvprof::model::memory::available_bytes;
+use kvprof::model::precision::Precision;
 use kvprof::profile::Prompt;
 use serde::Serialize;
 
@@ -13,16 +15,16 @@ use serde::Serialize;
 pub fn refuse_without_room(
     header: &ModelHeader,
     device: &Device,
-    dtype: DType,
+    precision: Precision,
     cached: usize,
 ) -> anyhow::Result<()> {
     let least = Least {
-        weights: header.weight_room(device, dtype).held,
+        weights: header.weight_room(device, precision.dtype).held,
         cached,
-        bytes_per_token: header.config.cache_bytes_per_token(dtype.size_in_bytes()),
+        bytes_per_token: header.config.cache_bytes_per_token(precision.cache),
     };
     match available_bytes(device).filter(|available| least.bytes() > *available) {
-        Some(available) => anyhow::bail!(least.shortage(device, dtype, available)),
+        Some(available) => anyhow::bail!(least.shortage(device, precision.cache, available)),
         None => Ok(()),
     }
 }
@@ -41,10 +43,11 @@ impl Least {
         self.weights.saturating_add(cache)
     }
 
-    fn shortage(&self, device: &Device, dtype: DType, available: usize) -> String {
-        let halved = match dtype {
-            DType::F32 => ", hold keys and values in half the bytes with --dtype bf16",
-            _ => "",
+    fn shortage(&self, device: &Device, cache: Representation, available: usize) -> String {
+        let halved = if cache == Representation::FLOAT32 {
+            ", hold keys and values in half the bytes with --cache-dtype bf16"
+        } else {
+            ""
         };
         format!(
             "weights ({}) and {} cached tokens ({} bytes each) take {}, {:?} has {} left; take shorter \
@@ -63,7 +66,7 @@ impl Least {
 #[derive(Debug, Serialize)]
 pub struct Room {
     device: String,
-    dtype: &'static str,
+    dtype: String,
     prompts: usize,
     longest_prompt_tokens: usize,
     prompts_at_once: usize,
@@ -84,14 +87,15 @@ impl Room {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
         let footprint = prefill.footprint(longest);
         let available = available_bytes(prefill.device);
-        let element = prefill.dtype.size_in_bytes();
         Self {
             device: format!("{:?}", prefill.device.location()),
-            dtype: prefill.dtype.as_str(),
+            dtype: prefill.precision.to_string(),
             prompts: prompts.len(),
             longest_prompt_tokens: longest,
             prompts_at_once: prefill.jobs,
-            cache_bytes_per_token: prefill.config.cache_bytes_per_token(element),
+            cache_bytes_per_token: prefill
+                .config
+                .cache_bytes_per_token(prefill.precision.cache),
             total: footprint.total(),
             footprint,
             available,
@@ -136,7 +140,7 @@ impl Room {
             ways.push("lower --jobs".to_owned());
         }
         if self.dtype == "f32" {
-            ways.push("hold keys and values in half the bytes with --dtype bf16".to_owned());
+            ways.push("hold keys and values in half the bytes with --cache-dtype bf16".to_owned());
         }
         ways.push("take a smaller model".to_owned());
         ways.join(", or ")
@@ -200,11 +204,12 @@ fn megabytes(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvprof::model::cache::Elements;
 
     fn room(available: Option<usize>) -> Room {
         Room {
             device: "Cuda { gpu_id: 0 }".into(),
-            dtype: "f32",
+            dtype: "f32".into(),
             prompts: 3,
             longest_prompt_tokens: 8192,
             prompts_at_once: 2,
@@ -229,19 +234,23 @@ mod tests {
             bytes_per_token: 50_000,
         };
         assert_eq!(least.bytes(), 200_000_000);
-        let text = least.shortage(&Device::Cpu, DType::F32, 150_000_000);
+        let text = least.shortage(&Device::Cpu, Representation::FLOAT32, 150_000_000);
         for part in [
             "100 MB",
             "2000",
             "50000",
             "200 MB",
             "150 MB",
-            "--dtype bf16",
+            "--cache-dtype bf16",
         ] {
             assert!(text.contains(part), "{text}");
         }
-        let halved = least.shortage(&Device::Cpu, DType::BF16, 150_000_000);
-        assert!(!halved.contains("--dtype"), "{halved}");
+        let halved = least.shortage(
+            &Device::Cpu,
+            Representation::both(Elements::Bfloat16),
+            150_000_000,
+        );
+        assert!(!halved.contains("-dtype"), "{halved}");
         let endless = Least {
             cached: usize::MAX,
             ..least
@@ -263,7 +272,7 @@ mod tests {
             "has 149 MB left",
             "--max-prompt-tokens 4000",
             "--jobs",
-            "--dtype bf16",
+            "--cache-dtype bf16",
         ] {
             assert!(text.contains(part), "{text}");
         }

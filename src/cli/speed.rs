@@ -212,7 +212,7 @@ impl Arguments {
             model_source: model.files.origin.clone(),
             model_sha256: model.files.sha256.clone(),
             device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.dtype().as_str().to_owned(),
+            dtype: model.decoder.precision().to_string(),
             threads: candle_core::utils::get_num_threads(),
             scorer: self.scorer.clone(),
             scorer_parameters: selector.scorer.parameters(),

@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use super::cache::Representation;
 use super::gguf::Gguf;
 use crate::error::{Error, Result};
 
@@ -136,9 +137,10 @@ impl ModelConfig {
         self.num_attention_heads / self.num_key_value_heads
     }
 
-    /// Bytes that one cached token takes over all layers and KV heads at `element_size` bytes.
-    pub fn cache_bytes_per_token(&self, element_size: usize) -> usize {
-        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * element_size
+    /// Bytes that one cached token takes over all layers and KV heads.
+    pub fn cache_bytes_per_token(&self, representation: Representation) -> usize {
+        let heads = self.num_hidden_layers * self.num_key_value_heads;
+        heads * representation.bytes(1, self.head_dim)
     }
 
     /// Refuses a prompt that the model cannot prefill; `name` is what the error calls it.
@@ -332,7 +334,7 @@ mod tests {
     use super::*;
     use candle_core::quantized::gguf_file::{Value, write};
     use candle_core::quantized::{GgmlDType, QTensor};
-    use candle_core::{DType, Tensor};
+    use candle_core::Tensor;
 
     /// Configuration of a file with these fields changed (`None` leaves one out) and RoPE factors.
     fn config(changes: &[(&str, Option<Value>)], factors: Option<[f32; 2]>) -> Result<ModelConfig> {
@@ -377,7 +379,7 @@ mod tests {
         assert_eq!((c.head_dim, c.num_key_value_heads, c.group()), (4, 2, 1));
         assert!(c.tie_word_embeddings);
         // Two layers of keys and values would be 2 x 2 x 2 heads x 4 x 4 bytes; this is one layer.
-        assert_eq!(c.cache_bytes_per_token(DType::F32.size_in_bytes()), 64);
+        assert_eq!(c.cache_bytes_per_token(Representation::FLOAT32), 64);
         let grouped = config(
             &[("llama.attention.head_count_kv", Some(Value::U32(1)))],
             None,

@@ -6,11 +6,12 @@ use candle_nn::rotary_emb::rope;
 use serde::Serialize;
 
 use super::attention::{self, AttentionProbe, AttentionRun, AttentionView};
-use super::cache::KvCache;
+use super::cache::{KvCache, Representation};
 use super::config::ModelConfig;
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
 use super::linear::{Linear, Matrix, tensor_bytes};
+use super::precision::Precision;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -47,15 +48,16 @@ pub struct Decoder {
     norm: Tensor,
     head: Option<Linear>,
     as_on_device: bool,
-    dtype: DType,
+    precision: Precision,
 }
 
 impl Decoder {
     /// Reads all weights; quantised matrices stay as they are where they can.
     ///
-    /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever `dtype` is: it is the type of
-    /// the cache and, for bfloat16 on processors that multiply its pairs, of the operands of products with packed
-    /// matrices and many activations. On other devices everything is of that type.
+    /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever `dtype` is: for bfloat16, on
+    /// processors that multiply its pairs, it is the type of the operands of products with packed matrices and many
+    /// activations. On other devices everything is of that type. Caches are too, unless [`Decoder::hold_as`] says
+    /// otherwise.
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
     pub fn load(
@@ -83,7 +85,7 @@ impl Decoder {
             norm,
             head,
             as_on_device: false,
-            dtype,
+            precision: Precision::of(dtype)?,
         })
     }
 
@@ -92,6 +94,11 @@ impl Decoder {
     /// Differs: much slower; it is there so that what runs on a device can be followed without one.
     pub fn work_as_on_device(&mut self) {
         self.as_on_device = true;
+    }
+
+    /// Makes caches of other elements from now on; [`Precision::check`] tells whether attention can read them.
+    pub fn hold_as(&mut self, cache: Representation) {
+        self.precision.cache = cache;
     }
 
     /// The model's geometry.
@@ -104,9 +111,9 @@ impl Decoder {
         self.norm.device()
     }
 
-    /// The element type of the cache, and of what else [`Decoder::load`] says.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    /// The type that the model computes in, as [`Decoder::load`] says, and the elements of its caches.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Bytes of the weights as they lie in memory.
@@ -127,7 +134,7 @@ impl Decoder {
     ///
     /// Errors: [`Error::Candle`] when the device has no room.
     pub fn new_cache(&self, tokens: usize) -> Result<KvCache> {
-        KvCache::new(&self.config, tokens, self.dtype(), self.device())
+        KvCache::new(&self.config, tokens, self.precision.cache, self.device())
     }
 
     /// Runs the prompt through the model in runs of `run` tokens, showing every layer to `probe`.

@@ -9,6 +9,7 @@ use super::decoder::PREFILL_RUN;
 use super::device::has_prefill_attention;
 use super::gguf::dense_type;
 use super::header::WeightRoom;
+use super::precision::Precision;
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
 /// allocator.
@@ -40,8 +41,8 @@ pub struct Prefill<'a> {
     pub weights: WeightRoom,
     /// Where it runs.
     pub device: &'a Device,
-    /// Element type of the cache and, but on the CPU, of everything else.
-    pub dtype: DType,
+    /// In which types it computes and caches.
+    pub precision: Precision,
     /// Rows that are measured; `None` is every row.
     pub window: Option<usize>,
     /// Prompts that run side by side.
@@ -58,7 +59,6 @@ impl Footprint {
 impl Prefill<'_> {
     /// The footprint of a prompt of `tokens`.
     pub fn footprint(&self, tokens: usize) -> Footprint {
-        let element = self.dtype.size_in_bytes();
         let at_work = self.activations(tokens) + self.attention(tokens) + self.measures(tokens);
         let process = match self.device.is_cpu() {
             true => PROCESS,
@@ -66,7 +66,7 @@ impl Prefill<'_> {
         };
         Footprint {
             weights: self.weights.held,
-            cache: self.jobs * tokens * self.config.cache_bytes_per_token(element),
+            cache: self.jobs * tokens * self.config.cache_bytes_per_token(self.precision.cache),
             workspace: process + (self.jobs * at_work).max(self.weights.unpacking),
         }
     }
@@ -95,7 +95,7 @@ impl Prefill<'_> {
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
         // Rounded for products on the CPU.
-        let operands = match self.on_slices() && self.dtype == DType::BF16 {
+        let operands = match self.on_slices() && self.precision.dtype == DType::BF16 {
             true => run * c.hidden_size.max(attended).max(c.intermediate_size) * 2,
             false => 0,
         };
@@ -111,7 +111,7 @@ impl Prefill<'_> {
             let strip = STRIP * c.group().div_ceil(STRIP);
             return rayon::current_num_threads() * strip * (tokens + 64) * 4;
         }
-        let by_kernel = has_prefill_attention(self.device, self.dtype, c.head_dim);
+        let by_kernel = has_prefill_attention(self.device, self.precision.dtype, c.head_dim);
         self.attention_on_device(tokens, by_kernel)
     }
 
@@ -167,7 +167,7 @@ impl Prefill<'_> {
 
     /// Bytes of an activation.
     fn element(&self) -> usize {
-        dense_type(self.device, self.dtype).size_in_bytes()
+        dense_type(self.device, self.precision.dtype).size_in_bytes()
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
                 unpacking: 1 << 16,
             },
             device: &Device::Cpu,
-            dtype: DType::F32,
+            precision: Precision::FLOAT32,
             window: Some(32),
             jobs: 1,
         }

@@ -7,6 +7,7 @@ use super::config::ModelConfig;
 use super::decoder::Decoder;
 use super::gguf::Gguf;
 use super::loaded::{Model, tokenizer_of};
+use super::precision::Precision;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
@@ -59,8 +60,9 @@ impl ModelHeader {
     /// Reads the weights onto a device.
     ///
     /// Errors: whatever reading them returns.
-    pub fn load(mut self, device: &Device, dtype: DType) -> Result<Model> {
-        let decoder = Decoder::load(&mut self.gguf, self.config, device, dtype)?;
+    pub fn load(mut self, device: &Device, precision: Precision) -> Result<Model> {
+        let mut decoder = Decoder::load(&mut self.gguf, self.config, device, precision.dtype)?;
+        decoder.hold_as(precision.cache);
         Ok(Model {
             files: self.files,
             tokenizer: self.tokenizer,

@@ -29,7 +29,9 @@ impl DeviceWork {
     /// Errors: [`crate::error::Error::Candle`] where the device has no room for it.
     pub fn prepare(decoder: &Decoder) -> Result<Self> {
         let device = decoder.device();
-        let random = || Tensor::rand(-0.5f32, 0.5, (SIDE, SIDE), device)?.to_dtype(decoder.dtype());
+        let random = || {
+            Tensor::rand(-0.5f32, 0.5, (SIDE, SIDE), device)?.to_dtype(decoder.precision().dtype)
+        };
         Ok(Self {
             factors: [random()?, random()?],
             array: Tensor::zeros(ARRAY / 4, DType::F32, device)?,

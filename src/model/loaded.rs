@@ -6,6 +6,7 @@ use super::chat::{ChatTemplate, Message};
 use super::decoder::Decoder;
 use super::gguf::Gguf;
 use super::header::ModelHeader;
+use super::precision::Precision;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
@@ -23,11 +24,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model onto a device.
+    /// Reads a model onto a device, to compute in `dtype` and to hold keys and values in it.
     ///
     /// Errors: whatever reading the file, its tokenizer or its weights returns.
     pub fn load(files: ModelFiles, device: &Device, dtype: DType) -> Result<Self> {
-        ModelHeader::open(files)?.load(device, dtype)
+        ModelHeader::open(files)?.load(device, Precision::of(dtype)?)
     }
 
     /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.

@@ -16,6 +16,7 @@ pub mod limits;
 mod linear;
 mod loaded;
 pub mod memory;
+pub mod precision;
 pub mod product;
 pub mod source;
 mod step_table;

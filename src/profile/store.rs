@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::budget_grid::budget_grid;
@@ -12,6 +12,7 @@ use super::rows::{PromptLabel, prompt_tables};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
+use crate::model::precision::Precision;
 use crate::model::source::ModelFiles;
 use crate::parts::RunKind;
 use crate::table::Table;
@@ -75,8 +76,8 @@ impl Meta {
     /// What a model and the measures asked for say; data set and command are left empty.
     pub fn of_model(model: &Model, options: &MeasureOptions) -> Self {
         let decoder = &model.decoder;
-        let (device, dtype) = (decoder.device(), decoder.dtype());
-        Self::of_files(&model.files, decoder.config(), device, dtype, options)
+        let (device, precision) = (decoder.device(), decoder.precision());
+        Self::of_files(&model.files, decoder.config(), device, precision, options)
     }
 
     /// The same of a model whose weights have not been read.
@@ -84,7 +85,7 @@ impl Meta {
         files: &ModelFiles,
         config: &ModelConfig,
         device: &Device,
-        dtype: DType,
+        precision: Precision,
         options: &MeasureOptions,
     ) -> Self {
         Self {
@@ -109,7 +110,7 @@ impl Meta {
             thresholds: options.thresholds.clone(),
             output_thresholds: options.output_thresholds.clone(),
             device: format!("{:?}", device.location()),
-            dtype: dtype.as_str().to_owned(),
+            dtype: precision.to_string(),
             seed: 0,
         }
     }

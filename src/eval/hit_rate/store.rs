@@ -108,7 +108,7 @@ impl HitRateMeta {
             max_prompt_tokens: None,
             options: options.clone(),
             device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.dtype().as_str().to_owned(),
+            dtype: model.decoder.precision().to_string(),
         }
     }
 }

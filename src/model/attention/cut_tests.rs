@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{attend, attend_on_device};
-use crate::model::cache::KvCache;
+use crate::model::cache::{KvCache, Representation};
 use crate::model::config::{FAMILIES, ModelConfig};
 
 /// One layer's queries, keys and values, and which keys each KV head keeps.
@@ -55,7 +55,13 @@ impl Layer {
 
     /// The cache of the prompt, cut, with the new tokens' keys and values behind what was kept.
     fn cut(&self, dtype: DType) -> KvCache {
-        let mut cache = KvCache::new(&self.config, 1, dtype, &Device::Cpu).unwrap();
+        let mut cache = KvCache::new(
+            &self.config,
+            1,
+            Representation::of(dtype).unwrap(),
+            &Device::Cpu,
+        )
+        .unwrap();
         let part = |x: &Tensor, from, rows| x.narrow(1, from, rows).unwrap().contiguous().unwrap();
         let add = |cache: &mut KvCache, from: usize, rows: usize| {
             let (keys, values) = (part(&self.keys, from, rows), part(&self.values, from, rows));

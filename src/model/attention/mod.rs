@@ -77,17 +77,18 @@ fn attend_by_kernel(queries: &Tensor, cache: &LayerCache, first: usize) -> Resul
         return Ok(None);
     }
     // On the CPU alone the cache may be of another type than what attends to it.
-    let rounded = queries.to_dtype(cache.dtype())?;
+    let dtype = cache.representation().keys.dtype();
+    let rounded = queries.to_dtype(dtype)?;
     let output = if n == 1 && d <= WIDEST_HEAD {
         let packed = cache.packed()?;
         let (heads, appended) = (&packed.heads, packed.appended);
         let queries = rounded.reshape((h_q, d))?;
         ragged_attention(&queries, packed.keys, packed.values, heads, appended)?
-    } else if has_prefill_attention(queries.device(), cache.dtype(), d)
+    } else if has_prefill_attention(queries.device(), dtype, d)
         && let Some(heads) = cache.seen_by(first, n)
     {
         let (keys, values) = cache.buffers();
-        prefill_attention(&rounded, keys, values, &heads, cache.dtype())?
+        prefill_attention(&rounded, keys, values, &heads, dtype)?
     } else {
         return Ok(None);
     };

@@ -1,7 +1,7 @@
 //! Every implementation against the definition, and what watching may not change.
 
 use super::*;
-use crate::model::cache::KvCache;
+use crate::model::cache::{KvCache, Representation};
 use crate::model::config::{FAMILIES, ModelConfig};
 use candle_core::Device;
 
@@ -43,7 +43,7 @@ fn filled(
     let tensor =
         |h: usize, step| Tensor::from_vec(wave(h * t * d, step), (h, t, d), &device).unwrap();
     let (q, k, v) = (tensor(h_q, 1.7), tensor(h_kv, 2.3), tensor(h_kv, 0.9));
-    let mut cache = KvCache::new(config, 3, dtype, &device).unwrap();
+    let mut cache = KvCache::new(config, 3, Representation::of(dtype).unwrap(), &device).unwrap();
     cache.append(0, &k, &v).unwrap();
     cache.advance(t);
     let rounded = |x: Tensor| x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();

@@ -19,6 +19,11 @@ use candle_core::{CpuStorage, Device, Storage, Tensor};
 
 pub use packed::Packed;
 
+/// Whether this processor multiplies pairs of bfloat16 numbers, which is what products in bfloat16 need on a CPU.
+pub(super) fn multiplies_bfloat16_pairs() -> bool {
+    bfloat16::PairProducts::of_this_processor().is_some()
+}
+
 use super::config::RopePairs;
 use crate::error::{Error, Result};
 

@@ -4,12 +4,13 @@
 //! length balance, whatever the number of threads; the pieces' outputs are added up in the order of the
 //! keys.
 
-use half::{bf16, f16};
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::exponential::exponential;
 use super::heads::Heads;
-use super::held::{Element, Held};
+use super::held::{Element, Held, by_element};
 use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Keys of a piece.
@@ -102,28 +103,14 @@ fn attend_piece(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
 /// Outputs `(queries, D)` that are not divided yet, largest scaled logits, and sums.
 #[inline(always)]
 pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: &mut [f32]) {
-    match *heads.held(piece.head) {
-        Held::Float32(held) => attend_elements::<L, f32>(heads, piece, held, partial),
-        Held::Bfloat16(held) => attend_elements::<L, bf16>(heads, piece, held, partial),
-        Held::Float16(held) => attend_elements::<L, f16>(heads, piece, held, partial),
-    }
-}
-
-#[inline(always)]
-fn attend_elements<L: Lanes, E: Element>(
-    heads: &Heads<'_>,
-    piece: &Piece,
-    [keys, values]: [&[E]; 2],
-    partial: &mut [f32],
-) {
     let (rows, d) = (heads.group() * heads.n, heads.d);
     let (output, state) = partial.split_at_mut(rows * d);
     let (largest, sums) = state.split_at_mut(rows);
     largest.fill(f32::MIN);
     let queries = heads.queries(piece.head * heads.group(), 0);
+    let held = *heads.held(piece.head);
     for start in (piece.start..piece.end).step_by(TILE) {
-        let end = piece.end.min(start + TILE);
-        let (keys, values) = (&keys[start * d..end * d], &values[start * d..end * d]);
+        let tile = start * d..piece.end.min(start + TILE) * d;
         let mut row = 0;
         while row < rows {
             // As many queries as there are registers for, of those that remain.
@@ -131,8 +118,8 @@ fn attend_elements<L: Lanes, E: Element>(
             let queries = &queries[row * d..][..together * d];
             let mut work = TileRows {
                 queries,
-                keys,
-                values,
+                held,
+                tile: tile.clone(),
                 d,
                 scale: heads.scale(),
                 output: &mut output[row * d..][..together * d],
@@ -156,10 +143,11 @@ fn attend_elements<L: Lanes, E: Element>(
 }
 
 /// Some queries of a group against the keys of one tile, and what they have come to so far.
-struct TileRows<'a, E> {
+struct TileRows<'a> {
     queries: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
+    held: Held<'a>,
+    /// The tile's numbers among those that are held.
+    tile: Range<usize>,
     d: usize,
     scale: f32,
     output: &'a mut [f32],
@@ -167,12 +155,12 @@ struct TileRows<'a, E> {
     sums: &'a mut [f32],
 }
 
-impl<E: Element> TileRows<'_, E> {
+impl TileRows<'_> {
     /// Adds the tile to the outputs of `R` queries, which see the first `seen` of its keys.
     #[inline(always)]
     fn attend<L: Lanes, const R: usize>(&mut self, seen: [usize; R]) {
         let mut lines = [[[f32::NEG_INFINITY; LANES]; TILE / LANES]; R];
-        self.logits::<L, R>(&mut lines);
+        by_element!(self.held.keys, keys => self.logits::<L, _, R>(&keys[self.tile.clone()], &mut lines));
         for r in 0..R {
             let line = &mut lines[r];
             for x in line.as_flattened_mut().iter_mut().skip(seen[r]) {
@@ -189,22 +177,22 @@ impl<E: Element> TileRows<'_, E> {
             }
             self.sums[r] += sum;
         }
-        self.add_values::<L, R>(&lines);
+        by_element!(self.held.values, values => self.add_values::<L, _, R>(&values[self.tile.clone()], &lines));
     }
 
     /// Dot products of `R` queries with all keys, four keys at a time.
     #[inline(always)]
-    fn logits<L: Lanes, const R: usize>(&self, lines: &mut [Line; R]) {
+    fn logits<L: Lanes, E: Element, const R: usize>(&self, held: &[E], lines: &mut [Line; R]) {
         let d = self.d;
-        let count = self.keys.len() / d;
+        let count = held.len() / d;
         let mut key = 0;
         while key < count {
             // The last keys are computed again rather than one by one.
             let four = if count < 4 { key } else { key.min(count - 4) };
             let step = (count - four).min(4);
-            let mut keys = [&self.keys[four * d..][..d]; 4];
+            let mut keys = [&held[four * d..][..d]; 4];
             for (k, slice) in keys.iter_mut().enumerate().take(step) {
-                *slice = &self.keys[(four + k) * d..][..d];
+                *slice = &held[(four + k) * d..][..d];
             }
             let mut queries = [&self.queries[..d]; R];
             for (r, slice) in queries.iter_mut().enumerate() {
@@ -220,21 +208,21 @@ impl<E: Element> TileRows<'_, E> {
 
     /// Adds the weighted values of all keys to the outputs of `R` queries.
     #[inline(always)]
-    fn add_values<L: Lanes, const R: usize>(&mut self, lines: &[Line; R]) {
+    fn add_values<L: Lanes, E: Element, const R: usize>(&mut self, held: &[E], lines: &[Line; R]) {
         let d = self.d;
         let mut from = 0;
         while from + 4 * LANES <= d {
-            self.add_columns::<L, R, 4>(lines, from);
+            self.add_columns::<L, E, R, 4>(held, lines, from);
             from += 4 * LANES;
         }
         while from + LANES <= d {
-            self.add_columns::<L, R, 1>(lines, from);
+            self.add_columns::<L, E, R, 1>(held, lines, from);
             from += LANES;
         }
         for (r, line) in lines.iter().enumerate() {
             let weights = line.as_flattened();
             for x in from..d {
-                let values = self.values.chunks_exact(d).map(|v| v[x].widened());
+                let values = held.chunks_exact(d).map(|v| v[x].widened());
                 let sum: f32 = values.zip(weights).map(|(v, w)| v * w).sum();
                 self.output[r * d + x] += sum;
             }
@@ -243,8 +231,9 @@ impl<E: Element> TileRows<'_, E> {
 
     /// The part of [`TileRows::add_values`] in `C` vectors from column `from` on.
     #[inline(always)]
-    fn add_columns<L: Lanes, const R: usize, const C: usize>(
+    fn add_columns<L: Lanes, E: Element, const R: usize, const C: usize>(
         &mut self,
+        held: &[E],
         lines: &[Line; R],
         from: usize,
     ) {
@@ -256,7 +245,7 @@ impl<E: Element> TileRows<'_, E> {
                 *sum = L::load(output);
             }
         }
-        for (key, values) in self.values.chunks_exact(d).enumerate() {
+        for (key, values) in held.chunks_exact(d).enumerate() {
             let (values, _) = values[from..][..C * LANES].as_chunks::<LANES>();
             for c in 0..C {
                 let value = E::load::<L>(&values[c]);

@@ -66,68 +66,74 @@ impl Element for f16 {
     }
 }
 
-/// Keys and values of one KV head, `(S, D)` each.
+/// Numbers of one KV head as they lie in the cache.
 #[derive(Clone, Copy)]
-pub(super) enum Held<'a> {
-    Float32([&'a [f32]; 2]),
-    Bfloat16([&'a [bf16]; 2]),
-    Float16([&'a [f16]; 2]),
+pub(super) enum Numbers<'a> {
+    Float32(&'a [f32]),
+    Bfloat16(&'a [bf16]),
+    Float16(&'a [f16]),
+}
+
+/// Runs code with a name bound to the slice that is there, compiled for each type.
+macro_rules! by_element {
+    ($numbers:expr, $slice:ident => $run:expr) => {
+        match $numbers {
+            $crate::model::attention::cpu::held::Numbers::Float32($slice) => $run,
+            $crate::model::attention::cpu::held::Numbers::Bfloat16($slice) => $run,
+            $crate::model::attention::cpu::held::Numbers::Float16($slice) => $run,
+        }
+    };
+}
+pub(super) use by_element;
+
+impl<'a> Numbers<'a> {
+    /// The elements of a contiguous tensor on the CPU.
+    ///
+    /// Errors: [`Error::Candle`] for others, or of another type.
+    fn of((storage, layout): (&'a Storage, &Layout)) -> Result<Self> {
+        use CpuStorage::{BF16, F16, F32};
+        match (storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(F32(all)), Some((start, end))) => Ok(Self::Float32(&all[start..end])),
+            (Storage::Cpu(BF16(all)), Some((start, end))) => Ok(Self::Bfloat16(&all[start..end])),
+            (Storage::Cpu(F16(all)), Some((start, end))) => Ok(Self::Float16(&all[start..end])),
+            _ => {
+                let expected =
+                    "expected contiguous keys and values of a floating-point type on the CPU";
+                Err(Error::Candle(candle_core::Error::msg(expected)))
+            }
+        }
+    }
+
+    /// A range of them in float32; those that are not are written to `room`.
+    #[inline(always)]
+    pub(super) fn widened<'s, L: Lanes>(
+        &'s self,
+        range: Range<usize>,
+        room: &'s mut Vec<f32>,
+    ) -> &'s [f32] {
+        match self {
+            Self::Float32(all) => f32::all::<L>(&all[range], room),
+            Self::Bfloat16(all) => bf16::all::<L>(&all[range], room),
+            Self::Float16(all) => f16::all::<L>(&all[range], room),
+        }
+    }
+}
+
+/// Keys and values of one KV head, `(S, D)` each, which may be of different types.
+#[derive(Clone, Copy)]
+pub(super) struct Held<'a> {
+    pub(super) keys: Numbers<'a>,
+    pub(super) values: Numbers<'a>,
 }
 
 impl<'a> Held<'a> {
     /// The elements of contiguous tensors on the CPU.
     ///
-    /// Errors: [`Error::Candle`] for others, or of different or other types.
+    /// Errors: [`Error::Candle`] for others, or of other types.
     pub(super) fn of([keys, values]: [(&'a Storage, &Layout); 2]) -> Result<Self> {
-        let unknown = "expected contiguous keys and values of one floating-point type on the CPU";
-        let unknown = || Error::Candle(candle_core::Error::msg(unknown));
-        let ranges = [keys.1, values.1].map(Layout::contiguous_offsets);
-        let [Some((k, k_end)), Some((v, v_end))] = ranges else {
-            return Err(unknown());
-        };
-        let (Storage::Cpu(keys), Storage::Cpu(values)) = (keys.0, values.0) else {
-            return Err(unknown());
-        };
-        use CpuStorage::{BF16, F16, F32};
-        match (keys, values) {
-            (F32(keys), F32(values)) => Ok(Self::Float32([&keys[k..k_end], &values[v..v_end]])),
-            (BF16(keys), BF16(values)) => Ok(Self::Bfloat16([&keys[k..k_end], &values[v..v_end]])),
-            (F16(keys), F16(values)) => Ok(Self::Float16([&keys[k..k_end], &values[v..v_end]])),
-            _ => Err(unknown()),
-        }
-    }
-
-    /// Keys in float32; those that are not are written to `room`.
-    #[inline(always)]
-    pub(super) fn keys<'s, L: Lanes>(
-        &'s self,
-        range: Range<usize>,
-        room: &'s mut Vec<f32>,
-    ) -> &'s [f32] {
-        self.part::<L>(0, range, room)
-    }
-
-    /// Values, likewise.
-    #[inline(always)]
-    pub(super) fn values<'s, L: Lanes>(
-        &'s self,
-        range: Range<usize>,
-        room: &'s mut Vec<f32>,
-    ) -> &'s [f32] {
-        self.part::<L>(1, range, room)
-    }
-
-    #[inline(always)]
-    fn part<'s, L: Lanes>(
-        &'s self,
-        which: usize,
-        range: Range<usize>,
-        room: &'s mut Vec<f32>,
-    ) -> &'s [f32] {
-        match self {
-            Self::Float32(held) => f32::all::<L>(&held[which][range], room),
-            Self::Bfloat16(held) => bf16::all::<L>(&held[which][range], room),
-            Self::Float16(held) => f16::all::<L>(&held[which][range], room),
-        }
+        Ok(Self {
+            keys: Numbers::of(keys)?,
+            values: Numbers::of(values)?,
+        })
     }
 }

@@ -139,8 +139,8 @@ pub(super) fn attend_strips<L: Lanes>(
     let held = heads.held(task.head);
     for start in (0..seen).step_by(CHUNK) {
         let range = start * d..seen.min(start + CHUNK) * d;
-        let keys = held.keys::<L>(range.clone(), wide_keys);
-        let values = held.values::<L>(range, wide_values);
+        let keys = held.keys.widened::<L>(range.clone(), wide_keys);
+        let values = held.values.widened::<L>(range, wide_values);
         for (s, strip) in strips.iter_mut().enumerate() {
             let end = strip.sees().min(start + CHUNK);
             if end <= start {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::super::softmax::exponentials;
 use super::heads::{Heads, with_heads};
-use super::held::Held;
+use super::held::Numbers;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
 use crate::model::lanes::{Lanes, widest};
@@ -60,9 +60,9 @@ fn logits_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
 fn logits<L: Lanes>(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
     let (d, seen) = (heads.d, lines.len() / heads.n);
     let held = heads.held(query_head / heads.group());
-    let together = match held {
-        Held::Float32(_) => seen,
-        Held::Bfloat16(_) | Held::Float16(_) => WIDENED,
+    let together = match held.keys {
+        Numbers::Float32(_) => seen,
+        Numbers::Bfloat16(_) | Numbers::Float16(_) => WIDENED,
     };
     let mut room = Vec::new();
     for first in (0..seen).step_by(together.max(1)) {
@@ -70,7 +70,7 @@ fn logits<L: Lanes>(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
         multiply(
             [heads.n, end - first, d],
             Operand::rows(heads.queries(query_head, 0), d),
-            Operand::transposed(held.keys::<L>(first * d..end * d, &mut room), d),
+            Operand::transposed(held.keys.widened::<L>(first * d..end * d, &mut room), d),
             &mut lines[first..],
             seen,
             Threads::One,

@@ -10,7 +10,7 @@ use super::exponential::{SMALLEST, exponential};
 use super::heads::{Heads, with_heads};
 use super::{attend, prefill, probabilities};
 use crate::model::attention::{GroupRows, RowReader, Watch};
-use crate::model::cache::KvCache;
+use crate::model::cache::{KvCache, Representation};
 use crate::model::config::{FAMILIES, ModelConfig};
 use crate::model::lanes::{LANES, Lanes, Portable};
 
@@ -49,7 +49,13 @@ fn cut_cache(
         rope_frequencies: vec![1.0; d / 2],
         tie_word_embeddings: true,
     };
-    let mut full = KvCache::new(&config, TOKENS, dtype, &Device::Cpu).unwrap();
+    let mut full = KvCache::new(
+        &config,
+        TOKENS,
+        Representation::of(dtype).unwrap(),
+        &Device::Cpu,
+    )
+    .unwrap();
     let (k, v) = (wave((h_kv, TOKENS, d), 2.3), wave((h_kv, TOKENS, d), 0.9));
     full.append(0, &k, &v).unwrap();
     full.advance(TOKENS);
@@ -77,8 +83,8 @@ fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
         let head = h / heads.group();
         let ([mut key_room, mut value_room], held) = (<[Vec<f32>; 2]>::default(), heads.held(head));
         let all = 0..heads.seen(head, n - 1) * d;
-        let keys = held.keys::<Portable>(all.clone(), &mut key_room);
-        let values = held.values::<Portable>(all, &mut value_room);
+        let keys = held.keys.widened::<Portable>(all.clone(), &mut key_room);
+        let values = held.values.widened::<Portable>(all, &mut value_room);
         for row in 0..n {
             let query = &heads.queries(h, row)[..d];
             let keys = keys.chunks(d).take(heads.seen(head, row));

@@ -1,0 +1,231 @@
+//! The KV cache: every KV head holds its own keys, values and positions.
+
+mod head;
+mod layer;
+mod moved_rows;
+mod representation;
+
+use candle_core::{Device, Tensor};
+
+pub use head::HeadCache;
+pub use layer::{LayerCache, PackedHeads};
+pub use representation::{Elements, Representation};
+
+use super::config::ModelConfig;
+use super::memory;
+use crate::error::{Error, Result};
+
+/// The cache of a whole model.
+///
+/// Paper: none: house definition. Differs: lengths belong to heads, positions to tokens; the next
+/// position is never derived from a length.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    next_position: usize,
+    most_allocated: usize,
+    /// The next position when a token last left.
+    evicted_at: usize,
+}
+
+impl KvCache {
+    /// An empty cache with room for `capacity` tokens in every head.
+    ///
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn new(
+        config: &ModelConfig,
+        capacity: usize,
+        representation: Representation,
+        device: &Device,
+    ) -> Result<Self> {
+        let capacities = vec![capacity; config.num_key_value_heads];
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| LayerCache::new(&capacities, config.head_dim, representation, device))
+            .collect::<Result<_>>()?;
+        Ok(Self::of_layers(layers, 0))
+    }
+
+    fn of_layers(layers: Vec<LayerCache>, next_position: usize) -> Self {
+        let mut cache = Self {
+            layers,
+            next_position,
+            most_allocated: 0,
+            evicted_at: 0,
+        };
+        cache.most_allocated = cache.allocated_bytes();
+        cache
+    }
+
+    /// The cache of layer `layer`.
+    pub fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
+    /// The position in the text that the next token will have.
+    pub fn next_position(&self) -> usize {
+        self.next_position
+    }
+
+    /// Keeps the listed slots of every KV head and frees the memory of the rest, layer by layer.
+    ///
+    /// Positions stay what they were; so does the next position.
+    /// Shapes: `kept` `[layer][kv_head][slot]`, ascending. `room` is for tokens to come.
+    /// Errors: [`Error::Invalid`] for other numbers of layers or heads, or slots that are not there;
+    /// layers before the one at fault are then cut already.
+    pub fn retain(&mut self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<()> {
+        self.check_lists(kept)?;
+        for (layer, kept) in kept.iter().enumerate() {
+            let whole = &self.layers[layer];
+            let smaller = whole.cut(kept, room, whole.representation())?;
+            self.replace(layer, smaller);
+        }
+        memory::return_freed();
+        Ok(())
+    }
+
+    /// A cache of the listed slots only, in memory of its own; this one stays whole.
+    ///
+    /// Shapes and errors: as [`KvCache::retain`].
+    pub fn cut(&self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<Self> {
+        let first = self.layers.first();
+        let representation = first.map_or(Representation::FLOAT32, LayerCache::representation);
+        self.cut_as(kept, room, representation)
+    }
+
+    /// [`KvCache::cut`] with keys and values rounded to other types.
+    ///
+    /// Shapes and errors: as [`KvCache::retain`].
+    pub fn cut_as(
+        &self,
+        kept: &[Vec<Vec<u32>>],
+        room: usize,
+        representation: Representation,
+    ) -> Result<Self> {
+        self.check_lists(kept)?;
+        let layers = self.layers.iter().zip(kept);
+        let layers = layers.map(|(layer, kept)| layer.cut(kept, room, representation));
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self {
+            evicted_at: self.evicted_at,
+            ..Self::of_layers(layers, self.next_position)
+        })
+    }
+
+    /// Lets the listed slots of a layer go, in place; the last tokens of a head take their places.
+    ///
+    /// Positions stay true, buffers stay as large as they are. There is no way back before this point.
+    /// Shapes: `leaving` `[kv_head][slot]`, ascending.
+    /// Errors: [`Error::Invalid`] for another number of heads, or slots that are not there; [`Error::Candle`] on
+    /// devices other than the CPU.
+    pub fn evict(&mut self, layer: usize, leaving: &[Vec<u32>]) -> Result<()> {
+        let own = &mut self.layers[layer];
+        if own.heads.len() != leaving.len() {
+            let bound = format!("one per KV head is needed: {}", own.heads.len());
+            return Err(Error::invalid("lists of slots", leaving.len(), bound));
+        }
+        if leaving.iter().any(|slots| !slots.is_empty()) {
+            own.evict(leaving)?;
+            self.evicted_at = self.next_position;
+        }
+        Ok(())
+    }
+
+    /// A whole copy in memory of its own, with room for `room` more tokens.
+    ///
+    /// Differs: there is no `Clone`, since tensors share their memory and caches must not.
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn copy(&self, room: usize) -> Result<Self> {
+        let all = |n: usize| (0..n as u32).collect();
+        let lengths = self.lengths();
+        let kept: Vec<Vec<Vec<u32>>> = lengths
+            .iter()
+            .map(|layer| layer.iter().map(|&n| all(n)).collect())
+            .collect();
+        self.cut(&kept, room)
+    }
+
+    /// Forgets every token from `position` on, so that a text can be continued in another way.
+    ///
+    /// Room that the forgotten tokens took stays; the next position becomes `position`.
+    /// Errors: [`Error::Invalid`] for a position that lies ahead, or before one at which a token left.
+    pub fn rewind(&mut self, position: usize) -> Result<()> {
+        if position < self.evicted_at {
+            let bound = format!(
+                "tokens left the cache at {} and cannot be brought back",
+                self.evicted_at
+            );
+            return Err(Error::invalid("position to go back to", position, bound));
+        }
+        if position > self.next_position {
+            let bound = format!("the cache has only come to {}", self.next_position);
+            return Err(Error::invalid("position to go back to", position, bound));
+        }
+        for head in self.layers.iter_mut().flat_map(|l| &mut l.heads) {
+            head.forget_from(position);
+        }
+        self.next_position = position;
+        Ok(())
+    }
+
+    fn check_lists(&self, kept: &[Vec<Vec<u32>>]) -> Result<()> {
+        let heads = self.layers.first().map_or(0, |l| l.heads.len());
+        if kept.len() == self.layers.len() && kept.iter().all(|layer| layer.len() == heads) {
+            return Ok(());
+        }
+        let bound = format!(
+            "one per KV head is needed: {} layers of {heads}",
+            self.layers.len()
+        );
+        Err(Error::invalid("lists of slots", kept.len(), bound))
+    }
+
+    /// Number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Tokens held, `[layer][kv_head]`.
+    pub fn lengths(&self) -> Vec<Vec<usize>> {
+        let layer = |l: &LayerCache| l.heads.iter().map(HeadCache::len).collect();
+        self.layers.iter().map(layer).collect()
+    }
+
+    /// Adds the keys and values `(H_kv, n, D)` of the next n tokens to one layer.
+    pub(super) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        if let Some(larger) = self.layers[layer].grown(keys.dim(1)?)? {
+            let larger = self.layers[layer].moved_into(larger)?;
+            self.replace(layer, larger);
+        }
+        self.layers[layer].append(keys, values, self.next_position)
+    }
+
+    /// Puts a layer in the place of another one, which is there until then.
+    fn replace(&mut self, layer: usize, other: LayerCache) {
+        let both = self.allocated_bytes() + other.allocated_bytes();
+        self.most_allocated = self.most_allocated.max(both);
+        self.layers[layer] = other;
+    }
+
+    /// Moves on by `tokens` positions once every layer has them.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.next_position += tokens;
+    }
+
+    /// Bytes of the keys and values of all held tokens.
+    ///
+    /// Units: bytes; room kept for tokens to come is not counted, see [`KvCache::allocated_bytes`].
+    pub fn bytes(&self) -> usize {
+        let heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads.map(|head| head.bytes(head.len())).sum()
+    }
+
+    /// Bytes of the buffers, room for tokens to come included.
+    pub fn allocated_bytes(&self) -> usize {
+        self.layers.iter().map(LayerCache::allocated_bytes).sum()
+    }
+
+    /// The most bytes that its buffers ever took, a layer's old and new ones together while it was cut or grew.
+    pub fn most_allocated_bytes(&self) -> usize {
+        self.most_allocated
+    }
+}
