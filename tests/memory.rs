@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
+use kvprof::compute::memory::resident_bytes;
 use kvprof::generate::DECODE_ROOM;
 use kvprof::model::attention::NoProbe;
-use kvprof::model::memory::resident_bytes;
 use kvprof::model::{ModelHeader, source};
 
 #[test]
@@ -27,7 +27,7 @@ fn cutting_the_cache_shrinks_the_process() {
     let full = cache.bytes();
     assert_eq!(full, 2048 * model.decoder.config().cache_bytes_per_token(4));
     // What prefill itself has freed must not count.
-    kvprof::model::memory::return_freed();
+    kvprof::compute::memory::return_freed();
     let before = resident_bytes().unwrap();
     // Heads of a layer and layers keep different numbers, 64 on average.
     let heads = [32, 64, 96];

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use candle_core::{DType, Device};
+use kvprof::compute::memory::available_bytes;
 use kvprof::model::ModelHeader;
 use kvprof::model::footprint::{Footprint, Prefill};
-use kvprof::model::memory::available_bytes;
 use kvprof::profile::Prompt;
 use serde::Serialize;
 

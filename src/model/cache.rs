@@ -5,9 +5,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::config::ModelConfig;
-use super::device::{RaggedHead, RaggedHeads};
-use super::memory;
+use super::ragged_heads::{RaggedHead, RaggedHeads};
 use super::step_table::StepTable;
+use crate::compute::memory;
 use crate::error::{Error, Result};
 
 /// Keys and values of one KV head of one layer.
