@@ -37,6 +37,7 @@ extern crate self as kvprof;
 
 pub mod bench;
 pub mod budget;
+pub mod compute;
 pub mod dataset;
 pub mod error;
 pub mod eval;

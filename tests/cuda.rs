@@ -34,7 +34,7 @@ fn check(cases: impl FnOnce() -> Vec<Case>) {
 }
 
 #[test]
-fn row_budgets_equal_those_of_sorted_rows() {
+fn counts_to_mass_equal_those_of_sorted_rows() {
     check(row_budget_cases);
 }
 
@@ -79,6 +79,6 @@ fn norms_of_keys_equal_those_of_the_cpu() {
 }
 
 #[test]
-fn best_tokens_equal_those_of_the_cpu() {
+fn largest_entries_equal_those_of_the_cpu() {
     check(|| best_token_cases(1 << 20));
 }

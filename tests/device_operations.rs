@@ -1,4 +1,4 @@
-//! Operations of `model::device` on the CPU, against definitions that were written elsewhere.
+//! Operations of `compute::device` on the CPU, against definitions that were written elsewhere.
 #![allow(clippy::unwrap_used)]
 
 mod kernel_cases;
@@ -8,11 +8,15 @@ use kernel_cases::{
     Call, Noise, best_token_cases, key_norm_cases, key_order_cases, pooling_cases, prefill_cases,
     ragged_cases, row_budget_cases,
 };
-use kvprof::model::device::{
-    GroupReduce, HeadPooling, NOT_FINITE, Order, Pooling, RaggedHead, RaggedHeads, Wanted,
-    add_rows, add_rows_in_order, best_tokens, has_prefill_attention, key_norms, key_order,
-    mass_sums, pool_heads, prefill_attention, ragged_attention, row_budgets, running_sums,
+use kvprof::compute::device::{
+    GroupReduce, NOT_FINITE, Order, Pooling, Quotas, RowPooling, add_rows, add_rows_in_order,
+    counts_to_mass, falling_order, largest_entries, pool_rows, prefix_sums, row_norms,
+    running_sums,
 };
+use kvprof::model::attention::device::{
+    has_prefill_attention, prefill_attention, ragged_attention,
+};
+use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 use kvprof::profile::Ranked;
 
 fn tensor(values: &[f32], shape: impl Into<candle_core::Shape>) -> Tensor {
@@ -22,10 +26,10 @@ fn tensor(values: &[f32], shape: impl Into<candle_core::Shape>) -> Tensor {
 #[test]
 fn budgets_are_those_of_ranked_rows() {
     for case in row_budget_cases() {
-        let Call::RowBudgets(rows, thresholds) = &case.call else {
+        let Call::CountsToMass(rows, thresholds) = &case.call else {
             continue;
         };
-        let found = row_budgets(rows, thresholds).unwrap();
+        let found = counts_to_mass(rows, thresholds).unwrap();
         let found = found.to_vec3::<u32>().unwrap();
         let rows = rows.to_vec3::<f32>().unwrap();
         let heads = rows.len();
@@ -204,11 +208,11 @@ fn prefill_attention_refuses_what_it_does_not_take() {
 #[test]
 fn orders_are_those_of_ranked_vectors() {
     for case in key_order_cases(6000) {
-        let Call::KeyOrder(weights) = &case.call else {
+        let Call::FallingOrder(weights) = &case.call else {
             continue;
         };
         let weights = weights.to_dtype(DType::F64).unwrap().abs().unwrap();
-        let orders = key_order(&weights).unwrap().to_vec2::<u32>().unwrap();
+        let orders = falling_order(&weights).unwrap().to_vec2::<u32>().unwrap();
         for (line, order) in weights.to_vec2::<f64>().unwrap().iter().zip(orders) {
             assert_eq!(order, Ranked::new(line).order, "{}", case.name);
         }
@@ -251,11 +255,11 @@ fn rows_are_added_one_after_another() {
 #[test]
 fn pooled_heads_are_those_of_loops() {
     for case in pooling_cases() {
-        let Call::PoolHeads(attention, how) = &case.call else {
+        let Call::PoolRows(attention, how) = &case.call else {
             continue;
         };
         let rows = attention.to_vec2::<f64>().unwrap();
-        let scores = pool_heads(attention, *how).unwrap();
+        let scores = pool_rows(attention, *how).unwrap();
         let scores = scores.to_vec2::<f64>().unwrap();
         for (heads, scores) in rows.chunks(how.heads).zip(scores) {
             for (key, got) in scores.into_iter().enumerate() {
@@ -271,7 +275,7 @@ fn pooled_heads_are_those_of_loops() {
     }
 }
 
-fn pooled_by_hand(heads: &[Vec<f64>], key: usize, how: &HeadPooling) -> f64 {
+fn pooled_by_hand(heads: &[Vec<f64>], key: usize, how: &RowPooling) -> f64 {
     let prefix = how.prefix.min(heads[0].len());
     if key >= prefix {
         return 0.0;
@@ -302,10 +306,10 @@ fn pooled_by_hand(heads: &[Vec<f64>], key: usize, how: &HeadPooling) -> f64 {
 #[test]
 fn norms_are_those_of_loops() {
     for case in key_norm_cases() {
-        let Call::KeyNorms(keys) = &case.call else {
+        let Call::RowNorms(keys) = &case.call else {
             continue;
         };
-        let norms = key_norms(keys).unwrap().to_vec1::<f64>().unwrap();
+        let norms = row_norms(keys).unwrap().to_vec1::<f64>().unwrap();
         let keys = keys.to_dtype(DType::F64).unwrap();
         for (key, norm) in keys.to_vec2::<f64>().unwrap().iter().zip(norms) {
             let squares: f64 = key.iter().map(|x| x * x).sum();
@@ -315,12 +319,12 @@ fn norms_are_those_of_loops() {
 }
 
 #[test]
-fn best_tokens_are_those_of_sorted_rows() {
+fn largest_entries_are_those_of_sorted_rows() {
     for case in best_token_cases(20_000) {
-        let Call::BestTokens(scores, wanted) = &case.call else {
+        let Call::LargestEntries(scores, wanted) = &case.call else {
             continue;
         };
-        let found = best_tokens(scores, wanted).unwrap();
+        let found = largest_entries(scores, wanted).unwrap();
         let found = found.to_vec1::<u32>().unwrap();
         let scores = scores.to_vec2::<f64>().unwrap();
         let finite = scores.iter().flatten().all(|score| score.is_finite());
@@ -332,7 +336,7 @@ fn best_tokens_are_those_of_sorted_rows() {
     }
 }
 
-fn kept_by_sorting(scores: &[Vec<f64>], wanted: &Wanted) -> Vec<Vec<u32>> {
+fn kept_by_sorting(scores: &[Vec<f64>], wanted: &Quotas) -> Vec<Vec<u32>> {
     let tokens = scores[0].len();
     let stays = |slot: usize| slot < wanted.sinks || slot + wanted.window >= tokens;
     let (mut kept, mut rest) = (Vec::new(), Vec::new());
@@ -363,13 +367,13 @@ fn kept_by_sorting(scores: &[Vec<f64>], wanted: &Wanted) -> Vec<Vec<u32>> {
 #[test]
 fn what_cannot_be_chosen_is_refused() {
     let scores = Tensor::zeros((2, 10), DType::F64, &Device::Cpu).unwrap();
-    let with = |own: &[usize], shared| Wanted {
+    let with = |own: &[usize], shared| Quotas {
         own: own.to_vec(),
         shared,
         sinks: 2,
         window: 3,
     };
-    assert!(best_tokens(&scores, &with(&[5, 10], 5)).is_ok());
+    assert!(largest_entries(&scores, &with(&[5, 10], 5)).is_ok());
     let wrong = [
         with(&[4, 10], 0), // less than what stays
         with(&[5, 11], 0), // more than there are
@@ -378,45 +382,45 @@ fn what_cannot_be_chosen_is_refused() {
         with(&[5, 5, 5], 0),
     ];
     for wanted in wrong {
-        assert!(best_tokens(&scores, &wanted).is_err(), "{wanted:?}");
+        assert!(largest_entries(&scores, &wanted).is_err(), "{wanted:?}");
     }
     let narrow = scores.to_dtype(DType::F32).unwrap();
-    assert!(best_tokens(&narrow, &with(&[5, 10], 5)).is_err());
-    let nothing = Wanted {
+    assert!(largest_entries(&narrow, &with(&[5, 10], 5)).is_err());
+    let nothing = Quotas {
         sinks: 0,
         window: 0,
         ..with(&[0, 0], 0)
     };
-    let found = best_tokens(&scores.narrow(1, 0, 0).unwrap(), &nothing).unwrap();
+    let found = largest_entries(&scores.narrow(1, 0, 0).unwrap(), &nothing).unwrap();
     assert_eq!(found.to_vec1::<u32>().unwrap(), [0, 0, 0]);
 
-    let mean = HeadPooling::mean_of_groups;
-    assert!(pool_heads(&scores, mean(2, 10)).is_ok());
+    let mean = RowPooling::mean_of_groups;
+    assert!(pool_rows(&scores, mean(2, 10)).is_ok());
     for (heads, kernel) in [(0, 1), (3, 1), (4, 1), (1, 4)] {
-        let how = HeadPooling {
+        let how = RowPooling {
             kernel,
             ..mean(heads, 10)
         };
-        assert!(pool_heads(&scores, how).is_err(), "{how:?}");
+        assert!(pool_rows(&scores, how).is_err(), "{how:?}");
     }
-    assert!(pool_heads(&narrow, mean(2, 10)).is_err());
-    assert!(key_norms(&scores).is_err());
+    assert!(pool_rows(&narrow, mean(2, 10)).is_err());
+    assert!(row_norms(&scores).is_err());
 }
 
 #[test]
 fn what_cannot_be_computed_is_refused() {
     let rows = tensor(&[0.5; 12], (2, 3, 2));
     for threshold in [f64::NAN, -0.1] {
-        let error = row_budgets(&rows, &[0.9, threshold]).unwrap_err();
+        let error = counts_to_mass(&rows, &[0.9, threshold]).unwrap_err();
         assert!(error.to_string().contains("at least 0"), "{error}");
     }
-    assert!(row_budgets(&rows.to_dtype(DType::F64).unwrap(), &[0.9]).is_err());
+    assert!(counts_to_mass(&rows.to_dtype(DType::F64).unwrap(), &[0.9]).is_err());
     let sums = |heads, keys| Tensor::zeros((heads, keys), DType::F64, &Device::Cpu).unwrap();
     assert!(add_rows(&sums(3, 2), &rows, 0, 3).is_err());
     assert!(add_rows(&sums(2, 1), &rows, 0, 3).is_err());
     let single = sums(2, 2).to_dtype(DType::F32).unwrap();
     assert!(add_rows(&single, &rows, 0, 3).is_err());
-    assert!(key_order(&rows.get(0).unwrap().to_dtype(DType::U32).unwrap()).is_err());
+    assert!(falling_order(&rows.get(0).unwrap().to_dtype(DType::U32).unwrap()).is_err());
 
     let keys = tensor(&[0.1; 10 * 4], (10, 4));
     let query = tensor(&[0.1; 2 * 4], (2, 4));
@@ -446,8 +450,8 @@ fn masses_are_those_that_ranked_vectors_hold() {
     let plain: Vec<f64> = (0..700).map(|_| noise.unit().powi(7)).collect();
     let ranked = Ranked::new(&plain);
     let sorted = Tensor::from_slice(&ranked.sorted, (1, 700), &Device::Cpu).unwrap();
-    let sums = mass_sums(&sorted).unwrap().to_vec2::<f64>().unwrap();
+    let sums = prefix_sums(&sorted).unwrap().to_vec2::<f64>().unwrap();
     assert_eq!(sums[0], ranked.cumulative);
     let none = Tensor::zeros((0, 3), DType::F64, &Device::Cpu).unwrap();
-    assert_eq!(mass_sums(&none).unwrap().dims(), [0, 3]);
+    assert_eq!(prefix_sums(&none).unwrap().dims(), [0, 3]);
 }

@@ -8,11 +8,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
-use kvprof::model::device::{
-    AddRows, BestTokens, GroupReduce, HeadPooling, KeyNorms, KeyOrder, MassSums, Order, PoolHeads,
-    Pooling, PrefillAttention, Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets,
-    RunningSums, WIDEST_HEAD, Wanted,
+use kvprof::compute::device::{
+    AddRows, CountsToMass, FallingOrder, GroupReduce, LargestEntries, Order, PoolRows, Pooling,
+    PrefixSums, Program, Quotas, RowNorms, RowPooling, RunningSums,
 };
+use kvprof::model::attention::device::{PrefillAttention, RaggedAttention, WIDEST_HEAD};
+use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 
 /// Capabilities: what the PTX of a build is for at least, and the cards of the day.
 const CAPABILITIES: [u32; 2] = [80, 90];
@@ -135,7 +136,7 @@ fn kernels_compile_without_warnings_or_spills() {
 fn largest_blocks() -> Vec<Program> {
     let mut programs = Vec::new();
     for keys in [1, 2048, 6000, 1 << 20] {
-        programs.push(RowBudgets::new((4, 2, keys), &[0.9; 9]).unwrap().program);
+        programs.push(CountsToMass::new((4, 2, keys), &[0.9; 9]).unwrap().program);
     }
     let sums = AddRows::new((2, 9), (2, 3, 9), 0, 3).unwrap();
     programs.push(sums.program);
@@ -169,17 +170,17 @@ fn largest_blocks() -> Vec<Program> {
             programs.push(op.unwrap().program);
         }
     }
-    programs.push(MassSums::new((9, 5000)).unwrap().program);
+    programs.push(PrefixSums::new((9, 5000)).unwrap().program);
     for dtype in [DType::F32, DType::F64] {
-        programs.push(KeyOrder::new((2, 9000), dtype).unwrap().program);
+        programs.push(FallingOrder::new((2, 9000), dtype).unwrap().program);
     }
     for (dtype, d) in [DType::F32, DType::F16, DType::BF16]
         .into_iter()
         .zip([64, 128, 512])
     {
-        programs.push(KeyNorms::new((5000, d), dtype).unwrap().program);
+        programs.push(RowNorms::new((5000, d), dtype).unwrap().program);
     }
-    let pooling = HeadPooling {
+    let pooling = RowPooling {
         heads: 4,
         group: GroupReduce::Mean,
         prefix: 9000,
@@ -187,14 +188,14 @@ fn largest_blocks() -> Vec<Program> {
         kernel: 7,
         order: Order::PoolFirst,
     };
-    programs.push(PoolHeads::new((8, 9000), pooling).unwrap().program);
-    let wanted = Wanted {
+    programs.push(PoolRows::new((8, 9000), pooling).unwrap().program);
+    let wanted = Quotas {
         own: vec![100; 8],
         shared: 50,
         sinks: 4,
         window: 32,
     };
-    programs.push(BestTokens::new((8, 9000), &wanted).unwrap().program);
+    programs.push(LargestEntries::new((8, 9000), &wanted).unwrap().program);
     programs
 }
 

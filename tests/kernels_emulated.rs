@@ -11,10 +11,12 @@ use kernel_cases::{
     Call, Case, Noise, best_token_cases, key_norm_cases, key_order_cases, mass_sum_cases,
     pooling_cases, prefill_cases, ragged_cases, row_budget_cases, row_sum_cases, running_sum_cases,
 };
-use kvprof::model::device::{
-    AddRows, BestTokens, Buffer, KeyNorms, KeyOrder, Launch, MassSums, PoolHeads, PrefillAttention,
-    Program, RaggedAttention, RaggedHead, RaggedHeads, RowBudgets, RunningSums, Source,
+use kvprof::compute::device::{
+    AddRows, Buffer, CountsToMass, FallingOrder, LargestEntries, Launch, PoolRows, PrefixSums,
+    Program, RowNorms, RunningSums, Source,
 };
+use kvprof::model::attention::device::{PrefillAttention, RaggedAttention};
+use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 
 /// Threads in turns; warps that run ahead of others, against their order and shuffled.
 const SCHEDULES: [u32; 3] = [0, 1, 2];
@@ -59,9 +61,9 @@ fn output(
 
 fn emulated(call: &Call, schedule: u32) -> Tensor {
     match call {
-        Call::RowBudgets(rows, thresholds) => {
+        Call::CountsToMass(rows, thresholds) => {
             let (group, length, keys) = rows.dims3().unwrap();
-            let op = RowBudgets::new((group, length, keys), thresholds).unwrap();
+            let op = CountsToMass::new((group, length, keys), thresholds).unwrap();
             let shape = [group + 1, length, thresholds.len()];
             output(
                 &op.program,
@@ -90,8 +92,8 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
             let inputs = [q, k, v, heads.table()].map(holding).into();
             output(&op.program, inputs, q.dims(), q.dtype(), schedule)
         }
-        Call::KeyOrder(weights) => {
-            let op = KeyOrder::new(weights.dims2().unwrap(), weights.dtype()).unwrap();
+        Call::FallingOrder(weights) => {
+            let op = FallingOrder::new(weights.dims2().unwrap(), weights.dtype()).unwrap();
             output(
                 &op.program,
                 vec![holding(weights)],
@@ -110,20 +112,20 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
                 schedule,
             )
         }
-        Call::MassSums(sorted) => {
-            let op = MassSums::new(sorted.dims2().unwrap()).unwrap();
+        Call::PrefixSums(sorted) => {
+            let op = PrefixSums::new(sorted.dims2().unwrap()).unwrap();
             let inputs = vec![holding(sorted)];
             output(&op.program, inputs, sorted.dims(), DType::F64, schedule)
         }
-        Call::PoolHeads(attention, how) => {
+        Call::PoolRows(attention, how) => {
             let (heads, keys) = attention.dims2().unwrap();
-            let op = PoolHeads::new((heads, keys), *how).unwrap();
+            let op = PoolRows::new((heads, keys), *how).unwrap();
             let shape = [heads / how.heads, keys];
             let inputs = vec![holding(attention)];
             output(&op.program, inputs, &shape, DType::F64, schedule)
         }
-        Call::KeyNorms(keys) => {
-            let op = KeyNorms::new(keys.dims2().unwrap(), keys.dtype()).unwrap();
+        Call::RowNorms(keys) => {
+            let op = RowNorms::new(keys.dims2().unwrap(), keys.dtype()).unwrap();
             let shape = [keys.dim(0).unwrap()];
             output(
                 &op.program,
@@ -133,8 +135,8 @@ fn emulated(call: &Call, schedule: u32) -> Tensor {
                 schedule,
             )
         }
-        Call::BestTokens(scores, wanted) => {
-            let op = BestTokens::new(scores.dims2().unwrap(), wanted).unwrap();
+        Call::LargestEntries(scores, wanted) => {
+            let op = LargestEntries::new(scores.dims2().unwrap(), wanted).unwrap();
             let inputs = vec![holding(scores), holding(&op.chosen(&Device::Cpu).unwrap())];
             output(&op.program, inputs, &[op.found()], DType::U32, schedule)
         }
@@ -176,7 +178,7 @@ fn check(cases: Vec<Case>) {
 }
 
 #[test]
-fn row_budgets_equal_those_of_sorted_rows() {
+fn counts_to_mass_equal_those_of_sorted_rows() {
     check(row_budget_cases());
 }
 
@@ -395,7 +397,7 @@ fn norms_of_keys_equal_those_of_the_cpu() {
 }
 
 #[test]
-fn best_tokens_equal_those_of_the_cpu() {
+fn largest_entries_equal_those_of_the_cpu() {
     check(best_token_cases(1 << 20));
 }
 

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
+use kvprof::compute::memory::resident_bytes;
 use kvprof::generate::DECODE_ROOM;
 use kvprof::model::attention::NoProbe;
-use kvprof::model::memory::resident_bytes;
 use kvprof::model::{ModelHeader, source};
 
 #[test]
@@ -25,9 +25,15 @@ fn cutting_the_cache_shrinks_the_process() {
         .unwrap();
     drop(prefilled);
     let full = cache.bytes();
-    assert_eq!(full, 2048 * model.decoder.config().cache_bytes_per_token(Representation::FLOAT32));
+    assert_eq!(
+        full,
+        2048 * model
+            .decoder
+            .config()
+            .cache_bytes_per_token(Representation::FLOAT32)
+    );
     // What prefill itself has freed must not count.
-    kvprof::model::memory::return_freed();
+    kvprof::compute::memory::return_freed();
     let before = resident_bytes().unwrap();
     // Heads of a layer and layers keep different numbers, 64 on average.
     let heads = [32, 64, 96];
@@ -41,7 +47,10 @@ fn cutting_the_cache_shrinks_the_process() {
         gone * 50 >= evicted * 49 && gone * 49 <= evicted * 50,
         "{gone} bytes gone of {evicted} evicted"
     );
-    let per_token = model.decoder.config().cache_bytes_per_token(Representation::FLOAT32);
+    let per_token = model
+        .decoder
+        .config()
+        .cache_bytes_per_token(Representation::FLOAT32);
     assert_eq!(cache.bytes(), 64 * per_token);
     let room = DECODE_ROOM * per_token;
     assert_eq!(cache.allocated_bytes(), cache.bytes() + room);

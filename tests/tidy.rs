@@ -11,10 +11,12 @@ const LAYERS: &[&[&str]] = &[
     &["registry"],
     &["table"],
     &["parts"],
+    &["compute"],
     &["model", "dataset"],
     &["profile"],
     &["budget"],
     &["select"],
+    &["method"],
     &["generate"],
     &["eval"],
     &["bench"],
@@ -28,7 +30,7 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "candle_core",
         &[
-            "error", "model", "profile", "select", "generate", "eval", "cli",
+            "error", "compute", "model", "profile", "select", "method", "generate", "eval", "cli",
         ],
     ),
     ("plotters", &["plot"]),

@@ -11,8 +11,8 @@
 #include <map>
 #include <tuple>
 
-namespace row_budgets_kernels {
-#include "../row_budgets.cu"
+namespace counts_to_mass_kernels {
+#include "../counts_to_mass.cu"
 }
 namespace row_sums_kernels {
 #include "../row_sums.cu"
@@ -26,23 +26,23 @@ namespace prefill_attention_kernels {
 namespace products_kernels {
 #include "products.cu"
 }
-namespace sort_keys_kernels {
-#include "../sort_keys.cu"
+namespace falling_order_kernels {
+#include "../falling_order.cu"
 }
 namespace running_sums_kernels {
 #include "../running_sums.cu"
 }
-namespace head_pooling_kernels {
-#include "../head_pooling.cu"
+namespace row_pooling_kernels {
+#include "../row_pooling.cu"
 }
-namespace mass_sums_kernels {
-#include "../mass_sums.cu"
+namespace prefix_sums_kernels {
+#include "../prefix_sums.cu"
 }
-namespace key_norms_kernels {
-#include "../key_norms.cu"
+namespace row_norms_kernels {
+#include "../row_norms.cu"
 }
-namespace best_tokens_kernels {
-#include "../best_tokens.cu"
+namespace largest_entries_kernels {
+#include "../largest_entries.cu"
 }
 
 using emulation::fail;
@@ -78,9 +78,9 @@ struct Read<double> {
     static double from(const Argument& given) { return plain<double>(given, 'd'); }
 };
 template <>
-struct Read<row_budgets_kernels::Thresholds> {
-    static row_budgets_kernels::Thresholds from(const Argument& given) {
-        return plain<row_budgets_kernels::Thresholds>(given, 't');
+struct Read<counts_to_mass_kernels::Thresholds> {
+    static counts_to_mass_kernels::Thresholds from(const Argument& given) {
+        return plain<counts_to_mass_kernels::Thresholds>(given, 't');
     }
 };
 struct Pointer {
@@ -117,7 +117,7 @@ Kernel kernel_of(void (*kernel)(Types...)) {
     ENTRY(prefill_attention_kernels, prefill_attend_f16_##columns),                                                  \
         ENTRY(prefill_attention_kernels, prefill_attend_bf16_##columns)
 const std::map<std::string, Kernel> KERNELS = {
-    ENTRY(row_budgets_kernels, row_budgets),
+    ENTRY(counts_to_mass_kernels, counts_to_mass),
     ENTRY(row_sums_kernels, row_sums),
     ENTRY(ragged_attention_kernels, ragged_attend_f32x4),
     ENTRY(ragged_attention_kernels, ragged_attend_f32x1),
@@ -137,29 +137,29 @@ const std::map<std::string, Kernel> KERNELS = {
     ENTRIES(256),
     ENTRY(products_kernels, product_f16),
     ENTRY(products_kernels, product_bf16),
-    ENTRY(sort_keys_kernels, sort_tiles_f32),
-    ENTRY(sort_keys_kernels, sort_step_f32),
-    ENTRY(sort_keys_kernels, sort_merge_f32),
-    ENTRY(sort_keys_kernels, sort_order_f32),
-    ENTRY(sort_keys_kernels, sort_tiles_f64),
-    ENTRY(sort_keys_kernels, sort_step_f64),
-    ENTRY(sort_keys_kernels, sort_merge_f64),
-    ENTRY(sort_keys_kernels, sort_order_f64),
+    ENTRY(falling_order_kernels, sort_tiles_f32),
+    ENTRY(falling_order_kernels, sort_step_f32),
+    ENTRY(falling_order_kernels, sort_merge_f32),
+    ENTRY(falling_order_kernels, sort_order_f32),
+    ENTRY(falling_order_kernels, sort_tiles_f64),
+    ENTRY(falling_order_kernels, sort_step_f64),
+    ENTRY(falling_order_kernels, sort_merge_f64),
+    ENTRY(falling_order_kernels, sort_order_f64),
     ENTRY(running_sums_kernels, running_totals),
     ENTRY(running_sums_kernels, running_offsets),
     ENTRY(running_sums_kernels, running_sums),
-    ENTRY(head_pooling_kernels, pool_heads),
-    ENTRY(mass_sums_kernels, mass_sums),
-    ENTRY(key_norms_kernels, key_norms_f32),
-    ENTRY(key_norms_kernels, key_norms_f16),
-    ENTRY(key_norms_kernels, key_norms_bf16),
-    ENTRY(best_tokens_kernels, best_start),
-    ENTRY(best_tokens_kernels, best_check),
-    ENTRY(best_tokens_kernels, best_count),
-    ENTRY(best_tokens_kernels, best_pick),
-    ENTRY(best_tokens_kernels, best_tally),
-    ENTRY(best_tokens_kernels, best_places),
-    ENTRY(best_tokens_kernels, best_write),
+    ENTRY(row_pooling_kernels, pool_rows),
+    ENTRY(prefix_sums_kernels, prefix_sums),
+    ENTRY(row_norms_kernels, row_norms_f32),
+    ENTRY(row_norms_kernels, row_norms_f16),
+    ENTRY(row_norms_kernels, row_norms_bf16),
+    ENTRY(largest_entries_kernels, best_start),
+    ENTRY(largest_entries_kernels, best_check),
+    ENTRY(largest_entries_kernels, best_count),
+    ENTRY(largest_entries_kernels, best_pick),
+    ENTRY(largest_entries_kernels, best_tally),
+    ENTRY(largest_entries_kernels, best_places),
+    ENTRY(largest_entries_kernels, best_write),
 };
 
 void read_bytes(void* to, size_t size) {

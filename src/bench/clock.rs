@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::compute::memory;
 use crate::error::Result;
-use crate::model::memory;
 
 /// How long a piece of work took.
 ///

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::clock::{Seconds, cpu_seconds};
+use crate::compute::limits::DeviceWork;
+use crate::compute::product::{Operand, Threads, multiply};
 use crate::error::Result;
 use crate::eval::Spread;
 use crate::model::decoder::Decoder;
-use crate::model::limits::DeviceWork;
-use crate::model::product::{Operand, Threads, multiply};
 
 /// Rows and columns of the product: 12 MiB of matrices, most of which any last-level cache holds.
 const SIDE: usize = 1024;
@@ -65,7 +65,7 @@ impl Limits {
                 bytes: memory_read(),
             });
         }
-        let work = DeviceWork::prepare(decoder)?;
+        let work = DeviceWork::prepare(decoder.device(), decoder.precision().dtype)?;
         Ok(Self {
             flops: fastest_on(DeviceWork::FLOPS, || work.multiply())?,
             bytes: fastest_on(DeviceWork::BYTES, || work.copy())?,

@@ -8,12 +8,12 @@ use anyhow::Context;
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use kvprof::budget::Geometry;
+use kvprof::compute::memory;
 use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
 use kvprof::generate::{self, Continuation, DECODE_ROOM, Prefilled};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
-use kvprof::model::memory;
 use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 

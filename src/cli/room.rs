@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use candle_core::Device;
+use kvprof::compute::memory::available_bytes;
 use kvprof::model::ModelHeader;
 use kvprof::model::cache::Representation;
 use kvprof::model::footprint::{Footprint, Prefill};
-use kvprof::model::memory::available_bytes;
 use kvprof::model::precision::Precision;
 use kvprof::profile::Prompt;
 use serde::Serialize;

@@ -332,9 +332,9 @@ fn linear_scaling(gguf: &Gguf, key: &dyn Fn(&str) -> String) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Tensor;
     use candle_core::quantized::gguf_file::{Value, write};
     use candle_core::quantized::{GgmlDType, QTensor};
-    use candle_core::Tensor;
 
     /// Configuration of a file with these fields changed (`None` leaves one out) and RoPE factors.
     fn config(changes: &[(&str, Option<Value>)], factors: Option<[f32; 2]>) -> Result<ModelConfig> {

@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::attention::{self, AttentionProbe, AttentionRun, AttentionView};
 use super::cache::{KvCache, Representation};
-use super::config::ModelConfig;
+use super::config::{ModelConfig, RopePairs};
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
-use super::linear::{Linear, Matrix, tensor_bytes};
 use super::precision::Precision;
 use super::weights::Weights;
+use crate::compute::linear::{Linear, Matrix, tensor_bytes};
 use crate::error::{Error, Result};
 
 /// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
@@ -333,15 +333,16 @@ impl Layer {
         let name = |part: &str| format!("blk.{l}.{part}");
         let (hidden, d) = (c.hidden_size, c.head_dim);
         let (q_width, kv_width) = (c.num_attention_heads * d, c.num_key_value_heads * d);
-        let pairs = c.family.rope_pairs;
+        let halves = |projection: Linear| {
+            if c.family.rope_pairs == RopePairs::Halves {
+                return Ok(projection);
+            }
+            projection.into_halves(d)
+        };
         Ok(Self {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
-            query: weights
-                .linear(&name("attn_q"), q_width, hidden)?
-                .into_halves(pairs, d)?,
-            key: weights
-                .linear(&name("attn_k"), kv_width, hidden)?
-                .into_halves(pairs, d)?,
+            query: halves(weights.linear(&name("attn_q"), q_width, hidden)?)?,
+            key: halves(weights.linear(&name("attn_k"), kv_width, hidden)?)?,
             value: weights.linear(&name("attn_v"), kv_width, hidden)?,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,

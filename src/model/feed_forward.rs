@@ -3,10 +3,10 @@
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::attention::softmax::silu_product;
 use super::config::ModelConfig;
-use super::linear::Linear;
 use super::weights::Weights;
+use crate::compute::exponentials::silu_product;
+use crate::compute::linear::Linear;
 use crate::error::Result;
 
 pub(super) struct FeedForward {

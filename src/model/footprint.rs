@@ -3,10 +3,10 @@
 use candle_core::{DType, Device};
 use serde::Serialize;
 
+use super::attention::device::has_prefill_attention;
 use super::attention::{STRIP, block_bytes};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
-use super::device::has_prefill_attention;
 use super::gguf::dense_type;
 use super::header::WeightRoom;
 use super::precision::Precision;

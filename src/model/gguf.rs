@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
 use super::header::WeightRoom;
-use super::linear::{Matrix, Packed};
+use crate::compute::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
 /// An open GGUF file whose header has been read and checked against the file's length.

@@ -5,7 +5,7 @@ use std::fmt;
 use candle_core::{DType, Device};
 
 use super::cache::Representation;
-use super::linear::multiplies_bfloat16_pairs;
+use crate::compute::linear::multiplies_bfloat16_pairs;
 use crate::error::{Error, Result};
 
 /// The type of products and that of the cache, which need not be the same.

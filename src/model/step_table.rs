@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 
-use super::device::{RaggedHead, RaggedHeads};
+use super::ragged_heads::{RaggedHead, RaggedHeads};
 use crate::error::Result;
 
 /// Steps that a table is made for, if the cache has room for them.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use candle_core::{DType, Device, Tensor};
 
 use super::gguf::{Gguf, dense_type};
-use super::linear::{Linear, Matrix};
+use crate::compute::linear::{Linear, Matrix};
 use crate::error::{Error, Result};
 
 /// Reads the tensors of a model and remembers which were taken.

@@ -5,9 +5,9 @@ use candle_core::{D, DType, IndexOp, Tensor};
 use super::measures::SINKS;
 use super::output_budget::{OutputCurve, OutputCurves, compared};
 use super::vectors::{Spread, Vectors};
+use crate::compute::device::{falling_order, prefix_sums, running_sums};
 use crate::error::Result;
 use crate::model::attention::AttentionView;
-use crate::model::device::{key_order, mass_sums, running_sums};
 use crate::model::footprint::BUDGETS;
 
 /// Ranks the last rows and the pooled vectors and evaluates every budget, all on their device.
@@ -109,13 +109,13 @@ struct Ranking {
 
 impl Ranking {
     fn of(vectors: &Tensor) -> Result<Self> {
-        let order = key_order(vectors)?;
+        let order = falling_order(vectors)?;
         let sorted = vectors.contiguous()?.gather(&order, D::Minus1)?;
         Ok(Self { order, sorted })
     }
 
     fn masses(&self) -> Result<Masses> {
-        let sums = mass_sums(&self.sorted)?;
+        let sums = prefix_sums(&self.sorted)?;
         let keys = sums.dim(1)?;
         Ok(Masses {
             total: sums.narrow(1, keys - 1, 1)?,

@@ -1,8 +1,8 @@
 //! Budgets of the rows of one KV head, block by block.
 
 use super::row_budgets::RowBudgets;
+use crate::compute::lanes::{LANES, Lanes, widest};
 use crate::model::attention::GroupRows;
-use crate::model::lanes::{LANES, Lanes, widest};
 
 /// Measures the rows of one KV head at a time.
 pub(super) struct GroupMeasures {

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use super::head_path::{HeadPath, Stretch};
 use super::minimum_budget::Ranked;
 use super::output_bound::{may_cross, spectral_bounds};
+use crate::compute::product::{Operand, Threads, multiply};
 use crate::error::Result;
-use crate::model::product::{Operand, Threads, multiply};
 
 /// Budgets whose outputs are computed together.
 const BUDGET_BLOCK: usize = 512;

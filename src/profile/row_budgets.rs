@@ -1,7 +1,7 @@
 //! MBA of rows as attention gives them, without ranking their keys.
 
 use super::minimum_budget::Ranked;
-use crate::model::lanes::{LANES, Lanes, widest};
+use crate::compute::lanes::{LANES, Lanes, widest};
 
 /// MBA of float32 rows at several thresholds, without ranking them.
 ///
@@ -351,7 +351,7 @@ fn pack_at_least<L: Lanes>(row: &[f32], least: f32, to: &mut [f32]) -> Packed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lanes::Portable;
+    use crate::compute::lanes::Portable;
     use proptest::prelude::*;
 
     #[test]
@@ -434,8 +434,8 @@ mod tests {
             let found = rows.measure(&row).unwrap();
             prop_assert_eq!(&found, &with_lanes::<Portable>(&thresholds, &row));
             #[cfg(target_arch = "x86_64")]
-            if crate::model::lanes::has_256() {
-                let narrow = with_lanes::<crate::model::lanes::Avx2>(&thresholds, &row);
+            if crate::compute::lanes::has_256() {
+                let narrow = with_lanes::<crate::compute::lanes::Avx2>(&thresholds, &row);
                 prop_assert_eq!(&found, &narrow);
             }
             for (t, b) in thresholds.iter().zip(found) {

@@ -11,11 +11,11 @@ use super::group_measures::GroupMeasures;
 use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets};
 use super::options::MeasureOptions;
 use super::vectors::{self, Spread};
+use crate::compute::device::counts_to_mass;
 use crate::error::{Error, Result};
 use crate::model::attention::{
     AttentionRun, AttentionView, DeviceRows, GroupRows, RowReader, RowSums, Watch,
 };
-use crate::model::device::row_budgets;
 
 /// Sums over the window's rows of one layer; it reads them on the threads of attention.
 pub(super) struct WindowSums {
@@ -125,7 +125,7 @@ impl RowReader for WindowSums {
         if rows.probabilities.device().is_metal() {
             return rows.on_host(&mut |rows| self.read(rows));
         }
-        let counts = row_budgets(&rows.probabilities, &self.thresholds)?;
+        let counts = counts_to_mass(&rows.probabilities, &self.thresholds)?;
         let counts = counts.to_dtype(DType::F64)?.sum(1)?;
         self.pooled.read_on_device(rows)?;
         let mut all = self.rows();

@@ -3,9 +3,9 @@
 use candle_core::{DType, Tensor};
 
 use super::{LayerObservation, LayerScores, Scorer, place_of_scores};
+use crate::compute::device::add_rows_in_order;
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, AttentionView, QUERY_BLOCK};
-use crate::model::device::add_rows_in_order;
 
 /// Adds up, per layer and query head, what every prompt token receives from the rows after the prompt.
 ///

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::compute::device::{RowPooling, pool_rows};
 use crate::error::Result;
-use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention received from all rows, mean over the group's query heads.
@@ -42,8 +42,8 @@ impl Scorer for H2o {
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
         let tokens = observation.tokens;
-        let mean = HeadPooling::mean_of_groups(observation.group, tokens);
-        let mean = pool_heads(observation.received()?, mean)?;
+        let mean = RowPooling::mean_of_groups(observation.group, tokens);
+        let mean = pool_rows(observation.received()?, mean)?;
         if !self.normalise {
             return LayerScores::new(mean);
         }

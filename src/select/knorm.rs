@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::compute::device::row_norms;
 use crate::error::Result;
-use crate::model::device::key_norms;
 use crate::registry::{Entry, described, parse};
 
 /// Minus the L2 norm of the key: short keys attract attention.
@@ -37,7 +37,7 @@ impl Scorer for KNorm {
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
         let heads = observation.keys()?.iter();
-        let norms: Vec<Tensor> = heads.map(key_norms).collect::<Result<_>>()?;
+        let norms: Vec<Tensor> = heads.map(row_norms).collect::<Result<_>>()?;
         LayerScores::new(Tensor::stack(&norms, 0)?.neg()?)
     }
 }

@@ -35,7 +35,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-pub use crate::model::device::{GroupReduce, Order, Pooling};
+pub use crate::compute::device::{GroupReduce, Order, Pooling};
 
 use crate::error::Result;
 use crate::registry::Entry;
@@ -51,7 +51,7 @@ pub trait Scorer: fmt::Debug + Send + Sync {
     /// Scores, larger is kept first.
     ///
     /// Differs: device-independent; what candle has no operation for, or would add in an order of its own, is one of
-    /// [`crate::model::device`].
+    /// [`crate::compute::device`].
     /// Shapes: `(H_kv, T)`, all finite.
     /// Errors: [`crate::error::Error::Invalid`] where the rule has no meaning for this prompt.
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores>;

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::compute::device::{RowPooling, pool_rows};
 use crate::error::Result;
-use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention really received while the full cache generates, mean over the group's query heads.
@@ -36,8 +36,8 @@ impl Scorer for Oracle {
     }
 
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
-        let mean = HeadPooling::mean_of_groups(observation.group, observation.tokens);
-        LayerScores::new(pool_heads(observation.continuation()?, mean)?)
+        let mean = RowPooling::mean_of_groups(observation.group, observation.tokens);
+        LayerScores::new(pool_rows(observation.continuation()?, mean)?)
     }
 }
 

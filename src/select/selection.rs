@@ -6,8 +6,8 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use super::LayerScores;
+use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
-use crate::model::device::{Wanted, best_tokens};
 
 /// Slots to keep, ascending.
 ///
@@ -90,7 +90,7 @@ pub fn select_layers(
             ));
         }
         let wanted = wanted(tokens, budgets, sinks, window, split)?;
-        best_tokens(scores.tensor(), &wanted)
+        largest_entries(scores.tensor(), &wanted)
     });
     // All layers are under way before the first result is waited for.
     let found: Vec<Tensor> = layers.collect::<Result<_>>()?;
@@ -138,7 +138,7 @@ fn wanted(
     sinks: usize,
     window: usize,
     split: HeadSplit,
-) -> Result<Wanted> {
+) -> Result<Quotas> {
     let least = sinks.saturating_add(window).min(tokens);
     if let Some(budget) = budgets.iter().find(|budget| **budget < least) {
         return Err(Error::invalid(
@@ -158,7 +158,7 @@ fn wanted(
             (own, shared)
         }
     };
-    Ok(Wanted {
+    Ok(Quotas {
         own,
         shared,
         sinks,
@@ -179,7 +179,7 @@ fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Re
     Ok(budgets.iter().map(own).collect())
 }
 
-/// The slots of one layer from what [`best_tokens`] found.
+/// The slots of one layer from what [`largest_entries`] found.
 fn slots_of(found: &[u32], heads: usize) -> Result<Slots> {
     let (head, mut slots) = found.split_at(1 + heads);
     if head[0] != 0 {

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{GroupReduce, LayerObservation, LayerScores, Needs, Order, Pooling, Scorer};
+use crate::compute::device::{RowPooling, pool_rows};
 use crate::error::Result;
-use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Mean attention of the last w rows to the tokens before them, pooled over neighbours.
@@ -67,7 +67,7 @@ impl Scorer for SnapKv {
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
         // Pooling must not reach into the window, whose tokens stay anyway.
         let prefix = observation.tokens.saturating_sub(observation.window);
-        let pooling = HeadPooling {
+        let pooling = RowPooling {
             heads: observation.group,
             group: self.group,
             prefix,
@@ -75,7 +75,7 @@ impl Scorer for SnapKv {
             kernel: self.kernel,
             order: self.order,
         };
-        LayerScores::new(pool_heads(observation.window_mean()?, pooling)?)
+        LayerScores::new(pool_rows(observation.window_mean()?, pooling)?)
     }
 }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LayerObservation, LayerScores, Needs, Scorer};
+use crate::compute::device::{RowPooling, pool_rows};
 use crate::error::Result;
-use crate::model::device::{HeadPooling, pool_heads};
 use crate::registry::{Entry, described, parse};
 
 /// Attention of the last row, mean over all query heads of the layer.
@@ -37,7 +37,7 @@ impl Scorer for Tova {
     fn score(&self, observation: &LayerObservation<'_>) -> Result<LayerScores> {
         let last = observation.window_mean()?;
         let (heads, tokens) = last.dims2()?;
-        let mean = pool_heads(last, HeadPooling::mean_of_groups(heads, tokens))?;
+        let mean = pool_rows(last, RowPooling::mean_of_groups(heads, tokens))?;
         LayerScores::alike(&mean, observation.kv_heads)
     }
 }

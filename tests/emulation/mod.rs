@@ -1,11 +1,11 @@
-//! Runs programs of `model::device` on a CPU: the same launches of the same sources, compiled as C++.
+//! Runs programs of `compute::device` on a CPU: the same launches of the same sources, compiled as C++.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use kvprof::model::device::{Argument, Buffer, Program};
+use kvprof::compute::device::{Argument, Buffer, Program};
 
 /// The compiled emulator; none where there is no C++ compiler.
 pub fn emulator() -> Option<&'static PathBuf> {

@@ -1,15 +1,16 @@
-//! What every operation of `model::device` is tried on, by emulation and on a GPU.
+//! What every operation of `compute::device` is tried on, by emulation and on a GPU.
 #![allow(dead_code)]
 
 mod prefill;
 mod scores;
 
 use candle_core::{DType, Device, Tensor};
-use kvprof::model::device::{
-    HeadPooling, RaggedHead, RaggedHeads, Wanted, add_rows, add_rows_in_order, best_tokens,
-    key_norms, key_order, mass_sums, pool_heads, prefill_attention, ragged_attention, row_budgets,
-    running_sums,
+use kvprof::compute::device::{
+    Quotas, RowPooling, add_rows, add_rows_in_order, counts_to_mass, falling_order,
+    largest_entries, pool_rows, prefix_sums, row_norms, running_sums,
 };
+use kvprof::model::attention::device::{prefill_attention, ragged_attention};
+use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 
 pub use prefill::prefill_cases;
 pub use scores::{best_token_cases, key_norm_cases, pooling_cases};
@@ -22,21 +23,21 @@ pub struct Case {
 
 /// The operation and what it is called with, on the CPU.
 pub enum Call {
-    RowBudgets(Tensor, Vec<f64>),
+    CountsToMass(Tensor, Vec<f64>),
     /// Sums, rows, the first that is added, and how many there are in all.
     AddRows(Tensor, Tensor, usize, usize),
     /// Queries, keys and values; heads; the type of outputs.
     PrefillAttention([Tensor; 3], Vec<RaggedHead>, DType),
     /// Queries, keys and values; heads, room and new tokens.
     RaggedAttention([Tensor; 3], Vec<RaggedHead>, [usize; 2]),
-    KeyOrder(Tensor),
+    FallingOrder(Tensor),
     RunningSums(Tensor),
-    MassSums(Tensor),
+    PrefixSums(Tensor),
     /// Sums and rows.
     AddRowsInOrder(Tensor, Tensor),
-    PoolHeads(Tensor, HeadPooling),
-    KeyNorms(Tensor),
-    BestTokens(Tensor, Wanted),
+    PoolRows(Tensor, RowPooling),
+    RowNorms(Tensor),
+    LargestEntries(Tensor, Quotas),
 }
 
 impl Call {
@@ -50,7 +51,7 @@ impl Call {
             all.narrow(0, 1, tensor.dim(0).unwrap()).unwrap()
         };
         let result = match self {
-            Self::RowBudgets(rows, thresholds) => row_budgets(&to(rows), thresholds).unwrap(),
+            Self::CountsToMass(rows, thresholds) => counts_to_mass(&to(rows), thresholds).unwrap(),
             Self::AddRows(sums, rows, first, in_all) => {
                 let sums = to(sums);
                 add_rows(&sums, &to(rows), *first, *in_all).unwrap();
@@ -63,17 +64,17 @@ impl Call {
                 let heads = RaggedHeads::new(heads, *room, device).unwrap();
                 ragged_attention(&to(q), &to(k), &to(v), &heads, *appended).unwrap()
             }
-            Self::KeyOrder(weights) => key_order(&to(weights)).unwrap(),
+            Self::FallingOrder(weights) => falling_order(&to(weights)).unwrap(),
             Self::RunningSums(values) => running_sums(&to(values)).unwrap(),
-            Self::MassSums(sorted) => mass_sums(&to(sorted)).unwrap(),
+            Self::PrefixSums(sorted) => prefix_sums(&to(sorted)).unwrap(),
             Self::AddRowsInOrder(sums, rows) => {
                 let sums = to(sums);
                 add_rows_in_order(&sums, &to(rows)).unwrap();
                 sums
             }
-            Self::PoolHeads(attention, how) => pool_heads(&to(attention), *how).unwrap(),
-            Self::KeyNorms(keys) => key_norms(&to(keys)).unwrap(),
-            Self::BestTokens(scores, wanted) => best_tokens(&to(scores), wanted).unwrap(),
+            Self::PoolRows(attention, how) => pool_rows(&to(attention), *how).unwrap(),
+            Self::RowNorms(keys) => row_norms(&to(keys)).unwrap(),
+            Self::LargestEntries(scores, wanted) => largest_entries(&to(scores), wanted).unwrap(),
         };
         result.to_device(&Device::Cpu).unwrap()
     }
@@ -169,7 +170,7 @@ const THRESHOLDS: [f64; 5] = [0.5, 0.8, 0.9, 0.95, 0.99];
 fn budgets(name: impl Into<String>, rows: Tensor, thresholds: &[f64]) -> Case {
     Case {
         name: name.into(),
-        call: Call::RowBudgets(rows, thresholds.to_vec()),
+        call: Call::CountsToMass(rows, thresholds.to_vec()),
     }
 }
 
@@ -388,7 +389,7 @@ pub fn key_order_cases(longest: usize) -> Vec<Case> {
                 let weights = weights.to_dtype(dtype).unwrap();
                 cases.push(Case {
                     name: format!("{heads} x {keys} {kind} in {dtype:?}"),
-                    call: Call::KeyOrder(weights),
+                    call: Call::FallingOrder(weights),
                 });
             }
         }
@@ -412,7 +413,7 @@ pub fn key_order_cases(longest: usize) -> Vec<Case> {
     let near = Tensor::from_vec(near, (2, 50), &Device::Cpu).unwrap();
     for weights in [odd.clone(), odd.to_dtype(DType::F64).unwrap(), near] {
         let name = format!("odd weights in {:?}", weights.dtype());
-        let call = Call::KeyOrder(weights);
+        let call = Call::FallingOrder(weights);
         cases.push(Case { name, call });
     }
     cases
@@ -443,7 +444,7 @@ pub fn mass_sum_cases() -> Vec<Case> {
         let sorted = Tensor::from_vec(weights, (heads, keys), &Device::Cpu).unwrap();
         Case {
             name: format!("masses of {heads} heads, {keys} keys"),
-            call: Call::MassSums(sorted),
+            call: Call::PrefixSums(sorted),
         }
     });
     cases.into()

@@ -1,7 +1,7 @@
 //! What prefill attention is tried on, and what its outputs may be off.
 
 use candle_core::{DType, Tensor};
-use kvprof::model::device::RaggedHead;
+use kvprof::model::ragged_heads::RaggedHead;
 
 use super::{Call, Case, Noise, tensor};
 

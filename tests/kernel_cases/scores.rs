@@ -1,7 +1,7 @@
 //! Cases of the operations that make scores and choose by them.
 
 use candle_core::{DType, Device, Tensor};
-use kvprof::model::device::{GroupReduce, HeadPooling, Order, Pooling, Wanted};
+use kvprof::compute::device::{GroupReduce, Order, Pooling, Quotas, RowPooling};
 
 use super::{Call, Case, Noise, tensor};
 
@@ -36,7 +36,7 @@ pub fn pooling_cases() -> Vec<Case> {
         let attention = wide(values, (heads * kv_heads, keys));
         for pooling in poolings {
             for (group, order) in groups.iter().flat_map(|g| orders.map(|o| (*g, o))) {
-                let how = HeadPooling {
+                let how = RowPooling {
                     heads,
                     group,
                     prefix,
@@ -46,7 +46,7 @@ pub fn pooling_cases() -> Vec<Case> {
                 };
                 cases.push(Case {
                     name: format!("{keys} keys, {how:?}"),
-                    call: Call::PoolHeads(attention.clone(), how),
+                    call: Call::PoolRows(attention.clone(), how),
                 });
             }
         }
@@ -63,7 +63,7 @@ pub fn key_norm_cases() -> Vec<Case> {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             cases.push(Case {
                 name: format!("{:?} in {dtype:?}", keys.dims()),
-                call: Call::KeyNorms(keys.to_dtype(dtype).unwrap()),
+                call: Call::RowNorms(keys.to_dtype(dtype).unwrap()),
             });
         }
     }
@@ -123,7 +123,7 @@ pub fn best_token_cases(longest: usize) -> Vec<Case> {
     let long: Vec<f64> = (0..longest)
         .map(|_| (noise.unit() * 4096.0).floor())
         .collect();
-    let wanted = Wanted {
+    let wanted = Quotas {
         own: vec![longest / 7],
         shared: longest / 3,
         sinks: 4,
@@ -137,20 +137,20 @@ pub fn best_token_cases(longest: usize) -> Vec<Case> {
     cases
 }
 
-fn best(name: String, scores: &Tensor, wanted: Wanted) -> Case {
+fn best(name: String, scores: &Tensor, wanted: Quotas) -> Case {
     Case {
         name: format!("{name}: {wanted:?}"),
-        call: Call::BestTokens(scores.clone(), wanted),
+        call: Call::LargestEntries(scores.clone(), wanted),
     }
 }
 
 /// Nothing but what stays, everything, all tokens shared, none, and some of each.
-fn splits(noise: &mut Noise, heads: usize, tokens: usize) -> Vec<Wanted> {
+fn splits(noise: &mut Noise, heads: usize, tokens: usize) -> Vec<Quotas> {
     let mut draw = |from: usize, to: usize| from + (noise.unit() * (to - from + 1) as f64) as usize;
     let mut splits = Vec::new();
     for (sinks, window) in [(0, 0), (4, 32), (tokens, 1), (3, 2 * tokens)] {
         let forced = (sinks.min(tokens) + window.min(tokens)).min(tokens);
-        let wanted = |own: Vec<usize>, shared: usize| Wanted {
+        let wanted = |own: Vec<usize>, shared: usize| Quotas {
             own,
             shared,
             sinks,

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::{Measurement, Mode, Options};
+use crate::compute::memory;
 use crate::error::{Error, Result};
 use crate::generate::{self, Prefilled, Selector};
 use crate::model::attention::NoProbe;
 use crate::model::cache::KvCache;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::model::memory;
 use crate::select::Slots;
 
 /// A prompt to measure on.

@@ -7,8 +7,8 @@ mod blocks;
 mod cpu;
 #[cfg(test)]
 mod cut_tests;
+pub mod device;
 mod row_sums;
-pub mod softmax;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -19,13 +19,12 @@ use candle_core::{DType, Tensor};
 pub(super) use blocks::block_bytes;
 pub(super) use cpu::STRIP;
 pub use row_sums::RowSums;
-pub(super) use row_sums::rounding as rounding_of_row_sums;
 pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
 pub use watch::{DeviceRows, GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
-use super::device::{WIDEST_HEAD, has_prefill_attention, prefill_attention, ragged_attention};
 use crate::error::Result;
+use device::{WIDEST_HEAD, has_prefill_attention, prefill_attention, ragged_attention};
 
 /// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
 /// should be asked for where memory matters.

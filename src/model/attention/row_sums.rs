@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 
 use super::{DeviceRows, GroupRows, RowReader};
+use crate::compute::device::add_rows;
+use crate::compute::rounding::rounding_for_sums;
 use crate::error::Result;
-use crate::model::device::add_rows;
 
 /// Sums over rows, per query head and key, added to from several threads.
 ///
@@ -36,7 +37,7 @@ impl RowSums {
             keys,
             group,
             heads,
-            rounding: rounding(rows),
+            rounding: rounding_for_sums(rows),
             rows,
             parts: Mutex::default(),
             on_device: Mutex::default(),
@@ -97,13 +98,6 @@ impl RowSums {
     }
 }
 
-/// What rounds a probability, added and subtracted, so that sums over at most `rows` rows are exact.
-pub(in crate::model) fn rounding(rows: usize) -> f64 {
-    // Sums stay below 2^b, so their last exact bit is 2^(b - 52); 1.5 x 2^52 times that rounds to it.
-    let bits = rows.max(1).next_power_of_two().ilog2() as i32;
-    1.5 * f64::from(bits).exp2()
-}
-
 impl RowReader for RowSums {
     fn read(&self, rows: &GroupRows<'_>) {
         let mut sums = match self.lock().pop() {
@@ -153,11 +147,11 @@ fn add_rounded(sums: &mut [f64], row: &[f32], rounding: f64) {
         fn middle(sums: &mut [f64], row: &[f32], rounding: f64) {
             add(sums, row, rounding);
         }
-        if crate::model::lanes::has_512() {
+        if crate::compute::lanes::has_512() {
             // SAFETY: the instructions were just detected.
             return unsafe { wide(sums, row, rounding) };
         }
-        if crate::model::lanes::has_256() {
+        if crate::compute::lanes::has_256() {
             // SAFETY: the instructions were just detected.
             return unsafe { middle(sums, row, rounding) };
         }

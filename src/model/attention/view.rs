@@ -5,9 +5,9 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use super::watch::Watch;
+use crate::compute::linear::Matrix;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
-use crate::model::linear::Matrix;
 
 /// Read-only view of one layer's attention over a run of consecutive prompt tokens.
 ///

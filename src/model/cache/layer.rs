@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::super::device::{RaggedHead, RaggedHeads};
+use super::super::ragged_heads::{RaggedHead, RaggedHeads};
 use super::super::step_table::StepTable;
 use super::head::HeadCache;
 use super::moved_rows::MovedRows;

@@ -12,7 +12,7 @@ pub use layer::{LayerCache, PackedHeads};
 pub use representation::{Elements, Representation};
 
 use super::config::ModelConfig;
-use super::memory;
+use crate::compute::memory;
 use crate::error::{Error, Result};
 
 /// The cache of a whole model.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::exponential::exponential;
 use super::heads::Heads;
 use super::held::{Element, Held, by_element};
-use crate::model::lanes::{LANES, Lanes, Vector, widest};
+use crate::compute::lanes::{LANES, Lanes, Vector, widest};
 
 /// Keys of a piece.
 const PIECE: usize = 512;

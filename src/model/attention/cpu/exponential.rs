@@ -1,6 +1,6 @@
 //! The exponential of attention weights, sixteen at a time.
 
-use crate::model::lanes::Lanes;
+use crate::compute::lanes::Lanes;
 
 /// Exponents up to which the exponential is zero, that of a key out of sight among them.
 pub(super) const SMALLEST: f32 = -87.3;

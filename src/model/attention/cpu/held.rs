@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::{CpuStorage, Layout, Storage};
 use half::{bf16, f16};
 
+use crate::compute::lanes::{LANES, Lanes};
 use crate::error::{Error, Result};
-use crate::model::lanes::{LANES, Lanes};
 
 /// An element type of the cache; widening is exact.
 pub(super) trait Element: Copy {

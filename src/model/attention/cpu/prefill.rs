@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use super::exponential::exponential;
 use super::heads::Heads;
 use super::watched::WatchedRows;
+use crate::compute::lanes::{LANES, Lanes, Vector, widest};
 use crate::model::attention::watch::{Watch, first_watched};
-use crate::model::lanes::{LANES, Lanes, Vector, widest};
 
 /// Vectors of queries that are worked on at once.
 pub(super) const WIDTH: usize = 3;

@@ -3,13 +3,13 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::super::softmax::exponentials;
 use super::heads::{Heads, with_heads};
 use super::held::Numbers;
+use crate::compute::exponentials::exponentials;
+use crate::compute::lanes::{Lanes, widest};
+use crate::compute::product::{Operand, Threads, multiply};
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
-use crate::model::lanes::{Lanes, widest};
-use crate::model::product::{Operand, Threads, multiply};
 
 /// Keys that are widened at a time where the cache does not hold float32.
 const WIDENED: usize = 512;

@@ -9,10 +9,10 @@ use super::decode::{self, Piece};
 use super::exponential::{SMALLEST, exponential};
 use super::heads::{Heads, with_heads};
 use super::{attend, prefill, probabilities};
+use crate::compute::lanes::{LANES, Lanes, Portable};
 use crate::model::attention::{GroupRows, RowReader, Watch};
 use crate::model::cache::{KvCache, Representation};
 use crate::model::config::{FAMILIES, ModelConfig};
-use crate::model::lanes::{LANES, Lanes, Portable};
 
 /// Tokens of the text that caches are cut from.
 const TOKENS: usize = 1100;
@@ -312,7 +312,7 @@ fn every_instruction_set_of_this_processor_gives_the_definition() {
     check_lanes::<Portable>("portable");
     #[cfg(target_arch = "x86_64")]
     {
-        use crate::model::lanes::{Avx2, Avx512, has_256, has_512};
+        use crate::compute::lanes::{Avx2, Avx512, has_256, has_512};
         if has_256() {
             check_lanes::<Avx2>("AVX2");
         }

@@ -3,9 +3,9 @@
 use super::exponential::exponential;
 use super::heads::Heads;
 use super::prefill::{Across, CHUNK, WIDTH};
+use crate::compute::lanes::{LANES, Lanes};
 use crate::model::attention::GroupRows;
 use crate::model::attention::watch::Watch;
-use crate::model::lanes::{LANES, Lanes};
 
 /// Lines of weights, one per query of a task, and what each chunk of them was measured against.
 #[derive(Default)]

@@ -1,0 +1,89 @@
+//! The formats of GGUF's tensors that stay as they are, one file each: quantised blocks, and numbers of half the
+//! bytes of float32.
+//!
+//! A format says how many bytes a block takes and how 32 of its weights become float32. Everything
+//! else (matrix products, embedding look-ups, checks) is written once over the [`Block`] trait.
+
+mod bf16;
+mod f16;
+mod k_scales;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+use candle_core::quantized::GgmlDType;
+
+use super::kernels::Kernels;
+use crate::compute::lanes::{LANES, Lanes};
+
+/// Weights that are unpacked together.
+pub(super) const GROUP: usize = 2 * LANES;
+
+/// How a format stores consecutive weights of a row.
+pub(super) trait Block {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Groups of [`GROUP`] weights in a block.
+    const GROUPS: usize;
+
+    /// The float32 weights of one group, with the roundings of candle's `to_float`.
+    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
+}
+
+/// The one table of formats: `$call` with `$type` as the block type of a format, or `None` for those
+/// that are kept dense.
+macro_rules! with_block_of {
+    ($format:expr, $type:ident => $call:expr) => {
+        with_block_of!($format, $type => $call;
+            Q4_0 q4_0::Q4_0, Q4_1 q4_1::Q4_1, Q5_0 q5_0::Q5_0, Q5_1 q5_1::Q5_1, Q8_0 q8_0::Q8_0,
+            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K,
+            F16 f16::F16, BF16 bf16::BF16)
+    };
+    ($format:expr, $type:ident => $call:expr; $($name:ident $block:ty),*) => {
+        match $format {
+            $(GgmlDType::$name => {
+                type $type = $block;
+                Some($call)
+            })*
+            // Float32, or never found in files.
+            GgmlDType::F32 | GgmlDType::Q8_1 | GgmlDType::Q8K => None,
+        }
+    };
+}
+
+/// The kernels of a format for this processor; `None` for formats that are kept dense.
+pub(super) fn kernels_of(format: GgmlDType) -> Option<Kernels> {
+    with_block_of!(format, B => Kernels::of::<B>())
+}
+
+/// Kernels for every instruction set of this processor.
+#[cfg(test)]
+pub(super) fn kernels_at_every_level(format: GgmlDType) -> Vec<Kernels> {
+    with_block_of!(format, B => Kernels::at_every_level::<B>()).unwrap_or_default()
+}
+
+/// A little-endian float16 at `at`.
+#[inline(always)]
+fn half<L: Lanes>(block: &[u8], at: usize) -> f32 {
+    L::half(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// A little-endian word at `at`.
+#[inline(always)]
+fn word(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+/// Consecutive bytes from `at` on, one a lane.
+#[inline(always)]
+fn lane_bytes(block: &[u8], at: usize) -> &[u8; LANES] {
+    let (lanes, _) = block[at..at + LANES].as_chunks::<LANES>();
+    &lanes[0]
+}

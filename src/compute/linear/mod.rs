@@ -1,0 +1,202 @@
+//! Linear layers: dense matrices on any device, or quantised ones that stay packed on the CPU.
+//!
+//! Packed weights are the file's own bytes. Few activations are multiplied while the bytes are read
+//! once ([`few_rows`]); many are multiplied by blocks of unpacked rows ([`many_rows`]). Both see the
+//! float32 weights that dequantising everything would give; a bfloat16 model's many activations see them rounded
+//! where that is faster.
+
+#[cfg(target_arch = "x86_64")]
+mod bfloat16;
+mod blocks;
+mod few_rows;
+mod kernels;
+mod many_rows;
+mod packed;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{CpuStorage, Device, Storage, Tensor};
+
+pub use packed::Packed;
+
+/// Whether this processor multiplies pairs of bfloat16 numbers, which is what products in bfloat16 need on a CPU.
+pub(crate) fn multiplies_bfloat16_pairs() -> bool {
+    bfloat16::PairProducts::of_this_processor().is_some()
+}
+
+use crate::error::{Error, Result};
+
+/// Most activations for which unpacking in registers beats unpacking to memory.
+const FEW_ROWS: usize = 16;
+
+/// A matrix `(rows, width)`.
+pub enum Matrix {
+    /// Unpacked, on any device and of any element type.
+    Dense(Tensor),
+    /// As in the file, on the CPU, for float32 activations.
+    Packed(Packed),
+}
+
+impl Matrix {
+    /// `x` `(n, width)` times the transposed matrix: `(n, rows)`.
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => Ok(x.matmul(&matrix.t()?)?),
+            Self::Packed(matrix) => {
+                let (n, width) = x.dims2()?;
+                matrix.check_width(width)?;
+                let values = with_float32(x, |x| match n <= FEW_ROWS {
+                    true => few_rows::multiply(&[matrix], x, n)
+                        .pop()
+                        .unwrap_or_default(),
+                    false => many_rows::multiply(matrix, x, n),
+                })?;
+                Ok(Tensor::from_vec(values, (n, matrix.rows()), &Device::Cpu)?)
+            }
+        }
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => tensor_bytes(matrix),
+            Self::Packed(matrix) => matrix.bytes(),
+        }
+    }
+
+    /// The rows of an embedding that belong to `ids`, `(ids, width)`.
+    pub fn select(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => {
+                let index = Tensor::new(ids, matrix.device())?;
+                Ok(matrix.index_select(&index, 0)?)
+            }
+            Self::Packed(matrix) => {
+                let mut values = vec![0f32; ids.len() * matrix.width()];
+                for (&id, row) in ids.iter().zip(values.chunks_exact_mut(matrix.width())) {
+                    matrix.unpack_row(id as usize, row);
+                }
+                let shape = (ids.len(), matrix.width());
+                Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+            }
+        }
+    }
+
+    /// The matrix as a tensor; packed ones are unpacked for it.
+    pub fn dense(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense(matrix) => Ok(matrix.clone()),
+            Self::Packed(matrix) => {
+                let mut values = vec![0f32; matrix.rows() * matrix.width()];
+                matrix.unpack_rows(0, &mut values);
+                let shape = (matrix.rows(), matrix.width());
+                Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+            }
+        }
+    }
+}
+
+impl Packed {
+    fn check_width(&self, width: usize) -> Result<()> {
+        match width == self.width() {
+            true => Ok(()),
+            false => Err(Error::Candle(candle_core::Error::msg(format!(
+                "activations of width {width} for a matrix of width {}",
+                self.width()
+            )))),
+        }
+    }
+}
+
+/// A matrix `(out, in)` applied to rows of activations, with an optional bias.
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.with_bias(self.matrix.multiply(x)?)
+    }
+
+    /// Bytes of matrix and bias.
+    pub(crate) fn bytes(&self) -> usize {
+        self.matrix.bytes() + self.bias.as_ref().map_or(0, tensor_bytes)
+    }
+
+    fn with_bias(&self, y: Tensor) -> Result<Tensor> {
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+
+    /// Several layers applied to the same activations, with one start of the threads where that counts.
+    pub(crate) fn forward_all<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+    ) -> Result<[Tensor; N]> {
+        let (n, width) = x.dims2()?;
+        let packed: Vec<&Packed> = (layers.iter())
+            .filter_map(|layer| match &layer.matrix {
+                Matrix::Packed(matrix) if matrix.width() == width => Some(matrix),
+                _ => None,
+            })
+            .collect();
+        let mut outputs = Vec::with_capacity(N);
+        if n <= FEW_ROWS && packed.len() == N {
+            let values = with_float32(x, |x| few_rows::multiply(&packed, x, n))?;
+            for ((layer, matrix), values) in layers.iter().zip(&packed).zip(values) {
+                let y = Tensor::from_vec(values, (n, matrix.rows()), &Device::Cpu)?;
+                outputs.push(layer.with_bias(y)?);
+            }
+        } else {
+            for layer in layers {
+                outputs.push(layer.forward(x)?);
+            }
+        }
+        outputs
+            .try_into()
+            .map_err(|_| Error::Candle(candle_core::Error::msg("a linear layer gave no output")))
+    }
+
+    /// Takes pairs of neighbouring outputs apart: of every `head_dim` outputs the first of each pair come first.
+    ///
+    /// Shapes: rows `(heads, D/2, 2)` -> `(heads, 2, D/2)`.
+    pub(crate) fn into_halves(self, head_dim: usize) -> Result<Self> {
+        let half = head_dim / 2;
+        let source = |row: usize| {
+            let (head, i) = (row / head_dim, row % head_dim);
+            head * head_dim + i % half * 2 + i / half
+        };
+        let reorder = |x: &Tensor| -> Result<Tensor> {
+            let rows = x.dim(0)?;
+            let index: Vec<u32> = (0..rows).map(|row| source(row) as u32).collect();
+            Ok(x.index_select(&Tensor::new(index, x.device())?, 0)?)
+        };
+        Ok(Self {
+            matrix: match self.matrix {
+                Matrix::Dense(matrix) => Matrix::Dense(reorder(&matrix)?),
+                Matrix::Packed(matrix) => Matrix::Packed(matrix.reordered(source)),
+            },
+            bias: self.bias.as_ref().map(reorder).transpose()?,
+        })
+    }
+}
+
+/// Bytes of a tensor's numbers.
+pub(crate) fn tensor_bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
+/// Runs `work` on the elements of a float32 tensor on the CPU.
+fn with_float32<R>(x: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(work(&data[start..end])),
+        _ => Err(Error::Candle(candle_core::Error::msg(
+            "packed weights take float32 activations on the CPU",
+        ))),
+    }
+}

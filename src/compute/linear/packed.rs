@@ -1,0 +1,141 @@
+//! A matrix that stays in the blocks of its GGUF file.
+
+use candle_core::DType;
+use candle_core::quantized::GgmlDType;
+use rayon::prelude::*;
+
+#[cfg(target_arch = "x86_64")]
+use super::bfloat16::{PANEL, PairProducts, Pairs};
+use super::blocks::kernels_of;
+use super::kernels::Kernels;
+
+/// Weights that are checked at a time.
+const CHECKED: usize = 1 << 16;
+
+/// Rows of quantised blocks, `(rows, width)`.
+pub struct Packed {
+    kernels: Kernels,
+    bytes: Vec<u8>,
+    row_bytes: usize,
+    rows: usize,
+    width: usize,
+    bfloat16: bool,
+}
+
+impl Packed {
+    /// Whether matrices of this format and width can stay packed.
+    pub(crate) fn takes(format: GgmlDType, width: usize) -> bool {
+        kernels_of(format).is_some_and(|k| width > 0 && width.is_multiple_of(k.block_weights))
+    }
+
+    /// Takes the bytes of a tensor; `None` if they are of a format or number that does not fit.
+    pub(crate) fn new(
+        format: GgmlDType,
+        bytes: Vec<u8>,
+        rows: usize,
+        width: usize,
+    ) -> Option<Self> {
+        let kernels = kernels_of(format).filter(|_| Self::takes(format, width))?;
+        let row_bytes = width / kernels.block_weights * kernels.block_bytes;
+        (rows.checked_mul(row_bytes) == Some(bytes.len())).then_some(Self {
+            kernels,
+            bytes,
+            row_bytes,
+            rows,
+            width,
+            bfloat16: false,
+        })
+    }
+
+    /// The same for a model of another element type: with many activations, a bfloat16 one multiplies rounded
+    /// numbers where the processor is faster at it.
+    pub(crate) fn for_products_in(self, dtype: DType) -> Self {
+        Self {
+            bfloat16: dtype == DType::BF16,
+            ..self
+        }
+    }
+
+    /// Whether products with many activations may round to bfloat16.
+    pub(super) fn rounds_to_bfloat16(&self) -> bool {
+        self.bfloat16
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether every weight is a finite number; unpacks a part at a time.
+    pub(crate) fn is_finite(&self) -> bool {
+        let rows = (CHECKED / self.width).max(1);
+        self.bytes
+            .par_chunks(rows * self.row_bytes)
+            .map_init(Vec::new, |weights, packed| {
+                weights.resize(packed.len() / self.row_bytes * self.width, 0f32);
+                self.kernels.unpack(packed, weights);
+                // NaN and infinity survive in a sum of absolute values.
+                weights.iter().map(|w| w.abs()).sum::<f32>().is_finite()
+            })
+            .all(|finite| finite)
+    }
+
+    /// The same rows in another order: row i is what was row `source(i)`.
+    pub(super) fn reordered(self, source: impl Fn(usize) -> usize) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for row in 0..self.rows {
+            bytes.extend_from_slice(self.row(source(row)));
+        }
+        Self { bytes, ..self }
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        &self.bytes[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// Float32 weights of one row.
+    pub(super) fn unpack_row(&self, row: usize, weights: &mut [f32]) {
+        self.kernels.unpack(self.row(row), weights);
+    }
+
+    /// Float32 weights of the rows that fill `weights`, from row `first` on, on all threads.
+    pub(super) fn unpack_rows(&self, first: usize, weights: &mut [f32]) {
+        let rows = (CHECKED / self.width).max(1);
+        weights
+            .par_chunks_mut(rows * self.width)
+            .zip(self.bytes[first * self.row_bytes..].par_chunks(rows * self.row_bytes))
+            .for_each(|(weights, packed)| self.kernels.unpack(packed, weights));
+    }
+
+    /// The rows `rows`, rounded to bfloat16, in panels, on all threads.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn unpack_panels(
+        &self,
+        with: PairProducts,
+        rows: std::ops::Range<usize>,
+        panels: &mut [Pairs],
+    ) {
+        let packed = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        let count = rows.len().div_ceil(PANEL).max(1);
+        panels
+            .par_chunks_mut((panels.len() / count).max(1))
+            .zip(packed.par_chunks(PANEL * self.row_bytes))
+            .for_each(|(panel, packed)| {
+                (self.kernels).unpack_panel(with, packed, self.row_bytes, panel);
+            });
+    }
+
+    /// Products of the rows from `first` on with every input, as many as `out` holds: `(rows, inputs)`.
+    pub(super) fn products(&self, first: usize, inputs: &[&[f32]], out: &mut [f32]) {
+        let rows = out.len() / inputs.len().max(1);
+        let packed = &self.bytes[first * self.row_bytes..][..rows * self.row_bytes];
+        self.kernels.products(packed, self.row_bytes, inputs, out);
+    }
+}

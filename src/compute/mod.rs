@@ -1,0 +1,10 @@
+//! Arithmetic, whatever the numbers mean: lanes, products, packed weights, and operations of devices.
+
+pub mod device;
+pub mod exponentials;
+pub(crate) mod lanes;
+pub mod limits;
+pub mod linear;
+pub mod memory;
+pub mod product;
+pub mod rounding;
