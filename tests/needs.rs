@@ -42,6 +42,14 @@ fn strategies() -> Vec<(&'static str, Value)> {
     all
 }
 
+/// The same by layer and by KV head.
+fn every_way() -> impl Iterator<Item = (&'static str, Value, Granularity)> {
+    let both = |(strategy, parameters): (&'static str, Value)| {
+        Granularity::ALL.map(|granularity| (strategy, parameters.clone(), granularity))
+    };
+    strategies().into_iter().flat_map(both)
+}
+
 fn allocator(strategy: &str, parameters: &Value) -> Box<dyn Allocator> {
     registry::build("strategy", ALLOCATORS, strategy, parameters.clone()).unwrap()
 }
@@ -129,27 +137,25 @@ impl Case<'_> {
         Measures::of_profile(&profile, &Needs::all(&options)).unwrap()
     }
 
-    /// Every strategy alone, and all of them together, against the whole.
-    fn check(&self) {
+    /// Strategies that `alone` names, each for itself, and all strategies together, against the whole.
+    fn check(&self, alone: fn(&str) -> bool) {
         let whole = self.whole();
         let mut together = Needs::default();
-        for (strategy, parameters) in strategies() {
-            for granularity in Granularity::ALL {
-                let Ok(needs) = allocator(strategy, &parameters).needs(granularity) else {
-                    continue;
-                };
+        for (strategy, parameters, granularity) in every_way() {
+            let Ok(needs) = allocator(strategy, &parameters).needs(granularity) else {
+                continue;
+            };
+            if alone(strategy) {
                 let part = self.part(&needs);
                 same_bits(&part, &whole, &needs);
                 self.same_budgets(strategy, &parameters, granularity, [&part, &whole]);
-                together.join(needs);
             }
+            together.join(needs);
         }
         let part = self.part(&together);
         same_bits(&part, &whole, &together);
-        for (strategy, parameters) in strategies() {
-            for granularity in Granularity::ALL {
-                self.same_budgets(strategy, &parameters, granularity, [&part, &whole]);
-            }
+        for (strategy, parameters, granularity) in every_way() {
+            self.same_budgets(strategy, &parameters, granularity, [&part, &whole]);
         }
     }
 
@@ -160,7 +166,7 @@ impl Case<'_> {
         granularity: Granularity,
         both: [&Measures; 2],
     ) {
-        for budget in [0.3, 0.55].map(Budget::RetainedFraction) {
+        for budget in [0.5, 0.8].map(Budget::RetainedFraction) {
             let [part, whole] = both.map(|measures| {
                 let floor = Floor::of(0, 1);
                 let request = Request::of_measures(measures, budget, floor, self.ids.len());
@@ -228,7 +234,7 @@ fn a_part_is_measured_and_allocated_as_the_whole() {
                     run,
                     window,
                 };
-                case.check();
+                case.check(|_| true);
             }
         }
     }
@@ -243,7 +249,7 @@ fn a_part_of_a_real_prompt_is_measured_and_allocated_as_the_whole() {
         run: 300,
         window: Some(32),
     };
-    case.check();
+    case.check(|strategy| strategy == "zigzag-lmbo");
 }
 
 #[test]
@@ -300,7 +306,8 @@ fn damaged_weights_are_refused_whatever_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     let damaged = tiny_model(4, 2, |name, tensor| match name {
-        "blk.1.attn_k.weight" => (tensor * f64::NAN).unwrap(),
+        // Queries beyond what float32 holds.
+        "blk.1.attn_q.weight" => (tensor * 3e38).unwrap(),
         _ => tensor,
     });
     std::fs::write(&path, damaged).unwrap();
