@@ -16,6 +16,8 @@ pub struct Entry<T: ?Sized + 'static> {
     pub paper: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
+    /// What it does otherwise than the source, in a line; "as published" where nothing.
+    pub differs: &'static str,
     /// Builds the value from JSON parameters; `{}` gives the defaults. See [`parse`].
     pub build: fn(Value) -> serde_json::Result<Box<T>>,
 }
@@ -107,6 +109,7 @@ mod tests {
         name: "polygon",
         paper: "house definition",
         about: "a plane figure",
+        differs: "as published",
         build: |p| Ok(Box::new(parse::<Polygon>(p)?)),
     }];
 

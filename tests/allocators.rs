@@ -8,11 +8,10 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 
 use kvprof::budget::{
-    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Granularity, Provenance, Request,
-    longest_prompt,
+    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Granularity, Measures, Provenance, Request,
 };
 use kvprof::error::Error;
-use kvprof::profile::{Crossing, MeasureOptions, Profile, Query};
+use kvprof::profile::{Crossing, MeasureOptions, Needs, Profile, Query};
 use kvprof::registry;
 use made_up_profile::Maker;
 use proptest::prelude::*;
@@ -33,7 +32,7 @@ const LARGE: [(usize, usize, usize, &[usize]); 5] = [
 
 /// Every geometry from one layer of one head to a few layers of grouped heads, on prompts of any length; then
 /// models of today's depth, and prompts of a few thousand tokens.
-static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
+static PROFILES: LazyLock<Vec<Measures>> = LazyLock::new(|| {
     let small = (0..SMALL).map(|s| {
         let maker = Maker::new(s as u64, 1 + s % 5, 1 + s % 3, 1 + s % 4, false);
         maker.profile(&[3 + s * 2, 5 + (s * 7) % 90, 40][..1 + s % 3])
@@ -44,8 +43,16 @@ static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
         .map(|(i, &(layers, group, heads, prompts))| {
             Maker::new(1000 + i as u64, layers, group, heads, false).profile(prompts)
         });
-    small.chain(large).collect()
+    small
+        .chain(large)
+        .map(|profile| everything(&profile))
+        .collect()
 });
+
+/// All that an allocator can read of a profile.
+fn everything(profile: &Profile) -> Measures {
+    Measures::of_profile(profile, &Needs::all(&profile.meta.measures())).unwrap()
+}
 
 /// A plan, or `None` for a granularity that the strategy does not have.
 fn allocate(strategy: &str, request: &Request<'_>) -> Option<Result<BudgetPlan, Error>> {
@@ -141,7 +148,7 @@ struct Case {
 impl Case {
     fn request(&self) -> Request<'static> {
         let profile = &PROFILES[self.profile];
-        Request::of_profile(profile, self.budget, self.floor, self.tokens).by(self.granularity)
+        Request::of_measures(profile, self.budget, self.floor, self.tokens).by(self.granularity)
     }
 
     /// Whether the strategy must refuse the budget.
@@ -251,7 +258,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let of_strategy = (strategy, parameters(), any::<bool>());
     (profile, of_strategy, budgets(), floors(), length).prop_map(
         |(profile, (strategy, (bound, drawn), by_head), budget, floor, length)| {
-            let longest = longest_prompt(&PROFILES[profile]).unwrap();
+            let longest = PROFILES[profile].longest_prompt().unwrap();
             let beyond = !strategy.ends_with("-optimal");
             let tokens = length.map_or(longest, |(index, longer)| match beyond && longer {
                 true => 1 + index.index(2 * longest),
@@ -347,7 +354,7 @@ fn strategies_without_a_variant_by_head_say_so_before_anything_is_measured() {
         granularity: Granularity::Head,
         budget: Budget::TokensPerHead(10.0),
         floor: Floor::of(1, 2),
-        tokens: longest_prompt(&PROFILES[7]).unwrap(),
+        tokens: PROFILES[7].longest_prompt().unwrap(),
     }
     .request();
     for entry in ALLOCATORS {
@@ -368,14 +375,14 @@ fn strategies_without_a_variant_by_head_say_so_before_anything_is_measured() {
 #[test]
 fn an_optimum_is_for_prompts_that_were_measured() {
     let profile = &PROFILES[7];
-    let longest = longest_prompt(profile).unwrap();
+    let longest = profile.longest_prompt().unwrap();
     for entry in ALLOCATORS {
         for (tokens, known) in [
             (longest, true),
             (longest + 1, !entry.name.ends_with("-optimal")),
         ] {
             let budget = Budget::RetainedFraction(0.5);
-            let request = Request::of_profile(profile, budget, Floor::of(1, 2), tokens);
+            let request = Request::of_measures(profile, budget, Floor::of(1, 2), tokens);
             let made = allocate(entry.name, &request).unwrap();
             assert_eq!(made.is_ok(), known, "{} at {tokens}", entry.name);
             if let Err(error) = made {
@@ -389,13 +396,13 @@ fn an_optimum_is_for_prompts_that_were_measured() {
 
 #[test]
 fn a_flat_profile_gives_flat_plans() {
-    let profile = Maker::new(0, 4, 2, 3, true).profile(&[80, 80]);
+    let profile = everything(&Maker::new(0, 4, 2, 3, true).profile(&[80, 80]));
     for entry in ALLOCATORS.iter().filter(|entry| entry.name != "pyramid") {
         for granularity in Granularity::ALL {
             for budget in [12.0, 12.5, 40.0, 77.0] {
                 let budget = Budget::TokensPerHead(budget);
                 let request =
-                    Request::of_profile(&profile, budget, Floor::of(2, 4), 80).by(granularity);
+                    Request::of_measures(&profile, budget, Floor::of(2, 4), 80).by(granularity);
                 let Some(plan) = allocate(entry.name, &request) else {
                     continue;
                 };
@@ -414,7 +421,7 @@ fn a_flat_profile_gives_flat_plans() {
 #[test]
 fn static_strategies_need_no_profile_and_the_others_say_so() {
     let profile = &PROFILES[7];
-    let geometry = kvprof::budget::Geometry::of(&profile.meta);
+    let geometry = profile.geometry().clone();
     let budget = Budget::TokensPerHead(20.0);
     let request = Request::of_model(geometry, budget, Floor::of(2, 4), 50);
     for entry in ALLOCATORS {
@@ -440,6 +447,8 @@ fn every_strategy_says_where_it_comes_from() {
             "{}",
             entry.name
         );
+        let differs = entry.differs;
+        assert!(!differs.is_empty() && differs.len() < 120, "{differs}");
         let unknown = registry::build("strategy", ALLOCATORS, entry.name, json!({"no-such": 1}));
         let text = unknown.unwrap_err().to_string();
         assert!(

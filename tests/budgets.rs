@@ -8,10 +8,10 @@ use kvprof::budget::interchange::{
     BudgetCurve, layer_ratio_plan, layer_ratios, plan_curve, write_layer_ratios,
 };
 use kvprof::budget::{
-    ALLOCATORS, Budget, BudgetPlan, Floor, Granularity, Prediction, Predictor, Provenance, Request,
-    longest_prompt, profile_digest,
+    ALLOCATORS, Budget, BudgetPlan, Floor, Granularity, Measures, Prediction, Predictor,
+    Provenance, Request, longest_prompt, profile_digest,
 };
-use kvprof::profile::{Profile, Query};
+use kvprof::profile::{Needs, Profile, Query};
 use serde_json::{Value, json};
 
 /// Sinks and window of the field's usual settings.
@@ -25,10 +25,14 @@ fn folder() -> PathBuf {
 
 static PROFILE: LazyLock<Profile> = LazyLock::new(|| Profile::load(&folder()).unwrap());
 
+static MEASURES: LazyLock<Measures> = LazyLock::new(|| {
+    Measures::of_profile(&PROFILE, &Needs::all(&PROFILE.meta.measures())).unwrap()
+});
+
 fn request(budget: f64, granularity: Granularity) -> Request<'static> {
     let tokens = longest_prompt(&PROFILE).unwrap();
     let budget = Budget::TokensPerHead(budget);
-    Request::of_profile(&PROFILE, budget, Floor::of(FLOOR.0, FLOOR.1), tokens).by(granularity)
+    Request::of_measures(&MEASURES, budget, Floor::of(FLOOR.0, FLOOR.1), tokens).by(granularity)
 }
 
 fn plan(strategy: &str, parameters: Value, request: &Request<'_>) -> BudgetPlan {

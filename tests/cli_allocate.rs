@@ -148,6 +148,7 @@ fn plans_are_shown_written_and_drawn() {
     let strategies = printed(path, &["list", "strategies"]);
     for entry in ALLOCATORS {
         assert!(strategies.contains(entry.name) && strategies.contains(entry.paper));
+        assert!(strategies.contains(&format!("differs: {}\n", entry.differs)));
     }
 }
 

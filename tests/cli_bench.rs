@@ -165,6 +165,13 @@ fn the_table_says_what_was_measured() {
     let workloads = printed(folder.path(), &["list", "workloads"]);
     assert!(workloads.contains("profile-all"));
     let all = printed(folder.path(), &["list"]);
+    for scorer in kvprof::select::SCORERS {
+        let differs = format!("differs: {}\n", scorer.differs);
+        assert!(
+            all.contains(scorer.paper) && all.contains(&differs),
+            "{all}"
+        );
+    }
     for kind in [
         "models\n",
         "scorers\n",

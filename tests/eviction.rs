@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use candle_core::Tensor;
-use kvprof::budget::{Budget, BudgetPlan, Floor, Provenance, Request};
+use kvprof::budget::{Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request};
 use kvprof::generate::{self, Selector, most_likely};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::decoder::PREFILL_RUN;
-use kvprof::profile::{MeasureOptions, Profile, Profiler};
+use kvprof::profile::{MeasureOptions, Profiler};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, LayerScores, SCORERS, ScoringProbe, select};
 use kvprof::table::read_json_rows;
@@ -265,9 +265,10 @@ fn budgets_from_a_prompts_own_prefill_differ_between_layers() {
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
     generate::prefill(&model.decoder, &ids, 0, None, &mut profiler).unwrap();
-    let profile = Profile::of_prompt(model, &ids, &profiler.finish(), &options);
-    let request = Request::of_profile(
-        &profile,
+    let geometry = Geometry::of_model(model);
+    let measures = Measures::of_prompt(geometry, ids.len(), &profiler.finish(), &options);
+    let request = Request::of_measures(
+        &measures,
         Budget::TokensPerHead(128.0),
         Floor::of(4, 32),
         ids.len(),

@@ -1,13 +1,17 @@
 //! The prompt through the model: bare, and measured as a profile measures it.
 
+use serde_json::Value;
+
 use super::arithmetic::{Arithmetic, Shape};
 use super::clock::{Seconds, timed};
 use super::stage::Stage;
 use super::workload::Work;
+use crate::budget::{ALLOCATORS, Granularity};
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::decoder::PREFILL_RUN;
-use crate::profile::{MeasureOptions, Profiler};
+use crate::profile::{MeasureOptions, Needs, Profiler};
+use crate::registry;
 
 /// Prefill that nobody watches.
 pub(super) struct Prefill;
@@ -26,12 +30,25 @@ impl Work for Prefill {
 pub(super) struct Profiling {
     /// Observation window; `None` is every row.
     pub window: Option<usize>,
+    /// The strategy whose needs alone are measured, with its default parameters; `None` is a whole profile.
+    pub strategy: Option<&'static str>,
+}
+
+impl Profiling {
+    fn needs(&self) -> Result<Option<Needs>> {
+        let needs = |name| -> Result<Needs> {
+            let allocator = registry::build("strategy", ALLOCATORS, name, Value::Null)?;
+            allocator.needs(Granularity::Layer)
+        };
+        self.strategy.map(needs).transpose()
+    }
 }
 
 impl Work for Profiling {
     fn run(&self, stage: &Stage<'_>) -> Result<Seconds> {
         let options = MeasureOptions {
             window: self.window,
+            needs: self.needs()?,
             ..MeasureOptions::default()
         };
         let mut ignore = |_| ();

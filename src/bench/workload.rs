@@ -68,21 +68,40 @@ pub const WORKLOADS: &[Workload] = &[
         about: "the same with everything that a profile measures, over the last 32 rows",
         base: "prefill",
         times: 1,
-        work: &Profiling { window: Some(32) },
+        work: &Profiling {
+            window: Some(32),
+            strategy: None,
+        },
     },
     Workload {
         name: "profile-128",
         about: "the same over the last 128 rows",
         base: "prefill",
         times: 1,
-        work: &Profiling { window: Some(128) },
+        work: &Profiling {
+            window: Some(128),
+            strategy: None,
+        },
     },
     Workload {
         name: "profile-all",
         about: "the same over every row",
         base: "prefill",
         times: 1,
-        work: &Profiling { window: None },
+        work: &Profiling {
+            window: None,
+            strategy: None,
+        },
+    },
+    Workload {
+        name: "prefill-zigzag",
+        about: "the prompt through the model with what online zigzag reads, over the last 32 rows",
+        base: "prefill",
+        times: 1,
+        work: &Profiling {
+            window: Some(32),
+            strategy: Some("zigzag"),
+        },
     },
     Workload {
         name: "decode-full",

@@ -2,10 +2,11 @@
 
 use super::curve::Curve;
 use super::geometry::Geometry;
+use super::measures::Measures;
 use super::output_query::output_query;
-use super::profile_curves::{OutputMeasure, loss_curves, mass_curves};
+use super::profile_curves::{loss_curves, mass_curves};
 use crate::error::{Error, Result};
-use crate::profile::{Profile, Query};
+use crate::profile::{CurveMeasure, Needs, OutputMeasure, Profile, Query};
 
 /// A profile's mean curves up to a prompt length.
 #[derive(Clone, Debug)]
@@ -36,14 +37,20 @@ impl Predictor {
     ///
     /// Errors: for a profile without curves or columns, or with damaged ones.
     pub fn new(profile: &Profile, query: Query, tokens: usize) -> Result<Self> {
-        let query = output_query(query)?;
-        let geometry = Geometry::of(&profile.meta);
-        geometry.check()?;
-        let loss = |measure| loss_curves(profile, query, measure, false, tokens);
+        let vector = output_query(query)?;
+        let outputs = OutputMeasure::ALL.map(|measure| CurveMeasure::Output {
+            vector,
+            measure,
+            raw: false,
+        });
+        let curves = [CurveMeasure::Mass(vector)].into_iter().chain(outputs);
+        let measures = Measures::of_profile(profile, &curves.map(Needs::from).collect())?;
+        measures.geometry().check()?;
+        let loss = |measure| loss_curves(&measures, vector, measure, false, tokens);
         Ok(Self {
-            geometry,
+            geometry: measures.geometry().clone(),
             tokens,
-            mass: mass_curves(profile, query, tokens)?,
+            mass: mass_curves(&measures, vector, tokens)?,
             cosine: loss(OutputMeasure::Cosine)?,
             relative_l2: loss(OutputMeasure::RelativeL2)?,
         })

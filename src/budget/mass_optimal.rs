@@ -11,7 +11,7 @@ use super::profile_curves::mass_curves;
 use super::request::{Allocator, Request, Targets};
 use super::spend::best_amounts;
 use crate::error::Result;
-use crate::profile::{MeasureOptions, Query};
+use crate::profile::{CurveMeasure, Needs, Query};
 use crate::registry::{Entry, described, parse};
 
 /// Maximises the retained mass summed over layers and KV heads, at a fixed total.
@@ -31,6 +31,7 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "mass-optimal",
     paper: "house definition; cf. arXiv:2602.08585 (LU-KV)",
     about: "keeps the most attention mass that the total can, by the measured curves",
+    differs: "LU-KV counts what later tokens attend to, this rule what the prompt itself does",
     build: |p| Ok(Box::new(parse::<MassOptimal>(p)?)),
 };
 
@@ -39,13 +40,13 @@ impl Allocator for MassOptimal {
         described(self)
     }
 
-    fn check(&self, _granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
-        output_query(self.query).map(drop)
+    fn needs(&self, _granularity: Granularity) -> Result<Needs> {
+        Ok(CurveMeasure::Mass(output_query(self.query)?).into())
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let query = output_query(self.query)?;
-        let curves = mass_curves(measured_to_the_end(request)?, query, request.tokens)?;
+        let vector = output_query(self.query)?;
+        let curves = mass_curves(measured_to_the_end(request)?, vector, request.tokens)?;
         let amounts = match request.granularity {
             Granularity::Head => best_amounts(&curves, purse(request, 1)),
             Granularity::Layer => {

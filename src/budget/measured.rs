@@ -4,86 +4,61 @@ use super::geometry::Granularity;
 use super::readable_number::readable_number;
 use super::request::Request;
 use crate::error::{Error, Result};
-use crate::profile::{Profile, Query, threshold_name};
-use crate::table::Table;
+use crate::profile::{BudgetMeasure, Profile, Query};
 
-/// u: shares of the minimum attention budgets, one per KV head in layer order, summing to 1.
-///
-/// By layer from LMBA (`layers.parquet`), by head from the MBA of KV heads (`kv_heads.parquet`).
-pub(super) fn attention_shares(
-    request: &Request<'_>,
+/// The minimum budgets of attention: by layer LMBA, by head the MBA of KV heads.
+pub(super) fn attention_budgets(
     query: Query,
     threshold: f64,
-) -> Result<Vec<f64>> {
-    let profile = request.measured()?;
-    let suffix = known(threshold, &profile.meta.thresholds)?;
-    let query = query.name();
-    match request.granularity {
-        Granularity::Layer => layer_shares(request, &format!("lmba_{query}_{suffix}")),
-        Granularity::Head => {
-            let column = format!("mba_{query}_{suffix}");
-            let cells = request.geometry.cells();
-            normalised(&prompt_mean(&profile.kv_heads, &column, cells)?, &column)
-        }
+    granularity: Granularity,
+) -> BudgetMeasure {
+    match granularity {
+        Granularity::Layer => BudgetMeasure::Layers { query, threshold },
+        Granularity::Head => BudgetMeasure::KvHeads { query, threshold },
     }
 }
 
-/// Shares of a column of `layers.parquet`, one per KV head in layer order, summing to 1.
-pub(super) fn layer_shares(request: &Request<'_>, column: &str) -> Result<Vec<f64>> {
-    let profile = request.measured()?;
-    let layers = prompt_mean(&profile.layers, column, request.geometry.layers)?;
-    normalised(&request.geometry.repeated(&layers), column)
-}
-
-/// A threshold as columns name it.
-///
-/// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
-pub(super) fn known(threshold: f64, measured: &[f64]) -> Result<String> {
-    let name = threshold_name(threshold);
-    if measured.iter().any(|t| threshold_name(*t) == name) {
-        return Ok(name);
+/// u: shares of minimum budgets, one per KV head in layer order, summing to 1.
+pub(super) fn shares(request: &Request<'_>, measure: &BudgetMeasure) -> Result<Vec<f64>> {
+    let measures = request.measured()?;
+    let mean = prompt_mean(measures.budgets(measure)?, measures.prompt_lengths());
+    let column = measure.column();
+    match measure {
+        BudgetMeasure::KvHeads { .. } => normalised(&mean, &column),
+        _ => normalised(&request.geometry.repeated(&mean), &column),
     }
-    let measured: Vec<String> = measured.iter().map(f64::to_string).collect();
-    let list = measured.iter().map(String::as_str);
-    Err(Error::unknown("threshold", &threshold.to_string(), list))
 }
 
 /// The longest prompt of a profile: the reference length at which nothing measured is cut off.
 ///
 /// Errors: [`Error::Invalid`] for a profile without prompts.
 pub fn longest_prompt(profile: &Profile) -> Result<usize> {
-    let longest = profile.layers.counts("tokens")?.iter().max();
-    longest.map(|&t| t as usize).ok_or_else(|| {
+    let tokens = profile.layers.counts("tokens")?.iter();
+    longest(tokens.map(|&t| t as usize))
+}
+
+pub(super) fn longest(prompts: impl Iterator<Item = usize>) -> Result<usize> {
+    prompts.max().ok_or_else(|| {
         let bound = "at least one is needed: profile a data set that has prompts";
         Error::invalid("number of prompts in the profile", 0, bound)
     })
 }
 
-/// Mean over prompts of a column with `rows` rows per prompt.
+/// Mean over prompts of a measure with as many values for every prompt.
 ///
-/// Where the prompts' lengths differ, every value is first divided by its own T, which is what the
-/// `_of_t` columns hold: only the proportions between layers matter, and a long prompt should not weigh
-/// more than a short one.
-fn prompt_mean(table: &Table, column: &str, rows: usize) -> Result<Vec<f64>> {
-    let values = table.numbers(column)?;
-    let tokens = table.counts("tokens")?;
+/// Where the prompts' lengths differ, every value is first divided by its own T: only the proportions between
+/// layers matter, and a long prompt should not weigh more than a short one.
+fn prompt_mean(values: &[Vec<f64>], tokens: &[usize]) -> Vec<f64> {
     let differ = tokens.windows(2).any(|pair| pair[0] != pair[1]);
-    let prompts = values.len() / rows.max(1);
-    if prompts == 0 || values.len() != prompts * rows || values.len() != tokens.len() {
-        let bound =
-            format!("a multiple of {rows} is expected, {rows} for every prompt: profile again");
-        return Err(Error::invalid(
-            format!("rows of column {column}"),
-            values.len(),
-            bound,
-        ));
+    let prompts = values.len() as f64;
+    let mut mean = vec![0.0; values.first().map_or(0, Vec::len)];
+    for (values, &t) in values.iter().zip(tokens) {
+        let length = if differ { t.max(1) as f64 } else { 1.0 };
+        for (mean, value) in mean.iter_mut().zip(values) {
+            *mean += value / length / prompts;
+        }
     }
-    let mut mean = vec![0.0; rows];
-    for (i, (value, &t)) in values.iter().zip(tokens).enumerate() {
-        let length = if differ { f64::from(t.max(1)) } else { 1.0 };
-        mean[i % rows] += value / length / prompts as f64;
-    }
-    Ok(mean)
+    mean
 }
 
 fn normalised(values: &[f64], column: &str) -> Result<Vec<f64>> {

@@ -1,7 +1,8 @@
 //! How many tokens each layer and KV head may keep: pure numbers, from a profile to a plan.
 //!
-//! An [`Allocator`] answers a [`Request`] with [`Targets`]; [`fit()`] turns them into whole tokens. A new
-//! allocator is one file and one line of [`ALLOCATORS`].
+//! An [`Allocator`] answers a [`Request`] with [`Targets`]; [`fit()`] turns them into whole tokens. It says what it
+//! needs as [`crate::profile::Needs`], and reads it as [`Measures`], whether a profile on disk or the prompt's own prefill
+//! has it. A new allocator is one file and one line of [`ALLOCATORS`].
 
 mod amount;
 mod curve;
@@ -11,6 +12,7 @@ mod geometry;
 pub mod interchange;
 mod json_problem;
 mod measured;
+mod measures;
 mod optimum;
 mod output_query;
 mod plan;
@@ -38,8 +40,8 @@ pub use evaluate::{Prediction, Predictor};
 pub use fit::{Floor, TokenBudgets, fit};
 pub use geometry::{Geometry, Granularity};
 pub use measured::longest_prompt;
+pub use measures::Measures;
 pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
-pub use profile_curves::OutputMeasure;
 pub use request::{Allocator, Request, Targets};
 
 pub use mass_optimal::MassOptimal;

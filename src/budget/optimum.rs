@@ -1,11 +1,10 @@
 //! What the optimal strategies share: how far curves reach, what there is to spend, and a layer's tokens over its heads.
 
 use super::geometry::Geometry;
-use super::measured::longest_prompt;
+use super::measures::Measures;
 use super::request::Request;
 use super::spend::Purse;
 use crate::error::{Error, Result};
-use crate::profile::Profile;
 
 /// The measurements, where their curves reach to the request's prompt length.
 ///
@@ -13,11 +12,11 @@ use crate::profile::Profile;
 /// worthless.
 ///
 /// Errors: [`Error::Invalid`] with both lengths, and for an absent profile.
-pub(super) fn measured_to_the_end<'a>(request: &Request<'a>) -> Result<&'a Profile> {
-    let profile = request.measured()?;
-    let longest = longest_prompt(profile)?;
+pub(super) fn measured_to_the_end<'a>(request: &Request<'a>) -> Result<&'a Measures> {
+    let measures = request.measured()?;
+    let longest = measures.longest_prompt()?;
     if request.tokens <= longest {
-        return Ok(profile);
+        return Ok(measures);
     }
     let bound = format!(
         "the profile's longest prompt has {longest} tokens and nothing is known beyond: profile longer \

@@ -7,11 +7,11 @@ use super::curve::Curve;
 use super::geometry::Granularity;
 use super::optimum::{evenly, measured_to_the_end, purse};
 use super::output_query::output_query;
-use super::profile_curves::{OutputMeasure, loss_curves};
+use super::profile_curves::loss_curves;
 use super::request::{Allocator, Request, Targets};
 use super::spend::best_amounts;
 use crate::error::Result;
-use crate::profile::{MeasureOptions, Query};
+use crate::profile::{CurveMeasure, Needs, OutputMeasure, Query, Vector};
 use crate::registry::{Entry, described, parse};
 
 /// Minimises the output error summed over layers, at a fixed total.
@@ -35,24 +35,35 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "output-optimal",
     paper: "house definition",
     about: "changes the layers' outputs least that the total can, by the measured curves",
+    differs: "nothing was published to differ from",
     build: |p| Ok(Box::new(parse::<OutputOptimal>(p)?)),
 };
+
+impl OutputOptimal {
+    fn vector(&self, granularity: Granularity) -> Result<Vector> {
+        granularity.layers_only("outputs are measured per layer; by head, use mass-optimal")?;
+        output_query(self.query)
+    }
+}
 
 impl Allocator for OutputOptimal {
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
-        granularity.layers_only("outputs are measured per layer; by head, use mass-optimal")?;
-        output_query(self.query).map(drop)
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        let output = CurveMeasure::Output {
+            vector: self.vector(granularity)?,
+            measure: self.measure,
+            raw: self.raw,
+        };
+        Ok(output.into())
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let profile = measured_to_the_end(request)?;
-        self.check(request.granularity, &profile.meta.measures())?;
-        let query = output_query(self.query)?;
-        let losses = loss_curves(profile, query, self.measure, self.raw, request.tokens)?;
+        let measures = measured_to_the_end(request)?;
+        let vector = self.vector(request.granularity)?;
+        let losses = loss_curves(measures, vector, self.measure, self.raw, request.tokens)?;
         let gains: Vec<Curve> = losses.into_iter().map(Curve::negated).collect();
         let amounts = best_amounts(&gains, purse(request, request.geometry.kv_heads));
         let tokens = evenly(&request.geometry, &amounts);

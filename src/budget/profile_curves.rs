@@ -1,31 +1,26 @@
-//! A profile's curves, averaged over prompts.
+//! Measured curves, averaged over prompts.
 //!
 //! Every prompt's curve is known on its own grid (every budget to 16, then steps of at most a quarter, then
 //! T). It is straight between those budgets and constant from its own T on, where everything is kept. The
 //! mean over prompts is taken at every budget that any prompt's grid has, up to the reference length.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-
 use super::curve::Curve;
+use super::measures::Measures;
 use crate::error::{Error, Result};
-use crate::profile::Profile;
+use crate::profile::{CurveMeasure, OutputMeasure, Vector};
 
 /// Retained mass of every KV head in layer order: the mean of its query heads' curves.
 ///
 /// The query heads of a KV head share one kept set in a real cache; their curves are each for the head's
 /// own best keys. The mean is thus an upper bound of what one set can retain for the group.
-pub(super) fn mass_curves(profile: &Profile, query: &str, tokens: usize) -> Result<Vec<Curve>> {
-    let meta = &profile.meta;
-    let kind = Kind {
-        column: format!("mass_{query}"),
-        start: 0.0,
-        values: (0.0, 1.0),
-    };
-    let heads = read(profile, &kind, 0..meta.num_heads)?;
-    let group = (meta.num_heads / meta.num_kv_heads.max(1)).max(1);
+pub(super) fn mass_curves(
+    measures: &Measures,
+    vector: Vector,
+    tokens: usize,
+) -> Result<Vec<Curve>> {
+    let heads = read(measures, CurveMeasure::Mass(vector))?;
     Ok(heads
-        .chunks(group)
+        .chunks(measures.geometry().group().max(1))
         .map(|members| {
             let all: Vec<&Curve> = members.iter().flatten().collect();
             Curve::mean(&all, tokens)
@@ -37,23 +32,18 @@ pub(super) fn mass_curves(profile: &Profile, query: &str, tokens: usize) -> Resu
 ///
 /// Without any token there is no output: the loss is 1 by either measure.
 pub(super) fn loss_curves(
-    profile: &Profile,
-    query: &str,
+    measures: &Measures,
+    vector: Vector,
     measure: OutputMeasure,
     raw: bool,
     tokens: usize,
 ) -> Result<Vec<Curve>> {
-    let (name, start, values) = match measure {
-        OutputMeasure::Cosine => ("cos", 0.0, (-1.0, 1.0)),
-        OutputMeasure::RelativeL2 => ("l2", 1.0, (0.0, f64::INFINITY)),
+    let output = CurveMeasure::Output {
+        vector,
+        measure,
+        raw,
     };
-    let kind = Kind {
-        column: format!("{name}_{}{query}", if raw { "raw_" } else { "" }),
-        start,
-        values,
-    };
-    // The table repeats a layer's output for every head of it.
-    let layers = read(profile, &kind, 0..1)?;
+    let layers = read(measures, output)?;
     let one_minus = |curve: Curve| match measure {
         OutputMeasure::Cosine => curve.negated().shifted(1.0),
         OutputMeasure::RelativeL2 => curve,
@@ -64,21 +54,8 @@ pub(super) fn loss_curves(
         .collect())
 }
 
-/// How an output with some keys is compared with the output with all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OutputMeasure {
-    /// 1 − cos(y, ŷ).
-    #[default]
-    Cosine,
-    /// ‖y − ŷ‖ / ‖y‖.
-    RelativeL2,
-}
-
-/// A kind of curve.
+/// What a curve's values can be.
 struct Kind {
-    /// Where it is stored.
-    column: String,
     /// Its value at no token.
     start: f64,
     /// The least and the largest value that it can have.
@@ -89,6 +66,17 @@ struct Kind {
 const SLACK: f64 = 1e-6;
 
 impl Kind {
+    fn of(measure: &CurveMeasure) -> Self {
+        let (start, values) = match measure {
+            CurveMeasure::Mass(_) => (0.0, (0.0, 1.0)),
+            CurveMeasure::Output { measure, .. } => match measure {
+                OutputMeasure::Cosine => (0.0, (-1.0, 1.0)),
+                OutputMeasure::RelativeL2 => (1.0, (0.0, f64::INFINITY)),
+            },
+        };
+        Self { start, values }
+    }
+
     fn can_be(&self, value: f64) -> bool {
         let (least, most) = self.values;
         match most.is_finite() {
@@ -106,56 +94,35 @@ impl Kind {
     }
 }
 
-/// T of a prompt, and one of its curves as (budget, value).
-type Line = (u32, Vec<(usize, f64)>);
-
-/// Curves `[layer x head][prompt]` of a kind, for the heads in `heads`.
-fn read(profile: &Profile, kind: &Kind, heads: Range<usize>) -> Result<Vec<Vec<Curve>>> {
-    let column = &kind.column;
-    let table = &profile.curves;
-    if table.rows() == 0 {
-        let bound = "this needs the curves: make the profile again with this version of kvprof";
-        return Err(Error::invalid("rows of curves.parquet", 0, bound));
-    }
-    let values = table.numbers(column)?;
-    let count = |name| table.counts(name);
-    let (prompt, layer, head) = (count("prompt")?, count("layer")?, count("head")?);
-    let (budget, tokens) = (count("budget")?, count("tokens")?);
-    let mut points: BTreeMap<(usize, u32), Line> = BTreeMap::new();
-    for (row, value) in values.into_iter().enumerate() {
-        if heads.contains(&(head[row] as usize)) {
-            let cell = layer[row] as usize * heads.len() + head[row] as usize;
-            let (_, line) = points
-                .entry((cell, prompt[row]))
-                .or_insert((tokens[row], Vec::new()));
-            line.push((budget[row] as usize, value));
-        }
-    }
-    let mut curves = vec![Vec::new(); profile.meta.num_layers * heads.len()];
-    for ((cell, prompt), (tokens, line)) in points {
-        let whole = line.last().is_some_and(|&(b, _)| b == tokens as usize);
-        let within = line.iter().all(|&(_, value)| kind.can_be(value));
-        let curve = Curve::new(kind.start, line).filter(|_| whole && within);
-        match (curves.get_mut(cell), curve) {
-            (Some(prompts), Some(curve)) => prompts.push(curve),
-            _ => {
-                let (l, h) = (cell / heads.len(), cell % heads.len());
+/// Curves `[layer x head][prompt]` of a measure.
+fn read(measures: &Measures, measure: CurveMeasure) -> Result<Vec<Vec<Curve>>> {
+    let kind = Kind::of(&measure);
+    let column = measure.column();
+    let layers = measures.geometry().layers;
+    let mut curves: Vec<Vec<Curve>> = Vec::new();
+    let prompts = measures.curves(&measure)?.iter();
+    for (prompt, (cells, &tokens)) in prompts.zip(measures.prompt_lengths()).enumerate() {
+        curves.resize_with(cells.len(), Vec::new);
+        for (cell, (points, curves)) in cells.iter().zip(&mut curves).enumerate() {
+            let whole = points.last().is_some_and(|&(b, _)| b == tokens);
+            let within = points.iter().all(|&(_, value)| kind.can_be(value));
+            let curve = Curve::new(kind.start, points.iter().copied());
+            let Some(curve) = curve.filter(|_| whole && within) else {
+                let heads = (cells.len() / layers.max(1)).max(1);
+                let (l, h) = (cell / heads, cell % heads);
                 let what = format!("curve {column} of prompt {prompt}, layer {l}, head {h}");
                 let values = kind.values_in_words();
                 let bound = format!(
                     "rising budgets up to T and finite values of {values} are expected: profile again"
                 );
                 return Err(Error::invalid(what, "damaged", bound));
-            }
+            };
+            curves.push(curve);
         }
     }
-    if let Some(cell) = curves.iter().position(Vec::is_empty) {
-        let what = format!("curve {column} of layer {}", cell / heads.len());
-        return Err(Error::invalid(
-            what,
-            "absent",
-            "every layer needs one: profile again",
-        ));
+    if curves.is_empty() {
+        let bound = "every layer needs one: profile again";
+        return Err(Error::invalid(format!("curve {column}"), "absent", bound));
     }
     Ok(curves)
 }
@@ -163,11 +130,11 @@ fn read(profile: &Profile, kind: &Kind, heads: Range<usize>) -> Result<Vec<Vec<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::sample::Sample;
+    use crate::budget::sample::{Sample, needs};
     use crate::table::{Column, Table};
 
     /// The sample's profile with one value of a column of its curves replaced: the last of layer 2, head `head`.
-    fn with_last(column: &str, head: u32, value: f64) -> Profile {
+    fn with_last(column: &str, head: u32, value: f64) -> Measures {
         let mut profile = Sample::default().profile();
         let heads = profile.curves.counts("head").unwrap();
         let last = heads.iter().rposition(|&h| h == head).unwrap();
@@ -180,13 +147,15 @@ mod tests {
             curves.push(name, values);
         }
         profile.curves = curves;
-        profile
+        Measures::of_profile(&profile, &needs()).unwrap()
     }
 
     #[test]
     fn values_that_cannot_be_are_damage() {
-        let loss = |profile: &Profile, measure| loss_curves(profile, "pooled", measure, false, 100);
-        let mass = |value| mass_curves(&with_last("mass_pooled", 3, value), "pooled", 100);
+        let pooled = Vector::Pooled;
+        let loss =
+            |measured: &Measures, measure| loss_curves(measured, pooled, measure, false, 100);
+        let mass = |value| mass_curves(&with_last("mass_pooled", 3, value), pooled, 100);
         for sound in [0.0, -1e-7, 1.0 + 1e-7] {
             assert!(mass(sound).is_ok(), "{sound}");
         }

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::geometry::Granularity;
-use super::measured::{attention_shares, known};
+use super::measured::{attention_budgets, shares};
 use super::request::{Allocator, Request, Targets};
 use crate::error::Result;
-use crate::profile::{MeasureOptions, Query};
+use crate::profile::{BudgetMeasure, Needs, Query};
 use crate::registry::{Entry, described, parse};
 
 /// B·L·u_l with u_l = LMBA_l / Σ LMBA.
@@ -37,20 +37,27 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "proportional",
     paper: "arXiv:2412.09036 (ZigZagKV), the rule before its lower bound",
     about: "in proportion to the minimum attention budgets (LMBA; by head, MBA of KV heads)",
+    differs: "a layer that would fall below sinks and window gets those, and the others share the rest",
     build: |p| Ok(Box::new(parse::<Proportional>(p)?)),
 };
+
+impl Proportional {
+    fn measure(&self, granularity: Granularity) -> BudgetMeasure {
+        attention_budgets(self.query, self.threshold, granularity)
+    }
+}
 
 impl Allocator for Proportional {
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, _granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
-        known(self.threshold, &measured.thresholds).map(drop)
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        Ok(self.measure(granularity).into())
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let shares = attention_shares(request, self.query, self.threshold)?;
+        let shares = shares(request, &self.measure(request.granularity))?;
         let total = request.per_head() * shares.len() as f64;
         Ok(Targets {
             floor: request.floor.tokens,
@@ -139,7 +146,7 @@ mod tests {
             .to_string();
         assert!(text.contains("0.87") && text.contains("0.9"), "{text}");
         let blind = Request {
-            profile: None,
+            measures: None,
             ..sample.request(20.0, 2)
         };
         let text = Proportional::default()

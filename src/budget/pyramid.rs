@@ -7,7 +7,7 @@ use super::geometry::Granularity;
 use super::readable_number::readable_number;
 use super::request::{Allocator, Request, Targets};
 use crate::error::Result;
-use crate::profile::MeasureOptions;
+use crate::profile::Needs;
 use crate::registry::{Entry, described, parse};
 
 /// A straight line over the layers: what lies above the floor falls from (2 − 1/β) to 1/β of its mean.
@@ -37,6 +37,7 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "pyramid",
     paper: "arXiv:2406.02069 (PyramidKV)",
     about: "falls in a straight line with depth",
+    differs: "the total is exact, and sinks are taken off the line as well as the window",
     build: |p| Ok(Box::new(parse::<Pyramid>(p)?.checked()?)),
 };
 
@@ -52,20 +53,18 @@ impl Pyramid {
 }
 
 impl Allocator for Pyramid {
-    fn needs_profile(&self) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
-        granularity.layers_only("the line falls over layers; by head, use zigzag or mass-optimal")
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        granularity
+            .layers_only("the line falls over layers; by head, use zigzag or mass-optimal")?;
+        Ok(Needs::default())
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        self.check(request.granularity, &MeasureOptions::default())?;
+        self.needs(request.granularity)?;
         let floor = request.lowest() as f64;
         let mean = request.per_head().min(request.tokens as f64) - floor;
         let most = (2.0 * mean - mean / self.beta).min(request.tokens as f64 - floor);

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::amount::{Budget, MAX_TOKENS};
 use super::fit::{Floor, fit};
 use super::geometry::{Geometry, Granularity};
+use super::measures::Measures;
 use crate::error::{Error, Result};
-use crate::profile::{MeasureOptions, Profile};
+use crate::profile::{MeasureOptions, Needs};
 
 /// Everything a budget may depend on.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Request<'a> {
     /// The model.
     pub geometry: Geometry,
     /// What was measured on it, for the strategies that read it.
-    pub profile: Option<&'a Profile>,
+    pub measures: Option<&'a Measures>,
     /// How much cache may stay.
     pub budget: Budget,
     /// Whether the KV heads of a layer may differ.
@@ -28,11 +29,16 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A request for the model that `profile` was measured on, with equal heads within a layer.
-    pub fn of_profile(profile: &'a Profile, budget: Budget, floor: Floor, tokens: usize) -> Self {
+    /// A request for the model that was measured, with equal heads within a layer.
+    pub fn of_measures(
+        measures: &'a Measures,
+        budget: Budget,
+        floor: Floor,
+        tokens: usize,
+    ) -> Self {
         Self {
-            profile: Some(profile),
-            ..Self::of_model(Geometry::of(&profile.meta), budget, floor, tokens)
+            measures: Some(measures),
+            ..Self::of_model(measures.geometry().clone(), budget, floor, tokens)
         }
     }
 
@@ -40,7 +46,7 @@ impl<'a> Request<'a> {
     pub fn of_model(geometry: Geometry, budget: Budget, floor: Floor, tokens: usize) -> Self {
         Self {
             geometry,
-            profile: None,
+            measures: None,
             budget,
             granularity: Granularity::Layer,
             floor,
@@ -71,16 +77,17 @@ impl<'a> Request<'a> {
                 bound,
             ));
         }
-        match self.profile {
-            Some(profile) if !Geometry::of(&profile.meta).same_numbers(&self.geometry) => {
+        let others = self.measures.map(Measures::geometry);
+        match others.filter(|others| !others.same_numbers(&self.geometry)) {
+            None => Ok(()),
+            Some(others) => {
                 let bound = format!(
                     "the model has {}: profile that model",
                     self.geometry.numbers()
                 );
-                let theirs = Geometry::of(&profile.meta).numbers();
+                let theirs = others.numbers();
                 Err(Error::invalid("geometry of the profile", theirs, bound))
             }
-            _ => Ok(()),
         }
     }
 
@@ -97,8 +104,8 @@ impl<'a> Request<'a> {
     /// The measurements.
     ///
     /// Errors: [`Error::Invalid`] where there are none.
-    pub fn measured(&self) -> Result<&'a Profile> {
-        self.profile.ok_or_else(|| {
+    pub fn measured(&self) -> Result<&'a Measures> {
+        self.measures.ok_or_else(|| {
             let bound =
                 "this strategy reads one: make it with `kvprof profile`, name it with --profile";
             Error::invalid("profile", "absent", bound)
@@ -149,10 +156,10 @@ impl Targets {
 
 /// A rule that spreads a budget over layers and KV heads.
 pub trait Allocator: fmt::Debug + Send + Sync {
-    /// Whether it reads a profile; static strategies do not.
-    fn needs_profile(&self) -> bool {
-        true
-    }
+    /// What it reads of a profile, or of the prompt's own prefill; nothing for static strategies.
+    ///
+    /// Errors: [`Error::Unsupported`] for a granularity or query that the rule's data does not have.
+    fn needs(&self, granularity: Granularity) -> Result<Needs>;
 
     /// The parameters in full, defaults included, as a plan keeps them.
     fn parameters(&self) -> Value;
@@ -174,8 +181,8 @@ pub trait Allocator: fmt::Debug + Send + Sync {
     ///
     /// Errors: [`Error::Unsupported`] for a granularity or query that the rule's data does not have,
     /// [`Error::UnknownName`] for a threshold that is not measured.
-    fn check(&self, _granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
-        Ok(())
+    fn check(&self, granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
+        self.needs(granularity)?.check(measured)
     }
 
     /// Refuses a budget that the rule cannot spend on such a prompt, whatever will be measured of it.
@@ -187,7 +194,7 @@ pub trait Allocator: fmt::Debug + Send + Sync {
 
     /// Tokens of every KV head for a checked request.
     ///
-    /// Units: tokens, not rounded. Errors: for a profile that lacks what the rule reads, a floor above the
+    /// Units: tokens, not rounded. Errors: for measures that lack what the rule reads, a floor above the
     /// budget, a granularity that the data does not have.
     fn targets(&self, request: &Request<'_>) -> Result<Targets>;
 }

@@ -3,9 +3,13 @@
 use serde_json::json;
 
 use super::{
-    Allocator, Budget, BudgetPlan, Floor, Geometry, Provenance, Request, Targets, TokenBudgets, fit,
+    Allocator, Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request, Targets,
+    TokenBudgets, fit,
 };
-use crate::profile::{Meta, Profile, SCHEMA, budget_grid};
+use crate::profile::{
+    BudgetMeasure, Crossing, CurveMeasure, Meta, Needs, OutputMeasure, Profile, Query, SCHEMA,
+    Vector, budget_grid,
+};
 use crate::table::{Column, Table};
 
 pub(super) struct Sample {
@@ -46,10 +50,11 @@ impl Sample {
 
     pub(super) fn request(&self, budget: f64, floor: usize) -> Request<'static> {
         // Leaked: a test process is short.
-        let profile: &'static Profile = Box::leak(Box::new(self.profile()));
+        let measures = Measures::of_profile(&self.profile(), &needs()).unwrap();
+        let measures: &'static Measures = Box::leak(Box::new(measures));
         let total = (budget * (2 * self.layers()) as f64).round() as usize;
         let budget = Budget::of_total(total, 2 * self.layers());
-        Request::of_profile(profile, budget, Floor::of(0, floor), 100)
+        Request::of_measures(measures, budget, Floor::of(0, floor), 100)
     }
 
     pub(super) fn profile(&self) -> Profile {
@@ -155,6 +160,35 @@ impl Sample {
             table.push(*name, Column::Number(column));
         }
         table
+    }
+}
+
+/// Everything that the sample has.
+pub(super) fn needs() -> Needs {
+    let (query, threshold) = (Query::Pooled, 0.9);
+    let vector = Vector::Pooled;
+    let output = |crossing, raw| BudgetMeasure::Outputs {
+        vector,
+        threshold: 0.99,
+        crossing,
+        raw,
+    };
+    let outputs = OutputMeasure::ALL.map(|measure| CurveMeasure::Output {
+        vector,
+        measure,
+        raw: false,
+    });
+    Needs {
+        budgets: vec![
+            BudgetMeasure::Layers { query, threshold },
+            BudgetMeasure::KvHeads { query, threshold },
+            output(Crossing::First, false),
+            output(Crossing::Stable, true),
+        ],
+        curves: [CurveMeasure::Mass(vector)]
+            .into_iter()
+            .chain(outputs)
+            .collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::geometry::Granularity;
 use super::request::{Allocator, Request, Targets};
 use crate::error::Result;
-use crate::profile::MeasureOptions;
+use crate::profile::Needs;
 use crate::registry::{Entry, described, parse};
 
 /// B for every layer and KV head; there is no variant by head, which would be the same.
@@ -20,24 +20,23 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "uniform",
     paper: "arXiv:2404.14469 (SnapKV)",
     about: "the same budget for every layer and head",
+    differs: "as published",
     build: |p| Ok(Box::new(parse::<Uniform>(p)?)),
 };
 
 impl Allocator for Uniform {
-    fn needs_profile(&self) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, granularity: Granularity, _measured: &MeasureOptions) -> Result<()> {
-        granularity.layers_only("every KV head gets the same; by head, use zigzag or mass-optimal")
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        granularity
+            .layers_only("every KV head gets the same; by head, use zigzag or mass-optimal")?;
+        Ok(Needs::default())
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        self.check(request.granularity, &MeasureOptions::default())?;
+        self.needs(request.granularity)?;
         Ok(Targets {
             floor: request.floor.tokens,
             tokens: vec![request.per_head(); request.geometry.cells()],

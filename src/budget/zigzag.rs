@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::geometry::Granularity;
-use super::measured::{attention_shares, known};
+use super::measured::{attention_budgets, shares};
 use super::readable_number::readable_number;
 use super::request::{Allocator, Request, Targets};
 use crate::error::{Error, Result};
-use crate::profile::{MeasureOptions, Query};
+use crate::profile::{BudgetMeasure, Needs, Query};
 use crate::registry::{Entry, described, parse};
 
 /// B_min + (B − B_min)·L·u_l with u_l = LMBA_l / Σ LMBA.
@@ -40,16 +40,23 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "zigzag",
     paper: "arXiv:2412.09036 Eq. 4-6 (ZigZagKV)",
     about: "a lower bound for every layer, the rest in proportion to LMBA (by head, to MBA)",
+    differs: "the lower bound, which is not public, is the larger of 20 % of the budget and sinks + window + 1",
     build: |p| Ok(Box::new(parse::<ZigZag>(p)?)),
 };
+
+impl ZigZag {
+    fn measure(&self, granularity: Granularity) -> BudgetMeasure {
+        attention_budgets(self.query, self.threshold, granularity)
+    }
+}
 
 impl Allocator for ZigZag {
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, _granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
-        known(self.threshold, &measured.thresholds).map(drop)
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        Ok(self.measure(granularity).into())
     }
 
     fn lowest(&self, request: &Request<'_>) -> Result<f64> {
@@ -61,7 +68,7 @@ impl Allocator for ZigZag {
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let shares = attention_shares(request, self.query, self.threshold)?;
+        let shares = shares(request, &self.measure(request.granularity))?;
         bounded(request, &shares, self.floor)
     }
 }

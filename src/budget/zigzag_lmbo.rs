@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::geometry::Granularity;
-use super::measured::{known, layer_shares};
+use super::measured::shares;
 use super::output_query::output_query;
 use super::request::{Allocator, Request, Targets};
 use super::zigzag::{LowerBound, bounded, check_bound, lower_bound};
 use crate::error::Result;
-use crate::profile::{Crossing, MeasureOptions, Query};
+use crate::profile::{BudgetMeasure, Crossing, Needs, Query};
 use crate::registry::{Entry, described, parse};
 
 /// B_min + (B − B_min)·L·u_l with u_l = LMBO_l / Σ LMBO.
@@ -47,18 +47,29 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "zigzag-lmbo",
     paper: "house definition: arXiv:2412.09036 Eq. 4-6 with LMBO for LMBA",
     about: "a lower bound for every layer, the rest in proportion to LMBO",
+    differs: "the paper measures LMBO, but allocates by LMBA alone",
     build: |p| Ok(Box::new(parse::<ZigZagLmbo>(p)?)),
 };
+
+impl ZigZagLmbo {
+    fn measure(&self, granularity: Granularity) -> Result<BudgetMeasure> {
+        granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
+        Ok(BudgetMeasure::Outputs {
+            vector: output_query(self.query)?,
+            threshold: self.threshold,
+            crossing: self.crossing,
+            raw: self.raw,
+        })
+    }
+}
 
 impl Allocator for ZigZagLmbo {
     fn parameters(&self) -> Value {
         described(self)
     }
 
-    fn check(&self, granularity: Granularity, measured: &MeasureOptions) -> Result<()> {
-        granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
-        output_query(self.query)?;
-        known(self.threshold, &measured.output_thresholds).map(drop)
+    fn needs(&self, granularity: Granularity) -> Result<Needs> {
+        Ok(self.measure(granularity)?.into())
     }
 
     fn lowest(&self, request: &Request<'_>) -> Result<f64> {
@@ -70,13 +81,8 @@ impl Allocator for ZigZagLmbo {
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let meta = &request.measured()?.meta;
-        self.check(request.granularity, &meta.measures())?;
-        let query = output_query(self.query)?;
-        let suffix = known(self.threshold, &meta.output_thresholds)?;
-        let raw = if self.raw { "raw_" } else { "" };
-        let column = format!("lmbo_{query}_{raw}{suffix}_{}", self.crossing.name());
-        bounded(request, &layer_shares(request, &column)?, self.floor)
+        let shares = shares(request, &self.measure(request.granularity)?)?;
+        bounded(request, &shares, self.floor)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvprof::budget::{
-    ALLOCATORS, Budget, BudgetPlan, Floor, Granularity, LowerBound, Provenance, Request,
+    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Granularity, LowerBound, Provenance, Request,
 };
 use kvprof::registry;
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ pub struct Arguments {
 /// What `--floor` and `--set` come to.
 struct Settings {
     parameters: Value,
+    allocator: Box<dyn Allocator>,
     /// A floor that is no parameter of the strategy.
     floor: Option<LowerBound>,
 }
@@ -125,7 +126,10 @@ impl Arguments {
             .floor
             .map(|bound| plan_floor(&request, bound))
             .transpose()?;
+        let needs = settings.allocator.needs(self.granularity)?;
+        let measures = reference.measures(&needs)?;
         let request = Request {
+            measures: measures.as_ref(),
             floor: floor.unwrap_or(request.floor),
             ..request
         };
@@ -153,8 +157,13 @@ impl Arguments {
             }
         }
         let parameters = Value::Object(fields);
-        registry::build("strategy", ALLOCATORS, &self.strategy, parameters.clone())?;
-        Ok(Settings { parameters, floor })
+        let allocator =
+            registry::build("strategy", ALLOCATORS, &self.strategy, parameters.clone())?;
+        Ok(Settings {
+            parameters,
+            allocator,
+            floor,
+        })
     }
 
     fn budgets(&self) -> anyhow::Result<Vec<Budget>> {

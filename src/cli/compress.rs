@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use kvprof::budget::{
-    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request,
-    TokenBudgets,
+    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Measures, Provenance,
+    Request, TokenBudgets,
 };
 use kvprof::generate::{self, Prefilled, Selector};
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
-use kvprof::profile::{MeasureOptions, Profile, Profiler};
+use kvprof::profile::{MeasureOptions, Profiler};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, Scorer};
 use serde_json::Value;
@@ -244,21 +244,23 @@ impl Compression {
                 Ok((full, budgets))
             }
             Source::Online {
-                allocator, name, ..
+                allocator,
+                name,
+                granularity,
+                ..
             } => {
                 let options = MeasureOptions {
                     window: Some(window.max(1)),
+                    needs: Some(allocator.needs(*granularity)?),
                     ..MeasureOptions::default()
                 };
                 let mut ignore = |_| ();
                 let mut profiler = Profiler::new(&options, &mut ignore);
-                let full = match allocator.needs_profile() {
-                    true => generate::prefill(&model.decoder, ids, room, selector, &mut profiler)?,
-                    false => generate::prefill(&model.decoder, ids, room, selector, &mut NoProbe)?,
-                };
+                let full = generate::prefill(&model.decoder, ids, room, selector, &mut profiler)?;
+                let geometry = Geometry::of_model(model);
                 let layers = profiler.finish();
-                let profile = Profile::of_prompt(model, ids, &layers, &options);
-                let plan = self.online_plan(&profile, tokens).with_context(|| {
+                let measures = Measures::of_prompt(geometry, tokens, &layers, &options);
+                let plan = self.online_plan(&measures, tokens).with_context(|| {
                     format!("allocating with {name} for a prompt of {tokens} tokens")
                 })?;
                 Ok((full, plan.tokens))
@@ -266,7 +268,7 @@ impl Compression {
         }
     }
 
-    fn online_plan(&self, profile: &Profile, tokens: usize) -> anyhow::Result<BudgetPlan> {
+    fn online_plan(&self, measures: &Measures, tokens: usize) -> anyhow::Result<BudgetPlan> {
         let Source::Online {
             allocator,
             name,
@@ -277,11 +279,7 @@ impl Compression {
             anyhow::bail!("a plan from disk is not allocated again");
         };
         let floor = Floor::of(self.selector.sinks, self.selector.window);
-        let request = match allocator.needs_profile() {
-            true => Request::of_profile(profile, *budget, floor, tokens),
-            false => Request::of_model(Geometry::of(&profile.meta), *budget, floor, tokens),
-        }
-        .by(*granularity);
+        let request = Request::of_measures(measures, *budget, floor, tokens).by(*granularity);
         let provenance = Provenance::default();
         Ok(BudgetPlan::allocate(
             name,

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use kvprof::registry::Entry;
 
 /// Arguments of `kvprof list`.
 #[derive(Debug, clap::Args)]
@@ -20,9 +21,9 @@ enum Kind {
     Families,
     /// Built-in data sets
     Data,
-    /// Rules that rank tokens
+    /// Rules that rank tokens, with their papers and what differs from them
     Scorers,
-    /// Strategies of `kvprof allocate`, with their papers
+    /// Strategies of `kvprof allocate`, likewise
     Strategies,
     /// Methods of `kvprof eval`: strategy, scorer and head split
     Methods,
@@ -53,15 +54,32 @@ impl Arguments {
     }
 }
 
+/// A rule with its source, and what it does otherwise.
+fn of_paper<T: ?Sized>(rule: &Entry<T>) -> (&'static str, String) {
+    let Entry {
+        about,
+        paper,
+        differs,
+        ..
+    } = rule;
+    (rule.name, format!("{about} [{paper}]\ndiffers: {differs}"))
+}
+
 impl Kind {
     fn write(self, out: &mut impl Write, indent: &str) -> std::io::Result<()> {
         let rows = self.rows();
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        rows.iter()
-            .try_for_each(|(name, about)| writeln!(out, "{indent}{name:width$}  {about}"))
+        for (name, about) in &rows {
+            let mut name = *name;
+            for line in about.lines() {
+                writeln!(out, "{indent}{name:width$}  {line}")?;
+                name = "";
+            }
+        }
+        Ok(())
     }
 
-    /// Names, and what they stand for.
+    /// Names, and what they stand for in a line or two.
     fn rows(self) -> Vec<(&'static str, String)> {
         match self {
             Self::Models => (kvprof::model::source::MODELS.iter())
@@ -74,13 +92,8 @@ impl Kind {
                 .iter()
                 .map(|d| (d.name, d.about.to_owned()))
                 .collect(),
-            Self::Scorers => (kvprof::select::SCORERS.iter())
-                .map(|s| (s.name, format!("{} [{}]", s.about, s.paper)))
-                .collect(),
-            Self::Strategies => kvprof::budget::ALLOCATORS
-                .iter()
-                .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
-                .collect(),
+            Self::Scorers => kvprof::select::SCORERS.iter().map(of_paper).collect(),
+            Self::Strategies => kvprof::budget::ALLOCATORS.iter().map(of_paper).collect(),
             Self::Methods => (kvprof::eval::METHODS.iter())
                 .map(|m| (m.name, format!("{} [{}]", m.about, m.spelled)))
                 .collect(),

@@ -117,6 +117,7 @@ impl Arguments {
             window: self.window.0,
             thresholds: self.thresholds.clone(),
             output_thresholds: self.output_thresholds.clone(),
+            needs: None,
         }
     }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kvprof::budget::{Floor, Geometry, Provenance, Request, longest_prompt, profile_digest};
-use kvprof::profile::Profile;
+use kvprof::budget::{
+    Floor, Geometry, Measures, Provenance, Request, longest_prompt, profile_digest,
+};
+use kvprof::profile::{Needs, Profile};
 
 use super::load;
 
@@ -104,12 +106,16 @@ fn check_length(floor: &Floor, tokens: usize, whose: &str) -> anyhow::Result<()>
 }
 
 impl Reference {
-    /// A request for a budget of this model.
-    pub fn request(&self, budget: kvprof::budget::Budget) -> Request<'_> {
-        Request {
-            profile: self.profile.as_ref().map(|(_, profile)| profile),
-            ..Request::of_model(self.geometry.clone(), budget, self.floor, self.tokens)
-        }
+    /// What is needed of the profile, where there is one.
+    pub fn measures(&self, needs: &Needs) -> anyhow::Result<Option<Measures>> {
+        let profile = self.profile.as_ref();
+        let measures = profile.map(|(_, profile)| Measures::of_profile(profile, needs));
+        Ok(measures.transpose()?)
+    }
+
+    /// A request for a budget of this model, without measurements.
+    pub fn request(&self, budget: kvprof::budget::Budget) -> Request<'static> {
+        Request::of_model(self.geometry.clone(), budget, self.floor, self.tokens)
     }
 
     /// Where plans of this model come from; `command` repeats the run.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::budget::{ALLOCATORS, Allocator, Granularity};
 use crate::error::{Error, Result};
-use crate::profile::{MeasureOptions, Profile};
+use crate::profile::{MeasureOptions, Needs, Profile};
 use crate::registry;
 use crate::select::{HeadSplit, SCORERS, Scorer};
 
@@ -196,11 +196,14 @@ impl Method {
         (allocation.allocator).check(allocation.granularity, &measured)
     }
 
-    /// Whether it needs the prompt's own profile.
-    pub fn needs_own_profile(&self) -> bool {
-        self.cut.as_ref().is_some_and(|(allocation, _)| {
-            allocation.allocator.needs_profile() && allocation.measured == Measured::Online
-        })
+    /// What it reads of the prompt's own prefill; nothing for an allocation that is refused.
+    pub fn own_needs(&self) -> Needs {
+        let online = self
+            .cut
+            .iter()
+            .filter(|(a, _)| a.measured == Measured::Online);
+        let needs = online.filter_map(|(a, _)| a.allocator.needs(a.granularity).ok());
+        needs.collect()
     }
 
     /// Whether it is allocated from a profile that must be given.
@@ -247,7 +250,10 @@ impl Allocation {
             return Err(Error::unknown("method", name, names.chain(strategies)));
         }
         let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
-        if measured == Measured::Profile && !allocator.needs_profile() {
+        let reads_nothing = allocator
+            .needs(Granularity::Layer)
+            .is_ok_and(|needs| needs.is_empty());
+        if measured == Measured::Profile && reads_nothing {
             let bound = "the strategy reads no profile: leave @profile out";
             return Err(Error::invalid("method", format!("{name}@profile"), bound));
         }
@@ -325,7 +331,7 @@ mod tests {
     fn axes_are_spelled_out_with_their_parameters() {
         let text = "zigzag(threshold=0.95):head@profile+snapkv(kernel=5,pooling=avg)+pooled:0.3";
         let method = Method::parse(text).unwrap();
-        assert!(method.needs_given_profile() && !method.needs_own_profile());
+        assert!(method.needs_given_profile() && method.own_needs().is_empty());
         let described = method.described();
         assert_eq!(described["parameters"]["threshold"], 0.95);
         assert_eq!(described["granularity"], "head");

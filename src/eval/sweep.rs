@@ -6,7 +6,9 @@ use super::answer::{contained_share, contains_any, exact_match, f1};
 use super::case::Case;
 use super::method::{Allocation, Measured, Method, Ranking};
 use super::reference::{Continued, Reference};
-use crate::budget::{Budget, BudgetPlan, Floor, Geometry, Provenance, Request, TokenBudgets};
+use crate::budget::{
+    Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request, TokenBudgets,
+};
 use crate::error::{Error, Result};
 use crate::generate::DECODE_ROOM;
 use crate::model::Model;
@@ -93,7 +95,7 @@ struct Observed {
     reference: Reference,
     /// `[distinct ranking][layer]`.
     scores: Vec<Vec<LayerScores>>,
-    profile: Option<Profile>,
+    measures: Measures,
     prefill_s: f64,
 }
 
@@ -171,24 +173,18 @@ impl Sweep<'_> {
         let mut scoring = ScoringProbe::new(during_prefill);
         let options = MeasureOptions {
             window: Some(self.window.max(1)),
+            needs: Some(self.methods.iter().map(Method::own_needs).collect()),
             ..MeasureOptions::default()
         };
         let mut ignore = |_| ();
         let mut profiler = Profiler::new(&options, &mut ignore);
-        let measures = self.methods.iter().any(Method::needs_own_profile);
         let start = Instant::now();
         let mut cache = decoder.new_cache(tokens + most.max(DECODE_ROOM))?;
-        let first = match measures {
-            true => {
-                let mut both = Tee(&mut profiler, &mut scoring);
-                decoder.prefill(&case.ids, &mut cache, PREFILL_RUN, &mut both)?
-            }
-            false => decoder.prefill(&case.ids, &mut cache, PREFILL_RUN, &mut scoring)?,
-        };
+        let mut both = Tee(&mut profiler, &mut scoring);
+        let first = decoder.prefill(&case.ids, &mut cache, PREFILL_RUN, &mut both)?;
         let prefill_s = start.elapsed().as_secs_f64();
-        let layers = profiler.finish();
-        let profile =
-            measures.then(|| Profile::of_prompt(self.model, &case.ids, &layers, &options));
+        let geometry = Geometry::of_model(self.model);
+        let measures = Measures::of_prompt(geometry, tokens, &profiler.finish(), &options);
         let first = first.to_vec1()?;
         let mut ahead = ContinuationProbe::new(tokens);
         let any_ahead = scorers.iter().any(|r| looks_ahead(&*r.scorer));
@@ -208,7 +204,7 @@ impl Sweep<'_> {
             cache,
             reference,
             scores,
-            profile,
+            measures,
             prefill_s,
         })
     }
@@ -333,18 +329,20 @@ impl Sweep<'_> {
     ) -> Result<TokenBudgets> {
         let floor = Floor::of(self.sinks, self.window);
         let tokens = case.ids.len();
-        let profile = match allocation.measured {
-            Measured::Online => observed.profile.as_ref(),
-            Measured::Profile => self.profile,
-        };
-        let request = match (allocation.allocator.needs_profile(), profile) {
-            (true, Some(profile)) => Request::of_profile(profile, budget, floor, tokens),
-            (true, None) => {
+        let of_profile;
+        let measures = match (allocation.measured, self.profile) {
+            (Measured::Online, _) => &observed.measures,
+            (Measured::Profile, Some(profile)) => {
+                let needs = allocation.allocator.needs(allocation.granularity)?;
+                of_profile = Measures::of_profile(profile, &needs)?;
+                &of_profile
+            }
+            (Measured::Profile, None) => {
                 let bound = "it needs a profile: give one with --profile, or leave @profile out";
                 return Err(Error::invalid("strategy", &allocation.strategy, bound));
             }
-            (false, _) => Request::of_model(Geometry::of_model(self.model), budget, floor, tokens),
         };
+        let request = Request::of_measures(measures, budget, floor, tokens);
         let request = request.by(allocation.granularity);
         request.check()?;
         let targets = allocation.allocator.targets(&request)?;

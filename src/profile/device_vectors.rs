@@ -5,6 +5,7 @@ use candle_core::{D, DType, IndexOp, Tensor};
 use super::measures::SINKS;
 use super::output_budget::{OutputCurve, OutputCurves, compared};
 use super::vectors::{Spread, Vectors};
+use super::work::{VectorWork, Work};
 use crate::compute::device::{falling_order, prefix_sums, running_sums};
 use crate::error::Result;
 use crate::model::attention::AttentionView;
@@ -17,28 +18,44 @@ use crate::model::footprint::BUDGETS;
 /// Shapes: both `(H_q, T)`, float64. Errors: [`crate::error::Error::Candle`].
 pub(super) fn on_device(
     view: &AttentionView<'_>,
-    vectors: [Tensor; 2],
-    thresholds: &[f64],
+    [last, pooled]: [Option<Tensor>; 2],
+    work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let projection = view.output_projection()?.to_dtype(DType::F32)?.t()?;
     let kv_heads = view.cache.heads.len();
-    let ranked = |vectors: Tensor| -> Result<Vectors> {
-        let (heads, tokens) = vectors.dims2()?;
-        let ranking = Ranking::of(&vectors)?;
-        let groups = vectors.reshape((kv_heads, heads / kv_heads, tokens))?;
-        let masses = ranking.masses()?;
-        Ok(Vectors {
-            budgets: masses.budgets(thresholds)?,
-            kv_budgets: Ranking::of(&groups.mean(1)?)?
-                .masses()?
-                .budgets(thresholds)?,
-            mass: masses.retained(grid)?,
-            output: ranking.output_curves(view, &projection)?,
-        })
+    let projection = match work.has_outputs() {
+        true => Some(view.output_projection()?.to_dtype(DType::F32)?.t()?),
+        false => None,
     };
-    let [last, pooled] = vectors;
-    Ok([ranked(last)?, ranked(pooled)?])
+    let ranked = |vectors: Option<Tensor>, own: &VectorWork| -> Result<Vectors> {
+        let mut measured = Vectors::default();
+        let Some(vectors) = vectors else {
+            return Ok(measured);
+        };
+        let (heads, tokens) = vectors.dims2()?;
+        if own.ranks_heads() {
+            let ranking = Ranking::of(&vectors)?;
+            if own.heads || own.mass {
+                let masses = ranking.masses()?;
+                if own.heads {
+                    measured.budgets = masses.budgets(&work.thresholds)?;
+                }
+                if own.mass {
+                    measured.mass = masses.retained(grid)?;
+                }
+            }
+            if let Some(projection) = projection.as_ref().filter(|_| own.has_outputs()) {
+                measured.output = ranking.output_curves(view, projection, own)?;
+            }
+        }
+        if own.kv_heads {
+            let groups = vectors.reshape((kv_heads, heads / kv_heads, tokens))?;
+            let masses = Ranking::of(&groups.mean(1)?)?.masses()?;
+            measured.kv_budgets = masses.budgets(&work.thresholds)?;
+        }
+        Ok(measured)
+    };
+    Ok([ranked(last, &work.last)?, ranked(pooled, &work.pooled)?])
 }
 
 /// Entropy and shares of vectors `(H, T)` whose window begins at a key, head by head.
@@ -141,7 +158,12 @@ impl Ranking {
         Ok([Tensor::cat(&outputs, 1)?, masses])
     }
 
-    fn output_curves(&self, view: &AttentionView<'_>, projection: &Tensor) -> Result<OutputCurves> {
+    fn output_curves(
+        &self,
+        view: &AttentionView<'_>,
+        projection: &Tensor,
+        work: &VectorWork,
+    ) -> Result<OutputCurves> {
         let [kept, masses] = self.kept(view)?;
         let (tokens, width) = kept.dims2()?;
         let heads = masses.dim(1)?;
@@ -151,11 +173,12 @@ impl Ranking {
             .to_dtype(DType::F64)?; // (1, hidden)
         let norm = full.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt();
         let budgets: Vec<u32> = (1..=tokens as u32).collect();
-        let curve = || OutputCurve {
-            budgets: budgets.clone(),
-            ..OutputCurve::default()
-        };
-        let mut curves = [curve(), curve()];
+        let mut curves = [0, 1].map(|raw| {
+            (work.outputs[raw].as_ref()).map(|_| OutputCurve {
+                budgets: budgets.clone(),
+                ..OutputCurve::default()
+            })
+        });
         for start in (0..tokens).step_by(BUDGETS) {
             let rows = BUDGETS.min(tokens - start);
             let raw = kept.narrow(0, start, rows)?;
@@ -165,6 +188,9 @@ impl Ranking {
                 .broadcast_div(&masses)?;
             let divided = divided.reshape((rows, width))?;
             for (curve, kept) in curves.iter_mut().zip([&divided, &raw]) {
+                let Some(curve) = curve else {
+                    continue;
+                };
                 let outputs = kept.matmul(projection)?.to_dtype(DType::F64)?;
                 let dots = outputs.broadcast_mul(&full)?.sum(1)?.to_vec1::<f64>()?;
                 let norms = outputs.sqr()?.sum(1)?.to_vec1::<f64>()?;
@@ -180,7 +206,7 @@ impl Ranking {
                 }
             }
         }
-        let [renormalised, raw] = curves;
+        let [renormalised, raw] = curves.map(Option::unwrap_or_default);
         Ok(OutputCurves {
             renormalised,
             raw,

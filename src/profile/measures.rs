@@ -1,13 +1,14 @@
 //! The measures of one head, one layer, and the small formulas behind them.
 
 use super::output_budget::OutputCurves;
+use super::query::{Query, Vector};
 
 /// Keys at the start of a prompt that count as sinks.
 pub const SINKS: usize = 4;
 
 /// MBA of one attention head, or of the mean over a group of heads.
 ///
-/// Units: keys; one entry per threshold.
+/// Units: keys; one entry per threshold, none where a query was not asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MinimumBudgets {
     /// Of the last prompt token's row.
@@ -18,7 +19,20 @@ pub struct MinimumBudgets {
     pub rows: Vec<f64>,
 }
 
+impl MinimumBudgets {
+    /// Of a query, at the threshold of a place; `None` where it was not asked for.
+    pub fn of(&self, query: Query, place: usize) -> Option<f64> {
+        match query {
+            Query::Last => self.last.get(place).map(|&b| f64::from(b)),
+            Query::Pooled => self.pooled.get(place).map(|&b| f64::from(b)),
+            Query::Rows => self.rows.get(place).copied(),
+        }
+    }
+}
+
 /// Everything measured of one query head.
+///
+/// Curves are empty where they were not asked for, and single numbers NaN.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadMeasures {
     /// MBA at every threshold.
@@ -35,6 +49,15 @@ pub struct HeadMeasures {
     pub mass_pooled: Vec<f64>,
 }
 
+impl HeadMeasures {
+    pub(super) fn mass(&self, vector: Vector) -> &[f64] {
+        match vector {
+            Vector::Last => &self.mass_last,
+            Vector::Pooled => &self.mass_pooled,
+        }
+    }
+}
+
 /// Everything measured of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerMeasures {
@@ -46,6 +69,26 @@ pub struct LayerMeasures {
     pub output_last: OutputCurves,
     /// Output curves of the pooled vector.
     pub output_pooled: OutputCurves,
+}
+
+impl LayerMeasures {
+    /// MBA of every query head, at the threshold of a place; `None` where it was not asked for.
+    pub(super) fn budgets(&self, query: Query, place: usize) -> Option<Vec<f64>> {
+        let heads = self.heads.iter();
+        heads.map(|head| head.budgets.of(query, place)).collect()
+    }
+
+    pub(super) fn output(&self, vector: Vector) -> &OutputCurves {
+        match vector {
+            Vector::Last => &self.output_last,
+            Vector::Pooled => &self.output_pooled,
+        }
+    }
+}
+
+/// Mean over a layer's heads.
+pub(super) fn mean(budgets: &[f64]) -> f64 {
+    budgets.iter().sum::<f64>() / budgets.len().max(1) as f64
 }
 
 /// Entropy −Σ p ln p of a vector divided by its sum.

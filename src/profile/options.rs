@@ -1,6 +1,8 @@
 //! What a profile measures: window and thresholds, checked before anything runs.
 
+use super::needs::Needs;
 use super::threshold_name;
+use super::work::Work;
 use crate::error::{Error, Result};
 
 /// What is measured.
@@ -12,6 +14,10 @@ pub struct MeasureOptions {
     pub thresholds: Vec<f64>,
     /// Cosine thresholds of LMBO, each above 0 and below 1.
     pub output_thresholds: Vec<f64>,
+    /// What is asked for of all that; `None` is everything, as a profile has it.
+    ///
+    /// A part is measured as everything would be, to the last bit.
+    pub needs: Option<Needs>,
 }
 
 impl Default for MeasureOptions {
@@ -20,6 +26,7 @@ impl Default for MeasureOptions {
             window: Some(32),
             thresholds: vec![0.5, 0.8, 0.9, 0.95, 0.99],
             output_thresholds: vec![0.8, 0.9, 0.95, 0.99, 0.999],
+            needs: None,
         }
     }
 }
@@ -66,6 +73,12 @@ impl MeasureOptions {
             }
         }
         Ok(())
+    }
+
+    /// The thresholds that budgets of attention are measured at, in the order in which [`super::MinimumBudgets`] holds
+    /// them.
+    pub fn attention_thresholds(&self) -> Vec<f64> {
+        Work::of(self).thresholds
     }
 
     /// Rows that a prompt of `tokens` has in its window.

@@ -67,7 +67,7 @@ impl OutputCurve {
     }
 }
 
-/// Both curves of one layer for one query, and the norm of its full output.
+/// Both curves of one layer for one query, empty where not asked for, and the norm of its full output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutputCurves {
     /// Probabilities divided by their sum over the kept keys: what eviction does.
@@ -76,6 +76,12 @@ pub struct OutputCurves {
     pub raw: OutputCurve,
     /// ‖y‖ of the full output.
     pub norm: f64,
+}
+
+impl OutputCurves {
+    pub(super) fn curve(&self, raw: bool) -> &OutputCurve {
+        if raw { &self.raw } else { &self.renormalised }
+    }
 }
 
 /// Output curves of a layer: y = W_o·concat_h(a_h V_g(h)) against the same with b keys per head.
@@ -92,6 +98,20 @@ pub fn output_curves(
     head_dim: usize,
     projection: &Projection,
     thresholds: &[f64],
+    grid: &[usize],
+) -> Result<OutputCurves> {
+    let asked = [Some(thresholds); 2];
+    asked_output_curves(heads, values, head_dim, projection, asked, grid)
+}
+
+/// The same, but for `asked` curves only: the renormalised and the raw one, each with the thresholds that decide which
+/// budgets are evaluated beside those of the grid.
+pub(super) fn asked_output_curves(
+    heads: &[Ranked],
+    values: &[&[f32]],
+    head_dim: usize,
+    projection: &Projection,
+    asked: [Option<&[f64]>; 2],
     grid: &[usize],
 ) -> Result<OutputCurves> {
     let tokens = heads.first().map_or(0, |h| h.order.len());
@@ -117,9 +137,14 @@ pub fn output_curves(
         full,
         norm,
     };
+    let curve = |renormalise, thresholds: Option<&[f64]>| match thresholds {
+        Some(thresholds) => layer.curve(renormalise, thresholds),
+        None => Ok(OutputCurve::default()),
+    };
+    let [renormalised, raw] = asked;
     Ok(OutputCurves {
-        renormalised: layer.curve(true, thresholds)?,
-        raw: layer.curve(false, thresholds)?,
+        renormalised: curve(true, renormalised)?,
+        raw: curve(false, raw)?,
         norm,
     })
 }
@@ -276,6 +301,9 @@ impl Layer<'_> {
 
     /// Whether the cosine could pass a threshold on a stretch, perhaps to come back.
     fn may_cross(&self, stretch: &Stretch, renormalise: bool, thresholds: &[f64]) -> bool {
+        if thresholds.is_empty() {
+            return false;
+        }
         let heads = self.paths.iter().zip(&self.projection.stretch);
         let way: f64 = heads
             .map(|(path, factor)| factor * path.way(stretch, renormalise))

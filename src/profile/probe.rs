@@ -3,6 +3,7 @@
 use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
 use super::window_sums::WindowSums;
+use super::work::Work;
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, Watch};
 
@@ -12,15 +13,18 @@ use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, Watch
 /// pooled, padded or masked scores.
 pub struct Profiler<'a> {
     options: &'a MeasureOptions,
+    work: Work,
     watching: Vec<Option<WindowSums>>,
     layers: Vec<LayerMeasures>,
     on_layer: &'a mut dyn FnMut(usize),
 }
 
 impl<'a> Profiler<'a> {
-    /// A profiler for one prompt; `on_layer` hears the number of tokens of each run and layer done.
+    /// A profiler for one prompt, which looks at nothing but what `options` ask for; `on_layer` hears the number of
+    /// tokens of each run and layer done.
     pub fn new(options: &'a MeasureOptions, on_layer: &'a mut dyn FnMut(usize)) -> Self {
         Self {
+            work: Work::of(options),
             options,
             watching: Vec::new(),
             layers: Vec::new(),
@@ -28,7 +32,7 @@ impl<'a> Profiler<'a> {
         }
     }
 
-    /// The measures, one per layer.
+    /// The measures, one per layer; none where nothing was asked for.
     pub fn finish(self) -> Vec<LayerMeasures> {
         self.layers
     }
@@ -36,8 +40,13 @@ impl<'a> Profiler<'a> {
 
 impl AttentionProbe for Profiler<'_> {
     fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
+        if self.work.is_none() {
+            return Ok(());
+        }
         if self.watching.len() <= run.layer {
-            self.watching.push(Some(WindowSums::new(run, self.options)));
+            let rows = self.options.rows(run.prompt_tokens);
+            let sums = WindowSums::new(run, rows, &self.work);
+            self.watching.push(Some(sums));
         }
         let sums = self.watching[run.layer].iter();
         watches.extend(sums.map(WindowSums::watch));
@@ -45,13 +54,13 @@ impl AttentionProbe for Profiler<'_> {
     }
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        if let Some(sums) = &mut self.watching[view.layer] {
-            sums.end_run(view.rows.len())?;
-        }
-        if view.is_last()
-            && let Some(sums) = self.watching[view.layer].take()
-        {
-            self.layers.push(sums.measure(view, self.options)?);
+        if let Some(sums) = self.watching.get_mut(view.layer) {
+            if let Some(sums) = sums {
+                sums.end_run(view.rows.len())?;
+            }
+            if let Some(sums) = sums.take_if(|_| view.is_last()) {
+                self.layers.push(sums.measure(view, &self.work)?);
+            }
         }
         (self.on_layer)(view.rows.len());
         Ok(())

@@ -43,6 +43,52 @@ impl FromStr for Query {
     }
 }
 
+/// One of the two vectors of every head that curves and outputs are measured for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vector {
+    /// The row of the last prompt token.
+    Last,
+    /// The mean over the observation window.
+    Pooled,
+}
+
+impl Vector {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Last, Self::Pooled];
+
+    /// The name in column names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Last => Query::Last.name(),
+            Self::Pooled => Query::Pooled.name(),
+        }
+    }
+}
+
+/// How an output with some keys is compared with the output with all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputMeasure {
+    /// 1 − cos(y, ŷ).
+    #[default]
+    Cosine,
+    /// ‖y − ŷ‖ / ‖y‖.
+    RelativeL2,
+}
+
+impl OutputMeasure {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cosine, Self::RelativeL2];
+
+    /// The name in column names: that of the stored value, cos or the relative L2 error.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cos",
+            Self::RelativeL2 => "l2",
+        }
+    }
+}
+
 /// Which crossing of the cosine threshold counts as LMBO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,9 +1,11 @@
 //! The columns of a profile's tables, filled from the measures of one prompt.
 
 use super::budget_grid::budget_grid;
-use super::measures::{LayerMeasures, MinimumBudgets};
+use super::measures::{LayerMeasures, MinimumBudgets, mean};
+use super::needs::CurveMeasure;
 use super::options::MeasureOptions;
 use super::output_budget::OutputCurves;
+use super::query::{Query, Vector};
 use super::threshold_name;
 use crate::table::{Column, Table};
 
@@ -30,10 +32,11 @@ pub fn prompt_tables(
     layers: &[LayerMeasures],
     options: &MeasureOptions,
 ) -> PromptTables {
+    let thresholds = options.attention_thresholds();
     [
-        heads(label, layers, options),
-        kv_heads(label, layers, options),
-        layer_rows(label, layers, options),
+        heads(label, layers, &thresholds),
+        kv_heads(label, layers, &thresholds),
+        layer_rows(label, layers, &thresholds, options),
         curves(label, layers),
     ]
 }
@@ -94,9 +97,14 @@ impl Rows {
 
     fn budgets(&mut self, budgets: &MinimumBudgets, thresholds: &[f64]) {
         for (i, name) in thresholds.iter().map(|t| threshold_name(*t)).enumerate() {
-            self.count(format!("mba_last_{name}"), budgets.last[i] as usize);
-            self.count(format!("mba_pooled_{name}"), budgets.pooled[i] as usize);
-            self.number(format!("mba_rows_{name}"), budgets.rows[i]);
+            for (query, whole) in [("last", &budgets.last), ("pooled", &budgets.pooled)] {
+                if let Some(&budget) = whole.get(i) {
+                    self.count(format!("mba_{query}_{name}"), budget as usize);
+                }
+            }
+            if let Some(&mean) = budgets.rows.get(i) {
+                self.number(format!("mba_rows_{name}"), mean);
+            }
         }
     }
 
@@ -110,7 +118,7 @@ impl Rows {
     }
 }
 
-fn heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+fn heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
     let mut rows = Rows::new();
     for (l, layer) in layers.iter().enumerate() {
         let group = layer.heads.len() / layer.kv_heads.len().max(1);
@@ -118,7 +126,7 @@ fn heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions
             rows.label(label, l);
             rows.count("head", h);
             rows.count("kv_head", h / group.max(1));
-            rows.budgets(&head.budgets, &options.thresholds);
+            rows.budgets(&head.budgets, thresholds);
             rows.number("entropy", head.entropy);
             rows.number("sink_mass", head.sink_mass);
             rows.number("window_mass", head.window_mass);
@@ -127,34 +135,35 @@ fn heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions
     rows.finish()
 }
 
-fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
     let mut rows = Rows::new();
     for (l, layer) in layers.iter().enumerate() {
         for (h, budgets) in layer.kv_heads.iter().enumerate() {
             rows.label(label, l);
             rows.count("kv_head", h);
-            rows.budgets(budgets, &options.thresholds);
+            rows.budgets(budgets, thresholds);
         }
     }
     rows.finish()
 }
 
-fn layer_rows(label: &PromptLabel, layers: &[LayerMeasures], options: &MeasureOptions) -> Table {
+fn layer_rows(
+    label: &PromptLabel,
+    layers: &[LayerMeasures],
+    thresholds: &[f64],
+    options: &MeasureOptions,
+) -> Table {
     let mut rows = Rows::new();
     for (l, layer) in layers.iter().enumerate() {
         rows.label(label, l);
-        for (i, threshold) in options.thresholds.iter().enumerate() {
-            let of_heads = |budget: &dyn Fn(&MinimumBudgets) -> f64| -> Vec<f64> {
-                layer.heads.iter().map(|h| budget(&h.budgets)).collect()
-            };
-            for (query, budgets) in [
-                ("last", of_heads(&|b| f64::from(b.last[i]))),
-                ("pooled", of_heads(&|b| f64::from(b.pooled[i]))),
-                ("rows", of_heads(&|b| b.rows[i])),
-            ] {
-                let mean = budgets.iter().sum::<f64>() / budgets.len().max(1) as f64;
+        for (i, threshold) in thresholds.iter().enumerate() {
+            for query in Query::ALL {
+                let Some(budgets) = layer.budgets(query, i) else {
+                    continue;
+                };
+                let mean = mean(&budgets);
                 let max = budgets.iter().copied().fold(0.0, f64::max);
-                let name = format!("lmba_{query}_{}", threshold_name(*threshold));
+                let name = format!("lmba_{}_{}", query.name(), threshold_name(*threshold));
                 rows.number(name.clone(), mean);
                 rows.number(format!("{name}_max"), max);
                 rows.number(format!("{name}_of_t"), mean / label.tokens.max(1) as f64);
@@ -190,8 +199,11 @@ fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
                 rows.label(label, l);
                 rows.count("head", h);
                 rows.count("budget", budget);
-                rows.number("mass_last", head.mass_last[i]);
-                rows.number("mass_pooled", head.mass_pooled[i]);
+                for vector in Vector::ALL {
+                    if let Some(&mass) = head.mass(vector).get(i) {
+                        rows.number(CurveMeasure::Mass(vector).column(), mass);
+                    }
+                }
                 for (query, c) in [
                     ("last", &layer.output_last),
                     ("pooled", &layer.output_pooled),

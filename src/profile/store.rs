@@ -6,11 +6,8 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::budget_grid::budget_grid;
-use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
-use super::rows::{PromptLabel, prompt_tables};
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::precision::Precision;
 use crate::model::source::ModelFiles;
@@ -73,14 +70,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What a model and the measures asked for say; data set and command are left empty.
-    pub fn of_model(model: &Model, options: &MeasureOptions) -> Self {
-        let decoder = &model.decoder;
-        let (device, precision) = (decoder.device(), decoder.precision());
-        Self::of_files(&model.files, decoder.config(), device, precision, options)
-    }
-
-    /// The same of a model whose weights have not been read.
+    /// What a model and the measures asked for say, before weights are read; data set and command are left empty.
     pub fn of_files(
         files: &ModelFiles,
         config: &ModelConfig,
@@ -121,6 +111,7 @@ impl Meta {
             window: self.window,
             thresholds: self.thresholds.clone(),
             output_thresholds: self.output_thresholds.clone(),
+            needs: None,
         }
     }
 }
@@ -153,31 +144,6 @@ pub static KIND: RunKind = RunKind {
 };
 
 impl Profile {
-    /// The profile of one prompt that was just measured, for allocating in its own prefill.
-    pub fn of_prompt(
-        model: &Model,
-        ids: &[u32],
-        layers: &[LayerMeasures],
-        options: &MeasureOptions,
-    ) -> Self {
-        let label = PromptLabel {
-            index: 0,
-            id: "prompt".to_owned(),
-            tokens: ids.len(),
-        };
-        let [heads, kv_heads, layers, curves] = prompt_tables(&label, layers, options);
-        Self {
-            meta: Meta {
-                prompts: 1,
-                ..Meta::of_model(model, options)
-            },
-            heads,
-            kv_heads,
-            layers,
-            curves,
-        }
-    }
-
     /// Reads a profile folder.
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished profile.

@@ -5,12 +5,13 @@ use rayon::prelude::*;
 
 use super::measures::{SINKS, entropy, share};
 use super::minimum_budget::Ranked;
-use super::options::MeasureOptions;
-use super::output_budget::{OutputCurves, Projection, output_curves};
+use super::output_budget::{OutputCurves, Projection, asked_output_curves};
+use super::work::{VectorWork, Work};
 use crate::error::Result;
 use crate::model::attention::AttentionView;
 
-/// What is measured of one vector of every head.
+/// What is measured of one vector of every head; nothing where it was not asked for.
+#[derive(Default)]
 pub(super) struct Vectors {
     /// MBA at the thresholds, per query head.
     pub(super) budgets: Vec<Vec<u32>>,
@@ -33,6 +34,13 @@ pub(super) struct Spread {
 }
 
 impl Spread {
+    /// Of a vector that nothing was asked of.
+    pub(super) const UNKNOWN: Self = Self {
+        entropy: f64::NAN,
+        sink_mass: f64::NAN,
+        window_mass: f64::NAN,
+    };
+
     /// Of a vector whose window begins at a key.
     pub(super) fn of(vector: &[f64], window: usize) -> Self {
         let tokens = vector.len();
@@ -49,34 +57,76 @@ impl Spread {
 /// Shapes: both `[query head][key]`. Errors: [`crate::error::Error::Candle`].
 pub(super) fn on_host(
     view: &AttentionView<'_>,
-    vectors: [Vec<Vec<f64>>; 2],
-    options: &MeasureOptions,
+    [last, pooled]: [Vec<Vec<f64>>; 2],
+    work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let (_, _, head_dim) = view.queries.dims3()?;
-    let local =
-        |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
-    let heads = view.cache.heads.iter();
-    let values: Vec<Vec<f32>> = heads
-        .map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?))
-        .collect::<Result<_>>()?;
-    let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-    let projection = Projection::new(&local(&view.output_projection()?)?, head_dim)?;
-    let thresholds = &options.output_thresholds;
-    let ranked = |plain: Vec<Vec<f64>>| -> Result<Vectors> {
-        let ranked: Vec<Ranked> = plain.par_iter().map(|v| Ranked::new(v)).collect();
-        let groups = plain.chunks((plain.len() / values.len()).max(1));
-        let budgets = |ranked: &Ranked| at_thresholds(ranked, &options.thresholds);
-        let mass = |r: &Ranked| grid.iter().map(|&b| r.retained_mass(b)).collect();
-        Ok(Vectors {
-            budgets: ranked.iter().map(budgets).collect(),
-            kv_budgets: (groups.map(|group| budgets(&Ranked::new(&mean_of(group))))).collect(),
-            mass: ranked.iter().map(mass).collect(),
-            output: output_curves(&ranked, &values, head_dim, &projection, thresholds, grid)?,
-        })
+    let layer = match work.has_outputs() {
+        true => Some(HostLayer::of(view)?),
+        false => None,
     };
-    let [last, pooled] = vectors;
-    Ok([ranked(last)?, ranked(pooled)?])
+    let kv_heads = view.cache.heads.len();
+    let ranked = |plain: &[Vec<f64>], own: &VectorWork| -> Result<Vectors> {
+        let ranked: Vec<Ranked> = match own.ranks_heads() {
+            true => plain.par_iter().map(|v| Ranked::new(v)).collect(),
+            false => Vec::new(),
+        };
+        let budgets = |ranked: &Ranked| at_thresholds(ranked, &work.thresholds);
+        let mass = |r: &Ranked| grid.iter().map(|&b| r.retained_mass(b)).collect();
+        let mut vectors = Vectors::default();
+        if own.heads {
+            vectors.budgets = ranked.iter().map(budgets).collect();
+        }
+        if own.kv_heads {
+            let groups = plain.chunks((plain.len() / kv_heads).max(1));
+            let groups = groups.map(|group| budgets(&Ranked::new(&mean_of(group))));
+            vectors.kv_budgets = groups.collect();
+        }
+        if own.mass {
+            vectors.mass = ranked.iter().map(mass).collect();
+        }
+        if let Some(layer) = layer.as_ref().filter(|_| own.has_outputs()) {
+            vectors.output = layer.output_curves(&ranked, own, grid)?;
+        }
+        Ok(vectors)
+    };
+    Ok([ranked(&last, &work.last)?, ranked(&pooled, &work.pooled)?])
+}
+
+/// Values and output projection of a layer on the CPU.
+struct HostLayer {
+    /// `(T, D)` per KV head.
+    values: Vec<Vec<f32>>,
+    head_dim: usize,
+    projection: Projection,
+}
+
+impl HostLayer {
+    fn of(view: &AttentionView<'_>) -> Result<Self> {
+        let (_, _, head_dim) = view.queries.dims3()?;
+        let local =
+            |t: &Tensor| -> Result<Tensor> { Ok(t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?) };
+        let heads = view.cache.heads.iter();
+        let values =
+            heads.map(|head| Ok(local(&head.values()?)?.flatten_all()?.to_vec1::<f32>()?));
+        Ok(Self {
+            values: values.collect::<Result<_>>()?,
+            head_dim,
+            projection: Projection::new(&local(&view.output_projection()?)?, head_dim)?,
+        })
+    }
+
+    fn output_curves(
+        &self,
+        heads: &[Ranked],
+        work: &VectorWork,
+        grid: &[usize],
+    ) -> Result<OutputCurves> {
+        let values: Vec<&[f32]> = self.values.iter().map(Vec::as_slice).collect();
+        let [renormalised, raw] = &work.outputs;
+        let asked = [renormalised.as_deref(), raw.as_deref()];
+        asked_output_curves(heads, &values, self.head_dim, &self.projection, asked, grid)
+    }
 }
 
 fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {

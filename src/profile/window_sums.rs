@@ -9,8 +9,8 @@ use super::budget_grid::budget_grid;
 use super::device_vectors;
 use super::group_measures::GroupMeasures;
 use super::measures::{HeadMeasures, LayerMeasures, MinimumBudgets};
-use super::options::MeasureOptions;
-use super::vectors::{self, Spread};
+use super::vectors::{self, Spread, Vectors};
+use super::work::Work;
 use crate::compute::device::counts_to_mass;
 use crate::error::{Error, Result};
 use crate::model::attention::{
@@ -22,8 +22,11 @@ pub(super) struct WindowSums {
     tokens: usize,
     group: usize,
     first_row: usize,
-    thresholds: Vec<f64>,
-    pooled: RowSums,
+    /// Thresholds of single rows, where these are measured.
+    thresholds: Option<Vec<f64>>,
+    /// Sums over rows, where these are asked for.
+    pooled: Option<RowSums>,
+    keeps_last: bool,
     rows: Mutex<RowMeasures>,
 }
 
@@ -42,20 +45,28 @@ struct RowMeasures {
 }
 
 impl WindowSums {
-    pub(super) fn new(run: &AttentionRun, options: &MeasureOptions) -> Self {
+    /// For the last `rows` rows of a prompt, as far as `work` looks at them.
+    pub(super) fn new(run: &AttentionRun, rows: usize, work: &Work) -> Self {
         let (h_q, h_kv, tokens) = (run.query_heads, run.kv_heads, run.prompt_tokens);
-        let (rows, group) = (options.rows(tokens), h_q / h_kv);
-        let zeros = vec![0.0; options.thresholds.len()];
+        let group = h_q / h_kv;
+        let rows = match work.rows || work.pools() {
+            true => rows,
+            false => 1,
+        };
+        let thresholds = work.rows.then(|| work.thresholds.clone());
+        let zeros = vec![0.0; thresholds.as_ref().map_or(0, Vec::len)];
+        let keeps_last = work.last.is_some();
         Self {
             tokens,
             group,
             first_row: tokens - rows,
-            thresholds: options.thresholds.clone(),
-            pooled: RowSums::new(h_q, group, tokens, rows),
+            thresholds,
+            pooled: (work.pools()).then(|| RowSums::new(h_q, group, tokens, rows)),
+            keeps_last,
             rows: Mutex::new(RowMeasures {
                 heads: vec![zeros.clone(); h_q],
                 kv_heads: vec![zeros; h_kv],
-                last: vec![Vec::new(); h_q],
+                last: vec![Vec::new(); if keeps_last { h_q } else { 0 }],
                 last_on_device: Vec::new(),
                 counts_on_device: BTreeMap::new(),
                 finite: true,
@@ -76,32 +87,28 @@ impl WindowSums {
     ///
     /// Errors: [`Error::NotFinite`] if any of its rows was not.
     pub(super) fn end_run(&mut self, run: usize) -> Result<()> {
-        self.pooled.join();
+        if let Some(pooled) = &mut self.pooled {
+            pooled.join();
+        }
         let rows = self.rows.get_mut().unwrap_or_else(PoisonError::into_inner);
         rows.idle.clear();
         rows.take_counts(run as f64 * self.tokens as f64)?;
-        match rows.finite {
-            true => Ok(()),
-            false => Err(Error::NotFinite {
-                place: "attention".into(),
-                advice: "the weights are damaged, or --dtype is too narrow for them: try f32"
-                    .into(),
-            }),
+        if rows.finite {
+            return Ok(());
         }
+        Err(not_finite())
     }
 
     fn rows(&self) -> MutexGuard<'_, RowMeasures> {
         // Whatever a panic interrupted is not used: it goes on to the caller of attention.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl RowReader for WindowSums {
-    fn read(&self, rows: &GroupRows<'_>) {
+    /// Measures single rows on their own.
+    fn read_budgets(&self, rows: &GroupRows<'_>, thresholds: &[f64]) {
         let idle = self.rows().idle.pop();
-        let mut measures = idle.unwrap_or_else(|| GroupMeasures::new(&self.thresholds));
-        let block = measures.block(rows, self.thresholds.len());
-        self.pooled.read(rows);
+        let mut measures = idle.unwrap_or_else(|| GroupMeasures::new(thresholds));
+        let block = measures.block(rows, thresholds.len());
         let mut all = self.rows();
         all.idle.push(measures);
         let Some(block) = block else {
@@ -113,7 +120,33 @@ impl RowReader for WindowSums {
             add(sums, budgets);
         }
         add(&mut all.kv_heads[rows.kv_head], &block.mean);
-        if rows.positions.end == self.tokens {
+    }
+
+    /// Counts the budgets of single rows where a device has them.
+    fn count_on_device(&self, rows: &DeviceRows<'_>, thresholds: &[f64]) -> Result<()> {
+        let counts = counts_to_mass(&rows.probabilities, thresholds)?;
+        let counts = counts.to_dtype(DType::F64)?.sum(1)?;
+        let mut all = self.rows();
+        let sum = match all.counts_on_device.remove(&rows.kv_head) {
+            Some(before) => (before + counts)?,
+            None => counts,
+        };
+        all.counts_on_device.insert(rows.kv_head, sum);
+        Ok(())
+    }
+}
+
+impl RowReader for WindowSums {
+    fn read(&self, rows: &GroupRows<'_>) {
+        if let Some(thresholds) = &self.thresholds {
+            self.read_budgets(rows, thresholds);
+        }
+        if let Some(pooled) = &self.pooled {
+            pooled.read(rows);
+        }
+        if self.keeps_last && rows.positions.end == self.tokens {
+            let first_head = rows.kv_head * self.group;
+            let mut all = self.rows();
             for g in 0..self.group {
                 let last = rows.row(self.tokens - 1, g).iter();
                 all.last[first_head + g] = last.map(|&p| f64::from(p)).collect();
@@ -125,20 +158,17 @@ impl RowReader for WindowSums {
         if rows.probabilities.device().is_metal() {
             return rows.on_host(&mut |rows| self.read(rows));
         }
-        let counts = counts_to_mass(&rows.probabilities, &self.thresholds)?;
-        let counts = counts.to_dtype(DType::F64)?.sum(1)?;
-        self.pooled.read_on_device(rows)?;
-        let mut all = self.rows();
-        let sum = match all.counts_on_device.remove(&rows.kv_head) {
-            Some(before) => (before + counts)?,
-            None => counts,
-        };
-        all.counts_on_device.insert(rows.kv_head, sum);
-        if rows.positions.end == self.tokens {
+        if let Some(thresholds) = &self.thresholds {
+            self.count_on_device(rows, thresholds)?;
+        }
+        if let Some(pooled) = &self.pooled {
+            pooled.read_on_device(rows)?;
+        }
+        if self.keeps_last && rows.positions.end == self.tokens {
             let last = rows.probabilities.narrow(1, rows.positions.len() - 1, 1)?;
             // A copy: a view would keep the whole block.
             let last = last.squeeze(1)?.to_dtype(DType::F64)?.copy()?;
-            all.last_on_device.push(last);
+            self.rows().last_on_device.push(last);
         }
         Ok(())
     }
@@ -165,62 +195,106 @@ impl RowMeasures {
 
 impl WindowSums {
     /// The measures, once all rows were read.
-    pub(super) fn measure(
-        mut self,
-        view: &AttentionView<'_>,
-        options: &MeasureOptions,
-    ) -> Result<LayerMeasures> {
+    ///
+    /// Errors: [`Error::NotFinite`] for rows that are not; [`Error::Candle`].
+    pub(super) fn measure(self, view: &AttentionView<'_>, work: &Work) -> Result<LayerMeasures> {
         let window = (self.tokens - self.first_row) as f64;
         let grid = budget_grid(self.tokens);
-        let on_device = self.pooled.take_from_device();
+        let mut sums = self.pooled;
+        let pooled_on_device = sums.as_mut().and_then(RowSums::take_from_device);
         let rows = self.rows.into_inner();
         let rows = rows.unwrap_or_else(PoisonError::into_inner);
-        let (vectors, spreads) = match on_device {
-            Some(pooled) => {
-                let last = Tensor::cat(&rows.last_on_device, 0)?;
-                let rows = Tensor::new(window, pooled.device())?;
-                let pooled = pooled.broadcast_div(&rows)?;
-                let spreads = device_vectors::spreads(&pooled, self.first_row)?;
-                let thresholds = &options.thresholds;
-                let measured = device_vectors::on_device(view, [last, pooled], thresholds, &grid)?;
-                (measured, spreads)
-            }
-            None => {
-                let mut pooled = self.pooled.finish()?;
-                pooled.iter_mut().flatten().for_each(|p| *p /= window);
-                let spreads = pooled.iter().map(|v| Spread::of(v, self.first_row));
-                let spreads = spreads.collect();
-                let measured = vectors::on_host(view, [rows.last, pooled], options, &grid)?;
-                (measured, spreads)
-            }
+        let last_on_device = match rows.last_on_device.is_empty() {
+            true => None,
+            false => Some(Tensor::cat(&rows.last_on_device, 0)?),
         };
-        let [last, pooled] = vectors;
-        let mean = |sums: &[f64]| sums.iter().map(|s| s / window).collect();
-        let budgets = |last: &[u32], pooled: &[u32], sums: &[f64]| MinimumBudgets {
-            last: last.to_vec(),
-            pooled: pooled.to_vec(),
-            rows: mean(sums),
+        let mut spreads = Vec::new();
+        let vectors = if pooled_on_device.is_some() || last_on_device.is_some() {
+            let divided = |sums: Tensor| -> Result<Tensor> {
+                let rows = Tensor::new(window, sums.device())?;
+                Ok(sums.broadcast_div(&rows)?)
+            };
+            let pooled = pooled_on_device.map(divided).transpose()?;
+            let vectors = [last_on_device, pooled];
+            for vector in vectors.iter().flatten() {
+                check_total(vector.sum_all()?.to_scalar()?)?;
+            }
+            if let Some(pooled) = vectors[1].as_ref().filter(|_| work.spreads) {
+                spreads = device_vectors::spreads(pooled, self.first_row)?;
+            }
+            device_vectors::on_device(view, vectors, work, &grid)?
+        } else {
+            let mut pooled = sums.map_or_else(|| Ok(Vec::new()), RowSums::finish)?;
+            pooled.iter_mut().flatten().for_each(|p| *p /= window);
+            for vector in [&rows.last, &pooled] {
+                check_total(vector.iter().flatten().sum())?;
+            }
+            if work.spreads {
+                let of = |v: &Vec<f64>| Spread::of(v, self.first_row);
+                spreads = pooled.iter().map(of).collect();
+            }
+            vectors::on_host(view, [rows.last, pooled], work, &grid)?
         };
-        let heads = rows.heads.iter().zip(spreads).enumerate();
-        let heads = heads.map(|(h, (sums, spread))| HeadMeasures {
-            budgets: budgets(&last.budgets[h], &pooled.budgets[h], sums),
+        Ok(layer_measures(
+            &rows.heads,
+            &rows.kv_heads,
+            window,
+            vectors,
+            spreads,
+        ))
+    }
+}
+
+/// Puts together what was measured of a layer, given sums over the budgets of `window` rows.
+fn layer_measures(
+    heads: &[Vec<f64>],
+    kv_heads: &[Vec<f64>],
+    window: f64,
+    [last, pooled]: [Vectors; 2],
+    spreads: Vec<Spread>,
+) -> LayerMeasures {
+    let at = |all: &[Vec<u32>], head: usize| all.get(head).cloned().unwrap_or_default();
+    let curve = |all: &[Vec<f64>], head: usize| all.get(head).cloned().unwrap_or_default();
+    let mean = |sums: &[f64]| sums.iter().map(|s| s / window).collect();
+    let head = |(h, sums): (usize, &Vec<f64>)| {
+        let spread = spreads.get(h).unwrap_or(&Spread::UNKNOWN);
+        HeadMeasures {
+            budgets: MinimumBudgets {
+                last: at(&last.budgets, h),
+                pooled: at(&pooled.budgets, h),
+                rows: mean(sums),
+            },
             entropy: spread.entropy,
             sink_mass: spread.sink_mass,
             window_mass: spread.window_mass,
-            mass_last: last.mass[h].clone(),
-            mass_pooled: pooled.mass[h].clone(),
-        });
-        let kv_heads = rows
-            .kv_heads
-            .iter()
-            .enumerate()
-            .map(|(kv, sums)| budgets(&last.kv_budgets[kv], &pooled.kv_budgets[kv], sums));
-        Ok(LayerMeasures {
-            heads: heads.collect(),
-            kv_heads: kv_heads.collect(),
-            output_last: last.output,
-            output_pooled: pooled.output,
-        })
+            mass_last: curve(&last.mass, h),
+            mass_pooled: curve(&pooled.mass, h),
+        }
+    };
+    let kv_head = |(kv, sums): (usize, &Vec<f64>)| MinimumBudgets {
+        last: at(&last.kv_budgets, kv),
+        pooled: at(&pooled.kv_budgets, kv),
+        rows: mean(sums),
+    };
+    LayerMeasures {
+        heads: heads.iter().enumerate().map(head).collect(),
+        kv_heads: kv_heads.iter().enumerate().map(kv_head).collect(),
+        output_last: last.output,
+        output_pooled: pooled.output,
+    }
+}
+
+fn check_total(total: f64) -> Result<()> {
+    if total.is_finite() {
+        return Ok(());
+    }
+    Err(not_finite())
+}
+
+fn not_finite() -> Error {
+    Error::NotFinite {
+        place: "attention".into(),
+        advice: "the weights are damaged, or --dtype is too narrow for them: try f32".into(),
     }
 }
 
@@ -231,6 +305,7 @@ fn add(sums: &mut [f64], more: &[f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::MeasureOptions;
 
     fn sums(tokens: usize, group: usize, window: usize, threshold: f64) -> WindowSums {
         let run = AttentionRun {
@@ -241,11 +316,10 @@ mod tests {
             kv_heads: 1,
         };
         let options = MeasureOptions {
-            window: Some(window),
             thresholds: vec![threshold],
             ..MeasureOptions::default()
         };
-        WindowSums::new(&run, &options)
+        WindowSums::new(&run, window, &Work::of(&options))
     }
 
     #[test]
@@ -282,7 +356,10 @@ mod tests {
         assert_eq!(sums.rows().heads, [[3.0]]); // 2 keys, then 1
         assert_eq!(sums.rows().kv_heads, [[3.0]]);
         assert_eq!(sums.rows().last[0].len(), 3);
-        for (got, want) in sums.pooled.finish().unwrap()[0].iter().zip([0.7, 0.7, 0.6]) {
+        for (got, want) in sums.pooled.unwrap().finish().unwrap()[0]
+            .iter()
+            .zip([0.7, 0.7, 0.6])
+        {
             assert!((got - want).abs() < 1e-6);
         }
     }

@@ -25,6 +25,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "h2o",
     paper: "arXiv:2306.14048 (H2O), section 4",
     about: "attention received from all rows of the prompt",
+    differs: "applied once to the prompt instead of at every step",
     build: |p| Ok(Box::new(parse::<H2o>(p)?)),
 };
 

@@ -20,6 +20,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "knorm",
     paper: "arXiv:2406.11430, section 3",
     about: "keys of small norm first",
+    differs: "no layer is left out",
     build: |p| Ok(Box::new(parse::<KNorm>(p)?)),
 };
 

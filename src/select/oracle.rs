@@ -20,6 +20,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "oracle",
     paper: "house definition",
     about: "attention really received from the full cache's continuation; evaluations only",
+    differs: "nothing was published to differ from; it looks ahead, so that nothing can be served with it",
     build: |p| Ok(Box::new(parse::<Oracle>(p)?)),
 };
 

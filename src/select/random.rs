@@ -23,6 +23,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "random",
     paper: "house definition",
     about: "random tokens, seeded: what a rule must beat",
+    differs: "nothing was published to differ from",
     build: |p| Ok(Box::new(parse::<Random>(p)?)),
 };
 

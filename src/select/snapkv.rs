@@ -41,6 +41,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "snapkv",
     paper: "arXiv:2404.14469 (SnapKV), section 4",
     about: "mean attention of the last rows, pooled over neighbouring tokens",
+    differs: "the mean over the rows for their sum, and one score for the query heads that share a KV head",
     build: |p| {
         let scorer = parse::<SnapKv>(p)?;
         match scorer.kernel.is_multiple_of(2) {

@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "streaming",
     paper: "arXiv:2309.17453 (StreamingLLM), section 3.2",
     about: "the first tokens and the most recent ones",
+    differs: "keys keep their true positions",
     build: |p| Ok(Box::new(parse::<Streaming>(p)?)),
 };
 

@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     name: "tova",
     paper: "arXiv:2401.06104 (TOVA), section 3",
     about: "attention of the last row, the same for every head of a layer",
+    differs: "applied once to the prompt instead of at every step",
     build: |p| Ok(Box::new(parse::<Tova>(p)?)),
 };
 

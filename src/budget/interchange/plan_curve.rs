@@ -2,8 +2,8 @@
 
 use super::budget_curve::{BudgetCurve, GLOBAL_RATIOS};
 use crate::budget::{
-    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Provenance, Request, TokenBudgets,
-    fit,
+    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request,
+    TokenBudgets, fit,
 };
 use crate::error::{Error, Result};
 use crate::profile::Profile;
@@ -57,19 +57,19 @@ pub fn plan_curve(
 /// What makes rows.
 struct Rows<'a> {
     plan: &'a BudgetPlan,
-    anew: Option<(&'a Profile, Box<dyn Allocator>)>,
+    anew: Option<(Measures, Box<dyn Allocator>)>,
     tokens: usize,
 }
 
 impl<'a> Rows<'a> {
-    fn of(plan: &'a BudgetPlan, profile: Option<&'a Profile>, tokens: usize) -> Result<Self> {
+    fn of(plan: &'a BudgetPlan, profile: Option<&Profile>, tokens: usize) -> Result<Self> {
         let mut anew = None;
         if let Some(profile) = profile {
             plan.check_geometry(&Geometry::of(&profile.meta))?;
             let parameters = plan.parameters.clone();
             let allocator = registry::build("strategy", ALLOCATORS, &plan.strategy, parameters)?;
-            allocator.check(plan.granularity, &profile.meta.measures())?;
-            anew = Some((profile, allocator));
+            let needs = allocator.needs(plan.granularity)?;
+            anew = Some((Measures::of_profile(profile, &needs)?, allocator));
         }
         Ok(Self { plan, anew, tokens })
     }
@@ -94,7 +94,7 @@ impl<'a> Rows<'a> {
     }
 
     /// What a row asks for.
-    fn request(&self, percent: usize) -> Result<Request<'a>> {
+    fn request(&self, percent: usize) -> Result<Request<'_>> {
         let plan = self.plan;
         // Written as a decimal, so that 7 % kept is 0.07 and not 1 - 0.93.
         let budget: Budget = format!("{}%", 100 - percent).parse()?;
@@ -104,7 +104,7 @@ impl<'a> Rows<'a> {
         };
         let request = Request::of_model(plan.geometry.clone(), budget, floor, self.tokens);
         let request = Request {
-            profile: self.anew.as_ref().map(|(profile, _)| *profile),
+            measures: self.anew.as_ref().map(|(measures, _)| measures),
             ..request.by(plan.granularity)
         };
         request.check()?;

@@ -1,0 +1,179 @@
+//! What allocators read: the measures of a profile's prompts, or of one prompt in its own prefill.
+
+use super::geometry::Geometry;
+use super::measured::longest;
+use crate::error::{Error, Result};
+use crate::profile::{
+    BudgetMeasure, CurveMeasure, LayerMeasures, MeasureOptions, Needs, Points, Profile, budget_grid,
+};
+use crate::table::Table;
+
+/// Some measures of the same prompts on one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measures {
+    geometry: Geometry,
+    /// What could have been asked for.
+    options: MeasureOptions,
+    /// T of every prompt.
+    tokens: Vec<usize>,
+    /// Minimum budgets, `[prompt]` of one per layer or one per KV head in layer order.
+    budgets: Vec<(BudgetMeasure, Vec<Vec<f64>>)>,
+    /// Curves, `[prompt]` of one per layer or one per query head in layer order.
+    curves: Vec<(CurveMeasure, Vec<Vec<Points>>)>,
+}
+
+impl Measures {
+    /// Takes what is needed from the tables of a profile.
+    ///
+    /// Errors: [`Error::UnknownName`] for a threshold or column that the profile does not have; [`Error::Invalid`] for
+    /// tables without rows, or of another shape than the model's.
+    pub fn of_profile(profile: &Profile, needs: &Needs) -> Result<Self> {
+        let options = profile.meta.measures();
+        needs.check(&options)?;
+        let lengths = profile.layers.counts("tokens")?.iter();
+        let lengths = lengths.step_by(profile.meta.num_layers.max(1));
+        let mut measures = Self {
+            geometry: Geometry::of(&profile.meta),
+            options,
+            tokens: lengths.map(|&t| t as usize).collect(),
+            budgets: Vec::new(),
+            curves: Vec::new(),
+        };
+        for measure in &needs.budgets {
+            let budgets = measures.read_budgets(profile, measure)?;
+            measures.budgets.push((*measure, budgets));
+        }
+        for measure in &needs.curves {
+            let curves = measures.read_curves(&profile.curves, measure)?;
+            measures.curves.push((*measure, curves));
+        }
+        Ok(measures)
+    }
+
+    /// Takes the measures of one prompt of `tokens`, as its own prefill left them.
+    ///
+    /// What `options` did not ask for is absent.
+    pub fn of_prompt(
+        geometry: Geometry,
+        tokens: usize,
+        layers: &[LayerMeasures],
+        options: &MeasureOptions,
+    ) -> Self {
+        let needs = match &options.needs {
+            Some(needs) => needs.clone(),
+            None => Needs::all(options),
+        };
+        let grid = budget_grid(tokens);
+        let budgets = needs.budgets.into_iter().filter_map(|measure| {
+            let of_layers = layers.iter().map(|l| measure.of_layer(l, options));
+            let of_layers: Vec<Vec<f64>> = of_layers.collect::<Option<_>>()?;
+            Some((measure, vec![of_layers.concat()]))
+        });
+        let curves = needs.curves.into_iter().filter_map(|measure| {
+            let of_layers = layers.iter().map(|l| measure.of_layer(l, &grid));
+            let of_layers: Vec<Vec<Points>> = of_layers.collect::<Option<_>>()?;
+            Some((measure, vec![of_layers.concat()]))
+        });
+        Self {
+            geometry,
+            options: options.clone(),
+            tokens: vec![tokens],
+            budgets: budgets.collect(),
+            curves: curves.collect(),
+        }
+    }
+
+    /// The model that was measured.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The longest prompt: the reference length at which nothing measured is cut off.
+    ///
+    /// Errors: [`Error::Invalid`] where there is no prompt.
+    pub fn longest_prompt(&self) -> Result<usize> {
+        longest(self.tokens.iter().copied())
+    }
+
+    /// T of every prompt.
+    pub fn prompt_lengths(&self) -> &[usize] {
+        &self.tokens
+    }
+
+    /// Minimum budgets, `[prompt]` of one per layer or one per KV head in layer order.
+    ///
+    /// Errors: [`Error::UnknownName`] for a threshold that is not measured, and for a measure that was not asked for.
+    pub fn budgets(&self, measure: &BudgetMeasure) -> Result<&[Vec<f64>]> {
+        measure.check(&self.options)?;
+        let found = self.budgets.iter().find(|(known, _)| known == measure);
+        let (_, budgets) = found.ok_or_else(|| {
+            let known: Vec<String> = self.budgets.iter().map(|(m, _)| m.column()).collect();
+            not_measured(&measure.column(), &known)
+        })?;
+        Ok(budgets)
+    }
+
+    /// Curves, `[prompt]` of one per layer or one per query head in layer order.
+    ///
+    /// Errors: [`Error::UnknownName`] for a measure that was not asked for.
+    pub fn curves(&self, measure: &CurveMeasure) -> Result<&[Vec<Points>]> {
+        let found = self.curves.iter().find(|(known, _)| known == measure);
+        let (_, curves) = found.ok_or_else(|| {
+            let known: Vec<String> = self.curves.iter().map(|(m, _)| m.column()).collect();
+            not_measured(&measure.column(), &known)
+        })?;
+        Ok(curves)
+    }
+
+    fn read_budgets(&self, profile: &Profile, measure: &BudgetMeasure) -> Result<Vec<Vec<f64>>> {
+        let (table, rows) = match measure {
+            BudgetMeasure::KvHeads { .. } => (&profile.kv_heads, self.geometry.cells()),
+            _ => (&profile.layers, self.geometry.layers),
+        };
+        let column = measure.column();
+        let values = table.numbers(&column)?;
+        let prompts = self.tokens.len();
+        if prompts == 0 || values.len() != prompts.saturating_mul(rows) {
+            let bound =
+                format!("a multiple of {rows} is expected, {rows} for every prompt: profile again");
+            let what = format!("rows of column {column}");
+            return Err(Error::invalid(what, values.len(), bound));
+        }
+        Ok(values.chunks(rows.max(1)).map(<[f64]>::to_vec).collect())
+    }
+
+    fn read_curves(&self, table: &Table, measure: &CurveMeasure) -> Result<Vec<Vec<Points>>> {
+        if table.rows() == 0 {
+            let bound = "this needs the curves: make the profile again with this version of kvprof";
+            return Err(Error::invalid("rows of curves.parquet", 0, bound));
+        }
+        let heads = match measure {
+            CurveMeasure::Mass(_) => self.geometry.heads,
+            // The table repeats a layer's output for every head of it.
+            CurveMeasure::Output { .. } => 1,
+        };
+        let values = table.numbers(&measure.column())?;
+        let count = |name| table.counts(name);
+        let (prompt, layer) = (count("prompt")?, count("layer")?);
+        let (head, budget) = (count("head")?, count("budget")?);
+        let none = vec![Points::new(); self.geometry.layers.saturating_mul(heads)];
+        let mut curves = vec![none; self.tokens.len()];
+        for (row, value) in values.into_iter().enumerate() {
+            let (layer, head) = (layer[row] as usize, head[row] as usize);
+            if head >= heads {
+                continue;
+            }
+            let of_prompt = curves.get_mut(prompt[row] as usize);
+            let Some(points) = of_prompt.and_then(|all| all.get_mut(layer * heads + head)) else {
+                let bound = "its prompt and layer are not those of the profile: profile again";
+                return Err(Error::invalid("row of curves.parquet", row, bound));
+            };
+            points.push((budget[row] as usize, value));
+        }
+        Ok(curves)
+    }
+}
+
+fn not_measured(measure: &str, known: &[String]) -> Error {
+    Error::unknown("measure", measure, known.iter().map(String::as_str))
+}
