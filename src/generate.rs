@@ -1,78 +1,169 @@
-//! Compressed generation: prefill with a probe, allocate, select and cut, decode.
+//! The algorithm box: observe a prompt in its prefill, allocate, select, cut, decode.
 
 use std::time::Instant;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use crate::budget::TokenBudgets;
+use crate::budget::{Budget, Floor};
+use crate::compute::memory;
 use crate::error::Result;
-use crate::model::attention::{AttentionProbe, Tee};
-use crate::model::cache::KvCache;
-use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::select::{HeadSplit, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
+use crate::method::{DECODE_ROOM, HeldRows, LiveCache, Method, Observed, observe};
+use crate::model::Model;
+use crate::model::decoder::Decoder;
+use crate::model::residency::ResidencyBytes;
+use crate::select::Slots;
 
-/// Which tokens stay once it is known how many.
-#[derive(Debug)]
-pub struct Selector {
-    /// The rule.
-    pub scorer: Box<dyn Scorer>,
-    /// First tokens that always stay.
-    pub sinks: usize,
-    /// Last tokens that always stay, and the rows that the scorer looks from.
-    pub window: usize,
-    /// How a layer's budget is spent on its KV heads.
-    pub split: HeadSplit,
+/// Tokens that a full cache gets as room for an answer; longer ones make it grow.
+pub const MOST_ROOM: usize = 1024;
+
+/// A model, and how it holds its cache.
+pub struct Generator<'a> {
+    /// The model that answers.
+    pub model: &'a Model,
+    /// What of a prompt stays, and how.
+    pub method: &'a Method,
+    /// How much of it, where the method does not say so itself.
+    pub budget: Option<Budget>,
+    /// Sinks and window.
+    pub floor: Floor,
+    /// Most tokens to generate.
+    pub most: usize,
 }
 
-/// A prefilled prompt: full cache, logits of its last token, scores of every token.
-pub struct Prefilled {
-    /// The full cache.
-    pub cache: KvCache,
-    /// Float32 logits of the last token, `(vocab)`.
-    pub logits: Tensor,
-    /// One per layer, on the model's device; empty without a selector.
-    pub scores: Vec<LayerScores>,
-    /// Seconds of the prefill, probes included.
+/// What is told while an answer is generated.
+pub trait Listener {
+    /// Sees the prefilled prompt and the slots that will be kept, before the rest is freed.
+    ///
+    /// Errors: any error ends the generation.
+    fn before_cut(&mut self, observed: &Observed<'_>, kept: &[Slots]) -> Result<()>;
+
+    /// Picks the next token from float32 logits, `(vocab)`.
+    ///
+    /// Errors: as [`Listener::before_cut`].
+    fn choose(&mut self, logits: &Tensor) -> Result<u32>;
+
+    /// Hears of every token that was picked, but for the one that ends the answer.
+    ///
+    /// Errors: as [`Listener::before_cut`].
+    fn emit(&mut self, id: u32) -> Result<()>;
+
+    /// The next token: the one that was picked, unless it ends the answer.
+    ///
+    /// Errors: as [`Listener::before_cut`].
+    fn next(&mut self, model: &Model, logits: &Tensor) -> Result<Option<u32>> {
+        let id = self.choose(logits)?;
+        if model.tokenizer.stop_ids().contains(&id) {
+            return Ok(None);
+        }
+        self.emit(id)?;
+        Ok(Some(id))
+    }
+}
+
+/// An answer, and what the cache took.
+pub struct Generated {
+    /// The answer.
+    pub said: Continuation,
+    /// T.
+    pub prompt_tokens: usize,
+    /// Seconds of the prefill, in which the prompt is observed.
+    pub prefill_s: f64,
+    /// Bytes of the full cache after prefill.
+    pub full_bytes: usize,
+    /// What the cut left.
+    pub cut: CutCache,
+    /// The cache's buffers at their largest.
+    pub most_bytes: usize,
+    /// Rows that KV heads held while decoding.
+    pub held: HeldRows,
+    /// What is held at the end.
+    pub bytes: ResidencyBytes,
+}
+
+/// A cache as its cut left it.
+pub struct CutCache {
+    /// Tokens of every KV head, `[layer][kv_head]`.
+    pub lengths: Vec<Vec<usize>>,
+    /// Bytes of keys and values.
+    pub held_bytes: usize,
+    /// Bytes of the buffers, with room for tokens to come.
+    pub allocated_bytes: usize,
+    /// Seconds to allocate, select and cut.
     pub seconds: f64,
+    /// Memory of the process before and after; `None` where the system does not tell.
+    pub resident: Option<(usize, usize)>,
 }
 
-/// Prefills a prompt, scoring its tokens, while `probe` watches the same attention.
-///
-/// Errors: those of [`Decoder::prefill`] and of the scorer.
-pub fn prefill(
-    decoder: &Decoder,
-    ids: &[u32],
-    room: usize,
-    selector: Option<&Selector>,
-    probe: &mut dyn AttentionProbe,
-) -> Result<Prefilled> {
-    let start = Instant::now();
-    let mut cache = decoder.new_cache(ids.len() + room)?;
-    let scorers = selector
-        .map(|s| (&*s.scorer, s.window))
-        .into_iter()
-        .collect();
-    let mut scoring = ScoringProbe::new(scorers);
-    let logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut Tee(probe, &mut scoring))?;
-    Ok(Prefilled {
-        cache,
-        logits,
-        scores: scoring.finish().pop().unwrap_or_default(),
-        seconds: start.elapsed().as_secs_f64(),
-    })
-}
+impl Generator<'_> {
+    /// Answers a prompt.
+    ///
+    /// Paper: the box that SnapKV (arXiv:2404.14469, algorithm 1) and ZigZagKV (arXiv:2412.09036, section 4) share.
+    /// Errors: those of the model, the method and the listener.
+    pub fn generate(&self, ids: &[u32], listener: &mut dyn Listener) -> Result<Generated> {
+        let methods = std::slice::from_ref(self.method);
+        let observed = observe(self.model, ids, self.prompt_room(), methods, self.floor)?;
+        let start = Instant::now();
+        let kept = match &self.method.cut {
+            Some(cut) => {
+                let budgets = observed.allocate(cut, self.budget)?;
+                observed.select(&cut.ranking, &budgets)?
+            }
+            None => observed.kept(self.method, None)?,
+        };
+        let chosen_s = start.elapsed().as_secs_f64();
+        listener.before_cut(&observed, &kept)?;
+        let (prefill_s, full_bytes) = (observed.seconds, observed.cache.bytes());
+        let logits = observed.logits.clone();
+        let (mut live, cut) = self.cut(observed, &kept, chosen_s)?;
+        let mut next = |logits: &Tensor| listener.next(self.model, logits);
+        let said = decode(
+            &self.model.decoder,
+            &mut live,
+            &logits,
+            self.most,
+            &mut next,
+        )?;
+        Ok(Generated {
+            said,
+            prompt_tokens: ids.len(),
+            prefill_s,
+            full_bytes,
+            cut,
+            most_bytes: live.cache().most_allocated_bytes(),
+            held: live.held(),
+            bytes: live.bytes(),
+        })
+    }
 
-/// The slots that every KV head keeps under its budget, for [`KvCache::retain`] or [`KvCache::cut`].
-///
-/// Shapes and errors: those of [`select_layers`].
-pub fn kept_slots(
-    scores: &[LayerScores],
-    budgets: &TokenBudgets,
-    selector: &Selector,
-) -> Result<Vec<Slots>> {
-    let (sinks, window) = (selector.sinks, selector.window);
-    select_layers(scores, budgets, sinks, window, selector.split)
+    /// A cache that will be cut needs no room for an answer before.
+    fn prompt_room(&self) -> usize {
+        if self.method.cut.is_some() {
+            0
+        } else {
+            self.most.min(MOST_ROOM)
+        }
+    }
+
+    /// Cuts, and sees what that frees.
+    fn cut(
+        &self,
+        observed: Observed<'_>,
+        kept: &[Slots],
+        chosen_s: f64,
+    ) -> Result<(LiveCache, CutCache)> {
+        memory::return_freed();
+        let resident_before = memory::resident_bytes();
+        let start = Instant::now();
+        let live = observed.into_cut(self.method, kept, self.most.min(DECODE_ROOM))?;
+        let cut = CutCache {
+            lengths: live.cache().lengths(),
+            held_bytes: live.bytes().resident,
+            allocated_bytes: live.cache().allocated_bytes(),
+            seconds: chosen_s + start.elapsed().as_secs_f64(),
+            resident: resident_before.zip(memory::resident_bytes()),
+        };
+        Ok((live, cut))
+    }
 }
 
 /// Tokens that were generated, and the time that they took.
@@ -86,9 +177,6 @@ pub struct Continuation {
     pub steps: usize,
 }
 
-/// Tokens that a cache gets as room for decoding when it is cut; it grows as they come.
-pub const DECODE_ROOM: usize = 32;
-
 impl Continuation {
     /// Steps per second; `None` where there was no step to time.
     pub fn tokens_per_second(&self) -> Option<f64> {
@@ -96,143 +184,27 @@ impl Continuation {
     }
 }
 
-/// Generates until a stop id or `most` tokens; `choose` picks from logits, `emit` hears every token.
+/// Generates up to `most` tokens; `next` picks one from logits, or ends the text with none.
 ///
-/// Errors: those of the decoder, of `choose` and of `emit`.
+/// Errors: those of the decoder, of the residency and of `next`.
 pub fn decode(
     decoder: &Decoder,
-    cache: &mut KvCache,
+    live: &mut LiveCache,
     logits: &Tensor,
     most: usize,
-    stop_ids: &[u32],
-    choose: &mut dyn FnMut(&Tensor) -> Result<u32>,
-    emit: &mut dyn FnMut(u32) -> Result<()>,
+    next: &mut dyn FnMut(&Tensor) -> Result<Option<u32>>,
 ) -> Result<Continuation> {
     let start = Instant::now();
     let mut done = Continuation::default();
     let mut logits = logits.clone();
     while done.ids.len() < most {
-        let id = choose(&logits)?;
-        if stop_ids.contains(&id) {
-            break;
-        }
+        let Some(id) = next(&logits)? else { break };
         done.ids.push(id);
-        emit(id)?;
         if done.ids.len() < most {
-            logits = decoder.decode(id, cache)?;
+            logits = live.step(decoder, id)?;
             done.steps += 1;
         }
     }
     done.seconds = start.elapsed().as_secs_f64();
     Ok(done)
-}
-
-/// Logits after each of `ids` when exactly these are fed to the cache one by one, and the seconds they took.
-///
-/// Shapes: `(ids, vocab)`. Errors: those of the decoder.
-pub fn teacher_forced(
-    decoder: &Decoder,
-    cache: &mut KvCache,
-    ids: &[u32],
-) -> Result<(Vec<Vec<f32>>, f64)> {
-    let start = Instant::now();
-    let rows = ids
-        .iter()
-        .map(|&id| Ok(decoder.decode(id, cache)?.to_vec1::<f32>()?));
-    let rows = rows.collect::<Result<_>>()?;
-    Ok((rows, start.elapsed().as_secs_f64()))
-}
-
-/// How far a compressed cache's predictions are from the full cache's; NaN where nothing was predicted.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fidelity {
-    /// Mean KL(full ‖ compressed), in nats.
-    pub kl: f64,
-    /// Share of steps with the same most likely token.
-    pub top1: f64,
-}
-
-/// Compares logits after the same tokens, step by step.
-///
-/// The logits of the prompt itself are no step: they come from the prefill, whatever is cut afterwards.
-/// Paper: none: house definition. Units: nats; a share.
-pub fn fidelity(full: &[Vec<f32>], compressed: &[Vec<f32>]) -> Fidelity {
-    let steps = full.len().min(compressed.len()) as f64;
-    let (divergences, agreed): (Vec<f64>, Vec<bool>) = full
-        .par_iter()
-        .zip(compressed)
-        .map(|(f, c)| (divergence(f, c), most_likely(f) == most_likely(c)))
-        .unzip();
-    Fidelity {
-        kl: divergences.iter().sum::<f64>() / steps,
-        top1: agreed.iter().filter(|a| **a).count() as f64 / steps,
-    }
-}
-
-/// The id of the largest logit; the lowest of equals.
-pub fn most_likely(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = id;
-        }
-    }
-    best as u32
-}
-
-/// −ln p(id) under a row of logits, in nats.
-pub fn surprise(logits: &[f32], id: u32) -> f64 {
-    let own = logits
-        .get(id as usize)
-        .copied()
-        .unwrap_or(f32::NEG_INFINITY);
-    log_normaliser(logits) - f64::from(own)
-}
-
-/// ln Σ exp of a row of logits.
-fn log_normaliser(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&v| f64::from(v - max).exp()).sum();
-    f64::from(max) + sum.ln()
-}
-
-/// KL(p ‖ q) of two rows of logits, in nats.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let (zp, zq) = (log_normaliser(p), log_normaliser(q));
-    let terms = p.iter().zip(q).map(|(&a, &b)| {
-        let (log_p, log_q) = (f64::from(a) - zp, f64::from(b) - zq);
-        log_p.exp() * (log_p - log_q)
-    });
-    terms.sum::<f64>().max(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn divergence_by_hand() {
-        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - (ln 3) / 2.
-        let (p, q) = ([0.0f32, 0.0], [1f32.ln(), 3f32.ln()]);
-        assert!((divergence(&p, &q) - (2f64.ln() - 3f64.ln() / 2.0)).abs() < 1e-6);
-        assert_eq!(divergence(&q, &q), 0.0);
-        // Adding a constant to logits changes nothing.
-        assert!((divergence(&[5.0, 5.0], &q) - divergence(&p, &q)).abs() < 1e-6);
-    }
-
-    #[test]
-    fn fidelity_is_a_mean_over_steps() {
-        let full = vec![vec![0.0, 1.0], vec![2.0, 0.0]];
-        let same = fidelity(&full, &full);
-        assert_eq!((same.kl, same.top1), (0.0, 1.0));
-        assert!(fidelity(&[], &[]).kl.is_nan(), "nothing was predicted");
-        let half = fidelity(&full, &[vec![0.0, 1.0], vec![0.0, 2.0]]);
-        assert_eq!(half.top1, 0.5);
-        assert!(half.kl > 0.0);
-    }
-
-    #[test]
-    fn the_lowest_of_equal_logits_wins() {
-        assert_eq!(most_likely(&[1.0, 3.0, 3.0]), 1);
-    }
 }

@@ -43,6 +43,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod generate;
+pub mod method;
 pub mod model;
 pub mod parts;
 pub mod plot;

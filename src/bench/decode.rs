@@ -29,7 +29,7 @@ impl Work for Decode {
             let bound = "the prompt was not prefilled for decoding";
             return Err(Error::invalid("workload", self.0, bound));
         };
-        let kept = decoding.kept(self.0, &stage.selector)?;
+        let kept = decoding.kept(self.0, &stage.ranking)?;
         let mut cache = decoding.cache(kept.as_deref())?;
         decoding.warm_up(&mut cache)?;
         let ((), took) = timed(|| decoding.steps(&mut cache))?;

@@ -6,7 +6,8 @@ use super::stage::Stage;
 use super::workload::Work;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
-use crate::eval::{Method, Sweep};
+use crate::eval::Sweep;
+use crate::method::Method;
 
 const METHODS: [&str; 6] = [
     "snapkv",
@@ -37,10 +38,9 @@ impl Work for Grid {
             model: stage.model,
             methods: &methods,
             budgets: &budgets,
-            sinks: stage.selector.sinks,
-            window: stage.selector.window,
+            sinks: stage.floor.sinks,
+            window: stage.floor.window,
             max_new_tokens: NEW_TOKENS,
-            profile: None,
         };
         let (outcome, took) = timed(|| sweep.run(&stage.case, &mut || ()))?;
         // A configuration that fails is fast.

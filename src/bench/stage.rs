@@ -4,7 +4,7 @@ use crate::budget::Floor;
 use crate::error::Result;
 use crate::eval::Case;
 use crate::eval::speed::Decoding;
-use crate::generate::Selector;
+use crate::method::Ranking;
 use crate::model::Model;
 use crate::model::attention::NoProbe;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
@@ -17,7 +17,9 @@ pub struct Stage<'a> {
     /// The prompt.
     pub case: Case,
     /// SnapKV with its defaults.
-    pub selector: Selector,
+    pub ranking: Ranking,
+    /// Sinks and window.
+    pub floor: Floor,
     /// The prefilled prompt, where a workload decodes.
     pub decoding: Option<Decoding<'a>>,
 }
@@ -27,15 +29,17 @@ impl<'a> Stage<'a> {
     ///
     /// Errors: those of prefilling.
     pub(super) fn prepare(model: &'a Model, case: Case, steps: Option<usize>) -> Result<Self> {
-        let selector = Selector {
+        let ranking = Ranking {
+            name: "snapkv".to_owned(),
             scorer: Box::new(SnapKv::default()),
-            sinks: Floor::SINKS,
-            window: Floor::WINDOW,
             split: HeadSplit::PerHead,
         };
+        let floor = Floor::of(Floor::SINKS, Floor::WINDOW);
         let decoder = &model.decoder;
         let decoding = match steps {
-            Some(steps) => Some(Decoding::prepare(decoder, &case.ids, steps, &selector)?),
+            Some(steps) => Some(Decoding::prepare(
+                decoder, &case.ids, steps, &ranking, floor,
+            )?),
             None => {
                 warm_up(decoder, &case.ids)?;
                 None
@@ -44,7 +48,8 @@ impl<'a> Stage<'a> {
         Ok(Self {
             model,
             case,
-            selector,
+            ranking,
+            floor,
             decoding,
         })
     }

@@ -1,16 +1,10 @@
-//! How `kvprof generate` compresses: a plan from disk, or a strategy for the prompt itself.
+//! How `kvprof generate` holds its cache: a plan from disk or a strategy for the prompt itself, and what leaves later.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{
-    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Measures, Provenance,
-    Request, TokenBudgets,
-};
-use kvprof::generate::{self, Prefilled, Selector};
-use kvprof::model::Model;
-use kvprof::model::attention::NoProbe;
-use kvprof::profile::{MeasureOptions, Profiler};
+use kvprof::budget::{ALLOCATORS, Budget, BudgetPlan, Floor, Geometry, Granularity};
+use kvprof::method::{Allocation, Cut, Measured, Method, RESIDENCIES, Ranking, RuledAllocation};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, Scorer};
 use serde_json::Value;
@@ -65,6 +59,26 @@ pub struct CompressArguments {
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
+    /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), or a plan.json
+    #[arg(long, value_name = "ROWS", help_heading = "While decoding")]
+    decode_budget: Option<String>,
+    /// Which token leaves a KV head that is over it: h2o (least accumulated attention), tova (least of the last
+    /// query), streaming (the oldest)
+    #[arg(
+        long,
+        default_value = "h2o",
+        requires = "decode_budget",
+        help_heading = "While decoding"
+    )]
+    decode_policy: String,
+    /// Steps from one eviction to the next; as many tokens leave together
+    #[arg(
+        long,
+        default_value_t = 1,
+        requires = "decode_budget",
+        help_heading = "While decoding"
+    )]
+    evict_every: usize,
 }
 
 /// A scorer that needs nothing but the prompt.
@@ -77,98 +91,115 @@ pub fn deployable(name: &str, parameters: Value) -> anyhow::Result<Box<dyn Score
     Ok(scorer)
 }
 
-/// A compression that was asked for and can be done on some model.
+/// A way to hold the cache that was asked for and can be done on some model.
 pub struct Compression {
-    source: Source,
-    scorer: String,
-    /// Which tokens stay.
-    pub selector: Selector,
-}
-
-enum Source {
-    Plan(Box<BudgetPlan>),
-    Online {
-        allocator: Box<dyn Allocator>,
-        name: String,
-        budget: Budget,
-        granularity: Granularity,
-    },
+    /// What stays of a prompt, and how.
+    pub method: Method,
+    /// How much, where no plan says so.
+    pub budget: Option<Budget>,
+    /// Sinks and window.
+    pub floor: Floor,
 }
 
 impl CompressArguments {
-    /// What was asked for, checked as far as it goes without a model; `None` is the full cache.
-    pub fn compression(&self) -> anyhow::Result<Option<Compression>> {
-        let (source, sinks, window) = match (&self.plan, &self.strategy, self.budget) {
+    /// Whether anything but the full cache was asked for.
+    pub fn changes_the_cache(&self) -> bool {
+        self.plan.is_some() || self.strategy.is_some() || self.decode_budget.is_some()
+    }
+
+    /// What was asked for, checked as far as it goes without a model.
+    pub fn compression(&self) -> anyhow::Result<Compression> {
+        let (allocation, sinks, window) = match (&self.plan, &self.strategy, self.budget) {
             (Some(path), _, _) => {
                 let plan = BudgetPlan::read(path).context("reading the plan")?;
                 let (sinks, window) = (plan.sinks, plan.window);
-                (Source::Plan(Box::new(plan)), sinks, window)
+                (Some(Allocation::Plan(Box::new(plan))), sinks, window)
             }
             (None, Some(name), Some(budget)) => {
                 budget.check()?;
-                let parameters = Value::Object(object("--set", &self.parameters)?);
-                let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
-                allocator.check(self.granularity, &MeasureOptions::default())?;
-                let source = Source::Online {
-                    allocator,
-                    name: name.clone(),
-                    budget,
-                    granularity: self.granularity,
-                };
-                (source, Floor::SINKS, Floor::WINDOW)
+                let rule = Allocation::Rule(self.rule(name)?);
+                (Some(rule), Floor::SINKS, Floor::WINDOW)
             }
-            _ => return Ok(None),
+            _ => (None, Floor::SINKS, Floor::WINDOW),
         };
-        let scorer_parameters = object("--scorer-set", &self.scorer_parameters)?;
-        let scorer_parameters = Value::Object(scorer_parameters);
-        let window = self.window.unwrap_or(window);
-        let scorer = deployable(&self.scorer, scorer_parameters)?;
-        let selector = Selector {
-            scorer,
-            sinks: self.sinks.unwrap_or(sinks),
-            window,
-            split: self.split,
-        };
+        let (sinks, window) = (self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
+        let cut = allocation.map(|allocation| {
+            let ranking = self.ranking()?;
+            anyhow::Ok(Cut {
+                allocation,
+                ranking,
+            })
+        });
+        let mut method = Method::of_cut("generate", cut.transpose()?);
+        if let Some(rows) = &self.decode_budget {
+            method.residency_name = format!("evict-{}", self.decode_policy);
+            let parameters = serde_json::json!({"budget": rows, "every": self.evict_every});
+            let name = &method.residency_name;
+            method.residency = registry::build("decode policy", RESIDENCIES, name, parameters)?;
+        }
+        method.check()?;
         let compression = Compression {
-            source,
-            scorer: self.scorer.clone(),
-            selector,
+            method,
+            budget: self.budget,
+            floor: Floor::of(sinks, window),
         };
         compression.check_floor()?;
-        Ok(Some(compression))
+        Ok(compression)
+    }
+
+    fn rule(&self, name: &str) -> anyhow::Result<RuledAllocation> {
+        let parameters = Value::Object(object("--set", &self.parameters)?);
+        Ok(RuledAllocation {
+            strategy: name.to_owned(),
+            allocator: registry::build("strategy", ALLOCATORS, name, parameters)?,
+            granularity: self.granularity,
+            measured: Measured::Online,
+        })
+    }
+
+    fn ranking(&self) -> anyhow::Result<Ranking> {
+        let parameters = Value::Object(object("--scorer-set", &self.scorer_parameters)?);
+        Ok(Ranking {
+            name: self.scorer.clone(),
+            scorer: deployable(&self.scorer, parameters)?,
+            split: self.split,
+        })
     }
 }
 
 impl Compression {
+    /// Whether anything of the prompt is cut.
+    pub fn cuts(&self) -> bool {
+        self.method.cut.is_some()
+    }
+
+    fn allocation(&self) -> Option<&Allocation> {
+        self.method.cut.as_ref().map(|cut| &cut.allocation)
+    }
+
     fn check_floor(&self) -> anyhow::Result<()> {
-        let stays = self.selector.sinks.saturating_add(self.selector.window);
-        match &self.source {
-            Source::Plan(plan) => anyhow::ensure!(
+        let Floor { sinks, window, .. } = self.floor;
+        let stays = sinks.saturating_add(window);
+        match (self.allocation(), self.budget) {
+            (Some(Allocation::Plan(plan)), _) => anyhow::ensure!(
                 stays <= plan.floor,
-                "sinks {} and window {} take {stays} tokens, but the plan's floor is {}: \
+                "sinks {sinks} and window {window} take {stays} tokens, but the plan's floor is {}: \
                  lower them, or allocate with a higher --floor",
-                self.selector.sinks,
-                self.selector.window,
                 plan.floor
             ),
-            Source::Online {
-                budget: Budget::TokensPerHead(budget),
-                ..
-            } => anyhow::ensure!(
-                *budget >= stays as f64,
-                "--budget {budget} is below the {stays} tokens that sinks ({}) and window ({}) take: \
-                 allow more, or lower them",
-                self.selector.sinks,
-                self.selector.window
+            (Some(_), Some(Budget::TokensPerHead(budget))) => anyhow::ensure!(
+                budget >= stays as f64,
+                "--budget {budget} is below the {stays} tokens that sinks ({sinks}) and window ({window}) take: \
+                 allow more, or lower them"
             ),
-            Source::Online { .. } => {}
+            _ => {}
         }
         Ok(())
     }
 
     /// Refuses a plan for another model, before its weights are loaded.
     pub fn check_model(&self, geometry: &Geometry) -> anyhow::Result<()> {
-        if let Source::Plan(plan) = &self.source {
+        if let Some(Allocation::Plan(plan)) = self.allocation() {
             plan.check_geometry(geometry)?;
             if plan.for_other_weights(geometry) {
                 eprintln!(
@@ -182,110 +213,41 @@ impl Compression {
 
     /// Refuses a prompt of `tokens` that cannot be cut as was asked for, before the model's weights are loaded.
     pub fn check_prompt(&self, tokens: usize, geometry: &Geometry) -> anyhow::Result<()> {
-        let window = self.selector.window;
+        let window = self.floor.window;
         anyhow::ensure!(
-            window < tokens,
+            !self.cuts() || window < tokens,
             "the prompt has {tokens} tokens, the window of {window} must be shorter: lower --window"
         );
-        match &self.source {
-            Source::Plan(plan) => plan.tokens_at(tokens).map(drop)?,
-            Source::Online {
-                allocator,
-                budget,
-                granularity,
-                ..
-            } => {
-                let floor = Floor::of(self.selector.sinks, window);
-                let request = Request::of_model(geometry.clone(), *budget, floor, tokens);
-                allocator.check_budget(&request.by(*granularity))?;
-            }
-        }
+        (self.method).check_prompt(tokens, geometry, self.budget, &self.floor)?;
         Ok(())
     }
 
-    /// The whole request, for scripts.
-    pub fn described(&self) -> Value {
-        let (budget, parameters, granularity) = match &self.source {
-            Source::Plan(plan) => (plan.budget, plan.parameters.clone(), plan.granularity),
-            Source::Online {
-                allocator,
-                budget,
-                granularity,
-                ..
-            } => (*budget, allocator.parameters(), *granularity),
-        };
-        serde_json::json!({
-            "strategy": self.strategy(), "parameters": parameters, "budget": budget,
-            "granularity": granularity, "online": matches!(self.source, Source::Online { .. }),
-            "scorer": self.scorer, "scorer_parameters": self.selector.scorer.parameters(),
-            "sinks": self.selector.sinks, "window": self.selector.window, "split": self.selector.split.to_string(),
-        })
+    /// The whole request, for scripts; `None` is the full cache.
+    pub fn described(&self) -> Option<Value> {
+        if self.method.is_reference() {
+            return None;
+        }
+        let mut described = self.method.described();
+        if let Some(fields) = described.as_object_mut() {
+            fields.shift_remove("name");
+            let source = fields.shift_remove("measured");
+            if let Some(allocation) = self.allocation() {
+                let budget = match allocation {
+                    Allocation::Plan(plan) => Some(plan.budget),
+                    Allocation::Rule(_) => self.budget,
+                };
+                fields.insert("budget".into(), serde_json::json!(budget));
+                let online = source.is_some_and(|s| s == "online");
+                fields.insert("online".into(), online.into());
+            }
+            fields.insert("sinks".into(), self.floor.sinks.into());
+            fields.insert("window".into(), self.floor.window.into());
+        }
+        Some(described)
     }
 
     /// Name for tables: the strategy of the plan or of the command line.
     pub fn strategy(&self) -> &str {
-        match &self.source {
-            Source::Plan(plan) => &plan.strategy,
-            Source::Online { name, .. } => name,
-        }
-    }
-
-    /// Prefills the prompt and works out what every KV head keeps.
-    pub fn prefill(&self, model: &Model, ids: &[u32]) -> anyhow::Result<(Prefilled, TokenBudgets)> {
-        // The full cache is cut before anything is decoded.
-        let room = 0;
-        let tokens = ids.len();
-        let window = self.selector.window;
-        let selector = Some(&self.selector);
-        match &self.source {
-            Source::Plan(plan) => {
-                let budgets = plan.tokens_at(tokens)?;
-                let full = generate::prefill(&model.decoder, ids, room, selector, &mut NoProbe)?;
-                Ok((full, budgets))
-            }
-            Source::Online {
-                allocator,
-                name,
-                granularity,
-                ..
-            } => {
-                let options = MeasureOptions {
-                    window: Some(window.max(1)),
-                    needs: Some(allocator.needs(*granularity)?),
-                    ..MeasureOptions::default()
-                };
-                let mut ignore = |_| ();
-                let mut profiler = Profiler::new(&options, &mut ignore);
-                let full = generate::prefill(&model.decoder, ids, room, selector, &mut profiler)?;
-                let geometry = Geometry::of_model(model);
-                let layers = profiler.finish();
-                let measures = Measures::of_prompt(geometry, tokens, &layers, &options);
-                let plan = self.online_plan(&measures, tokens).with_context(|| {
-                    format!("allocating with {name} for a prompt of {tokens} tokens")
-                })?;
-                Ok((full, plan.tokens))
-            }
-        }
-    }
-
-    fn online_plan(&self, measures: &Measures, tokens: usize) -> anyhow::Result<BudgetPlan> {
-        let Source::Online {
-            allocator,
-            name,
-            budget,
-            granularity,
-        } = &self.source
-        else {
-            anyhow::bail!("a plan from disk is not allocated again");
-        };
-        let floor = Floor::of(self.selector.sinks, self.selector.window);
-        let request = Request::of_measures(measures, *budget, floor, tokens).by(*granularity);
-        let provenance = Provenance::default();
-        Ok(BudgetPlan::allocate(
-            name,
-            allocator.parameters(),
-            &request,
-            provenance,
-        )?)
+        self.allocation().map_or("full", Allocation::strategy)
     }
 }

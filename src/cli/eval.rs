@@ -11,8 +11,9 @@ use kvprof::budget::{Budget, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
 use kvprof::eval::{
-    Case, Method, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta, Sweep, compare, outcome_tables,
+    Case, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta, Sweep, compare, outcome_tables,
 };
+use kvprof::method::Method;
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
@@ -106,13 +107,14 @@ enum Task {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
-        let methods = Method::parse_list(&self.methods)?;
+        let mut methods = Method::parse_list(&self.methods)?;
         self.check(&methods)?;
         let profile = (self.profile.as_deref()).map(Profile::load).transpose();
         let profile = profile.context("reading the profile")?;
-        for method in &methods {
-            let checked = method.check(profile.as_ref());
-            checked.with_context(|| format!("method {}", method.name))?;
+        for method in &mut methods {
+            let read = profile.as_ref().map_or(Ok(()), |p| method.allocate_from(p));
+            read.and_then(|()| method.check())
+                .with_context(|| format!("method {}", method.name))?;
         }
         let set = self.prompts.of(self.dataset()?)?;
         let mut cases = Vec::new();
@@ -135,7 +137,6 @@ impl Arguments {
             sinks: self.sinks,
             window: self.window,
             max_new_tokens: self.max_new_tokens,
-            profile: profile.as_ref(),
         };
         let cost = self.measure(&run, &sweep, &cases)?;
         run.finish()?;

@@ -2,27 +2,23 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::Context;
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use kvprof::budget::Geometry;
-use kvprof::compute::memory;
 use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
-use kvprof::generate::{self, Continuation, DECODE_ROOM, Prefilled};
-use kvprof::model::attention::NoProbe;
-use kvprof::model::cache::KvCache;
+use kvprof::eval::{fidelity, teacher_forced};
+use kvprof::generate::{self, Continuation, Generator, Listener, MOST_ROOM};
+use kvprof::method::{LiveCache, Observed};
+use kvprof::model::tokenizer::TextStream;
 use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
 use super::compress::{CompressArguments, Compression};
-use super::generate_report::{Comparison, Cut, Rates, Report};
+use super::generate_report::{Comparison, Rates, Report};
 use super::load::ModelArguments;
-
-/// Tokens that a full cache gets as room for an answer; longer ones make it grow.
-const MOST_ROOM: usize = 1024;
 
 /// Logits divided by less may be infinite.
 const LEAST_TEMPERATURE: f64 = 1e-3;
@@ -35,7 +31,7 @@ pub struct Arguments {
     #[command(flatten)]
     prompt: PromptArguments,
     /// Also decode from the full cache, and compare texts, predictions and speed
-    #[arg(long, requires = "cut")]
+    #[arg(long)]
     compare: bool,
     /// Most tokens to generate
     #[arg(long, default_value_t = 256)]
@@ -134,64 +130,42 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
-        let (model, ids) = self.load(compression.as_ref())?;
+        let (model, ids) = self.load(&compression)?;
         let context = model.decoder.config().max_position_embeddings;
         let most = self
             .max_new_tokens
             .min(context.saturating_sub(ids.len()) + 1);
-        let start = Instant::now();
-        let (mut full, kept) = match &compression {
-            Some(c) => {
-                let (full, budgets) = c.prefill(&model, &ids)?;
-                let kept = generate::kept_slots(&full.scores, &budgets, &c.selector)?;
-                (full, Some(kept))
-            }
-            None => {
-                let room = most.min(MOST_ROOM);
-                let full = generate::prefill(&model.decoder, &ids, room, None, &mut NoProbe)?;
-                (full, None)
-            }
+        let generator = Generator {
+            model: &model,
+            method: &compression.method,
+            budget: compression.budget,
+            floor: compression.floor,
+            most,
         };
-        let choice_s = start.elapsed().as_secs_f64() - full.seconds;
-        let full_bytes = full.cache.bytes();
-        let comparison = match (&kept, self.compare) {
-            (Some(kept), true) => Some(self.compared(&model, &full, kept, most)?),
-            _ => None,
-        };
-        let cut = kept.map(|kept| retain(&mut full.cache, &kept, most.min(DECODE_ROOM), choice_s));
-        let cut = cut.transpose()?;
-        let logits = full.logits.clone();
-        let (done, text) = self.decode(&model, &mut full.cache, &logits, most, !self.json)?;
+        let mut speaker = Speaker::of(&self, &generator, !self.json);
+        let generated = generator.generate(&ids, &mut speaker)?;
+        let (text, comparison) = speaker.finish()?;
         let report = Report {
             quiet: self.quiet,
             json: self.json,
             model: &model,
-            compression: compression.as_ref(),
-            prompt_tokens: ids.len(),
-            prefill_s: full.seconds,
-            full_bytes,
-            most_bytes: full.cache.most_allocated_bytes(),
-            cut,
-            done,
-            text,
+            compression: &compression,
             comparison,
+            generated,
+            text,
         };
         report.print()
     }
 
     /// The model and the prompt's ids; what the prompt rules out is refused before the weights are read.
-    fn load(&self, compression: Option<&Compression>) -> anyhow::Result<(Model, Vec<u32>)> {
+    fn load(&self, compression: &Compression) -> anyhow::Result<(Model, Vec<u32>)> {
         let message = self.prompt.message()?;
         let mut ids = Vec::new();
         let model = self.model.load_checked(self.quiet, |header| {
             let geometry = Geometry::of_files(&header.files, &header.config);
-            if let Some(c) = compression {
-                c.check_model(&geometry)?;
-            }
+            compression.check_model(&geometry)?;
             ids = self.prompt.ids(message, header)?;
-            if let Some(c) = compression {
-                c.check_prompt(ids.len(), &geometry)?;
-            }
+            compression.check_prompt(ids.len(), &geometry)?;
             let caches = 1 + usize::from(self.compare);
             Ok(caches * ids.len())
         })?;
@@ -219,77 +193,83 @@ impl Arguments {
             "--compare has nothing to show with --quiet: leave one out, or add --json"
         );
         anyhow::ensure!(
+            !self.compare || self.compress.changes_the_cache(),
+            "--compare compares with the full cache: add --plan, --strategy or --decode-budget"
+        );
+        anyhow::ensure!(
             self.max_new_tokens > 0,
             "--max-new-tokens is 0, at least one is needed"
         );
         Ok(())
     }
 
-    fn decode(
-        &self,
-        model: &Model,
-        cache: &mut KvCache,
-        logits: &Tensor,
-        most: usize,
-        show: bool,
-    ) -> anyhow::Result<(Continuation, String)> {
+    fn sampler(&self) -> LogitsProcessor {
         let sampling = match (self.temperature, self.top_p) {
             (0.0, _) => Sampling::ArgMax,
             (temperature, None) => Sampling::All { temperature },
             (temperature, Some(p)) => Sampling::TopP { p, temperature },
         };
-        let mut sampler = LogitsProcessor::from_sampling(self.seed, sampling);
-        let mut stream = model.tokenizer.stream(false);
-        let mut text = String::new();
-        let done = generate::decode(
-            &model.decoder,
-            cache,
-            logits,
-            most,
-            model.tokenizer.stop_ids(),
-            &mut |logits| Ok(sampler.sample(logits)?),
-            &mut |id| {
-                let piece = stream.push(id)?;
-                text.push_str(&piece);
-                write_piece(&piece, show)
-            },
-        )?;
-        let rest = stream.finish();
-        write_piece(&rest, show)?;
-        text.push_str(&rest);
-        if show {
+        LogitsProcessor::from_sampling(self.seed, sampling)
+    }
+}
+
+/// Samples, streams the text, and compares with the full cache where that was asked for.
+struct Speaker<'a> {
+    arguments: &'a Arguments,
+    generator: &'a Generator<'a>,
+    sampler: LogitsProcessor,
+    stream: TextStream<'a>,
+    text: String,
+    show: bool,
+    comparison: Option<Comparison>,
+}
+
+impl<'a> Speaker<'a> {
+    fn of(arguments: &'a Arguments, generator: &'a Generator<'a>, show: bool) -> Self {
+        Self {
+            arguments,
+            generator,
+            sampler: arguments.sampler(),
+            stream: generator.model.tokenizer.stream(false),
+            text: String::new(),
+            show,
+            comparison: None,
+        }
+    }
+
+    /// The whole text, its last bytes written, and the comparison.
+    fn finish(self) -> anyhow::Result<(String, Option<Comparison>)> {
+        let rest = self.stream.finish();
+        write_piece(&rest, self.show)?;
+        if self.show {
             writeln!(std::io::stdout().lock())?;
         }
-        Ok((done, text))
+        Ok((self.text + &rest, self.comparison))
     }
 
     /// Decodes from a copy of the full cache, and feeds what it says to copies of both.
     ///
     /// Both caches run the same steps in turns, in opposite orders, so that neither has the warmer machine.
-    fn compared(
-        &self,
-        model: &Model,
-        full: &Prefilled,
-        kept: &[Slots],
-        most: usize,
-    ) -> anyhow::Result<Comparison> {
-        let mut cache = full.cache.copy(most.min(MOST_ROOM))?;
-        let (done, text) = self.decode(model, &mut cache, &full.logits, most, false)?;
-        drop(cache);
+    fn compared(&self, full: &Observed<'_>, kept: &[Slots]) -> Result<Comparison, Error> {
+        let Generator {
+            model,
+            method,
+            most,
+            ..
+        } = *self.generator;
+        let decoder = &model.decoder;
+        let (done, text) = self.full_answer(full, most)?;
         // The last token has no place in a context that is full.
-        let context = model.decoder.config().max_position_embeddings;
+        let context = decoder.config().max_position_embeddings;
         let steps = done.ids.len().min(context - full.cache.next_position());
-        let forced = |cache: anyhow::Result<KvCache>| {
-            let ids = &done.ids[..steps];
-            let rows = generate::teacher_forced(&model.decoder, &mut cache?, ids);
-            Ok::<_, anyhow::Error>(rows?)
-        };
+        let ids = &done.ids[..steps];
+        let forced = |live: Result<LiveCache, Error>| teacher_forced(decoder, &mut live?, ids);
         // Room for every step: nothing is moved while it is timed.
-        let whole = || Ok(full.cache.copy(steps)?);
-        let cut = || Ok(full.cache.cut(kept, steps)?);
+        let whole = || Ok(LiveCache::keeping(full.cache.copy(steps)?));
+        let cut = || full.cut(method, kept, steps);
         let (reference, full_first) = forced(whole())?;
         let (rows, cut_first) = forced(cut())?;
-        let fidelity = generate::fidelity(&reference, &rows);
+        let fidelity = fidelity(&reference, &rows);
         drop((reference, rows));
         let (_, cut_second) = forced(cut())?;
         let (_, full_second) = forced(whole())?;
@@ -302,22 +282,39 @@ impl Arguments {
             text,
         })
     }
+
+    /// What a copy of the full cache says.
+    fn full_answer(
+        &self,
+        full: &Observed<'_>,
+        most: usize,
+    ) -> Result<(Continuation, String), Error> {
+        let mut other = Speaker::of(self.arguments, self.generator, false);
+        let mut live = LiveCache::keeping(full.cache.copy(most.min(MOST_ROOM))?);
+        let model = self.generator.model;
+        let mut next = |logits: &Tensor| other.next(model, logits);
+        let done = generate::decode(&model.decoder, &mut live, &full.logits, most, &mut next)?;
+        Ok((done, other.text + &other.stream.finish()))
+    }
 }
 
-/// Cuts the cache, and sees what that frees; `choice_s` are the seconds in which it was decided.
-fn retain(cache: &mut KvCache, kept: &[Slots], room: usize, choice_s: f64) -> anyhow::Result<Cut> {
-    memory::return_freed();
-    let resident_before = memory::resident_bytes();
-    let start = Instant::now();
-    cache.retain(kept, room)?;
-    let seconds = choice_s + start.elapsed().as_secs_f64();
-    Ok(Cut {
-        kept: cache.lengths(),
-        held_bytes: cache.bytes(),
-        allocated_bytes: cache.allocated_bytes(),
-        seconds,
-        resident: resident_before.zip(memory::resident_bytes()),
-    })
+impl Listener for Speaker<'_> {
+    fn before_cut(&mut self, observed: &Observed<'_>, kept: &[Slots]) -> Result<(), Error> {
+        if self.arguments.compare {
+            self.comparison = Some(self.compared(observed, kept)?);
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, logits: &Tensor) -> Result<u32, Error> {
+        Ok(self.sampler.sample(logits)?)
+    }
+
+    fn emit(&mut self, id: u32) -> Result<(), Error> {
+        let piece = self.stream.push(id)?;
+        self.text.push_str(&piece);
+        write_piece(&piece, self.show)
+    }
 }
 
 fn write_piece(piece: &str, show: bool) -> Result<(), Error> {

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use kvprof::generate::{Continuation, Fidelity};
+use kvprof::eval::Fidelity;
+use kvprof::generate::{Continuation, Generated};
 use kvprof::model::Model;
 
 use super::compress::Compression;
@@ -35,19 +36,6 @@ impl Rates {
     }
 }
 
-/// What the cut kept.
-pub(super) struct Cut {
-    /// `[layer][kv_head]`.
-    pub(super) kept: Vec<Vec<usize>>,
-    pub(super) held_bytes: usize,
-    /// With the room for tokens to come.
-    pub(super) allocated_bytes: usize,
-    /// Of measuring, allocating, selecting and cutting.
-    pub(super) seconds: f64,
-    /// Of the process, before and after the cut; `None` where the system does not tell.
-    pub(super) resident: Option<(usize, usize)>,
-}
-
 /// The same prompt decoded from the full cache.
 pub(super) struct Comparison {
     pub(super) full: Continuation,
@@ -66,14 +54,9 @@ pub(super) struct Report<'a> {
     /// JSON was asked for.
     pub(super) json: bool,
     pub(super) model: &'a Model,
-    pub(super) compression: Option<&'a Compression>,
-    pub(super) prompt_tokens: usize,
-    pub(super) prefill_s: f64,
-    pub(super) full_bytes: usize,
-    /// Buffers of the cache at their largest, without the copies of a comparison.
-    pub(super) most_bytes: usize,
-    pub(super) cut: Option<Cut>,
-    pub(super) done: Continuation,
+    pub(super) compression: &'a Compression,
+    /// The answer, and what the cache took, without the copies of a comparison.
+    pub(super) generated: Generated,
     pub(super) text: String,
     pub(super) comparison: Option<Comparison>,
 }
@@ -93,17 +76,18 @@ impl Report<'_> {
 
     /// First token at which the two greedy texts differ.
     fn parting(&self, full: &Continuation) -> Option<usize> {
-        let pairs = || self.done.ids.iter().zip(&full.ids);
+        let pairs = || self.generated.said.ids.iter().zip(&full.ids);
         match pairs().position(|(a, b)| a != b) {
             Some(at) => Some(at),
-            None if self.done.ids.len() != full.ids.len() => Some(pairs().count()),
+            None if self.generated.said.ids.len() != full.ids.len() => Some(pairs().count()),
             None => None,
         }
     }
 
     fn to_json(&self) -> serde_json::Value {
-        let held = self.cut.as_ref().map_or(self.full_bytes, |c| c.held_bytes);
-        let compression = self.compression.map(Compression::described);
+        let (made, changed) = (&self.generated, self.changed());
+        let held = made.cut.held_bytes;
+        let cut = changed.then_some(&made.cut);
         let compared = self.comparison.as_ref().map(|c| {
             let rates = c.rates.as_ref();
             serde_json::json!({
@@ -115,51 +99,70 @@ impl Report<'_> {
                 "speedup_of_rounds": rates.map(|r| r.speedups),
             })
         });
-        let resident =
-            self.cut.as_ref().and_then(|c| c.resident).map(
-                |(before, after)| serde_json::json!({"before_cut": before, "after_cut": after}),
-            );
+        let resident = cut
+            .and_then(|c| c.resident)
+            .map(|(before, after)| serde_json::json!({"before_cut": before, "after_cut": after}));
+        let rows = (made.held.steps > 0).then(|| {
+            serde_json::json!({
+                "mean": made.held.mean(), "peak": made.held.peak, "peak_bytes": made.held.peak_resident,
+                "resident_bytes": made.bytes.resident, "offloaded_bytes": made.bytes.offloaded,
+            })
+        });
         serde_json::json!({
-            "model": self.model.files.name, "prompt_tokens": self.prompt_tokens,
-            "ids": self.done.ids, "text": self.text,
-            "prefill_s": self.prefill_s, "prefill_tokens_per_s": self.prompt_tokens as f64 / self.prefill_s,
-            "decode_s": self.done.seconds,
-            "decode_tokens_per_s": self.done.tokens_per_second(),
-            "cache_bytes": held, "full_cache_bytes": self.full_bytes,
-            "cache_share": held as f64 / self.full_bytes as f64, "peak_cache_bytes": self.most_bytes,
-            "resident_bytes": resident, "allocated_bytes": self.cut.as_ref().map(|c| c.allocated_bytes),
-            "cut_s": self.cut.as_ref().map(|c| c.seconds),
-            "compression": compression, "kept": self.cut.as_ref().map(|c| &c.kept),
+            "model": self.model.files.name, "prompt_tokens": made.prompt_tokens,
+            "ids": made.said.ids, "text": self.text,
+            "prefill_s": made.prefill_s, "prefill_tokens_per_s": made.prompt_tokens as f64 / made.prefill_s,
+            "decode_s": made.said.seconds,
+            "decode_tokens_per_s": made.said.tokens_per_second(),
+            "cache_bytes": held, "full_cache_bytes": made.full_bytes,
+            "cache_share": held as f64 / made.full_bytes as f64, "peak_cache_bytes": made.most_bytes,
+            "resident_bytes": resident, "allocated_bytes": cut.map(|c| c.allocated_bytes),
+            "cut_s": cut.map(|c| c.seconds),
+            "compression": self.compression.described(), "kept": cut.map(|c| &c.lengths),
+            "rows_while_decoding": rows,
             "comparison": compared,
         })
     }
 
+    /// Whether the cache is another than the full one.
+    fn changed(&self) -> bool {
+        !self.compression.method.is_reference()
+    }
+
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
-        if let (Some(cut), Some(compression)) = (&self.cut, self.compression) {
-            writeln!(
-                out,
-                "\nTokens kept per KV head by {}:",
-                compression.strategy()
-            )?;
-            write_kept(out, &cut.kept)?;
+        let made = &self.generated;
+        if self.compression.cuts() {
+            let strategy = self.compression.strategy();
+            writeln!(out, "\nTokens kept per KV head by {strategy}:")?;
+            write_kept(out, &made.cut.lengths)?;
         }
         writeln!(
             out,
             "\nPrefill  {} tokens in {:.2} s, {:.0} tokens/s",
-            self.prompt_tokens,
-            self.prefill_s,
-            self.prompt_tokens as f64 / self.prefill_s
+            made.prompt_tokens,
+            made.prefill_s,
+            made.prompt_tokens as f64 / made.prefill_s
         )?;
-        if let Some(cut) = &self.cut {
+        if self.compression.cuts() {
             writeln!(
                 out,
                 "Cut      {:.2} s to measure, allocate, select and cut, beside what prefill's probes took",
-                cut.seconds
+                made.cut.seconds
             )?;
         }
-        let rate = self.done.tokens_per_second();
+        let rate = made.said.tokens_per_second();
         let rate = rate.map_or(String::new(), |r| format!(", {r:.1} tokens/s"));
-        writeln!(out, "Decode   {} tokens{rate}", self.done.ids.len())?;
+        writeln!(out, "Decode   {} tokens{rate}", made.said.ids.len())?;
+        if self.compression.method.residency_name != "keep" && made.held.steps > 0 {
+            writeln!(
+                out,
+                "Rows     {:.1} per KV head in the mean of {} steps, {} at most; {} of keys and values at most",
+                made.held.mean(),
+                made.held.steps,
+                made.held.peak,
+                megabytes(made.held.peak_resident)
+            )?;
+        }
         self.write_bytes(out)?;
         match &self.comparison {
             Some(comparison) => self.write_comparison(out, comparison),
@@ -168,16 +171,18 @@ impl Report<'_> {
     }
 
     fn write_bytes(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let (full, most) = (megabytes(self.full_bytes), megabytes(self.most_bytes));
-        let Some(cut) = &self.cut else {
+        let made = &self.generated;
+        let (full, most) = (megabytes(made.full_bytes), megabytes(made.most_bytes));
+        if !self.changed() {
             writeln!(out, "Cache    {full} after prefill")?;
             return writeln!(out, "Buffers  {most} at their largest");
-        };
+        }
+        let cut = &made.cut;
         writeln!(
             out,
             "Cache    {} held after the cut, {:.1} % of the {full} that prefill held",
             megabytes(cut.held_bytes),
-            100.0 * cut.held_bytes as f64 / self.full_bytes as f64,
+            100.0 * cut.held_bytes as f64 / made.full_bytes as f64,
         )?;
         writeln!(
             out,

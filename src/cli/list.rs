@@ -25,7 +25,9 @@ enum Kind {
     Scorers,
     /// Strategies of `kvprof allocate`, likewise
     Strategies,
-    /// Methods of `kvprof eval`: strategy, scorer and head split
+    /// What leaves a cache while it lives, likewise
+    Residencies,
+    /// Methods of `kvprof eval`: strategy, scorer and head split, with their papers and what differs from them
     Methods,
     /// Metrics of `kvprof eval`
     Metrics,
@@ -93,9 +95,17 @@ impl Kind {
                 .map(|d| (d.name, d.about.to_owned()))
                 .collect(),
             Self::Scorers => kvprof::select::SCORERS.iter().map(of_paper).collect(),
+            Self::Residencies => kvprof::method::RESIDENCIES.iter().map(of_paper).collect(),
             Self::Strategies => kvprof::budget::ALLOCATORS.iter().map(of_paper).collect(),
-            Self::Methods => (kvprof::eval::METHODS.iter())
-                .map(|m| (m.name, format!("{} [{}]", m.about, m.spelled)))
+            Self::Methods => (kvprof::method::METHODS.iter())
+                .map(|m| {
+                    let (about, paper, differs) = (m.about, m.paper, m.differs);
+                    let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };
+                    (
+                        m.name,
+                        format!("{about} [{paper}]\nis: {spelled}; differs: {differs}"),
+                    )
+                })
                 .collect(),
             Self::Metrics => (kvprof::eval::METRICS.iter())
                 .map(|m| (m.name, format!("{} [{}]", m.about, m.unit)))

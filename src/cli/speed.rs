@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use kvprof::budget::Floor;
 use kvprof::dataset::needle::{self, Depths};
 use kvprof::dataset::{Template, cut};
 use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
-use kvprof::generate::Selector;
+use kvprof::method::Ranking;
 use kvprof::model::Model;
 use kvprof::parts::PartsFolder;
 use kvprof::profile::{self, prompts_sha256};
@@ -71,7 +72,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<()> {
-        let (options, selector) = (self.options(), self.selector()?);
+        let (options, ranking) = (self.options(), self.ranking()?);
         self.check(&options)?;
         let model = self.model.load_checked(self.quiet, |header| {
             let context = header.config.max_position_embeddings;
@@ -90,10 +91,10 @@ impl Arguments {
             None => PathBuf::from(format!("speed-{}", model.files.name)),
         };
         let prompts = self.prompts(&model)?;
-        let meta = self.meta(&model, &prompts, &options, &selector);
+        let meta = self.meta(&model, &prompts, &options, &ranking);
         let run = PartsFolder::prepare(&folder, &speed::KIND, meta, prompts.len(), self.resume)?;
         stop_cleanly(&folder);
-        self.measure(&run, &model, &prompts, &options, &selector)?;
+        self.measure(&run, &model, &prompts, &options, &ranking)?;
         run.finish()?;
         self.report(&Speed::load(&folder)?, &folder)
     }
@@ -110,12 +111,11 @@ impl Arguments {
         }
     }
 
-    fn selector(&self) -> anyhow::Result<Selector> {
+    fn ranking(&self) -> anyhow::Result<Ranking> {
         let parameters = Value::Object(object("--scorer-set", &self.scorer_parameters)?);
-        Ok(Selector {
+        Ok(Ranking {
+            name: self.scorer.clone(),
             scorer: deployable(&self.scorer, parameters)?,
-            sinks: self.sinks,
-            window: self.window,
             split: HeadSplit::PerHead,
         })
     }
@@ -174,7 +174,7 @@ impl Arguments {
         model: &Model,
         prompts: &[Prompt],
         options: &Options,
-        selector: &Selector,
+        ranking: &Ranking,
     ) -> anyhow::Result<()> {
         let todo = || prompts.iter().enumerate().filter(|(i, _)| !run.has(*i));
         let rounds = |p: &Prompt| options.modes(p.ids.len()).len() * options.repeats;
@@ -183,7 +183,9 @@ impl Arguments {
         for (index, prompt) in todo() {
             bar.set_message(format!("{} tokens", prompt.length));
             let mut done = |_: &Measurement| bar.inc(1);
-            let measured = speed::measure(&model.decoder, prompt, options, selector, &mut done);
+            let floor = Floor::of(self.sinks, self.window);
+            let measured =
+                speed::measure(&model.decoder, prompt, options, ranking, floor, &mut done);
             let rows = measured.with_context(|| format!("measuring {} tokens", prompt.length))?;
             run.write(index, &[speed::speed_table(&rows)])?;
         }
@@ -196,7 +198,7 @@ impl Arguments {
         model: &Model,
         prompts: &[Prompt],
         options: &Options,
-        selector: &Selector,
+        ranking: &Ranking,
     ) -> Meta {
         let measured: Vec<_> = (prompts.iter())
             .map(|prompt| profile::Prompt {
@@ -215,9 +217,9 @@ impl Arguments {
             dtype: model.decoder.precision().to_string(),
             threads: candle_core::utils::get_num_threads(),
             scorer: self.scorer.clone(),
-            scorer_parameters: selector.scorer.parameters(),
-            sinks: selector.sinks,
-            window: selector.window,
+            scorer_parameters: ranking.scorer.parameters(),
+            sinks: self.sinks,
+            window: self.window,
             lengths: prompts.iter().map(|p| p.length).collect(),
             budgets: options.budgets.clone(),
             prompts_sha256: prompts_sha256(&measured),

@@ -1,7 +1,6 @@
 //! Evaluation: one prefill, every method and budget, paired statistics.
 //!
-//! A [`Method`] is allocator x scorer x head split; a [`Sweep`] tries methods and budgets on a [`Case`];
-//! [`compare`] says what the tables show. A new metric is a column and one line of [`METRICS`].
+//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show. A new metric is a column and one line of [`METRICS`].
 
 pub mod answer;
 mod bootstrap;
@@ -10,8 +9,8 @@ mod clusters;
 pub mod comparison;
 #[cfg(test)]
 mod coverage;
+mod fidelity;
 pub mod hit_rate;
-mod method;
 mod metric;
 mod reference;
 mod results;
@@ -27,7 +26,7 @@ pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::{Case, Reader};
 pub use clusters::CLUSTER;
 pub use comparison::{FULL, Row, compare};
-pub use method::{Allocation, METHODS, Measured, Method, NamedMethod, Ranking};
+pub use fidelity::{Fidelity, fidelity, most_likely, surprise, teacher_forced};
 pub use metric::{Direction, METRICS, Metric};
 pub use results::{RESULT_TABLES, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta};
 pub use rows::outcome_tables;

@@ -1,16 +1,17 @@
-//! What the full cache says after a prompt, and how a cut cache answers to the same tokens.
+//! What the full cache says after a prompt, and how another cache answers to the same tokens.
 
 use std::time::Instant;
 
 use super::case::Case;
+use super::fidelity::{Fidelity, fidelity, most_likely, surprise};
 use crate::error::Result;
-use crate::generate::{self, Continuation, Fidelity};
+use crate::generate::Continuation;
+use crate::method::{HeldRows, LiveCache};
 use crate::model::Model;
-use crate::model::attention::{AttentionProbe, NoProbe};
-use crate::model::cache::KvCache;
+use crate::model::attention::AttentionProbe;
 use crate::model::decoder::Decoder;
 
-/// The full cache's greedy continuation and everything that cut caches are compared with.
+/// The full cache's greedy continuation and everything that other caches are compared with.
 pub(super) struct Reference {
     /// What the full cache says; the first token follows from the prompt's own logits, whatever is cut.
     pub said: Continuation,
@@ -22,6 +23,8 @@ pub(super) struct Reference {
     pub most: usize,
     /// Mean negative log-likelihood of the best accepted answer, in nats per token; NaN without one.
     pub nll: f64,
+    /// Rows that the full cache holds while it is fed its continuation.
+    pub held: HeldRows,
 }
 
 /// How one cache continues: fidelity to the full cache, and its own text.
@@ -30,62 +33,69 @@ pub(super) struct Continued {
     pub nll: f64,
     /// The text, with steps and seconds of what was decoded token by token.
     pub said: Continuation,
+    /// Rows that it holds while it is fed the full cache's continuation.
+    pub held: HeldRows,
 }
 
 impl Reference {
     /// Decodes from the full cache, shows `probe` what the continuation attends to, and rewinds.
     pub fn of(
         model: &Model,
-        cache: &mut KvCache,
+        live: &mut LiveCache,
         first: Vec<f32>,
         case: &Case,
         most: usize,
         probe: &mut dyn AttentionProbe,
     ) -> Result<Self> {
         let decoder = &model.decoder;
-        let start = cache.next_position();
-        let chosen = generate::most_likely(&first);
-        let said = decode_on(model, cache, Vec::new(), chosen, most, &[])?;
-        cache.rewind(start)?;
-        let rows = rows_after(decoder, cache, &said.ids, probe)?;
-        cache.rewind(start)?;
-        let nll = answer_nll(decoder, cache, &first, case)?;
+        let start = live.cache().next_position();
+        let said = decode_on(model, live, Vec::new(), most_likely(&first), most, &[])?;
+        live.rewind(start)?;
+        live.count_anew();
+        let rows = live.feed_watched(decoder, &said.ids, probe)?;
+        let held = live.held();
+        live.rewind(start)?;
+        let nll = answer_nll(decoder, &mut Again::Rewound(live), &first, case)?;
         Ok(Self {
             said,
             rows,
             first,
             most,
             nll,
+            held,
         })
     }
 
     /// The full cache against itself.
     pub fn of_itself(&self) -> Continued {
         Continued {
-            fidelity: generate::fidelity(&self.rows, &self.rows),
+            fidelity: fidelity(&self.rows, &self.rows),
             nll: self.nll,
             said: self.said.clone(),
+            held: self.held,
         }
     }
 
-    /// Feeds the continuation to a cut cache and lets it go its own way from where the two part.
+    /// Feeds the continuation to another cache and lets it go its own way from where the two part.
     ///
-    /// As long as the cut cache chooses the tokens of the continuation, feeding them at once is generating:
-    /// only what comes after the first other choice is decoded step by step.
-    /// What other caches have said (`drafts`) is tried in the same way after that.
+    /// As long as the cache chooses the tokens of the continuation, feeding them at once is generating: only what comes
+    /// after the first other choice is decoded step by step. What other caches have said (`drafts`) is tried in the
+    /// same way after that. A cache that cannot be rewound goes step by step, from a `fresh` one for every text.
     pub fn against(
         &self,
         model: &Model,
-        cache: &mut KvCache,
+        mut live: LiveCache,
         case: &Case,
         drafts: &[Vec<u32>],
+        fresh: &dyn Fn() -> Result<LiveCache>,
     ) -> Result<Continued> {
         let decoder = &model.decoder;
-        let start = cache.next_position();
-        let rows = rows_after(decoder, cache, &self.said.ids, &mut NoProbe)?;
+        let start = live.cache().next_position();
+        let rows = live.feed(decoder, &self.said.ids)?;
+        let held = live.held();
         let mut pairs = self.rows.iter().zip(&rows);
         let parting = pairs
-            .position(|(f, c)| generate::most_likely(f) != generate::most_likely(c))
+            .position(|(f, c)| most_likely(f) != most_likely(c))
             .filter(|at| at + 1 < self.most);
         let mut said = Continuation {
             ids: self.said.ids.clone(),
@@ -93,29 +103,51 @@ impl Reference {
         };
         if let Some(at) = parting {
             said.ids.truncate(at + 1);
-            cache.rewind(start + at + 1)?;
-            let next = generate::most_likely(&rows[at]);
-            said = decode_on(model, cache, said.ids, next, self.most, drafts)?;
+            let next = most_likely(&rows[at]);
+            said = if live.can_rewind() {
+                live.rewind(start + at + 1)?;
+                decode_on(model, &mut live, said.ids, next, self.most, drafts)?
+            } else {
+                let mut live = fresh()?;
+                live.feed(decoder, &said.ids)?;
+                decode_on(model, &mut live, said.ids, next, self.most, &[])?
+            };
         }
-        cache.rewind(start)?;
+        let mut again = if live.can_rewind() {
+            live.rewind(start)?;
+            Again::Rewound(&mut live)
+        } else {
+            Again::Fresh(fresh)
+        };
         Ok(Continued {
-            fidelity: generate::fidelity(&self.rows, &rows),
-            nll: answer_nll(decoder, cache, &self.first, case)?,
+            fidelity: fidelity(&self.rows, &rows),
+            nll: answer_nll(decoder, &mut again, &self.first, case)?,
             said,
+            held,
         })
     }
 }
 
-/// Logits after each of `ids`, all fed at once; none for no ids.
-fn rows_after(
-    decoder: &Decoder,
-    cache: &mut KvCache,
-    ids: &[u32],
-    probe: &mut dyn AttentionProbe,
-) -> Result<Vec<Vec<f32>>> {
-    match ids.is_empty() {
-        true => Ok(Vec::new()),
-        false => Ok(decoder.continue_with(ids, cache, probe)?.to_vec2()?),
+/// A cache at the prompt's end, for one text after another.
+enum Again<'a> {
+    /// The same, rewound after each.
+    Rewound(&'a mut LiveCache),
+    /// A new one for each.
+    Fresh(&'a dyn Fn() -> Result<LiveCache>),
+}
+
+impl Again<'_> {
+    /// Logits after each of `ids`.
+    fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Self::Fresh(fresh) => fresh()?.feed(decoder, ids),
+            Self::Rewound(live) => {
+                let start = live.cache().next_position();
+                let rows = live.feed(decoder, ids)?;
+                live.rewind(start)?;
+                Ok(rows)
+            }
+        }
     }
 }
 
@@ -126,14 +158,14 @@ fn rows_after(
 /// tokens that were decoded one by one.
 fn decode_on(
     model: &Model,
-    cache: &mut KvCache,
+    live: &mut LiveCache,
     said: Vec<u32>,
     next: u32,
     most: usize,
     drafts: &[Vec<u32>],
 ) -> Result<Continuation> {
     let stop_ids = model.tokenizer.stop_ids();
-    let start = cache.next_position() - said.len();
+    let start = live.cache().next_position() - said.len();
     let mut done = Continuation {
         ids: said,
         ..Continuation::default()
@@ -150,21 +182,21 @@ fn decode_on(
             .find(|d| d.len() > done.ids.len() + 1 && d.starts_with(&done.ids));
         let Some(draft) = draft else {
             let clock = Instant::now();
-            let logits = model.decoder.decode(id, cache)?.to_vec1::<f32>()?;
+            let logits = live.step(&model.decoder, id)?.to_vec1::<f32>()?;
             done.seconds += clock.elapsed().as_secs_f64();
             done.steps += 1;
-            id = generate::most_likely(&logits);
+            id = most_likely(&logits);
             continue;
         };
-        let rows = rows_after(&model.decoder, cache, &draft[held..], &mut NoProbe)?;
-        let choices: Vec<u32> = rows.iter().map(|row| generate::most_likely(row)).collect();
+        let rows = live.feed(&model.decoder, &draft[held..])?;
+        let choices: Vec<u32> = rows.iter().map(|row| most_likely(row)).collect();
         let agreed = choices
             .iter()
             .zip(&draft[held + 1..])
             .take_while(|(c, d)| c == d);
         let agreed = agreed.count();
         done.ids.extend(&draft[held + 1..held + 1 + agreed]);
-        cache.rewind(start + done.ids.len())?;
+        live.rewind(start + done.ids.len())?;
         id = choices[agreed];
     }
     Ok(done)
@@ -173,16 +205,12 @@ fn decode_on(
 /// Mean negative log-likelihood per token of the accepted answer that is likeliest, in nats.
 ///
 /// The first token's likelihood is the prompt's own, whatever the cache holds.
-fn answer_nll(decoder: &Decoder, cache: &mut KvCache, first: &[f32], case: &Case) -> Result<f64> {
-    let start = cache.next_position();
+fn answer_nll(decoder: &Decoder, again: &mut Again<'_>, first: &[f32], case: &Case) -> Result<f64> {
     let mut best = f64::NAN;
     for ids in case.answer_ids.iter().filter(|ids| !ids.is_empty()) {
-        let rows = rows_after(decoder, cache, &ids[..ids.len() - 1], &mut NoProbe)?;
-        cache.rewind(start)?;
+        let rows = again.feed(decoder, &ids[..ids.len() - 1])?;
         let before = std::iter::once(first).chain(rows.iter().map(Vec::as_slice));
-        let surprises = before
-            .zip(ids)
-            .map(|(row, &id)| generate::surprise(row, id));
+        let surprises = before.zip(ids).map(|(row, &id)| surprise(row, id));
         let sum: f64 = surprises.sum();
         best = best.min(sum / ids.len() as f64); // the minimum of NaN and a number is the number
     }

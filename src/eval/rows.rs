@@ -3,9 +3,9 @@
 use super::case::Case;
 use super::clusters::CLUSTER;
 use super::comparison::FULL;
-use super::method::Method;
 use super::sweep::{Outcome, Scores, Trial};
 use crate::budget::Budget;
+use crate::method::{Cut, Method};
 use crate::table::{Column, Table};
 
 /// The three tables of one prompt, in the order of [`super::RESULT_TABLES`].
@@ -29,7 +29,10 @@ pub fn outcome_tables(
         let of = |row: &Trial| row.scores.as_ref().map_or(f64::NAN, f);
         Column::Number(rows.iter().map(of).collect())
     };
-    let axis = |f: fn(&Method) -> String| text(&|row| f(&methods[row.method]));
+    let axis = |f: fn(&Cut) -> String| {
+        let of = |row: &Trial| methods[row.method].cut.as_ref().map_or(FULL.to_owned(), f);
+        text(&of)
+    };
     let tokens = vec![case.ids.len() as u32; rows.len()];
     results.push("prompt_id", repeated(case.id.clone()));
     let cluster = (case.needle).map_or(format!("prompt {index}"), |seed| format!("needle {seed}"));
@@ -116,19 +119,14 @@ fn evidence_rows(
     table
 }
 
-fn strategy(method: &Method) -> String {
-    let cut = method.cut.as_ref();
-    cut.map_or(FULL.to_owned(), |(allocation, _)| {
-        allocation.strategy.clone()
-    })
+fn strategy(cut: &Cut) -> String {
+    cut.allocation.strategy().to_owned()
 }
 
-fn scorer(method: &Method) -> String {
-    let cut = method.cut.as_ref();
-    cut.map_or(FULL.to_owned(), |(_, ranking)| ranking.name.clone())
+fn scorer(cut: &Cut) -> String {
+    cut.ranking.name.clone()
 }
 
-fn split(method: &Method) -> String {
-    let cut = method.cut.as_ref();
-    cut.map_or(FULL.to_owned(), |(_, ranking)| ranking.split.to_string())
+fn split(cut: &Cut) -> String {
+    cut.ranking.split.to_string()
 }

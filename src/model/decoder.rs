@@ -11,6 +11,7 @@ use super::config::{ModelConfig, RopePairs};
 use super::feed_forward::FeedForward;
 use super::gguf::Gguf;
 use super::precision::Precision;
+use super::residency::{Residency, Sight, Unchanging};
 use super::weights::Weights;
 use crate::compute::linear::{Linear, Matrix, tensor_bytes};
 use crate::error::{Error, Result};
@@ -168,7 +169,7 @@ impl Decoder {
         let mut logits = None;
         for chunk in ids.chunks(run) {
             let last = cache.next_position() + chunk.len() == total;
-            let hidden = self.forward(chunk, cache, total, probe)?;
+            let hidden = self.forward(chunk, cache, total, probe, &mut Unchanging)?;
             if last {
                 let row = hidden.i(hidden.dim(0)? - 1..)?.contiguous()?;
                 logits = Some(self.logits(&row)?.i(0)?);
@@ -188,10 +189,23 @@ impl Decoder {
         cache: &mut KvCache,
         probe: &mut dyn AttentionProbe,
     ) -> Result<Tensor> {
+        self.feed(ids, cache, probe, &mut Unchanging)
+    }
+
+    /// [`Decoder::continue_with`], while `residency` says what is seen and what stays.
+    ///
+    /// Shapes and errors: as there; whatever `residency` returns.
+    pub fn feed(
+        &self,
+        ids: &[u32],
+        cache: &mut KvCache,
+        probe: &mut dyn AttentionProbe,
+        residency: &mut dyn Residency,
+    ) -> Result<Tensor> {
         self.check_ids(ids, cache.next_position())?;
         let total = cache.next_position() + ids.len();
         let rows = ids.chunks(PREFILL_RUN).map(|chunk| {
-            let hidden = self.forward(chunk, cache, total, probe)?;
+            let hidden = self.forward(chunk, cache, total, probe, residency)?;
             self.logits(&hidden)
         });
         let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -205,13 +219,28 @@ impl Decoder {
         Ok(Tensor::cat(&rows, 0)?)
     }
 
-    /// Runs one token through the model.
+    /// Runs one token through the model; all that the cache holds is seen and stays.
     ///
     /// Shapes: float32 logits, `(vocab)`. Errors: as [`Decoder::prefill`].
     pub fn decode(&self, id: u32, cache: &mut KvCache) -> Result<Tensor> {
+        self.step(id, cache, &mut Unchanging)
+    }
+
+    /// Runs one token through the model, while `residency` says what is seen and what stays.
+    ///
+    /// Shapes: float32 logits, `(vocab)`. Errors: as [`Decoder::prefill`]; whatever `residency` returns.
+    pub fn step(
+        &self,
+        id: u32,
+        cache: &mut KvCache,
+        residency: &mut dyn Residency,
+    ) -> Result<Tensor> {
         // A step is hundreds of short parallel regions: entering the thread pool once is cheaper than
         // handing every region over to it.
-        rayon::scope(|_| self.prefill(&[id], cache, 1, &mut attention::NoProbe))
+        rayon::scope(|_| {
+            let logits = self.feed(&[id], cache, &mut attention::NoProbe, residency)?;
+            Ok(logits.i(0)?)
+        })
     }
 
     fn forward(
@@ -220,6 +249,7 @@ impl Decoder {
         cache: &mut KvCache,
         prompt_tokens: usize,
         probe: &mut dyn AttentionProbe,
+        residency: &mut dyn Residency,
     ) -> Result<Tensor> {
         let first = cache.next_position();
         let mut hidden = self.embedding.select(ids)?; // (n, hidden)
@@ -244,21 +274,31 @@ impl Decoder {
                 query_heads: self.config.num_attention_heads,
                 kv_heads: self.config.num_key_value_heads,
             };
+            let held = cache.layer(l);
+            let view = AttentionView {
+                layer: l,
+                rows,
+                prompt_tokens,
+                queries: &queries,
+                cache: held,
+                projection: &layer.output.matrix,
+                as_on_device: self.as_on_device,
+            };
+            let chosen = match residency.before_attention(&view)? {
+                Sight::Held => None,
+                Sight::Slots(slots) => Some(held.cut(&slots, 0, held.representation())?),
+            };
+            let seen = chosen.as_ref().unwrap_or(held);
             let mut watches = Vec::new();
             probe.watch(&run, &mut watches)?;
             let attend = match self.as_on_device {
                 true => attention::attend_on_device,
                 false => attention::attend,
             };
-            let attended = attend(&queries, cache.layer(l), first, &watches)?;
+            let attended = attend(&queries, seen, first, &watches)?;
             probe.observe(&AttentionView {
-                layer: l,
-                rows,
-                prompt_tokens,
-                queries: &queries,
-                cache: cache.layer(l),
-                projection: &layer.output.matrix,
-                as_on_device: self.as_on_device,
+                cache: seen,
+                ..view
             })?;
             hidden = (hidden + layer.output.forward(&attended)?)?;
             let normed = rms_norm(
@@ -269,6 +309,7 @@ impl Decoder {
             hidden = (hidden + layer.feed_forward.forward(&normed)?)?;
         }
         cache.advance(ids.len());
+        residency.after_step(cache)?;
         Ok(hidden)
     }
 

@@ -13,6 +13,7 @@ mod header;
 mod loaded;
 pub mod precision;
 pub mod ragged_heads;
+pub mod residency;
 pub mod source;
 mod step_table;
 pub mod tokenizer;

@@ -1,11 +1,12 @@
 //! One prompt: prefill, vote, generate from the full cache, compare.
 
+use super::super::fidelity::most_likely;
 use super::counts::WindowHits;
 use super::options::HitRateOptions;
 use super::probe::{PromptProbe, StepProbe};
 use crate::error::Result;
-use crate::generate::most_likely;
-use crate::model::decoder::{Decoder, PREFILL_RUN};
+use crate::method::{LiveCache, prefill};
+use crate::model::decoder::Decoder;
 
 /// One query head's hits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,17 +48,18 @@ pub fn measure(
     let context = decoder.config().max_position_embeddings;
     options.check_prompt("to measure", ids.len(), context)?;
     let steps = options.generated_tokens();
-    let mut cache = decoder.new_cache(ids.len() + steps)?;
     let mut prompt = PromptProbe::new(options, on_layer);
-    let mut logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut prompt)?;
+    let prefilled = prefill(decoder, ids, steps, Vec::new(), &mut prompt)?;
     let votes = prompt.finish();
     let prefix = options.prefix(ids.len());
     let mut probe = StepProbe::new(options, prefix, votes, on_layer);
     let mut generated = Vec::with_capacity(steps);
+    let mut live = LiveCache::keeping(prefilled.cache);
+    let mut logits = prefilled.logits.to_vec1::<f32>()?;
     for _ in 0..steps {
-        let id = most_likely(&logits.to_vec1::<f32>()?);
+        let id = most_likely(&logits);
         generated.push(id);
-        logits = decoder.prefill(&[id], &mut cache, 1, &mut probe)?;
+        logits = live.feed_watched(decoder, &[id], &mut probe)?.concat();
     }
     let stop = generated.iter().position(|id| stop_ids.contains(id));
     Ok(PromptHits {

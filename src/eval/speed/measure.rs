@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::{Measurement, Mode, Options};
+use crate::budget::Floor;
 use crate::compute::memory;
 use crate::error::{Error, Result};
-use crate::generate::{self, Prefilled, Selector};
+use crate::generate;
+use crate::method::{LiveCache, Prefilled, Ranking, prefill};
 use crate::model::attention::NoProbe;
-use crate::model::cache::KvCache;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::select::Slots;
+use crate::select::{Slots, select_layers};
 
 /// A prompt to measure on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub struct Prompt {
 pub struct Decoding<'a> {
     decoder: &'a Decoder,
     full: Prefilled,
+    floor: Floor,
     /// The full cache's greedy continuation, which every mode is fed: one id to warm up, then the steps.
     forced: Vec<u32>,
 }
@@ -42,12 +44,13 @@ struct Bench<'a> {
 /// the calmer machine; each step ends when its token is known. One step before the timed ones is not
 /// counted. `done` hears of every measurement.
 /// Errors: [`Error::PromptTooLong`] if prompt and steps exceed the model's context; those of the decoder
-/// and of `selector`.
+/// and of the scorer.
 pub fn measure(
     decoder: &Decoder,
     prompt: &Prompt,
     options: &Options,
-    selector: &Selector,
+    ranking: &Ranking,
+    floor: Floor,
     done: &mut dyn FnMut(&Measurement),
 ) -> Result<Vec<Measurement>> {
     let tokens = prompt.ids.len();
@@ -59,11 +62,11 @@ pub fn measure(
             context,
         });
     }
-    let decoding = Decoding::prepare(decoder, &prompt.ids, options.steps, selector)?;
+    let decoding = Decoding::prepare(decoder, &prompt.ids, options.steps, ranking, floor)?;
     let modes = options.modes(tokens);
     let kept = modes
         .iter()
-        .map(|mode| decoding.kept(*mode, selector))
+        .map(|mode| decoding.kept(*mode, ranking))
         .collect::<Result<Vec<_>>>()?;
     let bench = Bench {
         prompt,
@@ -89,38 +92,31 @@ pub fn measure(
 
 /// The full cache's greedy continuation, stop ids included.
 fn continuation(decoder: &Decoder, full: &Prefilled, tokens: usize) -> Result<Vec<u32>> {
-    let mut cache = full.cache.copy(tokens)?;
-    let logits = &full.logits;
-    let mut choose = |logits: &_| settled(logits);
-    let mut emit = |_| Ok(());
-    let done = generate::decode(
-        decoder,
-        &mut cache,
-        logits,
-        tokens,
-        &[],
-        &mut choose,
-        &mut emit,
-    )?;
+    let mut live = LiveCache::keeping(full.cache.copy(tokens)?);
+    let mut next = |logits: &_| settled(logits).map(Some);
+    let done = generate::decode(decoder, &mut live, &full.logits, tokens, &mut next)?;
     Ok(done.ids)
 }
 
 impl<'a> Decoding<'a> {
     /// Prefills and scores a prompt, and finds the continuation that `steps` timed steps are fed.
     ///
-    /// Errors: those of the decoder and of `selector`.
+    /// Errors: those of the decoder and of the scorer.
     pub fn prepare(
         decoder: &'a Decoder,
         ids: &[u32],
         steps: usize,
-        selector: &Selector,
+        ranking: &Ranking,
+        floor: Floor,
     ) -> Result<Self> {
         let room = steps + 1;
-        let full = generate::prefill(decoder, ids, room, Some(selector), &mut NoProbe)?;
+        let scorers = vec![(&*ranking.scorer, floor.window)];
+        let full = prefill(decoder, ids, room, scorers, &mut NoProbe)?;
         let forced = continuation(decoder, &full, room)?;
         Ok(Self {
             decoder,
             full,
+            floor,
             forced,
         })
     }
@@ -128,24 +124,27 @@ impl<'a> Decoding<'a> {
     /// The slots that a budget keeps; `None` for the other modes.
     ///
     /// Errors: those of the selection.
-    pub fn kept(&self, mode: Mode, selector: &Selector) -> Result<Option<Vec<Slots>>> {
+    pub fn kept(&self, mode: Mode, ranking: &Ranking) -> Result<Option<Vec<Slots>>> {
         let Mode::Budget(budget) = mode else {
             return Ok(None);
         };
         let budgets: Vec<Vec<usize>> = (self.full.cache.lengths().iter())
             .map(|layer| layer.iter().map(|&held| budget.min(held)).collect())
             .collect();
-        generate::kept_slots(&self.full.scores, &budgets, selector).map(Some)
+        let scores = self.full.scores.first().map_or(&[][..], Vec::as_slice);
+        let Floor { sinks, window, .. } = self.floor;
+        select_layers(scores, &budgets, sinks, window, ranking.split).map(Some)
     }
 
     /// A cache of its own with room for the steps: of the `kept` slots, or whole.
     ///
-    /// Errors: those of [`KvCache::cut`].
-    pub fn cache(&self, kept: Option<&[Slots]>) -> Result<KvCache> {
-        match kept {
-            Some(kept) => self.full.cache.cut(kept, self.forced.len()),
-            None => self.full.cache.copy(self.forced.len()),
-        }
+    /// Errors: those of [`crate::model::cache::KvCache::cut`].
+    pub fn cache(&self, kept: Option<&[Slots]>) -> Result<LiveCache> {
+        let cache = match kept {
+            Some(kept) => self.full.cache.cut(kept, self.forced.len())?,
+            None => self.full.cache.copy(self.forced.len())?,
+        };
+        Ok(LiveCache::keeping(cache))
     }
 
     /// Bytes that the prefilled cache occupies beside those that are timed.
@@ -156,20 +155,20 @@ impl<'a> Decoding<'a> {
     /// The step before the timed ones, which finds memory and caches cold.
     ///
     /// Errors: those of the decoder.
-    pub fn warm_up(&self, cache: &mut KvCache) -> Result<()> {
+    pub fn warm_up(&self, cache: &mut LiveCache) -> Result<()> {
         self.feed(0..1, cache)
     }
 
     /// The timed steps; each ends when its token is known.
     ///
     /// Errors: those of the decoder.
-    pub fn steps(&self, cache: &mut KvCache) -> Result<()> {
+    pub fn steps(&self, cache: &mut LiveCache) -> Result<()> {
         self.feed(1..self.forced.len(), cache)
     }
 
-    fn feed(&self, steps: Range<usize>, cache: &mut KvCache) -> Result<()> {
+    fn feed(&self, steps: Range<usize>, cache: &mut LiveCache) -> Result<()> {
         for id in &self.forced[steps] {
-            settled(&self.decoder.decode(*id, cache)?)?;
+            settled(&cache.step(self.decoder, *id)?)?;
         }
         Ok(())
     }
@@ -181,7 +180,7 @@ impl Bench<'_> {
             Mode::NoCache => (self.uncached()?, 0, None),
             Mode::Full | Mode::Budget(_) => {
                 let (mut cache, grown) = self.cache(kept)?;
-                let bytes = cache.bytes();
+                let bytes = cache.bytes().resident;
                 (self.cached(&mut cache)?, bytes, grown)
             }
         };
@@ -198,7 +197,7 @@ impl Bench<'_> {
     }
 
     /// A cache of its own, and by how much the process grew for it.
-    fn cache(&self, kept: Option<&[Slots]>) -> Result<(KvCache, Option<usize>)> {
+    fn cache(&self, kept: Option<&[Slots]>) -> Result<(LiveCache, Option<usize>)> {
         memory::return_freed();
         let before = memory::resident_bytes();
         let cache = self.decoding.cache(kept)?;
@@ -210,7 +209,7 @@ impl Bench<'_> {
         Ok((cache, grown.filter(|_| on_cpu)))
     }
 
-    fn cached(&self, cache: &mut KvCache) -> Result<f64> {
+    fn cached(&self, cache: &mut LiveCache) -> Result<f64> {
         self.decoding.warm_up(cache)?;
         let start = Instant::now();
         self.decoding.steps(cache)?;

@@ -23,7 +23,7 @@ pub use view::{AttentionProbe, AttentionRun, AttentionView, NoProbe, Tee};
 pub use watch::{DeviceRows, GroupRows, RowReader, Watch};
 
 use super::cache::LayerCache;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use device::{WIDEST_HEAD, has_prefill_attention, prefill_attention, ragged_attention};
 
 /// Queries that are worked on at once; also the most rows that [`AttentionView::probabilities`]
@@ -105,6 +105,21 @@ pub fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) -> Resu
     } else {
         blocks::probabilities(queries, cache, first)
     }
+}
+
+/// The same head by head, for heads of any length.
+///
+/// Shapes: `[kv_head]` of `(G, n, S)` with that head's own S.
+/// Errors: [`Error::Unsupported`] on devices other than the CPU.
+pub fn rows_of_heads(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Vec<Vec<f32>>> {
+    if runs_on_slices(queries) {
+        return cpu::rows_of_heads(queries, cache, first);
+    }
+    Err(Error::Unsupported {
+        what: "looking at attention while decoding on",
+        found: format!("{:?}", queries.device().location()),
+        supported: "--device cpu".into(),
+    })
 }
 
 fn runs_on_slices(tensor: &Tensor) -> bool {

@@ -59,6 +59,14 @@ impl AttentionView<'_> {
         probabilities(&queries.contiguous()?, self.cache, positions.start)
     }
 
+    /// Attention probabilities of this run's queries, head by head, whatever the heads' lengths.
+    ///
+    /// Shapes: `[kv_head]` of `(G, rows, S)` with that head's own S, one number after another.
+    /// Errors: [`Error::Unsupported`] on devices other than the CPU.
+    pub fn rows_of_heads(&self) -> Result<Vec<Vec<f32>>> {
+        super::rows_of_heads(self.queries, self.cache, self.rows.start)
+    }
+
     /// W_o, the matrix that maps the concatenated heads to the residual stream, dequantised now.
     ///
     /// Differs: nothing is kept; a probe that needs it more than once should hold on to it.

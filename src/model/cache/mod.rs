@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 ///
 /// Paper: none: house definition. Differs: lengths belong to heads, positions to tokens; the next
 /// position is never derived from a length.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
     next_position: usize,
@@ -73,10 +73,21 @@ impl KvCache {
     /// Errors: [`Error::Invalid`] for other numbers of layers or heads, or slots that are not there;
     /// layers before the one at fault are then cut already.
     pub fn retain(&mut self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<()> {
+        self.retain_as(kept, room, self.representation())
+    }
+
+    /// [`KvCache::retain`] with keys and values rounded to other types.
+    ///
+    /// Shapes and errors: as there.
+    pub fn retain_as(
+        &mut self,
+        kept: &[Vec<Vec<u32>>],
+        room: usize,
+        representation: Representation,
+    ) -> Result<()> {
         self.check_lists(kept)?;
         for (layer, kept) in kept.iter().enumerate() {
-            let whole = &self.layers[layer];
-            let smaller = whole.cut(kept, room, whole.representation())?;
+            let smaller = self.layers[layer].cut(kept, room, representation)?;
             self.replace(layer, smaller);
         }
         memory::return_freed();
@@ -87,9 +98,7 @@ impl KvCache {
     ///
     /// Shapes and errors: as [`KvCache::retain`].
     pub fn cut(&self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<Self> {
-        let first = self.layers.first();
-        let representation = first.map_or(Representation::FLOAT32, LayerCache::representation);
-        self.cut_as(kept, room, representation)
+        self.cut_as(kept, room, self.representation())
     }
 
     /// [`KvCache::cut`] with keys and values rounded to other types.
@@ -177,6 +186,12 @@ impl KvCache {
             self.layers.len()
         );
         Err(Error::invalid("lists of slots", kept.len(), bound))
+    }
+
+    /// In which elements keys and values are held.
+    pub fn representation(&self) -> Representation {
+        let first = self.layers.first();
+        first.map_or(Representation::FLOAT32, LayerCache::representation)
     }
 
     /// Number of layers.

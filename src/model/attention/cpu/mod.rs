@@ -14,7 +14,7 @@ mod watched;
 use candle_core::{Device, Tensor};
 
 pub(in crate::model) use prefill::STRIP;
-pub(super) use rows::probabilities;
+pub(super) use rows::{probabilities, rows_of_heads};
 
 use heads::with_heads;
 

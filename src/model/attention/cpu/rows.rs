@@ -39,6 +39,29 @@ pub(in super::super) fn probabilities(
     Ok(Tensor::from_vec(output, (h_q, n, seen), &Device::Cpu)?)
 }
 
+/// See [`super::super::rows_of_heads`].
+pub(in super::super) fn rows_of_heads(
+    queries: &Tensor,
+    cache: &LayerCache,
+    first: usize,
+) -> Result<Vec<Vec<f32>>> {
+    with_heads(queries, cache, first, |heads| {
+        let of_head = |head: usize| {
+            let seen = heads
+                .n
+                .checked_sub(1)
+                .map_or(0, |row| heads.seen(head, row));
+            let mut rows = vec![0f32; heads.group() * heads.n * seen];
+            let lines = rows.chunks_mut((heads.n * seen).max(1)).enumerate();
+            lines.for_each(|(g, lines)| {
+                probabilities_of_head(heads, head * heads.group() + g, lines)
+            });
+            rows
+        };
+        (0..heads.h_kv()).map(of_head).collect()
+    })
+}
+
 /// Probabilities of all queries of one query head over all keys, `(n, S)`.
 fn probabilities_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
     let (head, seen) = (query_head / heads.group(), lines.len() / heads.n);

@@ -1,0 +1,273 @@
+//! A method: five axes that say what a cache holds and how it changes.
+
+use serde_json::{Value, json};
+
+use super::residency::{Keep, ResidencyRule};
+use crate::budget::{
+    Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Measures, Provenance, Request,
+    TokenBudgets,
+};
+use crate::error::{Error, Result};
+use crate::model::cache::Representation;
+use crate::profile::{MeasureOptions, Needs, Profile};
+use crate::select::{HeadSplit, Scorer};
+
+/// Where the measurements come from that an allocation is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measured {
+    /// The very prompt, in its own prefill.
+    Online,
+    /// A profile of other prompts; `None` until it is read.
+    Profile(Option<Box<Measures>>),
+}
+
+/// A strategy with its parameters.
+#[derive(Debug)]
+pub struct RuledAllocation {
+    /// Name in [`crate::budget::ALLOCATORS`].
+    pub strategy: String,
+    /// The rule.
+    pub allocator: Box<dyn Allocator>,
+    /// By layer or by KV head.
+    pub granularity: Granularity,
+    /// Of what.
+    pub measured: Measured,
+}
+
+/// How much every KV head may keep.
+#[derive(Debug)]
+pub enum Allocation {
+    /// Worked out for a budget.
+    Rule(RuledAllocation),
+    /// A plan from disk, which has its own budget.
+    Plan(Box<BudgetPlan>),
+}
+
+/// Which tokens are kept.
+#[derive(Debug)]
+pub struct Ranking {
+    /// Name in [`crate::select::SCORERS`].
+    pub name: String,
+    /// The rule.
+    pub scorer: Box<dyn Scorer>,
+    /// How a layer's budget is spent on its KV heads.
+    pub split: HeadSplit,
+}
+
+/// What a prompt's cut keeps.
+#[derive(Debug)]
+pub struct Cut {
+    /// How much.
+    pub allocation: Allocation,
+    /// Which tokens.
+    pub ranking: Ranking,
+}
+
+/// A way to hold a cache.
+///
+/// Paper: none: house definition. Differs: five axes, never multiplied in code.
+#[derive(Debug)]
+pub struct Method {
+    /// As it was asked for.
+    pub name: String,
+    /// What the prompt's cut keeps; `None` is everything.
+    pub cut: Option<Cut>,
+    /// Name of the residency in [`super::RESIDENCIES`].
+    pub residency_name: String,
+    /// How the cache changes while it lives.
+    pub residency: Box<dyn ResidencyRule>,
+    /// In what elements keys and values lie after the cut; `None` is as they were prefilled.
+    pub representation: Option<Representation>,
+}
+
+impl Method {
+    /// A cache that is cut once, or not at all, and keeps what is left.
+    pub fn of_cut(name: &str, cut: Option<Cut>) -> Self {
+        Self {
+            name: name.to_owned(),
+            cut,
+            residency_name: "keep".to_owned(),
+            residency: Box::new(Keep {}),
+            representation: None,
+        }
+    }
+
+    /// Whether it is the full cache as it was prefilled, with which others are compared.
+    pub fn is_reference(&self) -> bool {
+        self.cut.is_none() && self.residency_name == "keep" && self.representation.is_none()
+    }
+
+    /// The rule that allocates, where there is one.
+    fn rule(&self) -> Option<&RuledAllocation> {
+        match self.cut.as_ref().map(|cut| &cut.allocation) {
+            Some(Allocation::Rule(rule)) => Some(rule),
+            _ => None,
+        }
+    }
+
+    /// Refuses an allocation that no prompt's measurements could serve, before there is any.
+    ///
+    /// Errors: as [`Allocator::check`].
+    pub fn check(&self) -> Result<()> {
+        match self.rule() {
+            Some(rule) if rule.measured == Measured::Online => {
+                let options = MeasureOptions::default();
+                rule.allocator.check(rule.granularity, &options)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what it needs from a profile, if it is allocated from one.
+    ///
+    /// Errors: as [`Allocator::check`] and [`Measures::of_profile`].
+    pub fn allocate_from(&mut self, profile: &Profile) -> Result<()> {
+        let Some(Cut {
+            allocation: Allocation::Rule(rule),
+            ..
+        }) = &mut self.cut
+        else {
+            return Ok(());
+        };
+        if let Measured::Profile(measures) = &mut rule.measured {
+            let options = profile.meta.measures();
+            rule.allocator.check(rule.granularity, &options)?;
+            let needs = rule.allocator.needs(rule.granularity)?;
+            *measures = Some(Box::new(Measures::of_profile(profile, &needs)?));
+        }
+        Ok(())
+    }
+
+    /// What it reads of the prompt's own prefill; nothing for an allocation that is refused.
+    pub fn own_needs(&self) -> Needs {
+        let online = self.rule().filter(|rule| rule.measured == Measured::Online);
+        let needs = online.and_then(|rule| rule.allocator.needs(rule.granularity).ok());
+        needs.unwrap_or_default()
+    }
+
+    /// Whether it is allocated from a profile that must be given.
+    pub fn needs_given_profile(&self) -> bool {
+        self.rule()
+            .is_some_and(|rule| matches!(rule.measured, Measured::Profile(_)))
+    }
+
+    /// Refuses a prompt of `tokens` that could not be served, whatever is measured of it.
+    ///
+    /// Errors: [`Error::Invalid`] with the value and the bound.
+    pub fn check_prompt(
+        &self,
+        tokens: usize,
+        geometry: &Geometry,
+        budget: Option<Budget>,
+        floor: &Floor,
+    ) -> Result<()> {
+        self.residency.check(tokens, floor)?;
+        match (self.cut.as_ref().map(|cut| &cut.allocation), budget) {
+            (Some(Allocation::Plan(plan)), _) => plan.tokens_at(tokens).map(drop),
+            (Some(Allocation::Rule(rule)), Some(budget)) => {
+                let request = Request::of_model(geometry.clone(), budget, *floor, tokens);
+                rule.allocator.check_budget(&request.by(rule.granularity))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything about it, for files; axes that are as they always were are left out.
+    pub fn described(&self) -> Value {
+        let mut described = match &self.cut {
+            None => json!({"name": self.name}),
+            Some(Cut {
+                allocation,
+                ranking,
+            }) => json!({
+                "name": self.name,
+                "strategy": allocation.strategy(),
+                "parameters": allocation.parameters(),
+                "granularity": allocation.granularity(),
+                "measured": allocation.source(),
+                "scorer": ranking.name,
+                "scorer_parameters": ranking.scorer.parameters(),
+                "split": ranking.split.to_string(),
+            }),
+        };
+        if self.residency_name != "keep" {
+            described["residency"] = self.residency_name.as_str().into();
+            described["residency_parameters"] = self.residency.parameters();
+        }
+        if let Some(representation) = self.representation {
+            described["cache"] = representation.to_string().into();
+        }
+        described
+    }
+}
+
+impl Allocation {
+    /// Name of the strategy.
+    pub fn strategy(&self) -> &str {
+        match self {
+            Self::Rule(rule) => &rule.strategy,
+            Self::Plan(plan) => &plan.strategy,
+        }
+    }
+
+    /// Its parameters in full.
+    pub fn parameters(&self) -> Value {
+        match self {
+            Self::Rule(rule) => rule.allocator.parameters(),
+            Self::Plan(plan) => plan.parameters.clone(),
+        }
+    }
+
+    /// By layer or by KV head.
+    pub fn granularity(&self) -> Granularity {
+        match self {
+            Self::Rule(rule) => rule.granularity,
+            Self::Plan(plan) => plan.granularity,
+        }
+    }
+
+    fn source(&self) -> &'static str {
+        match self {
+            Self::Rule(rule) if rule.measured == Measured::Online => "online",
+            Self::Rule(_) => "profile",
+            Self::Plan(_) => "plan",
+        }
+    }
+
+    /// Tokens of every KV head for a prompt whose own measures are `online`.
+    ///
+    /// Shapes: `[layer][kv_head]`. Errors: those of the allocator and of [`crate::budget::fit()`]; [`Error::Invalid`]
+    /// for a rule without a budget, or whose profile was not read.
+    pub fn budgets(
+        &self,
+        online: &Measures,
+        budget: Option<Budget>,
+        floor: Floor,
+        tokens: usize,
+    ) -> Result<TokenBudgets> {
+        let rule = match self {
+            Self::Plan(plan) => return plan.tokens_at(tokens),
+            Self::Rule(rule) => rule,
+        };
+        let budget = budget.ok_or_else(|| {
+            let bound = "a strategy spends one: give it with --budget";
+            Error::invalid("budget", "absent", bound)
+        })?;
+        let measures = match &rule.measured {
+            Measured::Online => online,
+            Measured::Profile(Some(measures)) => measures,
+            Measured::Profile(None) => {
+                let bound = "it needs a profile: give one with --profile, or leave @profile out";
+                return Err(Error::invalid("strategy", &rule.strategy, bound));
+            }
+        };
+        let request = Request::of_measures(measures, budget, floor, tokens).by(rule.granularity);
+        request.check()?;
+        let targets = rule.allocator.targets(&request)?;
+        let parameters = rule.allocator.parameters();
+        let provenance = Provenance::default();
+        let plan =
+            BudgetPlan::of_targets(&rule.strategy, parameters, &request, &targets, provenance)?;
+        Ok(plan.tokens)
+    }
+}

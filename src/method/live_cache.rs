@@ -1,0 +1,161 @@
+//! A cache that lives: it grows, and its residency chooses what is seen and lets tokens go.
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::model::attention::{AttentionProbe, NoProbe};
+use crate::model::cache::KvCache;
+use crate::model::decoder::Decoder;
+use crate::model::residency::{Residency, ResidencyBytes, Unchanging};
+
+/// A cache with its residency, and what it held at every step since it was cut.
+#[derive(Debug)]
+pub struct LiveCache {
+    cache: KvCache,
+    residency: Box<dyn Residency>,
+    held: HeldRows,
+}
+
+/// Rows that KV heads held at the steps of a decoding, each step's new token included.
+///
+/// Units: rows of a KV head; bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HeldRows {
+    /// Steps that were counted.
+    pub steps: usize,
+    /// Rows of all heads of all layers, added up over steps.
+    all: f64,
+    /// KV heads of all layers.
+    heads: usize,
+    /// The most rows of any KV head at any step.
+    pub peak: usize,
+    /// The most bytes that were resident after any step.
+    pub peak_resident: usize,
+}
+
+impl HeldRows {
+    /// Mean over steps, layers and KV heads; NaN without steps.
+    pub fn mean(&self) -> f64 {
+        self.all / (self.steps * self.heads) as f64
+    }
+
+    /// Counts `steps` tokens that come to heads of these lengths one after another.
+    fn count(&mut self, lengths: &[Vec<usize>], steps: usize) {
+        let heads = || lengths.iter().flatten();
+        let (held, count) = (heads().sum::<usize>(), heads().count());
+        let grown = count * steps * (steps + 1) / 2;
+        self.all += (held * steps + grown) as f64;
+        self.heads = count;
+        self.steps += steps;
+        self.peak = self.peak.max(heads().max().unwrap_or(&0) + steps);
+    }
+}
+
+impl LiveCache {
+    /// Takes over a cache as its prompt's cut left it; what does not fit the residency leaves at once.
+    ///
+    /// Errors: the residency's.
+    pub fn new(mut cache: KvCache, mut residency: Box<dyn Residency>) -> Result<Self> {
+        residency.after_step(&mut cache)?;
+        Ok(Self {
+            cache,
+            residency,
+            held: HeldRows::default(),
+        })
+    }
+
+    /// A cache from which nothing leaves.
+    pub fn keeping(cache: KvCache) -> Self {
+        Self {
+            cache,
+            residency: Box::new(Unchanging),
+            held: HeldRows::default(),
+        }
+    }
+
+    /// The cache, without what made it live.
+    pub fn into_cache(self) -> KvCache {
+        self.cache
+    }
+
+    /// Keys, values and positions.
+    pub fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// Rows that were held at the steps so far, those that were rewound among them.
+    pub fn held(&self) -> HeldRows {
+        self.held
+    }
+
+    /// Forgets what was counted, so that other steps are counted by themselves.
+    pub fn count_anew(&mut self) {
+        self.held = HeldRows::default();
+    }
+
+    /// What it holds where now.
+    pub fn bytes(&self) -> ResidencyBytes {
+        self.residency.bytes(&self.cache)
+    }
+
+    /// Whether it can go back; see [`LiveCache::rewind`].
+    pub fn can_rewind(&self) -> bool {
+        self.residency.can_rewind()
+    }
+
+    /// Runs one token through the model.
+    ///
+    /// Shapes: float32 logits, `(vocab)`. Errors: those of the decoder and of the residency.
+    pub fn step(&mut self, decoder: &Decoder, id: u32) -> Result<Tensor> {
+        self.held.count(&self.cache.lengths(), 1);
+        let logits = decoder.step(id, &mut self.cache, &mut *self.residency)?;
+        self.note_bytes();
+        Ok(logits)
+    }
+
+    /// Logits after each of `ids`: all at once where it can be rewound, else step by step; none for no ids.
+    ///
+    /// Shapes: `[id][vocab]`. Errors: as [`LiveCache::step`].
+    pub fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        if !self.can_rewind() {
+            let rows = ids.iter().map(|&id| Ok(self.step(decoder, id)?.to_vec1()?));
+            return rows.collect();
+        }
+        self.feed_watched(decoder, ids, &mut NoProbe)
+    }
+
+    /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.
+    ///
+    /// Shapes and errors: as [`LiveCache::feed`].
+    pub fn feed_watched(
+        &mut self,
+        decoder: &Decoder,
+        ids: &[u32],
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Vec<Vec<f32>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.held.count(&self.cache.lengths(), ids.len());
+        let rows = decoder.feed(ids, &mut self.cache, probe, &mut *self.residency)?;
+        self.note_bytes();
+        Ok(rows.to_vec2()?)
+    }
+
+    /// Goes back to a position, as if later tokens had never been.
+    ///
+    /// Errors: [`Error::Invalid`] where the residency cannot, and as [`KvCache::rewind`].
+    pub fn rewind(&mut self, position: usize) -> Result<()> {
+        if !self.can_rewind() {
+            let bound = "tokens that left this cache while it lived cannot be brought back";
+            return Err(Error::invalid("position to go back to", position, bound));
+        }
+        self.residency.rewind(position);
+        self.cache.rewind(position)
+    }
+
+    fn note_bytes(&mut self) {
+        let resident = self.bytes().resident;
+        self.held.peak_resident = self.held.peak_resident.max(resident);
+    }
+}

@@ -1,0 +1,251 @@
+//! One prefill of a prompt, observed for several methods at once.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use serde_json::Value;
+
+use super::definition::{Cut, Method, Ranking};
+use super::live_cache::LiveCache;
+use super::residency::FirstCache;
+use crate::budget::{Budget, Floor, Geometry, Measures, TokenBudgets};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::attention::{AttentionProbe, Tee};
+use crate::model::cache::KvCache;
+use crate::model::decoder::{Decoder, PREFILL_RUN};
+use crate::profile::{MeasureOptions, Profiler};
+use crate::select::{ContinuationProbe, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
+
+/// A prefilled prompt: full cache, logits of its last token, scores of every token.
+pub struct Prefilled {
+    /// The full cache.
+    pub cache: KvCache,
+    /// Float32 logits of the last token, `(vocab)`.
+    pub logits: Tensor,
+    /// `[scorer][layer]`, on the model's device.
+    pub scores: Vec<Vec<LayerScores>>,
+    /// Seconds of the prefill, probes included.
+    pub seconds: f64,
+}
+
+/// Prefills a prompt, scoring its tokens, while `probe` watches the same attention.
+///
+/// `scorers` come with the window of their selection; `room` is for tokens to come.
+/// Errors: those of [`Decoder::prefill`] and of the scorers.
+pub fn prefill(
+    decoder: &Decoder,
+    ids: &[u32],
+    room: usize,
+    scorers: Vec<(&dyn Scorer, usize)>,
+    probe: &mut dyn AttentionProbe,
+) -> Result<Prefilled> {
+    let start = Instant::now();
+    let mut cache = decoder.new_cache(ids.len() + room)?;
+    let mut scoring = ScoringProbe::new(scorers);
+    let logits = decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut Tee(probe, &mut scoring))?;
+    Ok(Prefilled {
+        cache,
+        logits,
+        scores: scoring.finish(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// A scorer that some method asks for; each scores a prompt once, however many methods use it.
+struct Asked<'a> {
+    name: &'a str,
+    parameters: Value,
+    scorer: &'a dyn Scorer,
+    scores: Vec<LayerScores>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(name: &'a str, scorer: &'a dyn Scorer) -> Self {
+        Self {
+            name,
+            parameters: scorer.parameters(),
+            scorer,
+            scores: Vec::new(),
+        }
+    }
+
+    /// All that `methods` ask for, each once.
+    fn by(methods: &'a [Method]) -> Vec<Self> {
+        let rankings = methods.iter().filter_map(|m| m.cut.as_ref());
+        let rankings = rankings.map(|cut| (cut.ranking.name.as_str(), &*cut.ranking.scorer));
+        let residencies = methods.iter().filter_map(|m| m.residency.prompt_scorer());
+        let mut asked: Vec<Self> = Vec::new();
+        for (name, scorer) in rankings.chain(residencies.map(|(name, s)| (name, s))) {
+            let one = Self::of(name, scorer);
+            if !asked.iter().any(|known| known.scores_like(&one)) {
+                asked.push(one);
+            }
+        }
+        asked
+    }
+
+    /// How a layer's budget is split is no part of the score.
+    fn scores_like(&self, other: &Self) -> bool {
+        self.name == other.name && self.parameters == other.parameters
+    }
+
+    fn looks_ahead(&self, window: usize) -> bool {
+        self.scorer.needs(window).continuation
+    }
+}
+
+/// A prefilled prompt with everything that methods need of it.
+pub struct Observed<'a> {
+    /// The full cache.
+    pub cache: KvCache,
+    /// Float32 logits of the last token, `(vocab)`.
+    pub logits: Tensor,
+    /// Seconds of the one prefill, probes included.
+    pub seconds: f64,
+    asked: Vec<Asked<'a>>,
+    measures: Measures,
+    floor: Floor,
+    tokens: usize,
+}
+
+/// Prefills a prompt once for all `methods`; `room` is for tokens to come.
+///
+/// What is scored, and what is measured, is the union of what the methods say that they need.
+/// Errors: those of [`prefill`].
+pub fn observe<'a>(
+    model: &Model,
+    ids: &[u32],
+    room: usize,
+    methods: &'a [Method],
+    floor: Floor,
+) -> Result<Observed<'a>> {
+    let mut asked = Asked::by(methods);
+    let during_prefill = |a: &Asked<'_>| !a.looks_ahead(floor.window);
+    let scorers = asked.iter().filter(|a| during_prefill(a));
+    let scorers = scorers.map(|a| (a.scorer, floor.window)).collect();
+    let options = MeasureOptions {
+        window: Some(floor.window.max(1)),
+        needs: Some(methods.iter().map(Method::own_needs).collect()),
+        ..MeasureOptions::default()
+    };
+    let mut ignore = |_| ();
+    let mut profiler = Profiler::new(&options, &mut ignore);
+    let prefilled = prefill(&model.decoder, ids, room, scorers, &mut profiler)?;
+    let layers = profiler.finish();
+    let measures = Measures::of_prompt(Geometry::of_model(model), ids.len(), &layers, &options);
+    let scored = asked.iter_mut().filter(|a| during_prefill(a));
+    for (asked, scores) in scored.zip(prefilled.scores) {
+        asked.scores = scores;
+    }
+    Ok(Observed {
+        cache: prefilled.cache,
+        logits: prefilled.logits,
+        seconds: prefilled.seconds,
+        asked,
+        measures,
+        floor,
+        tokens: ids.len(),
+    })
+}
+
+impl Observed<'_> {
+    /// Whether a scorer looks at what the full cache says next, for which see [`Observed::look_ahead`].
+    pub fn looks_ahead(&self) -> bool {
+        self.asked.iter().any(|a| a.looks_ahead(self.floor.window))
+    }
+
+    /// Scores by what the full cache's continuation attends to.
+    ///
+    /// Errors: the scorers'.
+    pub fn look_ahead(&mut self, continuation: &ContinuationProbe) -> Result<()> {
+        let window = self.floor.window;
+        for asked in self.asked.iter_mut().filter(|a| a.looks_ahead(window)) {
+            asked.scores = continuation.score(asked.scorer, window)?;
+        }
+        Ok(())
+    }
+
+    /// Allocates: tokens of every KV head.
+    ///
+    /// Shapes: `[layer][kv_head]`. Errors: as [`super::Allocation::budgets`].
+    pub fn allocate(&self, cut: &Cut, budget: Option<Budget>) -> Result<TokenBudgets> {
+        (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens)
+    }
+
+    /// Selects: the slots that every KV head keeps under its budget.
+    ///
+    /// Shapes: `[layer][kv_head][slot]`, ascending. Errors: as [`select_layers`]; [`Error::Invalid`] for a scorer that did
+    /// not score this prompt.
+    pub fn select(&self, ranking: &Ranking, budgets: &TokenBudgets) -> Result<Vec<Slots>> {
+        let scores = self.scores(&ranking.name, &*ranking.scorer)?;
+        let Floor { sinks, window, .. } = self.floor;
+        select_layers(scores, budgets, sinks, window, ranking.split)
+    }
+
+    /// Allocates and selects: what a method keeps of the prompt under a budget.
+    ///
+    /// Shapes: `[layer][kv_head][slot]`, ascending; every slot without a cut. Errors: as [`Observed::allocate`] and
+    /// [`Observed::select`].
+    pub fn kept(&self, method: &Method, budget: Option<Budget>) -> Result<Vec<Slots>> {
+        let Some(cut) = &method.cut else {
+            let every = |held: &usize| (0..*held as u32).collect();
+            let layers = self.cache.lengths();
+            return Ok(layers
+                .iter()
+                .map(|layer| layer.iter().map(every).collect())
+                .collect());
+        };
+        self.select(&cut.ranking, &self.allocate(cut, budget)?)
+    }
+
+    /// Cuts: a cache of the kept slots alone that lives by the method's residency; the full cache stays whole.
+    ///
+    /// Errors: those of the cut and of the residency.
+    pub fn cut(&self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
+        let held_as = method.representation.unwrap_or(self.cache.representation());
+        let cache = self.cache.cut_as(kept, room, held_as)?;
+        self.living(cache, method, kept)
+    }
+
+    /// Cuts in place: the rest of the full cache is freed, layer by layer. What keeps all of it stays where it lies.
+    ///
+    /// Errors: as [`Observed::cut`].
+    pub fn into_cut(mut self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
+        let held_as = method.representation.unwrap_or(self.cache.representation());
+        let mut cache = std::mem::take(&mut self.cache);
+        if method.cut.is_some() || held_as != cache.representation() {
+            cache.retain_as(kept, room, held_as)?;
+        }
+        self.living(cache, method, kept)
+    }
+
+    fn living(&self, cache: KvCache, method: &Method, kept: &[Slots]) -> Result<LiveCache> {
+        let prompt_scores = match method.residency.prompt_scorer() {
+            None => Vec::new(),
+            Some((name, scorer)) => {
+                let layers = self.scores(name, scorer)?.iter();
+                layers.map(LayerScores::to_rows).collect::<Result<_>>()?
+            }
+        };
+        let first = FirstCache {
+            kept,
+            prompt_tokens: self.tokens,
+            floor: self.floor,
+            prompt_scores,
+        };
+        LiveCache::new(cache, method.residency.start(&first)?)
+    }
+
+    fn scores(&self, name: &str, scorer: &dyn Scorer) -> Result<&[LayerScores]> {
+        let one = Asked::of(name, scorer);
+        let found = self.asked.iter().find(|known| known.scores_like(&one));
+        let found =
+            found.ok_or_else(|| Error::invalid("scorer", name, "it did not score this prompt"))?;
+        if found.scores.is_empty() {
+            let bound = "the full cache said nothing that could be looked at";
+            return Err(Error::invalid("scorer", name, bound));
+        }
+        Ok(&found.scores)
+    }
+}

@@ -1,0 +1,65 @@
+//! Residencies: how the set of tokens that attention sees changes while a cache lives; one file each.
+//!
+//! A [`ResidencyRule`] is what a method names; it starts a [`Residency`] for every cache. A new one is one file and
+//! one line of [`RESIDENCIES`].
+
+mod decode_budget;
+mod eviction;
+mod h2o;
+mod keep;
+mod streaming;
+mod tova;
+
+pub use decode_budget::DecodeBudget;
+pub use keep::Keep;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::budget::Floor;
+use crate::error::Result;
+use crate::model::residency::Residency;
+use crate::registry::Entry;
+use crate::select::Scorer;
+
+/// What a cache looks like when a residency takes it over.
+#[derive(Clone, Debug)]
+pub struct FirstCache<'a> {
+    /// Slots of the prompt that every KV head holds, `[layer][kv_head][slot]`.
+    pub kept: &'a [Vec<Vec<u32>>],
+    /// T.
+    pub prompt_tokens: usize,
+    /// Sinks and window of the method.
+    pub floor: Floor,
+    /// Scores of all prompt tokens by [`ResidencyRule::prompt_scorer`], `[layer][kv_head][token]`; empty without one.
+    pub prompt_scores: Vec<Vec<Vec<f64>>>,
+}
+
+/// The residency of a method, before there is a cache.
+pub trait ResidencyRule: fmt::Debug + Send + Sync {
+    /// The parameters in full, defaults included.
+    fn parameters(&self) -> Value;
+
+    /// Whether a cache can be rewound while it lives; one that cannot is evaluated step by step.
+    fn can_rewind(&self) -> bool;
+
+    /// What must be known of the prompt's tokens when decoding begins.
+    fn prompt_scorer(&self) -> Option<(&'static str, &'static dyn Scorer)> {
+        None
+    }
+
+    /// Refuses what no prompt of `tokens` could be served with.
+    ///
+    /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
+    fn check(&self, tokens: usize, floor: &Floor) -> Result<()>;
+
+    /// The residency of a cache.
+    ///
+    /// Errors: as [`ResidencyRule::check`], for what the cache itself rules out.
+    fn start(&self, first: &FirstCache<'_>) -> Result<Box<dyn Residency>>;
+}
+
+/// Every residency there is.
+pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] =
+    &[keep::ENTRY, h2o::ENTRY, tova::ENTRY, streaming::ENTRY];

@@ -1,0 +1,69 @@
+//! Which tokens attention may see while a cache lives, and when that changes.
+
+use std::fmt;
+
+use super::attention::AttentionView;
+use super::cache::KvCache;
+use crate::error::Result;
+
+/// What attention sees of a layer in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// All that is held.
+    Held,
+    /// The listed slots of every KV head, `[kv_head][slot]`, ascending, the new tokens' own among them.
+    Slots(Vec<Vec<u32>>),
+}
+
+/// Bytes of a cache while it lives.
+///
+/// Units: bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResidencyBytes {
+    /// What a step may read from fast memory: keys, values and whatever chooses among them.
+    pub resident: usize,
+    /// What is kept elsewhere and brought back when it is needed.
+    pub offloaded: usize,
+}
+
+/// Changes a cache while it lives: chooses what attention sees, lets tokens go, brings them back.
+///
+/// A decoder calls both hooks in every forward pass; with more than one token at once they are seen together.
+/// Paper: none: house definition.
+pub trait Residency: fmt::Debug + Send {
+    /// Once a layer's queries are known and its cache holds the new tokens, before attention.
+    ///
+    /// Errors: any error stops the pass.
+    fn before_attention(&mut self, _: &AttentionView<'_>) -> Result<Sight> {
+        Ok(Sight::Held)
+    }
+
+    /// After all layers; tokens may leave here.
+    ///
+    /// Errors: those of the cache.
+    fn after_step(&mut self, _: &mut KvCache) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the cache can go back to an earlier position, as if later tokens had never been.
+    fn can_rewind(&self) -> bool {
+        true
+    }
+
+    /// Forgets what is known of tokens from `position` on; the cache is rewound by whoever holds it.
+    fn rewind(&mut self, _position: usize) {}
+
+    /// What it holds where.
+    fn bytes(&self, cache: &KvCache) -> ResidencyBytes {
+        ResidencyBytes {
+            resident: cache.bytes(),
+            offloaded: 0,
+        }
+    }
+}
+
+/// All that is held stays and is seen: a full cache, or one that was cut once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unchanging;
+
+impl Residency for Unchanging {}
