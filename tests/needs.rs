@@ -306,8 +306,8 @@ fn damaged_weights_are_refused_whatever_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     let damaged = tiny_model(4, 2, |name, tensor| match name {
-        // Queries beyond what float32 holds.
-        "blk.1.attn_q.weight" => (tensor * 3e38).unwrap(),
+        // Their products are beyond what float32 holds.
+        "blk.1.attn_q.weight" | "blk.1.attn_k.weight" => (tensor * 1e30).unwrap(),
         _ => tensor,
     });
     std::fs::write(&path, damaged).unwrap();
