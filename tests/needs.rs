@@ -10,7 +10,6 @@ use kvprof::budget::{
     Request,
 };
 use kvprof::error::Error;
-use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
@@ -298,40 +297,4 @@ fn nothing_is_measured_that_was_not_asked_for() {
                 .all(|head| head.budgets.pooled.is_empty())
         );
     }
-}
-
-/// Probabilities that are not numbers are refused, whichever measures look at them.
-#[test]
-fn damaged_weights_are_refused_whatever_is_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.gguf");
-    let damaged = tiny_model(4, 2, |name, tensor| match name {
-        // Queries beyond what float32 holds.
-        "blk.1.attn_q.weight" => (tensor * 3e38).unwrap(),
-        _ => tensor,
-    });
-    std::fs::write(&path, damaged).unwrap();
-    let mut gguf = Gguf::open(&path).unwrap();
-    let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap();
-    let ids = prompt(20);
-    for (strategy, parameters) in strategies() {
-        let needs = allocator(strategy, &parameters)
-            .needs(Granularity::Layer)
-            .unwrap();
-        let options = MeasureOptions {
-            needs: Some(needs.clone()),
-            ..MeasureOptions::default()
-        };
-        let mut ignore = |_| ();
-        let mut profiler = Profiler::new(&options, &mut ignore);
-        let mut cache = decoder.new_cache(ids.len()).unwrap();
-        let said = decoder
-            .prefill(&ids, &mut cache, 64, &mut profiler)
-            .unwrap_err();
-        let by_profiler = matches!(&said, Error::NotFinite { place, .. } if place == "attention");
-        assert_eq!(by_profiler, !needs.is_empty(), "{strategy}: {said}");
-    }
-    let mut cache = decoder.new_cache(ids.len()).unwrap();
-    assert!(decoder.prefill(&ids, &mut cache, 64, &mut NoProbe).is_err());
 }
