@@ -37,7 +37,7 @@ pub fn pooling_cases() -> Vec<Case> {
         for pooling in poolings {
             for (group, order) in groups.iter().flat_map(|g| orders.map(|o| (*g, o))) {
                 let how = RowPooling {
-                    heads,
+                    rows: heads,
                     group,
                     prefix,
                     pooling,
