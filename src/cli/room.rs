@@ -17,7 +17,7 @@ pub fn refuse_without_room(
     cached: usize,
 ) -> anyhow::Result<()> {
     let least = Least {
-        weights: header.weight_room(device, dtype).held,
+        weights: header.weight_memory(device, dtype).held,
         cached,
         bytes_per_token: header.config.cache_bytes_per_token(dtype.size_in_bytes()),
     };

@@ -7,8 +7,7 @@ use super::attention::device::has_prefill_attention;
 use super::attention::{STRIP, block_bytes};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
-use super::gguf::dense_type;
-use super::header::WeightRoom;
+use super::gguf::{WeightMemory, dense_type};
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
 /// allocator.
@@ -37,7 +36,7 @@ pub struct Prefill<'a> {
     /// The model's geometry.
     pub config: &'a ModelConfig,
     /// Its weights.
-    pub weights: WeightRoom,
+    pub weights: WeightMemory,
     /// Where it runs.
     pub device: &'a Device,
     /// Element type of the cache and, but on the CPU, of everything else.
@@ -121,9 +120,10 @@ impl Prefill<'_> {
         let c = self.config;
         let keys = c.num_key_value_heads * tokens * c.head_dim * 4;
         let run = tokens.min(PREFILL_RUN);
-        let (layer, rows) = match by_kernel {
-            true => (keys, run.min(self.window.unwrap_or(run))),
-            false => (2 * keys, run),
+        let (layer, rows) = if by_kernel {
+            (keys, run.min(self.window.unwrap_or(run)))
+        } else {
+            (2 * keys, run)
         };
         match rows {
             0 => 0,
@@ -140,9 +140,10 @@ impl Prefill<'_> {
             0 => PREFILL_RUN,
             rest => rest,
         };
-        let layers = match rows <= last_run {
-            true => 0,
-            false => c.num_hidden_layers,
+        let layers = if rows <= last_run {
+            0
+        } else {
+            c.num_hidden_layers
         };
         let vector = c.num_attention_heads * tokens;
         let width = c.num_attention_heads * c.head_dim;
@@ -196,7 +197,7 @@ mod tests {
     fn prefill(config: &ModelConfig) -> Prefill<'_> {
         Prefill {
             config,
-            weights: WeightRoom {
+            weights: WeightMemory {
                 held: 1 << 20,
                 unpacking: 1 << 16,
             },

@@ -13,7 +13,9 @@ use kvprof::model::attention::device::{prefill_attention, ragged_attention};
 use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 
 pub use prefill::prefill_cases;
-pub use scores::{best_token_cases, key_norm_cases, pooling_cases};
+pub use scores::{
+    best_token_cases, kept_by_sorting, key_norm_cases, mass_sum_cases, pooling_cases,
+};
 
 /// One call of an operation.
 pub struct Case {
@@ -432,22 +434,4 @@ pub fn running_sum_cases() -> Vec<Case> {
             call: Call::RunningSums(tensor(noise.floats(shape.0 * shape.1), shape)),
         })
         .collect()
-}
-
-/// Falling weights of one to many tiles.
-pub fn mass_sum_cases() -> Vec<Case> {
-    let mut noise = Noise::new(21);
-    let shapes = [(1, 1), (3, 255), (2, 256), (5, 257), (4, 3000)];
-    let cases = shapes.map(|(heads, keys)| {
-        let mut weights: Vec<f64> = (0..heads * keys).map(|_| noise.unit().powi(9)).collect();
-        for head in weights.chunks_mut(keys) {
-            head.sort_by(|a, b| b.total_cmp(a));
-        }
-        let sorted = Tensor::from_vec(weights, (heads, keys), &Device::Cpu).unwrap();
-        Case {
-            name: format!("masses of {heads} heads, {keys} keys"),
-            call: Call::PrefixSums(sorted),
-        }
-    });
-    cases.into()
 }

@@ -12,6 +12,8 @@ mod few_rows;
 mod kernels;
 mod many_rows;
 mod packed;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 #[cfg(test)]
 mod tests;
 
