@@ -59,10 +59,7 @@ impl Prefill<'_> {
     pub fn footprint(&self, tokens: usize) -> Footprint {
         let element = self.dtype.size_in_bytes();
         let at_work = self.activations(tokens) + self.attention(tokens) + self.measures(tokens);
-        let process = match self.device.is_cpu() {
-            true => PROCESS,
-            false => 0,
-        };
+        let process = if self.device.is_cpu() { PROCESS } else { 0 };
         Footprint {
             weights: self.weights.held,
             cache: self.jobs * tokens * self.config.cache_bytes_per_token(element),
@@ -77,9 +74,10 @@ impl Prefill<'_> {
         let (mut least, mut most) = (0, context + 1);
         while most - least > 1 {
             let middle = least + (most - least) / 2;
-            match fits(middle) {
-                true => least = middle,
-                false => most = middle,
+            if fits(middle) {
+                least = middle;
+            } else {
+                most = middle;
             }
         }
         least
@@ -94,9 +92,10 @@ impl Prefill<'_> {
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
         // Rounded for products on the CPU.
-        let operands = match self.on_slices() && self.dtype == DType::BF16 {
-            true => run * c.hidden_size.max(attended).max(c.intermediate_size) * 2,
-            false => 0,
+        let operands = if self.on_slices() && self.dtype == DType::BF16 {
+            run * c.hidden_size.max(attended).max(c.intermediate_size) * 2
+        } else {
+            0
         };
         // Logits of the last token, in float32 and as they came.
         run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())

@@ -42,11 +42,12 @@ impl Matrix {
             Self::Packed(matrix) => {
                 let (n, width) = x.dims2()?;
                 matrix.check_width(width)?;
-                let values = with_float32(x, |x| match n <= FEW_ROWS {
-                    true => few_rows::multiply(&[matrix], x, n)
-                        .pop()
-                        .unwrap_or_default(),
-                    false => many_rows::multiply(matrix, x, n),
+                let values = with_float32(x, |x| {
+                    if n > FEW_ROWS {
+                        return many_rows::multiply(matrix, x, n);
+                    }
+                    let mut products = few_rows::multiply(&[matrix], x, n);
+                    products.pop().unwrap_or_default()
                 })?;
                 Ok(Tensor::from_vec(values, (n, matrix.rows()), &Device::Cpu)?)
             }
@@ -95,13 +96,13 @@ impl Matrix {
 
 impl Packed {
     fn check_width(&self, width: usize) -> Result<()> {
-        match width == self.width() {
-            true => Ok(()),
-            false => Err(Error::Candle(candle_core::Error::msg(format!(
-                "activations of width {width} for a matrix of width {}",
-                self.width()
-            )))),
+        if width == self.width() {
+            return Ok(());
         }
+        Err(Error::Candle(candle_core::Error::msg(format!(
+            "activations of width {width} for a matrix of width {}",
+            self.width()
+        ))))
     }
 }
 

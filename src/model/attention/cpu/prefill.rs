@@ -11,7 +11,7 @@ use super::exponential::exponential;
 use super::heads::Heads;
 use super::strips::{Across, CHUNK, STRIP, WIDTH, ZERO};
 use super::watched::WatchedRows;
-use crate::compute::lanes::{LANES, Lanes, Vector, widest};
+use crate::compute::lanes::{LANES, Lanes, widest};
 use crate::model::attention::watch::{Watch, first_watched};
 
 /// Queries of all heads of a group that share the keys while these are in the second cache.
