@@ -57,6 +57,27 @@ pub(super) fn start(layout: &Layout, op: &'static str) -> Result<usize> {
     }
 }
 
+/// An operand that a program reads, from an element on.
+fn readable<'a>(
+    storage: &'a Storage,
+    first: usize,
+    stream: &'a CudaStream,
+    name: &'static str,
+) -> Result<Operand<'a>> {
+    use CudaStorageSlice::{BF16, F16, F32, F64, U32};
+    let Storage::Cuda(storage) = storage else {
+        candle_core::bail!("{name}: an operand is on another device");
+    };
+    Ok(match &storage.slice {
+        F32(slice) => Operand::read(slice, first, stream),
+        F64(slice) => Operand::read(slice, first, stream),
+        U32(slice) => Operand::read(slice, first, stream),
+        F16(slice) => Operand::read(slice, first, stream),
+        BF16(slice) => Operand::read(slice, first, stream),
+        _ => return Err(Error::UnsupportedDTypeForOp(storage.dtype(), name)),
+    })
+}
+
 /// What a program gives for operands on its device.
 ///
 /// Errors: those of the driver; [`candle_core::Error`] for operands elsewhere, and types that no kernel takes.
@@ -67,25 +88,13 @@ pub(super) fn output(
 ) -> Result<CudaStorage> {
     let name = program.source.name;
     let stream = device.cuda_stream();
-    let read = |&(storage, layout): &(&'_ Storage, &Layout)| {
-        use CudaStorageSlice::{BF16, F16, F32, F64, U32};
-        let Storage::Cuda(storage) = storage else {
-            candle_core::bail!("{name}: an operand is on another device");
-        };
-        let first = start(layout, name)?;
-        Ok(match &storage.slice {
-            F32(slice) => Operand::read(slice, first, &stream),
-            F64(slice) => Operand::read(slice, first, &stream),
-            U32(slice) => Operand::read(slice, first, &stream),
-            F16(slice) => Operand::read(slice, first, &stream),
-            BF16(slice) => Operand::read(slice, first, &stream),
-            _ => return Err(Error::UnsupportedDTypeForOp(storage.dtype(), name)),
-        })
-    };
     macro_rules! written {
         ($type:ty) => {{
             let mut output = device.alloc_zeros::<$type>(program.output.1.elem_count())?;
-            let mut all: Vec<Operand<'_>> = operands.iter().map(read).collect::<Result<_>>()?;
+            let mut all = Vec::with_capacity(operands.len() + 1);
+            for (storage, layout) in operands {
+                all.push(readable(storage, start(layout, name)?, &stream, name)?);
+            }
             all.push(Operand::write(&mut output, 0, &stream));
             run(program, device, &all)?;
             drop(all);
