@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::{attended, check_values, group};
 use crate::compute::device::{Argument, Buffer, Launch, OnCpu, Operation, Program, size, source};
 use crate::error::{Error, Result};
 use crate::model::ragged_heads::RaggedHead;
@@ -94,11 +95,7 @@ pub fn prefill_attention(
     heads: &[RaggedHead],
     output: DType,
 ) -> Result<Tensor> {
-    if values.dims() != keys.dims() {
-        let bound = format!("keys are {:?}", keys.dims());
-        let found = format!("{:?}", values.dims());
-        return Err(Error::invalid("shape of values", found, bound));
-    }
+    check_values(keys, values)?;
     let types = [queries.dtype(), output];
     let op = PrefillAttention::new(heads, queries.dims3()?, keys.dims2()?, types, keys.device())?;
     let operands = [&queries.contiguous()?, keys, values, &op.table];
@@ -134,10 +131,7 @@ impl<'a> PrefillAttention<'a> {
         device: &Device,
     ) -> Result<Self> {
         let ((h_q, n, d), h_kv) = (queries, heads.len());
-        if h_kv == 0 || h_q == 0 || h_q % h_kv != 0 {
-            let bound = format!("it must be a multiple of the {h_kv} KV heads");
-            return Err(Error::invalid("number of query heads", h_q, bound));
-        }
+        group(h_q, h_kv)?;
         let kernel = Kernel::of(d).filter(|_| d == key_columns);
         let kernel = kernel.ok_or_else(|| {
             let bound = format!("keys have {key_columns}; multiples of 8 up to 256 are supported");
@@ -220,30 +214,6 @@ impl<'a> PrefillAttention<'a> {
         })
     }
 
-    /// Of row `i` of query head `q`, in float64.
-    fn row<T: WithDType>(&self, [q, i]: [usize; 2], query: &[T], kv: [&[T]; 2]) -> Vec<f64> {
-        let (h_q, n, d) = self.queries;
-        let head = self.heads[q / (h_q / self.heads.len())];
-        let range = head.start * d..(head.start + head.length - (n - 1 - i)) * d;
-        let [keys, values] = kv.map(|all| &all[range.clone()]);
-        let logits: Vec<f64> = (keys.chunks(d))
-            .map(|key| {
-                let products = query.iter().zip(key).map(|(q, k)| q.to_f64() * k.to_f64());
-                products.sum::<f64>() * self.scale
-            })
-            .collect();
-        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut output = vec![0.0; d];
-        for (value, weight) in values.chunks(d).zip(weights) {
-            for (sum, x) in output.iter_mut().zip(value) {
-                *sum += weight / total * x.to_f64();
-            }
-        }
-        output
-    }
-
     fn outputs<T: WithDType, Output: WithDType>(
         &self,
         operands: &OnCpu<'_>,
@@ -253,7 +223,10 @@ impl<'a> PrefillAttention<'a> {
         let kv = [operands.numbers::<T>(1)?, operands.numbers::<T>(2)?];
         let row = |r: usize| {
             let [i, q] = [r / h_q, r % h_q];
-            let row = self.row([q, i], &queries[(q * n + i) * d..][..d], kv);
+            let head = self.heads[q / (h_q / self.heads.len())];
+            let seen = head.start * d..(head.start + head.length - (n - 1 - i)) * d;
+            let query = &queries[(q * n + i) * d..][..d];
+            let row = attended(query, kv.map(|all| &all[seen.clone()]), self.scale);
             row.into_iter().map(Output::from_f64)
         };
         let outputs: Vec<Output> = (0..n * h_q).into_par_iter().flat_map_iter(row).collect();

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, DType, Tensor, WithDType};
 use half::{bf16, f16};
 
+use super::{attended, check_values, group};
 use crate::compute::device::{Argument, Buffer, Launch, OnCpu, Operation, Program, size, source};
 use crate::error::{Error, Result};
 use crate::model::ragged_heads::RaggedHeads;
@@ -40,11 +41,7 @@ pub fn ragged_attention(
     heads: &RaggedHeads,
     appended: usize,
 ) -> Result<Tensor> {
-    if values.dims() != keys.dims() {
-        let bound = format!("keys are {:?}", keys.dims());
-        let found = format!("{:?}", values.dims());
-        return Err(Error::invalid("shape of values", found, bound));
-    }
+    check_values(keys, values)?;
     let dims = [queries.dims2()?, keys.dims2()?];
     let starts = [keys, values].map(|rows| rows.layout().start_offset());
     let op = RaggedAttention::new(heads, dims, queries.dtype(), appended, starts)?;
@@ -74,11 +71,7 @@ impl<'a> RaggedAttention<'a> {
         appended: usize,
         starts: [usize; 2],
     ) -> Result<Self> {
-        let h_kv = heads.heads.len();
-        if h_kv == 0 || h_q == 0 || h_q % h_kv != 0 {
-            let bound = format!("it must be a multiple of the {h_kv} KV heads");
-            return Err(Error::invalid("number of query heads", h_q, bound));
-        }
+        let group = group(h_q, heads.heads.len())?;
         if d != key_columns || d == 0 || d > WIDEST_HEAD {
             let bound = format!("keys have {key_columns}; 1 to {WIDEST_HEAD} are supported");
             return Err(Error::invalid("head dimension", d, bound));
@@ -94,7 +87,6 @@ impl<'a> RaggedAttention<'a> {
                 return Err(Error::invalid("end of a head's keys", end, bound));
             }
         }
-        let group = h_q / h_kv;
         let operands = [dtype, dtype, dtype, DType::U32];
         let mut op = Self {
             heads,
@@ -174,21 +166,9 @@ impl<'a> RaggedAttention<'a> {
         for (q, query) in queries.chunks(d).enumerate() {
             let head = self.heads.heads[q / self.group];
             let range = head.start * d..(head.start + head.length + self.appended) * d;
-            let logits: Vec<f64> = (keys[range.clone()].chunks(d))
-                .map(|key| {
-                    let products = query.iter().zip(key).map(|(q, k)| q.to_f64() * k.to_f64());
-                    products.sum::<f64>() * f64::from(self.scale)
-                })
-                .collect();
-            let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            let mut output = vec![0.0; d];
-            for (value, weight) in values[range].chunks(d).zip(weights) {
-                let sums = output.iter_mut().zip(value);
-                sums.for_each(|(sum, v)| *sum += weight * v.to_f64());
-            }
-            outputs.extend(output.into_iter().map(|sum| T::from_f64(sum / total)));
+            let kv = [&keys[range.clone()], &values[range]];
+            let output = attended(query, kv, f64::from(self.scale));
+            outputs.extend(output.into_iter().map(T::from_f64));
         }
         Ok(T::to_cpu_storage_owned(outputs))
     }
