@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device};
 use kvprof::compute::device::{
     AddRows, CountsToMass, FallingOrder, GroupReduce, LargestEntries, Order, PoolRows, Pooling,
-    PrefixSums, Program, Quotas, RowNorms, RowPooling, RunningSums,
+    PrefixSums, Program, Quotas, RowPooling, RunningSums,
 };
 use kvprof::model::attention::device::{PrefillAttention, RaggedAttention, WIDEST_HEAD};
 use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
@@ -174,14 +174,8 @@ fn largest_blocks() -> Vec<Program> {
     for dtype in [DType::F32, DType::F64] {
         programs.push(FallingOrder::new((2, 9000), dtype).unwrap().program);
     }
-    for (dtype, d) in [DType::F32, DType::F16, DType::BF16]
-        .into_iter()
-        .zip([64, 128, 512])
-    {
-        programs.push(RowNorms::new((5000, d), dtype).unwrap().program);
-    }
     let pooling = RowPooling {
-        heads: 4,
+        rows: 4,
         group: GroupReduce::Mean,
         prefix: 9000,
         pooling: Pooling::Max,

@@ -14,7 +14,7 @@ fn cutting_the_cache_shrinks_the_process() {
     let cache = source::CacheFolder::from_env().unwrap();
     let files = source::resolve("smollm2-135m", &cache, &mut |_| ()).unwrap();
     let header = ModelHeader::open(files).unwrap();
-    let room = header.weight_room(&Device::Cpu, DType::F32);
+    let room = header.weight_memory(&Device::Cpu, DType::F32);
     let model = header.load(&Device::Cpu, Precision::FLOAT32).unwrap();
     assert_eq!(room.held, model.decoder.weight_bytes().held);
     let ids: Vec<u32> = (0..2048).map(|i| 100 + i * 7 % 3000).collect();

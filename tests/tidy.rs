@@ -1,8 +1,13 @@
 //! The architecture is a test: modules import downwards only, and fences hold.
 #![allow(clippy::unwrap_used)]
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use circles::Files;
 
 /// Lowest first. Modules on one line do not import each other.
 const LAYERS: &[&[&str]] = &[
@@ -159,4 +164,125 @@ fn file_names_say_something() {
 fn both_spellings_of_an_import_are_read() {
     let text = "use crate::{error::{Error, Result}, profile::Profile, table};\nlet x = crate::plot::go();\n// crate::never\n";
     assert_eq!(imports(text), ["error", "profile", "table", "plot"]);
+}
+
+/// Most lines of a file.
+const MOST_LINES: usize = 450;
+
+/// Files that are longer for now; each has to be, so that the list can only shrink.
+const LONG_FILES: &[&str] = &[
+    "src/budget/fit.rs",
+    "src/profile/output_budget.rs",
+    "tests/cli_allocate.rs",
+];
+
+#[test]
+fn files_are_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        sources(&root.join(folder), &mut found);
+    }
+    let long = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count() > MOST_LINES;
+    let name = |path: PathBuf| path.strip_prefix(root).unwrap().display().to_string();
+    let mut long: Vec<String> = found.into_iter().filter(long).map(name).collect();
+    long.sort();
+    assert_eq!(long, LONG_FILES, "files of over {MOST_LINES} lines");
+}
+
+/// Circles that are left, pair by pair; each has to be there, so that the list can only shrink.
+const CIRCLES: &[&str] = &[
+    "bench::decode -> bench::workload",
+    "bench::grid -> bench::workload",
+    "bench::prefill -> bench::workload",
+    "bench::workload -> bench::decode",
+    "bench::workload -> bench::grid",
+    "bench::workload -> bench::prefill",
+    "cli::hitrate -> cli::hitrate_table",
+    "cli::hitrate_table -> cli::hitrate",
+    "cli::plan_report -> cli::plan_table",
+    "cli::plan_table -> cli::plan_report",
+    "dataset::marked -> dataset::record",
+    "dataset::needle::haystack -> dataset::needle::scale",
+    "dataset::needle::scale -> dataset::needle::haystack",
+    "dataset::record -> dataset::marked",
+    "dataset::wikimqa_style::compare -> dataset::wikimqa_style::question",
+    "dataset::wikimqa_style::passage -> dataset::wikimqa_style::prose_houses",
+    "dataset::wikimqa_style::passage -> dataset::wikimqa_style::prose_people",
+    "dataset::wikimqa_style::passage -> dataset::wikimqa_style::prose_places",
+    "dataset::wikimqa_style::passage -> dataset::wikimqa_style::prose_works",
+    "dataset::wikimqa_style::prose_houses -> dataset::wikimqa_style::passage",
+    "dataset::wikimqa_style::prose_people -> dataset::wikimqa_style::passage",
+    "dataset::wikimqa_style::prose_people -> dataset::wikimqa_style::prose_works",
+    "dataset::wikimqa_style::prose_places -> dataset::wikimqa_style::passage",
+    "dataset::wikimqa_style::prose_works -> dataset::wikimqa_style::passage",
+    "dataset::wikimqa_style::question -> dataset::wikimqa_style::compare",
+    "eval::hit_rate::measure -> eval::hit_rate::probe",
+    "eval::hit_rate::probe -> eval::hit_rate::measure",
+    "plot::dashes -> plot::pen",
+    "plot::pen -> plot::dashes",
+    "profile::options -> profile::store",
+    "profile::rows -> profile::options",
+    "profile::rows -> profile::store",
+    "profile::store -> profile::options",
+    "profile::store -> profile::rows",
+];
+
+#[test]
+fn files_name_each_other_in_one_direction() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    sources(&root, &mut found);
+    assert_eq!(Files::read(&root, &found).circles(), CIRCLES);
+}
+
+#[test]
+fn circles_are_found_through_re_exports_and_in_paths() {
+    let circles = |files: &[(&str, &str)]| {
+        let module = |name: &str| name.split("::").map(str::to_owned).collect();
+        let code = files
+            .iter()
+            .map(|(name, text)| (module(name), text.to_string()));
+        Files::of(code.collect()).circles()
+    };
+    let folder = (
+        "a",
+        "mod b; pub use b::{Big, other::Small as Tiny}; mod c; use c::go;",
+    );
+    let wrong = [
+        (
+            folder,
+            ("a::b", "use crate::a::c::go;"),
+            ("a::c", "use super::Big;"),
+        ),
+        (
+            folder,
+            ("a::b", "fn f() { super::c::go() }"),
+            ("a::c", "use super::{Big, x};"),
+        ),
+        (
+            folder,
+            ("a::b", "use super::c::{self, go};"),
+            ("a::c", "use crate::a::b;"),
+        ),
+    ];
+    for files in wrong {
+        let files = [files.0, files.1, files.2];
+        assert_eq!(
+            circles(&files),
+            ["a::b -> a::c", "a::c -> a::b"],
+            "{files:?}"
+        );
+    }
+    let right = [
+        folder,
+        ("a::b", "use super::go;"),
+        ("a::c", "pub fn go() {}"),
+    ];
+    assert!(circles(&right).is_empty());
+    let parent = [
+        ("a", "mod b; use b::f; pub fn g() { f() }"),
+        ("a::b", "use super::g;"),
+    ];
+    assert!(circles(&parent).is_empty());
 }

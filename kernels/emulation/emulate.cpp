@@ -38,9 +38,6 @@ namespace row_pooling_kernels {
 namespace prefix_sums_kernels {
 #include "../prefix_sums.cu"
 }
-namespace row_norms_kernels {
-#include "../row_norms.cu"
-}
 namespace largest_entries_kernels {
 #include "../largest_entries.cu"
 }
@@ -150,9 +147,6 @@ const std::map<std::string, Kernel> KERNELS = {
     ENTRY(running_sums_kernels, running_sums),
     ENTRY(row_pooling_kernels, pool_rows),
     ENTRY(prefix_sums_kernels, prefix_sums),
-    ENTRY(row_norms_kernels, row_norms_f32),
-    ENTRY(row_norms_kernels, row_norms_f16),
-    ENTRY(row_norms_kernels, row_norms_bf16),
     ENTRY(largest_entries_kernels, best_start),
     ENTRY(largest_entries_kernels, best_check),
     ENTRY(largest_entries_kernels, best_count),

@@ -87,7 +87,7 @@ impl Arguments {
         let room = Room::of(
             &Prefill {
                 config: &header.config,
-                weights: header.weight_room(&device, self.model.dtype.0),
+                weights: header.weight_memory(&device, self.model.dtype.0),
                 device: &device,
                 precision: self.model.precision()?,
                 window: self.window.0,

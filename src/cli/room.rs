@@ -19,7 +19,7 @@ pub fn refuse_without_room(
     cached: usize,
 ) -> anyhow::Result<()> {
     let least = Least {
-        weights: header.weight_room(device, precision.dtype).held,
+        weights: header.weight_memory(device, precision.dtype).held,
         cached,
         bytes_per_token: header.config.cache_bytes_per_token(precision.cache),
     };

@@ -1,7 +1,6 @@
 //! Row softmax in float32 with an exponential that vectorises, chosen for the CPU at run time.
 
-#[cfg(target_arch = "x86_64")]
-use crate::compute::lanes::{has_256, has_512};
+use crate::compute::lanes::{LANES, vectorised};
 
 /// `e^x` for `x <= 0`, within two units in the last place; below -87.3 it gives the smallest normal.
 ///
@@ -29,8 +28,6 @@ fn exp_nonpositive(x: f32) -> f32 {
             .wrapping_add(fraction.to_bits()),
     )
 }
-
-const LANES: usize = 16;
 
 #[inline(always)]
 fn exponentials_generic(row: &mut [f32], scale: f32) -> f32 {
@@ -76,59 +73,16 @@ fn silu_product_generic(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    // The wider instruction sets only change how many lanes the same arithmetic runs on.
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-    pub(super) fn exponentials_512(row: &mut [f32], scale: f32) -> f32 {
-        super::exponentials_generic(row, scale)
-    }
-    #[target_feature(enable = "avx2")]
-    pub(super) fn exponentials_256(row: &mut [f32], scale: f32) -> f32 {
-        super::exponentials_generic(row, scale)
-    }
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-    pub(super) fn silu_product_512(gate: &mut [f32], up: &[f32]) {
-        super::silu_product_generic(gate, up);
-    }
-    #[target_feature(enable = "avx2")]
-    pub(super) fn silu_product_256(gate: &mut [f32], up: &[f32]) {
-        super::silu_product_generic(gate, up);
-    }
-}
-
 /// Replaces a row of logits by `e^(scale * (x - max))` and returns the sum.
 ///
 /// Differs: not divided by the sum, which the caller applies where it is cheapest.
 pub fn exponentials(row: &mut [f32], scale: f32) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if has_512() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { x86::exponentials_512(row, scale) };
-        }
-        if has_256() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { x86::exponentials_256(row, scale) };
-        }
-    }
-    exponentials_generic(row, scale)
+    vectorised!(exponentials_generic(row: &mut [f32], scale: f32) -> f32)
 }
 
 /// Replaces `gate` by `silu(gate) * up`.
 pub fn silu_product(gate: &mut [f32], up: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if has_512() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { x86::silu_product_512(gate, up) };
-        }
-        if has_256() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { x86::silu_product_256(gate, up) };
-        }
-    }
-    silu_product_generic(gate, up);
+    vectorised!(silu_product_generic(gate: &mut [f32], up: &[f32]))
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use super::attention::device::has_prefill_attention;
 use super::attention::{STRIP, block_bytes};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
-use super::gguf::dense_type;
-use super::header::WeightRoom;
+use super::gguf::{WeightMemory, dense_type};
 use super::precision::Precision;
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
@@ -38,7 +37,7 @@ pub struct Prefill<'a> {
     /// The model's geometry.
     pub config: &'a ModelConfig,
     /// Its weights.
-    pub weights: WeightRoom,
+    pub weights: WeightMemory,
     /// Where it runs.
     pub device: &'a Device,
     /// In which types it computes and caches.
@@ -60,10 +59,7 @@ impl Prefill<'_> {
     /// The footprint of a prompt of `tokens`.
     pub fn footprint(&self, tokens: usize) -> Footprint {
         let at_work = self.activations(tokens) + self.attention(tokens) + self.measures(tokens);
-        let process = match self.device.is_cpu() {
-            true => PROCESS,
-            false => 0,
-        };
+        let process = if self.device.is_cpu() { PROCESS } else { 0 };
         Footprint {
             weights: self.weights.held,
             cache: self.jobs * tokens * self.config.cache_bytes_per_token(self.precision.cache),
@@ -78,9 +74,10 @@ impl Prefill<'_> {
         let (mut least, mut most) = (0, context + 1);
         while most - least > 1 {
             let middle = least + (most - least) / 2;
-            match fits(middle) {
-                true => least = middle,
-                false => most = middle,
+            if fits(middle) {
+                least = middle;
+            } else {
+                most = middle;
             }
         }
         least
@@ -95,9 +92,10 @@ impl Prefill<'_> {
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
         // Rounded for products on the CPU.
-        let operands = match self.on_slices() && self.precision.dtype == DType::BF16 {
-            true => run * c.hidden_size.max(attended).max(c.intermediate_size) * 2,
-            false => 0,
+        let operands = if self.on_slices() && self.precision.dtype == DType::BF16 {
+            run * c.hidden_size.max(attended).max(c.intermediate_size) * 2
+        } else {
+            0
         };
         // Logits of the last token, in float32 and as they came.
         run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())
@@ -121,9 +119,10 @@ impl Prefill<'_> {
         let c = self.config;
         let keys = c.num_key_value_heads * tokens * c.head_dim * 4;
         let run = tokens.min(PREFILL_RUN);
-        let (layer, rows) = match by_kernel {
-            true => (keys, run.min(self.window.unwrap_or(run))),
-            false => (2 * keys, run),
+        let (layer, rows) = if by_kernel {
+            (keys, run.min(self.window.unwrap_or(run)))
+        } else {
+            (2 * keys, run)
         };
         match rows {
             0 => 0,
@@ -140,9 +139,10 @@ impl Prefill<'_> {
             0 => PREFILL_RUN,
             rest => rest,
         };
-        let layers = match rows <= last_run {
-            true => 0,
-            false => c.num_hidden_layers,
+        let layers = if rows <= last_run {
+            0
+        } else {
+            c.num_hidden_layers
         };
         let vector = c.num_attention_heads * tokens;
         let width = c.num_attention_heads * c.head_dim;
@@ -196,7 +196,7 @@ mod tests {
     fn prefill(config: &ModelConfig) -> Prefill<'_> {
         Prefill {
             config,
-            weights: WeightRoom {
+            weights: WeightMemory {
                 held: 1 << 20,
                 unpacking: 1 << 16,
             },

@@ -9,7 +9,6 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
-use super::header::WeightRoom;
 use crate::compute::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
@@ -267,15 +266,15 @@ impl Gguf {
         let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
             Error::format(&self.path, format!("tensor {name} has a partial block"))
         })?;
-        match packed.is_finite() {
-            true => Ok(Matrix::Packed(packed.for_products_in(dtype))),
-            false => Err(self.not_finite(name)),
+        if !packed.is_finite() {
+            return Err(self.not_finite(name));
         }
+        Ok(Matrix::Packed(packed.for_products_in(dtype)))
     }
 
     /// What all tensors will take on a device.
-    pub(super) fn weight_room(&self, device: &Device, dtype: DType) -> WeightRoom {
-        let mut room = WeightRoom {
+    pub(super) fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
+        let mut memory = WeightMemory {
             held: 0,
             unpacking: 0,
         };
@@ -284,17 +283,17 @@ impl Gguf {
             let numbers = info.shape.elem_count();
             match shape {
                 [_, width] if stays_packed(format, *width, device) => {
-                    room.held += numbers / format.block_size() * format.type_size();
+                    memory.held += numbers / format.block_size() * format.type_size();
                 }
                 _ => {
-                    room.held += numbers * dense_type(device, dtype).size_in_bytes();
+                    memory.held += numbers * dense_type(device, dtype).size_in_bytes();
                     // The file's bytes, and float32 numbers before they are converted.
                     let packed = numbers / format.block_size() * format.type_size();
-                    room.unpacking = room.unpacking.max(packed + 2 * 4 * numbers);
+                    memory.unpacking = memory.unpacking.max(packed + 2 * 4 * numbers);
                 }
             }
         }
-        room
+        memory
     }
 
     /// What the header says of a tensor, which must have this shape.
@@ -325,6 +324,15 @@ impl Gguf {
     }
 }
 
+/// Bytes of the weights of a model before they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightMemory {
+    /// All, as they will lie in memory.
+    pub held: usize,
+    /// What reading the largest of them takes besides, while it is unpacked.
+    pub unpacking: usize,
+}
+
 /// Whether a matrix of so wide rows is kept as it lies in the file.
 fn stays_packed(format: GgmlDType, width: usize, device: &Device) -> bool {
     device.is_cpu() && Packed::takes(format, width)
@@ -332,10 +340,7 @@ fn stays_packed(format: GgmlDType, width: usize, device: &Device) -> bool {
 
 /// The element type of activations, and of tensors that do not stay packed, in a model of type `dtype`.
 pub(super) fn dense_type(device: &Device, dtype: DType) -> DType {
-    match device.is_cpu() {
-        true => DType::F32,
-        false => dtype,
-    }
+    if device.is_cpu() { DType::F32 } else { dtype }
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use candle_core::{DType, Device};
 
 use super::chat::ChatTemplate;
 use super::config::ModelConfig;
-use super::decoder::Decoder;
-use super::gguf::Gguf;
-use super::loaded::{Model, tokenizer_of};
-use super::precision::Precision;
+use super::gguf::{Gguf, WeightMemory};
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
@@ -22,16 +19,7 @@ pub struct ModelHeader {
     pub tokenizer: Tokenizer,
     /// How a conversation is written; `None` for base models.
     pub chat: Option<ChatTemplate>,
-    gguf: Gguf,
-}
-
-/// Bytes of the weights of a model before they are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WeightRoom {
-    /// All, as they will lie in memory.
-    pub held: usize,
-    /// What reading the largest of them takes besides, while it is unpacked.
-    pub unpacking: usize,
+    pub(super) gguf: Gguf,
 }
 
 impl ModelHeader {
@@ -53,21 +41,17 @@ impl ModelHeader {
     }
 
     /// What the weights will take on a device.
-    pub fn weight_room(&self, device: &Device, dtype: DType) -> WeightRoom {
-        self.gguf.weight_room(device, dtype)
+    pub fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
+        self.gguf.weight_memory(device, dtype)
     }
+}
 
-    /// Reads the weights onto a device.
-    ///
-    /// Errors: whatever reading them returns.
-    pub fn load(mut self, device: &Device, precision: Precision) -> Result<Model> {
-        let mut decoder = Decoder::load(&mut self.gguf, self.config, device, precision.dtype)?;
-        decoder.hold_as(precision.cache);
-        Ok(Model {
-            files: self.files,
-            tokenizer: self.tokenizer,
-            chat: self.chat,
-            decoder,
-        })
+/// The tokenizer of a model: `tokenizer.json` beside the weights if there is one, else the GGUF's own.
+///
+/// Errors: whatever reading either returns.
+pub fn tokenizer_of(files: &ModelFiles, gguf: &Gguf) -> Result<Tokenizer> {
+    match &files.tokenizer_json {
+        Some(path) => Tokenizer::from_file(path, Some(gguf)),
+        None => Tokenizer::from_gguf(gguf),
     }
 }

@@ -4,7 +4,6 @@ use candle_core::{DType, Device};
 
 use super::chat::{ChatTemplate, Message};
 use super::decoder::Decoder;
-use super::gguf::Gguf;
 use super::header::ModelHeader;
 use super::precision::Precision;
 use super::source::ModelFiles;
@@ -21,6 +20,22 @@ pub struct Model {
     pub chat: Option<ChatTemplate>,
     /// The weights.
     pub decoder: Decoder,
+}
+
+impl ModelHeader {
+    /// Reads the weights onto a device.
+    ///
+    /// Errors: whatever reading them returns.
+    pub fn load(mut self, device: &Device, precision: Precision) -> Result<Model> {
+        let mut decoder = Decoder::load(&mut self.gguf, self.config, device, precision.dtype)?;
+        decoder.hold_as(precision.cache);
+        Ok(Model {
+            files: self.files,
+            tokenizer: self.tokenizer,
+            chat: self.chat,
+            decoder,
+        })
+    }
 }
 
 impl Model {
@@ -66,16 +81,16 @@ pub fn message_ids(
         return Err(too_small(limit, wrapper));
     }
     let message = tokenizer.encode(text)?;
-    let mut room = limit - wrapper;
+    let mut allowed = limit - wrapper;
     // Joined halves may tokenise to a few tokens more than they had apart.
     loop {
-        let shorter = tokenizer.decode(&cut(&message, room))?;
+        let shorter = tokenizer.decode(&cut(&message, allowed))?;
         let ids = tokenizer.encode_with_bos(&wrap(chat, &shorter)?)?;
         match ids.len().checked_sub(limit) {
             None | Some(0) => return Ok(ids),
-            Some(over) => room = room.saturating_sub(over),
+            Some(over) => allowed = allowed.saturating_sub(over),
         }
-        if room == 0 {
+        if allowed == 0 {
             return Err(too_small(limit, wrapper));
         }
     }
@@ -94,14 +109,4 @@ fn too_small(limit: usize, wrapper: usize) -> Error {
         limit,
         format!("the chat wrapper alone takes {wrapper} tokens; allow more, or use --raw"),
     )
-}
-
-/// The tokenizer of a model: `tokenizer.json` beside the weights if there is one, else the GGUF's own.
-///
-/// Errors: whatever reading either returns.
-pub fn tokenizer_of(files: &ModelFiles, gguf: &Gguf) -> Result<Tokenizer> {
-    match &files.tokenizer_json {
-        Some(path) => Tokenizer::from_file(path, Some(gguf)),
-        None => Tokenizer::from_gguf(gguf),
-    }
 }

@@ -19,5 +19,6 @@ mod step_table;
 pub mod tokenizer;
 mod weights;
 
-pub use header::{ModelHeader, WeightRoom};
-pub use loaded::{Model, message_ids, tokenizer_of};
+pub use gguf::WeightMemory;
+pub use header::{ModelHeader, tokenizer_of};
+pub use loaded::{Model, message_ids};

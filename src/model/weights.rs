@@ -42,25 +42,26 @@ impl<'a> Weights<'a> {
     pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
         let matrix = self.matrix(&format!("{name}.weight"), out, width)?;
         let bias_name = format!("{name}.bias");
-        let bias = match self.gguf.has_tensor(&bias_name) {
-            true => Some(self.tensor(&bias_name, &[out])?),
-            false => None,
+        let bias = if self.gguf.has_tensor(&bias_name) {
+            Some(self.tensor(&bias_name, &[out])?)
+        } else {
+            None
         };
         Ok(Linear { matrix, bias })
     }
 
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
     pub(super) fn refuse_leftovers(&self) -> Result<()> {
-        let left: Vec<_> = (self.gguf.tensor_names().into_iter())
+        let leftovers: Vec<_> = (self.gguf.tensor_names().into_iter())
             .filter(|name| !self.taken.contains(*name) && *name != "rope_freqs.weight")
             .take(4)
             .collect();
-        if left.is_empty() {
+        if leftovers.is_empty() {
             return Ok(());
         }
         Err(Error::Unsupported {
             what: "tensor",
-            found: left.join(", "),
+            found: leftovers.join(", "),
             supported: "the tensors of a plain Llama decoder".into(),
         })
     }

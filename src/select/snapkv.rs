@@ -69,7 +69,7 @@ impl Scorer for SnapKv {
         // Pooling must not reach into the window, whose tokens stay anyway.
         let prefix = observation.tokens.saturating_sub(observation.window);
         let pooling = RowPooling {
-            heads: observation.group,
+            rows: observation.group,
             group: self.group,
             prefix,
             pooling: self.pooling,

@@ -1,5 +1,5 @@
 //! What every operation of `compute::device` is tried on, by emulation and on a GPU.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod prefill;
 mod scores;
@@ -13,7 +13,9 @@ use kvprof::model::attention::device::{prefill_attention, ragged_attention};
 use kvprof::model::ragged_heads::{RaggedHead, RaggedHeads};
 
 pub use prefill::prefill_cases;
-pub use scores::{best_token_cases, key_norm_cases, pooling_cases};
+pub use scores::{
+    best_token_cases, kept_by_sorting, key_norm_cases, mass_sum_cases, pooling_cases,
+};
 
 /// One call of an operation.
 pub struct Case {
@@ -94,6 +96,8 @@ impl Case {
         };
         let allowed = match &self.call {
             Call::RaggedAttention(..) => |x: f64, step: f64, _: f64| 3e-6 + x.abs() * step,
+            // Added in another order.
+            Call::RowNorms(_) => |x: f64, _: f64, _: f64| x * 1e-14,
             Call::PrefillAttention(..) => |x: f64, step: f64, lost: f64| lost + x.abs() * step,
             _ => |_: f64, _: f64, _: f64| 0.0,
         };
@@ -430,22 +434,4 @@ pub fn running_sum_cases() -> Vec<Case> {
             call: Call::RunningSums(tensor(noise.floats(shape.0 * shape.1), shape)),
         })
         .collect()
-}
-
-/// Falling weights of one to many tiles.
-pub fn mass_sum_cases() -> Vec<Case> {
-    let mut noise = Noise::new(21);
-    let shapes = [(1, 1), (3, 255), (2, 256), (5, 257), (4, 3000)];
-    let cases = shapes.map(|(heads, keys)| {
-        let mut weights: Vec<f64> = (0..heads * keys).map(|_| noise.unit().powi(9)).collect();
-        for head in weights.chunks_mut(keys) {
-            head.sort_by(|a, b| b.total_cmp(a));
-        }
-        let sorted = Tensor::from_vec(weights, (heads, keys), &Device::Cpu).unwrap();
-        Case {
-            name: format!("masses of {heads} heads, {keys} keys"),
-            call: Call::PrefixSums(sorted),
-        }
-    });
-    cases.into()
 }

@@ -37,7 +37,7 @@ pub fn pooling_cases() -> Vec<Case> {
         for pooling in poolings {
             for (group, order) in groups.iter().flat_map(|g| orders.map(|o| (*g, o))) {
                 let how = RowPooling {
-                    heads,
+                    rows: heads,
                     group,
                     prefix,
                     pooling,
@@ -170,4 +170,51 @@ fn splits(noise: &mut Noise, heads: usize, tokens: usize) -> Vec<Quotas> {
         }
     }
     splits
+}
+
+/// Falling weights of one to many tiles.
+pub fn mass_sum_cases() -> Vec<Case> {
+    let mut noise = Noise::new(21);
+    let shapes = [(1, 1), (3, 255), (2, 256), (5, 257), (4, 3000)];
+    let cases = shapes.map(|(heads, keys)| {
+        let mut weights: Vec<f64> = (0..heads * keys).map(|_| noise.unit().powi(9)).collect();
+        for head in weights.chunks_mut(keys) {
+            head.sort_by(|a, b| b.total_cmp(a));
+        }
+        let sorted = Tensor::from_vec(weights, (heads, keys), &Device::Cpu).unwrap();
+        Case {
+            name: format!("masses of {heads} heads, {keys} keys"),
+            call: Call::PrefixSums(sorted),
+        }
+    });
+    cases.into()
+}
+
+/// What [`Quotas`] keep, by sorting rows.
+pub fn kept_by_sorting(scores: &[Vec<f64>], wanted: &Quotas) -> Vec<Vec<u32>> {
+    let tokens = scores[0].len();
+    let stays = |slot: usize| slot < wanted.sinks || slot + wanted.window >= tokens;
+    let (mut kept, mut rest) = (Vec::new(), Vec::new());
+    for (head, own) in wanted.own.iter().enumerate() {
+        let (mut slots, mut others): (Vec<usize>, Vec<usize>) =
+            (0..tokens).partition(|slot| stays(*slot));
+        let score = |slot: usize| scores[head][slot];
+        others.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(b.cmp(&a)));
+        let left = others.split_off(own - slots.len());
+        slots.extend(others);
+        kept.push(slots);
+        rest.extend(left.into_iter().map(|slot| (head, slot)));
+    }
+    rest.sort_by(|&(g, a), &(h, b)| {
+        let by_score = scores[h][b].total_cmp(&scores[g][a]);
+        by_score.then(b.cmp(&a)).then(g.cmp(&h))
+    });
+    for &(head, slot) in &rest[..wanted.shared] {
+        kept[head].push(slot);
+    }
+    let ascending = kept.into_iter().map(|mut slots| {
+        slots.sort_unstable();
+        slots.into_iter().map(|slot| slot as u32).collect()
+    });
+    ascending.collect()
 }

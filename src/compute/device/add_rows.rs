@@ -1,9 +1,9 @@
 //! Sums over rows of attention, kept where the rows are.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 
-use super::numbers;
-use super::program::{Buffer, Launch, Program, Source, size};
+use super::operation::numbers;
+use super::program::{Buffer, Launch, Program, size, source};
 use crate::compute::rounding::rounding_for_sums;
 use crate::error::{Error, Result};
 
@@ -86,7 +86,8 @@ impl AddRows {
                 bound,
             ));
         }
-        let mut program = Program::new(Source::RowSums);
+        let output = (DType::F64, (heads, width));
+        let mut program = Program::new(source!("row_sums"), [DType::F32], output);
         if first_row < rows {
             program.launch(Launch {
                 kernel: "row_sums",

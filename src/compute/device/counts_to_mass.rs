@@ -1,176 +1,145 @@
-//! MBA of rows of attention, at several thresholds at once.
+//! How many of a row's largest numbers reach shares of its sum, for several shares at once.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Tensor};
 
-use super::numbers;
-use super::program::{Argument, Buffer, Launch, Program, Source, size};
+use super::operation::{OnCpu, Operation};
+use super::program::{Argument, Buffer, Launch, Program, size, source};
 use crate::error::{Error, Result};
 
-/// What stands for the budgets of a row with a weight that is negative, infinite or not a number.
+/// What stands for the counts of a row with a number that is negative, infinite or none.
 pub const NOT_FINITE: u32 = u32::MAX;
 
-/// Thresholds that a kernel looks for at once.
+/// Shares that a kernel looks for at once.
 const TOGETHER: usize = 8;
 
-/// Keys of the longest row that a block keeps in shared memory: every device has 48 KiB of it, of which the histograms
-/// take 24.3.
+/// Numbers of the longest row that a block keeps in shared memory: every device has 48 KiB of it, of which the
+/// histograms take 24.3.
 const MOST_STAGED: usize = 6_000;
 
-/// Exponents below the largest whose weights count: 2^32 keys of 24 bits add up to less than 2^128.
+/// Exponents below the largest whose numbers count: 2^32 numbers of 24 bits add up to less than 2^128.
 const REACH: u32 = 71;
 
-/// MBA of every row of every head of a group, and of the rows' means over the heads.
+/// The fewest numbers that hold a share of their row's sum, of every row of some matrices and of the rows' means over
+/// the matrices.
 ///
-/// Paper: ZigZagKV, arXiv 2412.09036 (MBA). Differs: sums are exact and hence have no order, but leave out weights
-/// below 2^-71 of the largest: equal to [`crate::profile::Ranked::minimum_budget`] on the same row, but for sums that
-/// reach a threshold to the last bits of float64.
-/// Shapes: probabilities `(G, rows, keys)`, float32, zero for keys that a query does not see -> `(G + 1, rows,
-/// thresholds)`, u32; [`NOT_FINITE`] for rows that are not.
-/// Units: keys.
-/// Errors: [`Error::Candle`]; [`Error::Invalid`] for shapes that no device takes.
-pub fn counts_to_mass(probabilities: &Tensor, thresholds: &[f64]) -> Result<Tensor> {
-    let op = CountsToMass::new(probabilities.dims3()?, thresholds)?;
-    Ok(probabilities.contiguous()?.apply_op1_no_bwd(&op)?)
+/// Differs: sums are exact and hence have no order, but leave out numbers below 2^-71 of the largest: equal to counting
+/// in float64 over sorted numbers, but for sums that reach a share to the last bits of it.
+/// Shapes: `(matrices, rows, columns)`, float32 -> `(matrices + 1, rows, shares)`, u32; [`NOT_FINITE`] for rows with
+/// numbers that are not.
+/// Errors: [`Error::Candle`]; [`Error::Invalid`] for shapes that no device takes, and shares below 0.
+pub fn counts_to_mass(numbers: &Tensor, shares: &[f64]) -> Result<Tensor> {
+    CountsToMass::new(numbers.dims3()?, shares)?.run(&[numbers])
 }
 
 /// [`counts_to_mass`] of one shape.
 pub struct CountsToMass {
-    group: usize,
-    rows: usize,
-    keys: usize,
-    thresholds: Vec<f64>,
-    /// Operands: probabilities, budgets.
+    /// Matrices, rows, columns.
+    dims: (usize, usize, usize),
+    shares: Vec<f64>,
+    /// Operands: numbers, counts.
     pub program: Program,
 }
 
 impl CountsToMass {
-    /// For probabilities of a shape `(G, rows, keys)`.
+    /// For numbers of a shape `(matrices, rows, columns)`.
     ///
     /// Errors: as [`counts_to_mass`].
-    pub fn new((group, rows, keys): (usize, usize, usize), thresholds: &[f64]) -> Result<Self> {
-        if let Some(wrong) = thresholds.iter().find(|t| t.is_nan() || **t < 0.0) {
+    pub fn new(dims: (usize, usize, usize), shares: &[f64]) -> Result<Self> {
+        let (matrices, rows, columns) = dims;
+        if let Some(wrong) = shares.iter().find(|share| share.is_nan() || **share < 0.0) {
             return Err(Error::invalid("threshold", wrong, "it must be at least 0"));
         }
-        if group == 0 {
+        if matrices == 0 {
             return Err(Error::invalid(
                 "size of a group",
                 0,
                 "it must be at least 1",
             ));
         }
+        let output = (DType::U32, (matrices + 1, rows, shares.len()));
         let mut op = Self {
-            group,
-            rows,
-            keys,
-            thresholds: thresholds.to_vec(),
-            program: Program::new(Source::CountsToMass),
+            dims,
+            shares: shares.to_vec(),
+            program: Program::new(source!("counts_to_mass"), [DType::F32], output),
         };
-        if keys > 0 {
+        if columns > 0 {
             op.launches()?;
         }
         Ok(op)
     }
 
     fn launches(&mut self) -> Result<()> {
-        let stages = self.keys <= MOST_STAGED;
-        for (i, thresholds) in self.thresholds.chunks(TOGETHER).enumerate() {
+        let (matrices, rows, columns) = self.dims;
+        let stages = columns <= MOST_STAGED;
+        for (i, shares) in self.shares.chunks(TOGETHER).enumerate() {
             let mut eight = [0.0; TOGETHER];
-            eight[..thresholds.len()].copy_from_slice(thresholds);
+            eight[..shares.len()].copy_from_slice(shares);
             self.program.launch(Launch {
                 kernel: "counts_to_mass",
                 grid: [
-                    size("number of rows", self.rows)?,
-                    size("size of a group", self.group + 1)?,
+                    size("number of rows", rows)?,
+                    size("size of a group", matrices + 1)?,
                 ],
-                threads: match self.keys {
+                threads: match columns {
                     0..2048 => 128,
                     2048..16_384 => 256,
                     _ => 512,
                 },
-                shared: if stages { 4 * self.keys as u32 } else { 0 },
+                shared: if stages { 4 * columns as u32 } else { 0 },
                 arguments: vec![
                     Buffer::Operand(0).into(),
                     Buffer::Operand(1).into(),
-                    size("size of a group", self.group)?.into(),
-                    size("number of keys", self.keys)?.into(),
+                    size("size of a group", matrices)?.into(),
+                    size("number of columns", columns)?.into(),
                     u32::from(stages).into(),
                     Argument::Eight(eight),
-                    (thresholds.len() as u32).into(),
+                    (shares.len() as u32).into(),
                     size("number of thresholds", i * TOGETHER)?.into(),
-                    size("number of thresholds", self.thresholds.len())?.into(),
+                    size("number of thresholds", self.shares.len())?.into(),
                 ],
             })?;
         }
         Ok(())
     }
-
-    fn shape(&self) -> Shape {
-        (self.group + 1, self.rows, self.thresholds.len()).into()
-    }
 }
 
-impl CustomOp1 for CountsToMass {
-    fn name(&self) -> &'static str {
-        "counts_to_mass"
+impl Operation for CountsToMass {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let probabilities = numbers::<f32>(storage, layout, self.name())?;
-        let (rows, keys) = (self.rows, self.keys);
-        let mut budgets = Vec::with_capacity(self.shape().elem_count());
-        let row = |head: usize, row: usize| &probabilities[(head * rows + row) * keys..][..keys];
-        for head in 0..self.group {
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        let (group, rows, columns) = self.dims;
+        let numbers = operands.numbers::<f32>(0)?;
+        let mut counts = Vec::with_capacity(self.program.output.1.elem_count());
+        let row = |m: usize, row: usize| &numbers[(m * rows + row) * columns..][..columns];
+        for m in 0..group {
             for r in 0..rows {
-                budgets.extend(budgets_of(row(head, r), &self.thresholds));
+                counts.extend(counts_of(row(m, r), &self.shares));
             }
         }
         for r in 0..rows {
-            let lines: Vec<&[f32]> = (0..self.group).map(|head| row(head, r)).collect();
-            budgets.extend(budgets_of(&mean_of(&lines, keys), &self.thresholds));
+            let lines: Vec<&[f32]> = (0..group).map(|m| row(m, r)).collect();
+            counts.extend(counts_of(&mean_of(&lines, columns), &self.shares));
         }
-        Ok((CpuStorage::U32(budgets), self.shape()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use super::cuda::{Operand, run, start};
-        let device = &storage.device;
-        let stream = device.cuda_stream();
-        let probabilities = storage.as_cuda_slice::<f32>()?;
-        let mut budgets = device.alloc_zeros::<u32>(self.shape().elem_count())?;
-        let operands = [
-            Operand::read(probabilities, start(layout, self.name())?, &stream),
-            Operand::write(&mut budgets, 0, &stream),
-        ];
-        run(&self.program, device, &operands)?;
-        drop(operands);
-        let budgets = candle_core::CudaStorage::wrap_cuda_slice(budgets, device.clone());
-        Ok((budgets, self.shape()))
+        Ok(CpuStorage::U32(counts))
     }
 }
 
-/// The mean of a group's rows, rounded once.
-fn mean_of(lines: &[&[f32]], keys: usize) -> Vec<f32> {
-    let sum = |key: usize| lines.iter().map(|line| f64::from(line[key])).sum::<f64>();
-    (0..keys)
-        .map(|key| (sum(key) / lines.len() as f64) as f32)
+/// The mean of some rows, rounded once.
+fn mean_of(rows: &[&[f32]], columns: usize) -> Vec<f32> {
+    let sum = |column: usize| rows.iter().map(|row| f64::from(row[column])).sum::<f64>();
+    (0..columns)
+        .map(|column| (sum(column) / rows.len() as f64) as f32)
         .collect()
 }
 
-/// The budgets of one row, by sorting.
-fn budgets_of(row: &[f32], thresholds: &[f64]) -> Vec<u32> {
-    if row.iter().any(|w| !w.is_finite() || *w < 0.0) {
-        return vec![NOT_FINITE; thresholds.len()];
+/// The counts of one row, by sorting.
+fn counts_of(row: &[f32], shares: &[f64]) -> Vec<u32> {
+    if row.iter().any(|x| !x.is_finite() || *x < 0.0) {
+        return vec![NOT_FINITE; shares.len()];
     }
-    let mut sorted: Vec<u32> = row.iter().map(|w| (w + 0.0).to_bits()).collect();
+    let mut sorted: Vec<u32> = row.iter().map(|x| (x + 0.0).to_bits()).collect();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
     let largest = sorted.first().map_or(1, |&bits| unit_of(bits));
     let mut sum = 0;
@@ -180,21 +149,21 @@ fn budgets_of(row: &[f32], thresholds: &[f64]) -> Vec<u32> {
             sum
         })
         .collect();
-    (thresholds.iter())
-        .map(|&threshold| {
-            let target = target_of(threshold, sum);
+    (shares.iter())
+        .map(|&share| {
+            let target = target_of(share, sum);
             let kept = sums.partition_point(|&s| s < target) + 1;
             kept.min(row.len()) as u32
         })
         .collect()
 }
 
-/// The exponent of the unit that a weight, given by its bits, is a multiple of.
+/// The exponent of the unit that a number, given by its bits, is a multiple of.
 fn unit_of(bits: u32) -> u32 {
     (bits >> 23).max(1)
 }
 
-/// A weight, given by its bits, as a multiple of 2^-71 of the largest one's unit; nothing for those below it.
+/// A number, given by its bits, as a multiple of 2^-71 of the largest one's unit; nothing for those below it.
 fn whole(bits: u32, largest: u32) -> u128 {
     let hidden = if bits >> 23 == 0 { 0 } else { 1 << 23 };
     let mantissa = u128::from(bits & 0x7f_ffff | hidden);
@@ -204,13 +173,14 @@ fn whole(bits: u32, largest: u32) -> u128 {
     }
 }
 
-/// The sum that a threshold asks for, of 62 significant bits.
-fn target_of(threshold: f64, total: u128) -> u128 {
+/// The sum that a share of the total asks for, of 62 significant bits.
+fn target_of(share: f64, total: u128) -> u128 {
     let by = (128 - total.leading_zeros()).saturating_sub(62);
     let rounded = (total >> by) as u64 as f64;
-    let wanted = (threshold * rounded).ceil();
-    match threshold < 1.0 && wanted < rounded {
-        true => u128::from(wanted as u64) << by,
-        false => total,
+    let wanted = (share * rounded).ceil();
+    if share < 1.0 && wanted < rounded {
+        u128::from(wanted as u64) << by
+    } else {
+        total
     }
 }

@@ -1,9 +1,9 @@
-//! The order in which a budget keeps keys.
+//! The order that sorts rows by falling number.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Tensor};
 
-use super::numbers;
-use super::program::{Buffer, Launch, Program, Source, size};
+use super::operation::{OnCpu, Operation};
+use super::program::{Buffer, Launch, Program, size, source};
 use crate::error::{Error, Result};
 
 /// Entries that are sorted in shared memory; a power of two.
@@ -12,25 +12,23 @@ const TILE: u32 = 2048;
 /// Threads of the blocks that sort tiles, and of all others.
 const THREADS: [u32; 2] = [512, 256];
 
-/// Keys of every head by falling weight, ties by lower index.
+/// Columns of every row by falling number, ties by lower index.
 ///
 /// Differs: candle's `arg_sort` holds a whole row in shared memory, which long rows do not fit.
-/// Shapes: weights `(H, T)`, float32 or float64, without NaN -> `(H, T)`, u32.
+/// Shapes: `(rows, columns)`, float32 or float64, without NaN -> `(rows, columns)`, u32.
 /// Errors: [`Error::Candle`]; [`Error::Unsupported`] for other element types.
-pub fn falling_order(weights: &Tensor) -> Result<Tensor> {
-    let op = FallingOrder::new(weights.dims2()?, weights.dtype())?;
-    Ok(weights.contiguous()?.apply_op1_no_bwd(&op)?)
+pub fn falling_order(numbers: &Tensor) -> Result<Tensor> {
+    FallingOrder::new(numbers.dims2()?, numbers.dtype())?.run(&[numbers])
 }
 
 /// [`falling_order`] of one shape.
 pub struct FallingOrder {
-    heads: usize,
-    keys: usize,
-    /// Operands: weights, order.
+    columns: usize,
+    /// Operands: numbers, order.
     pub program: Program,
 }
 
-/// Names of the kernels for one element type, and the bytes of a weight with its index.
+/// Names of the kernels for one element type, and the bytes of a number with its index.
 struct Kernels {
     tiles: &'static str,
     step: &'static str,
@@ -56,57 +54,54 @@ const WIDE: Kernels = Kernels {
 };
 
 impl FallingOrder {
-    /// For weights `(H, T)` of an element type.
+    /// For numbers `(rows, columns)` of an element type.
     ///
     /// Errors: as [`falling_order`].
-    pub fn new((heads, keys): (usize, usize), dtype: DType) -> Result<Self> {
+    pub fn new((rows, columns): (usize, usize), dtype: DType) -> Result<Self> {
         let kernels = match dtype {
             DType::F32 => NARROW,
             DType::F64 => WIDE,
             other => {
                 return Err(Error::Unsupported {
-                    what: "type of weights to sort",
+                    what: "type of numbers to sort",
                     found: other.as_str().into(),
                     supported: "f32, f64".into(),
                 });
             }
         };
-        let mut program = Program::new(Source::FallingOrder);
-        if keys > 0 {
-            launches(&mut program, &kernels, heads, keys)?;
+        let output = (DType::U32, (rows, columns));
+        let mut program = Program::new(source!("falling_order"), [dtype], output);
+        if columns > 0 {
+            launches(&mut program, &kernels, rows, columns)?;
         }
-        Ok(Self {
-            heads,
-            keys,
-            program,
-        })
+        Ok(Self { columns, program })
     }
 }
 
-fn launches(program: &mut Program, kernels: &Kernels, heads: usize, keys: usize) -> Result<()> {
-    let padded = keys.next_power_of_two().max(TILE as usize);
-    let entries = program.scratch(kernels.entry * heads * padded);
-    let (heads, keys) = (
-        size("number of heads", heads)?,
-        size("number of keys", keys)?,
+fn launches(program: &mut Program, kernels: &Kernels, rows: usize, columns: usize) -> Result<()> {
+    let padded = columns.next_power_of_two().max(TILE as usize);
+    let entries = program.scratch(kernels.entry * rows * padded);
+    let (rows, columns) = (
+        size("number of rows", rows)?,
+        size("number of columns", columns)?,
     );
-    let padded = size("number of keys", padded)?;
+    let padded = size("number of columns", padded)?;
     let (tiles, [tile_threads, threads]) = (padded / TILE, THREADS);
     let mut launch = |kernel, blocks, threads, arguments| {
         program.launch(Launch {
             kernel,
-            grid: [blocks, heads],
+            grid: [blocks, rows],
             threads,
             shared: 0,
             arguments,
         })
     };
-    let [weights, order] = [0, 1].map(Buffer::Operand);
+    let [numbers, order] = [0, 1].map(Buffer::Operand);
     launch(
         kernels.tiles,
         tiles,
         tile_threads,
-        vec![weights.into(), entries.into(), keys.into()],
+        vec![numbers.into(), entries.into(), columns.into()],
     )?;
     let mut run = TILE;
     while run < padded {
@@ -130,60 +125,31 @@ fn launches(program: &mut Program, kernels: &Kernels, heads: usize, keys: usize)
     }
     launch(
         kernels.order,
-        keys.div_ceil(threads),
+        columns.div_ceil(threads),
         threads,
-        vec![entries.into(), order.into(), padded.into(), keys.into()],
+        vec![entries.into(), order.into(), padded.into(), columns.into()],
     )
 }
 
-impl CustomOp1 for FallingOrder {
-    fn name(&self) -> &'static str {
-        "falling_order"
+impl Operation for FallingOrder {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let weights: Vec<f64> = match storage {
-            CpuStorage::F64(_) => numbers::<f64>(storage, layout, self.name())?.to_vec(),
-            _ => {
-                let weights = numbers::<f32>(storage, layout, self.name())?;
-                weights.iter().map(|&w| f64::from(w)).collect()
-            }
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        let numbers: Vec<f64> = if self.program.operands == [DType::F64] {
+            operands.numbers::<f64>(0)?.to_vec()
+        } else {
+            let narrow = operands.numbers::<f32>(0)?;
+            narrow.iter().map(|&number| f64::from(number)).collect()
         };
-        let mut orders = Vec::with_capacity(weights.len());
-        for weights in weights.chunks(self.keys.max(1)) {
-            let mut order: Vec<u32> = (0..weights.len() as u32).collect();
-            // Stable: equal weights stay in the order of their indices.
-            order.sort_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]));
+        let mut orders = Vec::with_capacity(numbers.len());
+        for row in numbers.chunks(self.columns.max(1)) {
+            let mut order: Vec<u32> = (0..row.len() as u32).collect();
+            // Stable: equal numbers stay in the order of their indices.
+            order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
             orders.extend(order);
         }
-        Ok((CpuStorage::U32(orders), (self.heads, self.keys).into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use super::cuda::{Operand, run, start, wrong_type};
-        use candle_core::cuda_backend::CudaStorageSlice;
-        let device = &storage.device;
-        let stream = device.cuda_stream();
-        let first = start(layout, self.name())?;
-        let weights = match &storage.slice {
-            CudaStorageSlice::F32(weights) => Operand::read(weights, first, &stream),
-            CudaStorageSlice::F64(weights) => Operand::read(weights, first, &stream),
-            _ => return Err(wrong_type(storage, self.name())),
-        };
-        let mut order = device.alloc_zeros::<u32>(self.heads * self.keys)?;
-        let operands = [weights, Operand::write(&mut order, 0, &stream)];
-        run(&self.program, device, &operands)?;
-        drop(operands);
-        let order = candle_core::CudaStorage::wrap_cuda_slice(order, device.clone());
-        Ok((order, (self.heads, self.keys).into()))
+        Ok(CpuStorage::U32(orders))
     }
 }

@@ -1,102 +1,99 @@
-//! The best-scored tokens of a layer's heads, without a sort.
+//! The largest numbers of a matrix's rows, without a sort.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Device, Tensor};
 
-use super::numbers;
-use super::program::{Buffer, Launch, Program, Source, size};
+use super::operation::{OnCpu, Operation};
+use super::program::{Argument, Buffer, Launch, Program, size, source};
 use crate::error::{Error, Result};
 
-/// Tokens of a block.
+/// Columns of a block.
 const TILE: usize = 4096;
 
 /// Values of a digit, of as many bits as shifts are apart; also the threads of a block.
 const DIGITS: u32 = 256;
 
-/// Shifts of the digits of a score, from the top.
-const SCORE_SHIFTS: [u32; 8] = [56, 48, 40, 32, 24, 16, 8, 0];
+/// Shifts of the digits of a number, from the top.
+const NUMBER_SHIFTS: [u32; 8] = [56, 48, 40, 32, 24, 16, 8, 0];
 
-/// How many tokens every head of a layer keeps, and which in any case.
+/// How many columns every row of a matrix keeps, and which in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// Tokens of each head that no other head can take, those that always stay included.
+    /// Columns of each row that no other row can take, those that always stay included.
     pub own: Vec<usize>,
-    /// Further tokens, which go to the best of what is left over all heads.
+    /// Further ones, which go to the largest of what is left over all rows.
     pub shared: usize,
-    /// First tokens that always stay.
+    /// First columns that always stay.
     pub sinks: usize,
-    /// Last tokens that always stay.
+    /// Last columns that always stay.
     pub window: usize,
 }
 
-/// The slots that every head of a layer keeps: what always stays, its best tokens, and the best of all heads'.
+/// The columns that every row keeps: what always stays, its largest numbers, and the largest of all rows'.
 ///
-/// Scores are ordered as [`f64::total_cmp`] orders them; ties go to the later token, then to the lower head.
-/// Paper: arXiv:2407.11550 (Ada-KV), algorithm 1, for the competition. Differs: exact to the token; no sort.
-/// Shapes: scores `(H, T)`, float64 -> `(1 + H + kept)`, u32: whether a score is not finite, how many slots each head
-/// keeps, and the slots, ascending, head by head.
-/// Errors: [`Error::Candle`]; [`Error::Invalid`] for numbers of tokens that the heads do not have.
-pub fn largest_entries(scores: &Tensor, wanted: &Quotas) -> Result<Tensor> {
-    let op = LargestEntries::new(scores.dims2()?, wanted)?;
-    let own = op.chosen(scores.device())?;
-    Ok(scores.contiguous()?.apply_op2_no_bwd(&own, &op)?)
+/// Numbers are ordered as [`f64::total_cmp`] orders them; ties go to the later column, then to the upper row.
+/// Differs: exact to the column; no sort.
+/// Shapes: `(rows, columns)`, float64 -> `(1 + rows + kept)`, u32: whether a number is not finite, how many columns each
+/// row keeps, and the columns, ascending, row by row.
+/// Errors: [`Error::Candle`]; [`Error::Invalid`] for quotas that the rows do not have.
+pub fn largest_entries(numbers: &Tensor, quotas: &Quotas) -> Result<Tensor> {
+    let op = LargestEntries::new(numbers.dims2()?, quotas)?;
+    op.run(&[numbers, &op.chosen(numbers.device())?])
 }
 
 /// [`largest_entries`] of one shape.
 pub struct LargestEntries {
-    heads: usize,
-    tokens: usize,
+    rows: usize,
+    columns: usize,
     sinks: usize,
-    /// First token of the window.
+    /// First column of the window.
     window: usize,
-    /// Tokens of each head beyond those that always stay.
+    /// Columns of each row beyond those that always stay.
     chosen: Vec<u32>,
     shared: usize,
-    kept: usize,
-    /// Operands: scores, tokens of each head beyond those that always stay, what is found.
+    /// Operands: numbers, columns of each row beyond those that always stay, what is found.
     pub program: Program,
 }
 
 impl LargestEntries {
-    /// For scores `(H, T)`.
+    /// For numbers `(rows, columns)`.
     ///
     /// Errors: as [`largest_entries`].
-    pub fn new((heads, tokens): (usize, usize), wanted: &Quotas) -> Result<Self> {
-        let sinks = wanted.sinks.min(tokens);
-        let window = tokens - wanted.window.min(tokens);
-        let forced = sinks + (tokens - window.max(sinks));
-        if wanted.own.len() != heads {
-            let bound = format!("{heads} heads are scored");
-            return Err(Error::invalid(
-                "heads that keep tokens",
-                wanted.own.len(),
-                bound,
-            ));
+    pub fn new((rows, columns): (usize, usize), quotas: &Quotas) -> Result<Self> {
+        let sinks = quotas.sinks.min(columns);
+        let window = columns - quotas.window.min(columns);
+        let forced = sinks + (columns - window.max(sinks));
+        if quotas.own.len() != rows {
+            let bound = format!("{rows} heads are scored");
+            let found = quotas.own.len();
+            return Err(Error::invalid("heads that keep tokens", found, bound));
         }
-        size("number of scores", heads * tokens)?;
-        let chosen = |&own: &usize| match (forced..=tokens).contains(&own) {
-            true => Ok((own - forced) as u32),
-            false => {
-                let bound = format!("{forced} of {tokens} stay in any case");
-                Err(Error::invalid("tokens of a head", own, bound))
+        size("number of scores", rows * columns)?;
+        let chosen = |&own: &usize| {
+            if (forced..=columns).contains(&own) {
+                return Ok((own - forced) as u32);
             }
+            let bound = format!("{forced} of {columns} stay in any case");
+            Err(Error::invalid("tokens of a head", own, bound))
         };
-        let chosen: Vec<u32> = wanted.own.iter().map(chosen).collect::<Result<_>>()?;
-        let own: usize = wanted.own.iter().sum();
-        if wanted.shared > heads * tokens - own {
-            let bound = format!("{} are left", heads * tokens - own);
-            return Err(Error::invalid("shared tokens", wanted.shared, bound));
+        let chosen: Vec<u32> = quotas.own.iter().map(chosen).collect::<Result<_>>()?;
+        let own: usize = quotas.own.iter().sum();
+        let left = rows * columns - own;
+        if quotas.shared > left {
+            let bound = format!("{left} are left");
+            return Err(Error::invalid("shared tokens", quotas.shared, bound));
         }
+        let output = (DType::U32, 1 + rows + own + quotas.shared);
+        let operands = [DType::F64, DType::U32];
         let mut op = Self {
-            heads,
-            tokens,
+            rows,
+            columns,
             sinks,
             window,
             chosen,
-            shared: wanted.shared,
-            kept: own + wanted.shared,
-            program: Program::new(Source::LargestEntries),
+            shared: quotas.shared,
+            program: Program::new(source!("largest_entries"), operands, output),
         };
-        if heads * tokens > 0 {
+        if rows * columns > 0 {
             op.launches()?;
         }
         Ok(op)
@@ -105,200 +102,135 @@ impl LargestEntries {
     /// The second operand.
     ///
     /// Errors: [`Error::Candle`].
-    pub fn chosen(&self, device: &candle_core::Device) -> Result<Tensor> {
-        Ok(Tensor::from_slice(&self.chosen, self.heads, device)?)
-    }
-
-    /// Numbers that are found.
-    pub fn found(&self) -> usize {
-        1 + self.heads + self.kept
+    pub fn chosen(&self, device: &Device) -> Result<Tensor> {
+        Ok(Tensor::from_slice(&self.chosen, self.rows, device)?)
     }
 
     fn launches(&mut self) -> Result<()> {
-        let tiles = self.tokens.div_ceil(TILE);
-        let edges = self.program.scratch(16 * (self.heads + 1));
-        let counts = self.program.scratch(4 * DIGITS as usize * self.heads);
-        let places = self.program.scratch(4 * tiles * self.heads);
-        let [scores, own, found] = [0, 1, 2].map(Buffer::Operand);
-        let (heads, tiles) = (size("number of heads", self.heads)?, tiles as u32);
-        let [tokens, sinks, window] = [self.tokens, self.sinks, self.window].map(|n| n as u32);
-        let over_scores = [tiles, heads];
-        self.launch(
-            "best_start",
-            [heads + 1, 1],
-            vec![
-                own.into(),
-                edges.into(),
-                counts.into(),
-                found.into(),
-                heads.into(),
-                (self.shared as u32).into(),
-            ],
-        )?;
-        let check = vec![scores.into(), found.into(), tokens.into()];
-        self.launch("best_check", over_scores, check)?;
-        let competitions = [(false, 0, heads), (true, heads, 1)];
-        for (compete, first_edge, edges_of_it) in competitions {
-            let any = match compete {
-                true => self.shared > 0,
-                false => self.chosen.iter().any(|own| *own > 0),
-            };
+        let tiles = self.columns.div_ceil(TILE);
+        let edges = self.program.scratch(16 * (self.rows + 1));
+        let counts = self.program.scratch(4 * DIGITS as usize * self.rows);
+        let places = self.program.scratch(4 * tiles * self.rows);
+        let [edges, counts, places] = [edges, counts, places].map(Argument::from);
+        let [numbers, own, found] = [0, 1, 2].map(|i| Argument::from(Buffer::Operand(i)));
+        let (rows, tiles) = (size("number of rows", self.rows)?, tiles as u32);
+        let [columns, sinks, window, shared] =
+            [self.columns, self.sinks, self.window, self.shared].map(|n| Argument::U32(n as u32));
+        let all = [tiles, rows];
+        let start = [own, edges, counts, found, rows.into(), shared];
+        self.launch("best_start", [rows + 1, 1], &start)?;
+        self.launch("best_check", all, &[numbers, found, columns])?;
+        let own_ones = self.chosen.iter().any(|own| *own > 0);
+        let competitions = [(false, own_ones, 0, rows), (true, self.shared > 0, rows, 1)];
+        for (compete, any, first_edge, edges_of_it) in competitions {
             for (of_index, shift) in self.digits().filter(|_| any) {
-                let of_index = u32::from(of_index);
-                let mut arguments = vec![scores.into(), own.into(), edges.into(), counts.into()];
-                let rest = [tokens, sinks, window, u32::from(compete), of_index, shift];
-                arguments.extend(rest.map(super::Argument::from));
-                self.launch("best_count", over_scores, arguments)?;
-                let mut arguments = vec![edges.into(), counts.into()];
-                arguments.extend([first_edge, of_index, shift].map(super::Argument::from));
-                self.launch("best_pick", [edges_of_it, 1], arguments)?;
+                let digit = [u32::from(of_index), shift].map(Argument::U32);
+                let [of_index, shift] = digit;
+                let compete = u32::from(compete).into();
+                let count = [
+                    numbers, own, edges, counts, columns, sinks, window, compete, of_index, shift,
+                ];
+                self.launch("best_count", all, &count)?;
+                let pick = [edges, counts, first_edge.into(), of_index, shift];
+                self.launch("best_pick", [edges_of_it, 1], &pick)?;
             }
         }
-        let end = [tokens, sinks, window].map(super::Argument::from);
-        let mut arguments = vec![scores.into(), own.into(), edges.into(), places.into()];
-        arguments.extend(end);
-        self.launch("best_tally", over_scores, arguments)?;
-        let arguments = vec![places.into(), found.into(), heads.into(), tiles.into()];
-        self.launch("best_places", [1, 1], arguments)?;
-        let mut arguments = [scores, own, edges, places, found]
-            .map(super::Argument::from)
-            .to_vec();
-        arguments.extend(end);
-        self.launch("best_write", over_scores, arguments)
+        let tally = [numbers, own, edges, places, columns, sinks, window];
+        self.launch("best_tally", all, &tally)?;
+        let sums = [places, found, rows.into(), tiles.into()];
+        self.launch("best_places", [1, 1], &sums)?;
+        let write = [numbers, own, edges, places, found, columns, sinks, window];
+        self.launch("best_write", all, &write)
     }
 
     /// Digits from the top: whether of the index, and their shifts.
     fn digits(&self) -> impl Iterator<Item = (bool, u32)> + use<> {
-        let bits = usize::BITS - (self.tokens - 1).leading_zeros();
+        let bits = usize::BITS - (self.columns - 1).leading_zeros();
         let of_index = (0..bits.div_ceil(8)).rev().map(|digit| (true, 8 * digit));
-        SCORE_SHIFTS
-            .map(|shift| (false, shift))
-            .into_iter()
-            .chain(of_index)
+        let of_number = NUMBER_SHIFTS.map(|shift| (false, shift));
+        of_number.into_iter().chain(of_index)
     }
 
-    fn launch(
-        &mut self,
-        kernel: &'static str,
-        grid: [u32; 2],
-        arguments: Vec<super::Argument>,
-    ) -> Result<()> {
+    fn launch(&mut self, kernel: &'static str, grid: [u32; 2], all: &[Argument]) -> Result<()> {
         self.program.launch(Launch {
             kernel,
             grid,
             threads: DIGITS,
             shared: 0,
-            arguments,
+            arguments: all.to_vec(),
         })
     }
-}
 
-impl CustomOp2 for LargestEntries {
-    fn name(&self) -> &'static str {
-        "largest_entries"
-    }
-
-    fn cpu_fwd(
-        &self,
-        scores: &CpuStorage,
-        scores_layout: &Layout,
-        own: &CpuStorage,
-        own_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let scores = numbers::<f64>(scores, scores_layout, self.name())?;
-        let own = numbers::<u32>(own, own_layout, self.name())?;
-        let mut kept = Vec::with_capacity(self.heads);
-        let mut others = Vec::new();
-        for (head, &own) in own.iter().enumerate() {
-            let scores = &scores[head * self.tokens..][..self.tokens];
-            let mut ranked = self.candidates(head, scores);
-            let rest = best_first(&mut ranked, own as usize);
-            if self.shared > 0 {
-                others.extend_from_slice(rest);
-            }
-            let mut slots: Vec<u32> = (0..self.sinks as u32).collect();
-            slots.extend(ranked[..own as usize].iter().map(|best| best.token()));
-            slots.extend(self.window.max(self.sinks) as u32..self.tokens as u32);
-            kept.push(slots);
-        }
-        best_first(&mut others, self.shared);
-        for winner in &others[..self.shared] {
-            kept[winner.head()].push(winner.token());
-        }
-        let mut found = Vec::with_capacity(self.found());
-        found.push(u32::from(scores.iter().any(|score| !score.is_finite())));
-        found.extend(kept.iter().map(|slots| slots.len() as u32));
-        for mut slots in kept {
-            slots.sort_unstable();
-            found.extend(slots);
-        }
-        Ok((CpuStorage::U32(found), self.found().into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        scores: &candle_core::CudaStorage,
-        scores_layout: &Layout,
-        own: &candle_core::CudaStorage,
-        own_layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use super::cuda::{Operand, run, start};
-        let device = &scores.device;
-        let stream = device.cuda_stream();
-        let (first, first_own) = (
-            start(scores_layout, self.name())?,
-            start(own_layout, self.name())?,
-        );
-        let scores = scores.as_cuda_slice::<f64>()?;
-        let own = own.as_cuda_slice::<u32>()?;
-        let mut found = device.alloc_zeros::<u32>(self.found())?;
-        let operands = [
-            Operand::read(scores, first, &stream),
-            Operand::read(own, first_own, &stream),
-            Operand::write(&mut found, 0, &stream),
-        ];
-        run(&self.program, device, &operands)?;
-        drop(operands);
-        let found = candle_core::CudaStorage::wrap_cuda_slice(found, device.clone());
-        Ok((found, self.found().into()))
-    }
-}
-
-impl LargestEntries {
-    /// The tokens of a head that do not stay anyway.
-    fn candidates(&self, head: usize, scores: &[f64]) -> Vec<Candidate> {
+    /// The columns of a row that do not stay anyway.
+    fn candidates(&self, row: usize, numbers: &[f64]) -> Vec<Candidate> {
         (self.sinks..self.window.max(self.sinks))
-            .map(|token| Candidate::new(scores[token], token, head))
+            .map(|column| Candidate::new(numbers[column], column, row))
             .collect()
     }
 }
 
-/// A token that may be kept: the bits of its score, rising as scores do, its index, and its head, the lowest last.
+impl Operation for LargestEntries {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        let numbers = operands.numbers::<f64>(0)?;
+        let own = operands.numbers::<u32>(1)?;
+        let mut kept = Vec::with_capacity(self.rows);
+        let mut others = Vec::new();
+        for (row, &own) in own.iter().enumerate() {
+            let numbers = &numbers[row * self.columns..][..self.columns];
+            let mut ranked = self.candidates(row, numbers);
+            let rest = largest_first(&mut ranked, own as usize);
+            if self.shared > 0 {
+                others.extend_from_slice(rest);
+            }
+            let mut columns: Vec<u32> = (0..self.sinks as u32).collect();
+            columns.extend(ranked[..own as usize].iter().map(|entry| entry.column()));
+            columns.extend(self.window.max(self.sinks) as u32..self.columns as u32);
+            kept.push(columns);
+        }
+        largest_first(&mut others, self.shared);
+        for winner in &others[..self.shared] {
+            kept[winner.row()].push(winner.column());
+        }
+        let mut found = vec![u32::from(numbers.iter().any(|x| !x.is_finite()))];
+        found.extend(kept.iter().map(|columns| columns.len() as u32));
+        for mut columns in kept {
+            columns.sort_unstable();
+            found.extend(columns);
+        }
+        Ok(CpuStorage::U32(found))
+    }
+}
+
+/// An entry that may be kept: the bits of its number, rising as numbers do, its column, and its row, the upper last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate(u128);
 
 impl Candidate {
-    fn new(score: f64, token: usize, head: usize) -> Self {
-        let bits = score.to_bits();
-        let rising = match bits >> 63 {
-            0 => bits | 1 << 63,
-            _ => !bits,
+    fn new(number: f64, column: usize, row: usize) -> Self {
+        let bits = number.to_bits();
+        let rising = if bits >> 63 == 0 {
+            bits | 1 << 63
+        } else {
+            !bits
         };
-        Self(u128::from(rising) << 64 | (token as u128) << 32 | u128::from(!(head as u32)))
+        Self(u128::from(rising) << 64 | (column as u128) << 32 | u128::from(!(row as u32)))
     }
 
-    fn token(self) -> u32 {
+    fn column(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    fn head(self) -> usize {
+    fn row(self) -> usize {
         !(self.0 as u32) as usize
     }
 }
 
-/// Brings the best `count` to the front, in any order; the others.
-fn best_first(candidates: &mut [Candidate], count: usize) -> &[Candidate] {
+/// Brings the largest `count` to the front, in any order; the others.
+fn largest_first(candidates: &mut [Candidate], count: usize) -> &[Candidate] {
     if (1..candidates.len()).contains(&count) {
         candidates.select_nth_unstable_by(count, |a, b| b.cmp(a));
     }

@@ -6,36 +6,24 @@
 mod add_rows;
 mod counts_to_mass;
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda;
+mod cuda;
 mod falling_order;
 mod largest_entries;
+mod operation;
 mod prefix_sums;
 mod program;
 mod row_norms;
 mod row_pooling;
 mod running_sums;
 
-use candle_core::{CpuStorage, Layout, WithDType};
-
 pub use add_rows::{AddRows, add_rows, add_rows_in_order};
 pub use counts_to_mass::{CountsToMass, NOT_FINITE, counts_to_mass};
 pub use falling_order::{FallingOrder, falling_order};
 pub use largest_entries::{LargestEntries, Quotas, largest_entries};
+pub(crate) use operation::{OnCpu, Operation};
 pub use prefix_sums::{PrefixSums, prefix_sums};
-pub(crate) use program::size;
 pub use program::{Argument, Buffer, Launch, Program, Source};
-pub use row_norms::{RowNorms, row_norms};
+pub(crate) use program::{size, source};
+pub use row_norms::row_norms;
 pub use row_pooling::{GroupReduce, Order, PoolRows, Pooling, RowPooling, pool_rows};
 pub use running_sums::{RunningSums, running_sums};
-
-/// The numbers of a contiguous tensor on the CPU.
-pub(crate) fn numbers<'a, T: WithDType>(
-    storage: &'a CpuStorage,
-    layout: &Layout,
-    op: &'static str,
-) -> candle_core::Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&storage.as_slice::<T>()?[from..to]),
-        None => Err(candle_core::Error::RequiresContiguous { op }),
-    }
-}

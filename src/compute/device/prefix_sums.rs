@@ -1,98 +1,67 @@
-//! What every number of a head's best keys holds.
+//! Running sums along the rows of a matrix.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Tensor};
 
-use super::numbers;
-use super::program::{Buffer, Launch, Program, Source, size};
+use super::operation::{OnCpu, Operation};
+use super::program::{Buffer, Launch, Program, size, source};
 use crate::error::Result;
 
-/// Threads of a block, and weights that it brings at once.
+/// Threads of a block, and numbers that it brings at once.
 const THREADS: u32 = 256;
 
-/// Running sums of weights in their order.
+/// Running sums of every row.
 ///
 /// Differs: added one after another, so that every device gives the same bits.
-/// Shapes: `(H, T)`, float64, in the order in which budgets keep keys -> `(H, T)`.
-/// Errors: [`crate::error::Error::Candle`].
-pub fn prefix_sums(sorted: &Tensor) -> Result<Tensor> {
-    let op = PrefixSums::new(sorted.dims2()?)?;
-    Ok(sorted.contiguous()?.apply_op1_no_bwd(&op)?)
+/// Shapes: `(rows, columns)`, float64 -> the same.
+/// Errors: [`crate::error::Error::Candle`]; [`crate::error::Error::Invalid`] for sizes beyond 32 bits.
+pub fn prefix_sums(numbers: &Tensor) -> Result<Tensor> {
+    PrefixSums::new(numbers.dims2()?)?.run(&[numbers])
 }
 
 /// [`prefix_sums`] of one shape.
 pub struct PrefixSums {
-    heads: usize,
-    keys: usize,
-    /// Operands: weights, sums.
+    columns: usize,
+    /// Operands: numbers, sums.
     pub program: Program,
 }
 
 impl PrefixSums {
-    /// For weights `(H, T)`.
+    /// For numbers `(rows, columns)`.
     ///
-    /// Errors: [`crate::error::Error::Invalid`] for sizes beyond 32 bits.
-    pub fn new((heads, keys): (usize, usize)) -> Result<Self> {
-        let mut program = Program::new(Source::PrefixSums);
+    /// Errors: as [`prefix_sums`].
+    pub fn new((rows, columns): (usize, usize)) -> Result<Self> {
+        let output = (DType::F64, (rows, columns));
+        let mut program = Program::new(source!("prefix_sums"), [DType::F64], output);
         program.launch(Launch {
             kernel: "prefix_sums",
-            grid: [size("number of heads", heads)?, 1],
+            grid: [size("number of rows", rows)?, 1],
             threads: THREADS,
             shared: 0,
             arguments: vec![
                 Buffer::Operand(0).into(),
                 Buffer::Operand(1).into(),
-                size("number of keys", keys)?.into(),
+                size("number of columns", columns)?.into(),
             ],
         })?;
-        Ok(Self {
-            heads,
-            keys,
-            program,
-        })
+        Ok(Self { columns, program })
     }
 }
 
-impl CustomOp1 for PrefixSums {
-    fn name(&self) -> &'static str {
-        "prefix_sums"
+impl Operation for PrefixSums {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let sorted = numbers::<f64>(storage, layout, self.name())?;
-        let mut sums = Vec::with_capacity(sorted.len());
-        for head in sorted.chunks(self.keys.max(1)) {
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        let numbers = operands.numbers::<f64>(0)?;
+        let mut sums = Vec::with_capacity(numbers.len());
+        for row in numbers.chunks(self.columns.max(1)) {
             let mut sum = 0.0;
-            sums.extend(head.iter().map(|weight| {
-                sum += weight;
+            sums.extend(row.iter().map(|number| {
+                sum += number;
                 sum
             }));
         }
-        Ok((CpuStorage::F64(sums), (self.heads, self.keys).into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use super::cuda::{Operand, run, start};
-        let device = &storage.device;
-        let stream = device.cuda_stream();
-        let first = start(layout, self.name())?;
-        let sorted = storage.as_cuda_slice::<f64>()?;
-        let mut sums = device.alloc_zeros::<f64>(self.heads * self.keys)?;
-        let operands = [
-            Operand::read(sorted, first, &stream),
-            Operand::write(&mut sums, 0, &stream),
-        ];
-        run(&self.program, device, &operands)?;
-        drop(operands);
-        let sums = candle_core::CudaStorage::wrap_cuda_slice(sums, device.clone());
-        Ok((sums, (self.heads, self.keys).into()))
+        Ok(CpuStorage::F64(sums))
     }
 }

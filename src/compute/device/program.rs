@@ -1,31 +1,29 @@
 //! What an operation asks of a device, as data: launches of kernels over buffers.
 
+use candle_core::{DType, Shape};
+
 use crate::error::{Error, Result};
 
 /// A file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// `kernels/counts_to_mass.cu`
-    CountsToMass,
-    /// `kernels/row_sums.cu`
-    RowSums,
-    /// `kernels/prefill_attention.cu`
-    PrefillAttention,
-    /// `kernels/ragged_attention.cu`
-    RaggedAttention,
-    /// `kernels/falling_order.cu`
-    FallingOrder,
-    /// `kernels/prefix_sums.cu`
-    PrefixSums,
-    /// `kernels/running_sums.cu`
-    RunningSums,
-    /// `kernels/row_pooling.cu`
-    RowPooling,
-    /// `kernels/row_norms.cu`
-    RowNorms,
-    /// `kernels/largest_entries.cu`
-    LargestEntries,
+pub struct Source {
+    /// Its name in `kernels/`, without the ending.
+    pub name: &'static str,
+    #[cfg(feature = "cuda")]
+    pub(crate) ptx: &'static str,
 }
+
+/// The [`Source`] of a name.
+macro_rules! source {
+    ($name:literal) => {
+        $crate::compute::device::Source {
+            name: $name,
+            #[cfg(feature = "cuda")]
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")),
+        }
+    };
+}
+pub(crate) use source;
 
 /// Memory that kernels read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +93,10 @@ pub struct Launch {
 pub struct Program {
     /// Where the kernels are.
     pub source: Source,
+    /// Element types of the operands that are read, the first ones.
+    pub operands: Vec<DType>,
+    /// Element type and shape of the operand that is written, the last one.
+    pub output: (DType, Shape),
     /// Bytes of every scratch buffer.
     pub scratch: Vec<usize>,
     /// In order; none has an empty grid.
@@ -106,9 +108,15 @@ const MOST_ROWS_OF_BLOCKS: u32 = 65_535;
 
 impl Program {
     /// A program that does nothing yet.
-    pub(crate) fn new(source: Source) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        operands: impl Into<Vec<DType>>,
+        output: (DType, impl Into<Shape>),
+    ) -> Self {
         Self {
             source,
+            operands: operands.into(),
+            output: (output.0, output.1.into()),
             scratch: Vec::new(),
             launches: Vec::new(),
         }

@@ -1,9 +1,9 @@
 //! Running sums down the columns of a matrix.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Tensor};
 
-use super::numbers;
-use super::program::{Buffer, Launch, Program, Source, size};
+use super::operation::{OnCpu, Operation};
+use super::program::{Buffer, Launch, Program, size, source};
 use crate::error::Result;
 
 /// Rows that one thread walks through; sums over them are added up before the next are.
@@ -16,27 +16,26 @@ const THREADS: u32 = 128;
 ///
 /// Differs: candle's `cumsum` multiplies with a triangle, which is quadratic. Sums are float64 over stretches
 /// of rows and rounded once.
-/// Shapes: `(T, C)`, float32 -> the same.
+/// Shapes: `(rows, columns)`, float32 -> the same.
 /// Errors: [`crate::error::Error::Candle`]; [`crate::error::Error::Invalid`] for more rows than a device takes.
 pub fn running_sums(values: &Tensor) -> Result<Tensor> {
-    let op = RunningSums::new(values.dims2()?)?;
-    Ok(values.contiguous()?.apply_op1_no_bwd(&op)?)
+    RunningSums::new(values.dims2()?)?.run(&[values])
 }
 
 /// [`running_sums`] of one shape.
 pub struct RunningSums {
-    rows: usize,
     columns: usize,
     /// Operands: values, sums.
     pub program: Program,
 }
 
 impl RunningSums {
-    /// For values `(T, C)`.
+    /// For values `(rows, columns)`.
     ///
     /// Errors: as [`running_sums`].
     pub fn new((rows, columns): (usize, usize)) -> Result<Self> {
-        let mut program = Program::new(Source::RunningSums);
+        let output = (DType::F32, (rows, columns));
+        let mut program = Program::new(source!("running_sums"), [DType::F32], output);
         let stretches = rows.div_ceil(STRETCH);
         let totals = program.scratch(8 * stretches * columns);
         let blocks = size("number of columns", columns)?.div_ceil(THREADS);
@@ -85,25 +84,17 @@ impl RunningSums {
                 ],
             )?;
         }
-        Ok(Self {
-            rows,
-            columns,
-            program,
-        })
+        Ok(Self { columns, program })
     }
 }
 
-impl CustomOp1 for RunningSums {
-    fn name(&self) -> &'static str {
-        "running_sums"
+impl Operation for RunningSums {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let values = numbers::<f32>(storage, layout, self.name())?;
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        let values = operands.numbers::<f32>(0)?;
         let columns = self.columns.max(1);
         let mut sums = Vec::with_capacity(values.len());
         let mut before = vec![0f64; columns];
@@ -119,27 +110,6 @@ impl CustomOp1 for RunningSums {
             }
             before.iter_mut().zip(own).for_each(|(b, own)| *b += own);
         }
-        Ok((CpuStorage::F32(sums), (self.rows, self.columns).into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use super::cuda::{Operand, run, start};
-        let device = &storage.device;
-        let stream = device.cuda_stream();
-        let values = storage.as_cuda_slice::<f32>()?;
-        let mut sums = device.alloc_zeros::<f32>(self.rows * self.columns)?;
-        let operands = [
-            Operand::read(values, start(layout, self.name())?, &stream),
-            Operand::write(&mut sums, 0, &stream),
-        ];
-        run(&self.program, device, &operands)?;
-        drop(operands);
-        let sums = candle_core::CudaStorage::wrap_cuda_slice(sums, device.clone());
-        Ok((sums, (self.rows, self.columns).into()))
+        Ok(CpuStorage::F32(sums))
     }
 }

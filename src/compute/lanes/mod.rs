@@ -143,6 +143,35 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
+/// Calls `$work($arguments)` as it is compiled for the widest instruction set that this processor has.
+///
+/// Differs: from [`widest`], how many lanes the work takes is left to the compiler; it rounds alike on all.
+macro_rules! vectorised {
+    ($work:ident($($argument:ident: $type:ty),* $(,)?) $(-> $returned:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+            fn wide($($argument: $type),*) $(-> $returned)? {
+                $work($($argument),*)
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn middle($($argument: $type),*) $(-> $returned)? {
+                $work($($argument),*)
+            }
+            if crate::compute::lanes::has_512() {
+                // SAFETY: the instructions were just detected.
+                return unsafe { wide($($argument),*) };
+            }
+            if crate::compute::lanes::has_256() {
+                // SAFETY: the instructions were just detected.
+                return unsafe { middle($($argument),*) };
+            }
+        }
+        $work($($argument),*)
+    }};
+}
+pub(crate) use vectorised;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,9 +18,10 @@ impl Lanes for Portable {
         const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
         let magnitude = u32::from(bits & 0x7fff) << 13;
         let sign = u32::from(bits & 0x8000) << 16;
-        let value = match magnitude >= 0x0f80_0000 {
-            true => f32::from_bits(magnitude | 0x7f80_0000), // infinity or no number
-            false => f32::from_bits(magnitude) * TWO_TO_112, // another bias of the exponent
+        let value = if magnitude >= 0x0f80_0000 {
+            f32::from_bits(magnitude | 0x7f80_0000) // infinity or no number
+        } else {
+            f32::from_bits(magnitude) * TWO_TO_112 // another bias of the exponent
         };
         f32::from_bits(value.to_bits() | sign)
     }
@@ -119,9 +120,12 @@ impl Lanes for Portable {
         at: Self::Float,
         least: Self::Float,
     ) -> Self::Float {
-        from_fn(|j| match at[j] > least[j] {
-            true => f32::from_bits((n[j].to_bits() << 23).wrapping_add(x[j].to_bits())),
-            false => 0.0,
+        from_fn(|j| {
+            if at[j] > least[j] {
+                f32::from_bits((n[j].to_bits() << 23).wrapping_add(x[j].to_bits()))
+            } else {
+                0.0
+            }
         })
     }
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! Products of many activations with packed weights, both rounded to bfloat16, on processors that multiply its pairs.
 //!
-//! A panel holds the weights of consecutive rows across the lanes, pairs of the width one after another, so that a
-//! pair of activations is broadcast to all of them. Sums are float32 and run over the width from the front, whatever
+//! A pair of activations is broadcast to the rows of a panel. Sums are float32 and run over the width from the front, whatever
 //! the number of activations, rows or threads.
 
 use std::arch::x86_64::*;
@@ -9,18 +8,11 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::blocks::{Block, GROUP};
-use super::many_rows::block_rows;
+use super::blocks::GROUP;
 use super::packed::Packed;
-use crate::compute::lanes::{Avx512, LANES, Lanes, has_bf16_products};
+use super::panels::{PANEL, PairProducts, Pairs, VECTORS, joined};
+use crate::compute::lanes::{Avx512, LANES, Lanes};
 
-/// A pair of bfloat16 numbers of each of sixteen rows; the first of the two in the lower bits.
-pub(super) type Pairs = [u32; LANES];
-
-/// Vectors of a panel.
-const VECTORS: usize = 4;
-/// Rows of a panel.
-pub(super) const PANEL: usize = VECTORS * LANES;
 /// Activations that are multiplied at once: their sums fill 24 registers.
 const TOGETHER: usize = 6;
 /// Pairs of a panel that serve all activations of a task before the next do: 64 KB.
@@ -28,26 +20,15 @@ const DEPTH: usize = 256;
 /// Activations of a task.
 const TASK: usize = 8 * TOGETHER;
 
-/// That this processor has the instructions.
-#[derive(Clone, Copy)]
-pub(super) struct PairProducts(());
-
-impl PairProducts {
-    /// `None` where it has not.
-    pub(super) fn of_this_processor() -> Option<Self> {
-        has_bf16_products().then_some(Self(()))
-    }
-}
-
 #[derive(Default)]
-struct Room {
+struct Buffers {
     panels: Vec<Pairs>,
     activations: Vec<u32>,
 }
 
 thread_local! {
     /// Taken while a product runs, so that a product inside another would only allocate its own.
-    static ROOM: Cell<Room> = const { Cell::new(Room { panels: Vec::new(), activations: Vec::new() }) };
+    static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { panels: Vec::new(), activations: Vec::new() }) };
 }
 
 /// A matrix applied to `n` activations, both rounded to bfloat16.
@@ -56,23 +37,24 @@ thread_local! {
 pub(super) fn multiply(with: PairProducts, matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
     let (rows, width) = (matrix.rows(), matrix.width());
     let (pairs, panel) = (width / 2, VECTORS * width / 2);
-    let block = block_rows(matrix).next_multiple_of(PANEL);
+    let block = matrix.block_rows().next_multiple_of(PANEL);
     let mut output = vec![0f32; n * rows];
-    let mut room = ROOM.take();
-    room.panels.resize(
-        room.panels.len().max(block / PANEL * panel),
+    let mut buffers = BUFFERS.take();
+    buffers.panels.resize(
+        buffers.panels.len().max(block / PANEL * panel),
         Pairs::default(),
     );
-    room.activations
-        .resize(room.activations.len().max(n * pairs), 0);
-    let activations = &mut room.activations[..n * pairs];
+    buffers
+        .activations
+        .resize(buffers.activations.len().max(n * pairs), 0);
+    let activations = &mut buffers.activations[..n * pairs];
     activations
         .par_chunks_mut(TASK * pairs)
         .zip(x.par_chunks(TASK * width))
         .for_each(|(rounded, x)| round(with, x, rounded));
     for first in (0..rows).step_by(block) {
         let columns = first..rows.min(first + block);
-        let panels = &mut room.panels[..columns.len().div_ceil(PANEL) * panel];
+        let panels = &mut buffers.panels[..columns.len().div_ceil(PANEL) * panel];
         matrix.unpack_panels(with, columns.clone(), panels);
         output
             .par_chunks_mut(TASK * rows)
@@ -88,7 +70,7 @@ pub(super) fn multiply(with: PairProducts, matrix: &Packed, x: &[f32], n: usize)
                 unsafe { task.multiply(columns.clone(), output) }
             });
     }
-    ROOM.set(room);
+    BUFFERS.set(buffers);
     output
 }
 
@@ -109,40 +91,6 @@ fn round(_: PairProducts, x: &[f32], rounded: &mut [u32]) {
     }
     // SAFETY: the proof says that the instructions were detected.
     unsafe { round_with(x, rounded) }
-}
-
-/// Thirty-two numbers in bfloat16.
-///
-/// # Safety
-/// The processor must have AVX-512 and its bfloat16 instructions.
-#[inline(always)]
-unsafe fn joined(lower: __m512, upper: __m512) -> __m512i {
-    // SAFETY: as the caller promises; both types are 512 bits without a meaning of their own.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower)) }
-}
-
-/// The weights of up to [`PANEL`] packed rows as one panel; rows that are missing are zero.
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma,f16c,popcnt")]
-pub(super) fn unpack_panel<B: Block>(rows: &[u8], row_bytes: usize, panel: &mut [Pairs]) {
-    let (pairs, _) = panel.as_chunks_mut::<VECTORS>();
-    let (groups, _) = pairs.as_chunks_mut::<LANES>();
-    for (g, group) in groups.iter_mut().enumerate() {
-        let start = g / B::GROUPS * B::BYTES;
-        for vector in 0..VECTORS {
-            let mut lines = [Avx512::splat(0.0); LANES];
-            let of_vector = rows.chunks_exact(row_bytes).skip(vector * LANES);
-            for (line, row) in lines.iter_mut().zip(of_vector) {
-                let block = &row[start..start + B::BYTES];
-                let [lower, upper] = B::unpack::<Avx512>(block, g % B::GROUPS);
-                // SAFETY: this function is compiled for the instructions.
-                *line = _mm512_castsi512_ps(unsafe { joined(lower, upper) });
-            }
-            for (pair, line) in group.iter_mut().zip(Avx512::transpose(lines)) {
-                // SAFETY: the whole array is written.
-                unsafe { _mm512_storeu_ps(pair[vector].as_mut_ptr().cast(), line) };
-            }
-        }
-    }
 }
 
 /// Some activations, and panels to multiply them with.

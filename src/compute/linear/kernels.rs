@@ -1,8 +1,8 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
-#[cfg(target_arch = "x86_64")]
-use super::bfloat16::{self, PairProducts, Pairs};
 use super::blocks::{Block, GROUP};
+#[cfg(target_arch = "x86_64")]
+use super::panels::{self, PairProducts, Pairs};
 use crate::compute::lanes::{LANES, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
 use crate::compute::lanes::{has_256, has_512};
@@ -80,7 +80,7 @@ impl Kernels {
             unpack,
             products,
             #[cfg(target_arch = "x86_64")]
-            unpack_panel: bfloat16::unpack_panel::<B>,
+            unpack_panel: panels::unpack_panel::<B>,
         }
     }
 

@@ -3,24 +3,15 @@
 use std::cell::Cell;
 
 #[cfg(target_arch = "x86_64")]
-use super::bfloat16::{self, PairProducts};
+use super::bfloat16;
 use super::packed::Packed;
+#[cfg(target_arch = "x86_64")]
+use super::panels::PairProducts;
 use crate::compute::product::{self, Operand, Threads};
-
-/// Float32 weights that are unpacked at once: 4 MiB stay in the caches next to the activations.
-const BLOCK_WEIGHTS: usize = 1 << 20;
-/// Rows that a block has at least: every block reads all activations again.
-const BLOCK_ROWS: usize = 256;
 
 thread_local! {
     /// Taken while a product runs, so that a product inside another would only allocate its own.
     static WEIGHTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Rows that are unpacked at once.
-pub(super) fn block_rows(matrix: &Packed) -> usize {
-    let rows = (BLOCK_WEIGHTS / matrix.width()).max(BLOCK_ROWS);
-    rows.min(matrix.rows()).max(1)
 }
 
 /// A matrix applied to `n` activations; every sum runs over the width in the order of a product with
@@ -37,7 +28,7 @@ pub(super) fn multiply(matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
         }
     }
     let (rows, width) = (matrix.rows(), matrix.width());
-    let block = block_rows(matrix);
+    let block = matrix.block_rows();
     let mut output = vec![0f32; n * rows];
     let mut weights = WEIGHTS.take();
     weights.resize(weights.len().max(block * width), 0.0);

@@ -12,6 +12,8 @@ mod few_rows;
 mod kernels;
 mod many_rows;
 mod packed;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,7 @@ pub use packed::Packed;
 
 /// Whether this processor multiplies pairs of bfloat16 numbers, which is what products in bfloat16 need on a CPU.
 pub(crate) fn multiplies_bfloat16_pairs() -> bool {
-    bfloat16::PairProducts::of_this_processor().is_some()
+    panels::PairProducts::of_this_processor().is_some()
 }
 
 use crate::error::{Error, Result};
@@ -45,11 +47,12 @@ impl Matrix {
             Self::Packed(matrix) => {
                 let (n, width) = x.dims2()?;
                 matrix.check_width(width)?;
-                let values = with_float32(x, |x| match n <= FEW_ROWS {
-                    true => few_rows::multiply(&[matrix], x, n)
-                        .pop()
-                        .unwrap_or_default(),
-                    false => many_rows::multiply(matrix, x, n),
+                let values = with_float32(x, |x| {
+                    if n > FEW_ROWS {
+                        return many_rows::multiply(matrix, x, n);
+                    }
+                    let mut products = few_rows::multiply(&[matrix], x, n);
+                    products.pop().unwrap_or_default()
                 })?;
                 Ok(Tensor::from_vec(values, (n, matrix.rows()), &Device::Cpu)?)
             }
@@ -98,13 +101,13 @@ impl Matrix {
 
 impl Packed {
     fn check_width(&self, width: usize) -> Result<()> {
-        match width == self.width() {
-            true => Ok(()),
-            false => Err(Error::Candle(candle_core::Error::msg(format!(
-                "activations of width {width} for a matrix of width {}",
-                self.width()
-            )))),
+        if width == self.width() {
+            return Ok(());
         }
+        Err(Error::Candle(candle_core::Error::msg(format!(
+            "activations of width {width} for a matrix of width {}",
+            self.width()
+        ))))
     }
 }
 

@@ -4,13 +4,18 @@ use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::bfloat16::{PANEL, PairProducts, Pairs};
 use super::blocks::kernels_of;
 use super::kernels::Kernels;
+#[cfg(target_arch = "x86_64")]
+use super::panels::{PANEL, PairProducts, Pairs};
 
 /// Weights that are checked at a time.
 const CHECKED: usize = 1 << 16;
+
+/// Float32 weights that are unpacked at once: 4 MiB stay in the caches next to the activations.
+const BLOCK_WEIGHTS: usize = 1 << 20;
+/// Rows that a block has at least: every block reads all activations again.
+const BLOCK_ROWS: usize = 256;
 
 /// Rows of quantised blocks, `(rows, width)`.
 pub struct Packed {
@@ -94,6 +99,12 @@ impl Packed {
             bytes.extend_from_slice(self.row(source(row)));
         }
         Self { bytes, ..self }
+    }
+
+    /// Rows that are unpacked at once for products with many activations.
+    pub(super) fn block_rows(&self) -> usize {
+        let rows = (BLOCK_WEIGHTS / self.width).max(BLOCK_ROWS);
+        rows.min(self.rows).max(1)
     }
 
     fn row(&self, row: usize) -> &[u8] {

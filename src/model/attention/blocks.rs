@@ -38,9 +38,10 @@ impl<'a> Heads<'a> {
         let alike = heads
             .windows(2)
             .all(|two| two[0].positions() == two[1].positions());
-        let ranges: Vec<std::ops::Range<usize>> = match alike {
-            true => std::iter::once(0..heads.len()).collect(),
-            false => (0..heads.len()).map(|h| h..h + 1).collect(),
+        let ranges: Vec<std::ops::Range<usize>> = if alike {
+            std::iter::once(0..heads.len()).collect()
+        } else {
+            (0..heads.len()).map(|h| h..h + 1).collect()
         };
         let batch = |range: std::ops::Range<usize>| {
             let (first, own) = (range.start, &heads[range]);

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{DeviceRows, GroupRows, RowReader};
 use crate::compute::device::add_rows;
+use crate::compute::lanes::vectorised;
 use crate::compute::rounding::rounding_for_sums;
 use crate::error::Result;
 
@@ -137,26 +138,7 @@ impl RowReader for RowSums {
 }
 
 fn add_rounded(sums: &mut [f64], row: &[f32], rounding: f64) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-        fn wide(sums: &mut [f64], row: &[f32], rounding: f64) {
-            add(sums, row, rounding);
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn middle(sums: &mut [f64], row: &[f32], rounding: f64) {
-            add(sums, row, rounding);
-        }
-        if crate::compute::lanes::has_512() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { wide(sums, row, rounding) };
-        }
-        if crate::compute::lanes::has_256() {
-            // SAFETY: the instructions were just detected.
-            return unsafe { middle(sums, row, rounding) };
-        }
-    }
-    add(sums, row, rounding);
+    vectorised!(add(sums: &mut [f64], row: &[f32], rounding: f64))
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@
 //! else (matrix products, embedding look-ups, checks) is written once over the [`Block`] trait.
 
 mod bf16;
+mod block;
 mod f16;
 mod k_scales;
 mod q2_k;
@@ -20,22 +21,10 @@ mod q8_0;
 
 use candle_core::quantized::GgmlDType;
 
+pub(super) use block::{Block, GROUP};
+
 use super::kernels::Kernels;
 use crate::compute::lanes::{LANES, Lanes};
-
-/// Weights that are unpacked together.
-pub(super) const GROUP: usize = 2 * LANES;
-
-/// How a format stores consecutive weights of a row.
-pub(super) trait Block {
-    /// Bytes of a block.
-    const BYTES: usize;
-    /// Groups of [`GROUP`] weights in a block.
-    const GROUPS: usize;
-
-    /// The float32 weights of one group, with the roundings of candle's `to_float`.
-    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
-}
 
 /// The one table of formats: `$call` with `$type` as the block type of a format, or `None` for those
 /// that are kept dense.

@@ -7,14 +7,15 @@ mod heads;
 mod held;
 mod prefill;
 mod rows;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod watched;
 
 use candle_core::{Device, Tensor};
 
-pub(in crate::model) use prefill::STRIP;
 pub(super) use rows::{probabilities, rows_of_heads};
+pub(in crate::model) use strips::STRIP;
 
 use heads::with_heads;
 

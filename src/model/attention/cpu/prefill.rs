@@ -9,26 +9,13 @@ use rayon::prelude::*;
 
 use super::exponential::exponential;
 use super::heads::Heads;
+use super::strips::{Across, CHUNK, STRIP, WIDTH, ZERO};
 use super::watched::WatchedRows;
-use crate::compute::lanes::{LANES, Lanes, Vector, widest};
+use crate::compute::lanes::{LANES, Lanes, widest};
 use crate::model::attention::watch::{Watch, first_watched};
 
-/// Vectors of queries that are worked on at once.
-pub(super) const WIDTH: usize = 3;
-
-/// Queries of a strip: the fewest whose rows are kept where they are watched.
-pub(in crate::model) const STRIP: usize = WIDTH * LANES;
-
 /// Queries of all heads of a group that share the keys while these are in the second cache.
-const BLOCK: usize = 4 * WIDTH * LANES;
-
-/// Keys of a chunk: its logits for a strip take 12 KB.
-pub(super) const CHUNK: usize = 64;
-
-/// One number of each query of a strip.
-pub(super) type Across = [Vector; WIDTH];
-
-const ZERO: Across = [[0.0; LANES]; WIDTH];
+const BLOCK: usize = 4 * STRIP;
 
 /// Consecutive queries of one KV head: the lines of the output that they give, one per position.
 pub(super) struct Task<'a> {
@@ -60,7 +47,7 @@ pub(super) fn tasks<'a>(heads: &Heads<'_>, watched: usize, output: &'a mut [f32]
     // Fewer rows where they are kept: those of one strip fit into the second cache.
     let rows = |queries: usize| (queries / heads.group()).max(1);
     let starts = (0..watched).step_by(rows(BLOCK));
-    let starts = starts.chain((watched..heads.n).step_by(rows(WIDTH * LANES)));
+    let starts = starts.chain((watched..heads.n).step_by(rows(STRIP)));
     let mut tasks: Vec<Task<'a>> = starts
         .flat_map(|start| (0..heads.h_kv()).map(move |head| (head, start)))
         .map(|(head, start)| Task {
@@ -118,7 +105,7 @@ pub(super) fn attend_strips<L: Lanes>(
 ) {
     let d = heads.d;
     let queries = task.lines.len() * heads.group();
-    let count = queries.div_ceil(WIDTH * LANES);
+    let count = queries.div_ceil(STRIP);
     let Scratch {
         strips,
         logits: chunk,
@@ -129,8 +116,8 @@ pub(super) fn attend_strips<L: Lanes>(
     chunk.resize(CHUNK, ZERO);
     let strips = &mut strips[..count];
     for (s, strip) in strips.iter_mut().enumerate() {
-        let from = s * WIDTH * LANES;
-        strip.fill(heads, task, from..queries.min(from + WIDTH * LANES));
+        let from = s * STRIP;
+        strip.fill(heads, task, from..queries.min(from + STRIP));
     }
     let seen = strips.last().map_or(0, Strip::sees);
     if task.watched {
@@ -165,7 +152,7 @@ pub(super) fn attend_strips<L: Lanes>(
         }
     }
     for (s, strip) in strips.iter().enumerate() {
-        strip.write(heads, task, s * WIDTH * LANES);
+        strip.write(heads, task, s * STRIP);
         if task.watched {
             rows.divide::<L>(s, strip.seen.len(), &strip.largest, &strip.sums);
         }

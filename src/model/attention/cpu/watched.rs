@@ -2,7 +2,7 @@
 
 use super::exponential::exponential;
 use super::heads::Heads;
-use super::prefill::{Across, CHUNK, WIDTH};
+use super::strips::{Across, CHUNK, WIDTH, ZERO};
 use crate::compute::lanes::{LANES, Lanes};
 use crate::model::attention::GroupRows;
 use crate::model::attention::watch::Watch;
@@ -25,8 +25,7 @@ impl WatchedRows {
         self.chunks = seen.div_ceil(CHUNK);
         self.values
             .resize(strips * WIDTH * LANES * self.stride, 0.0);
-        self.largest
-            .resize(strips * self.chunks, [[0.0; LANES]; WIDTH]);
+        self.largest.resize(strips * self.chunks, ZERO);
     }
 
     /// Takes the weights that the keys from `start` on have in a strip of `queries` queries; whole vectors of

@@ -1,10 +1,11 @@
 //! Causal attention of many positions over a ragged cache of a half type, without any matrix of probabilities.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::compute::device::{Argument, Buffer, Launch, Program, Source, numbers, size};
+use super::{attended, check_values, group};
+use crate::compute::device::{Argument, Buffer, Launch, OnCpu, Operation, Program, size, source};
 use crate::error::{Error, Result};
 use crate::model::ragged_heads::RaggedHead;
 
@@ -94,14 +95,16 @@ pub fn prefill_attention(
     heads: &[RaggedHead],
     output: DType,
 ) -> Result<Tensor> {
-    if values.dims() != keys.dims() {
-        let bound = format!("keys are {:?}", keys.dims());
-        let found = format!("{:?}", values.dims());
-        return Err(Error::invalid("shape of values", found, bound));
-    }
+    check_values(keys, values)?;
     let types = [queries.dtype(), output];
     let op = PrefillAttention::new(heads, queries.dims3()?, keys.dims2()?, types, keys.device())?;
-    Ok(queries.contiguous()?.apply_op3_no_bwd(keys, values, &op)?)
+    let operands = [&queries.contiguous()?, keys, values, &op.table];
+    let between = |operand: &&Tensor| !operand.layout().start_offset().is_multiple_of(COPIED);
+    if !keys.device().is_cpu() && operands[..3].iter().any(between) {
+        let why = "prefill_attention: a tensor begins between 16 bytes";
+        return Err(Error::Candle(candle_core::Error::msg(why)));
+    }
+    op.run(&operands)
 }
 
 /// [`prefill_attention`] of one shape.
@@ -111,7 +114,6 @@ pub struct PrefillAttention<'a> {
     table: Tensor,
     /// `(H_q, n, D)`.
     queries: (usize, usize, usize),
-    output: DType,
     scale: f64,
     /// Operands: queries, keys, values, the table of heads, outputs.
     pub program: Program,
@@ -129,10 +131,7 @@ impl<'a> PrefillAttention<'a> {
         device: &Device,
     ) -> Result<Self> {
         let ((h_q, n, d), h_kv) = (queries, heads.len());
-        if h_kv == 0 || h_q == 0 || h_q % h_kv != 0 {
-            let bound = format!("it must be a multiple of the {h_kv} KV heads");
-            return Err(Error::invalid("number of query heads", h_q, bound));
-        }
+        group(h_q, h_kv)?;
         let kernel = Kernel::of(d).filter(|_| d == key_columns);
         let kernel = kernel.ok_or_else(|| {
             let bound = format!("keys have {key_columns}; multiples of 8 up to 256 are supported");
@@ -158,13 +157,14 @@ impl<'a> PrefillAttention<'a> {
             table.push(size("row of a cache", head.start)?);
             table.push(size("number of tokens", head.length)?);
         }
+        let operands = [dtype, dtype, dtype, DType::U32];
+        let output = (output, (n, h_q * d));
         let mut op = Self {
             heads,
             table: Tensor::from_vec(table, 2 * h_kv, device)?,
             queries,
-            output,
             scale: 1.0 / (d as f64).sqrt(),
-            program: Program::new(Source::PrefillAttention),
+            program: Program::new(source!("prefill_attention"), operands, output),
         };
         op.launch(kernel, dtype)?;
         Ok(op)
@@ -205,7 +205,7 @@ impl<'a> PrefillAttention<'a> {
                 values.into(),
                 table.into(),
                 outputs.into(),
-                Argument::U32(u32::from(self.output == DType::F32)),
+                Argument::U32(u32::from(self.program.output.0 == DType::F32)),
                 size("number of queries", n)?.into(),
                 size("size of a group", group)?.into(),
                 size("head dimension", d)?.into(),
@@ -214,133 +214,37 @@ impl<'a> PrefillAttention<'a> {
         })
     }
 
-    /// Of row `i` of query head `q`, in float64.
-    fn row<T: WithDType>(&self, [q, i]: [usize; 2], query: &[T], kv: [&[T]; 2]) -> Vec<f64> {
+    fn outputs<T: WithDType, Output: WithDType>(
+        &self,
+        operands: &OnCpu<'_>,
+    ) -> candle_core::Result<CpuStorage> {
         let (h_q, n, d) = self.queries;
-        let head = self.heads[q / (h_q / self.heads.len())];
-        let range = head.start * d..(head.start + head.length - (n - 1 - i)) * d;
-        let [keys, values] = kv.map(|all| &all[range.clone()]);
-        let logits: Vec<f64> = (keys.chunks(d))
-            .map(|key| {
-                let products = query.iter().zip(key).map(|(q, k)| q.to_f64() * k.to_f64());
-                products.sum::<f64>() * self.scale
-            })
-            .collect();
-        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut output = vec![0.0; d];
-        for (value, weight) in values.chunks(d).zip(weights) {
-            for (sum, x) in output.iter_mut().zip(value) {
-                *sum += weight / total * x.to_f64();
-            }
-        }
-        output
-    }
-
-    fn on_cpu<T: WithDType, Output: WithDType>(&self, queries: &[T], kv: [&[T]; 2]) -> Vec<Output> {
-        let (h_q, n, d) = self.queries;
+        let queries = operands.numbers::<T>(0)?;
+        let kv = [operands.numbers::<T>(1)?, operands.numbers::<T>(2)?];
         let row = |r: usize| {
             let [i, q] = [r / h_q, r % h_q];
-            let row = self.row([q, i], &queries[(q * n + i) * d..][..d], kv);
+            let head = self.heads[q / (h_q / self.heads.len())];
+            let seen = head.start * d..(head.start + head.length - (n - 1 - i)) * d;
+            let query = &queries[(q * n + i) * d..][..d];
+            let row = attended(query, kv.map(|all| &all[seen.clone()]), self.scale);
             row.into_iter().map(Output::from_f64)
         };
-        (0..n * h_q).into_par_iter().flat_map_iter(row).collect()
-    }
-
-    fn shape(&self) -> Shape {
-        let (h_q, n, d) = self.queries;
-        (n, h_q * d).into()
+        let outputs: Vec<Output> = (0..n * h_q).into_par_iter().flat_map_iter(row).collect();
+        Ok(Output::to_cpu_storage_owned(outputs))
     }
 }
 
-impl CustomOp3 for PrefillAttention<'_> {
-    fn name(&self) -> &'static str {
-        "prefill_attention"
+impl Operation for PrefillAttention<'_> {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        queries: &CpuStorage,
-        queries_layout: &Layout,
-        keys: &CpuStorage,
-        keys_layout: &Layout,
-        values: &CpuStorage,
-        values_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        macro_rules! attend {
-            ($variant:ident, $type:ty) => {{
-                let queries = numbers::<$type>(queries, queries_layout, self.name())?;
-                let kv = [
-                    numbers::<$type>(keys, keys_layout, self.name())?,
-                    numbers::<$type>(values, values_layout, self.name())?,
-                ];
-                match self.output {
-                    DType::F32 => CpuStorage::F32(self.on_cpu(queries, kv)),
-                    _ => CpuStorage::$variant(self.on_cpu(queries, kv)),
-                }
-            }};
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        match (self.program.operands[0], self.program.output.0) {
+            (DType::F16, DType::F32) => self.outputs::<f16, f32>(operands),
+            (DType::F16, _) => self.outputs::<f16, f16>(operands),
+            (_, DType::F32) => self.outputs::<bf16, f32>(operands),
+            _ => self.outputs::<bf16, bf16>(operands),
         }
-        let outputs = match queries {
-            CpuStorage::F16(_) => attend!(F16, f16),
-            _ => attend!(BF16, bf16),
-        };
-        Ok((outputs, self.shape()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        queries: &candle_core::CudaStorage,
-        queries_layout: &Layout,
-        keys: &candle_core::CudaStorage,
-        keys_layout: &Layout,
-        values: &candle_core::CudaStorage,
-        values_layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use crate::compute::device::cuda::{Operand, run, start, wrong_type};
-        use candle_core::cuda_backend::CudaStorageSlice::{BF16, F16};
-        use candle_core::{CudaStorage, Storage};
-        let device = &queries.device;
-        let stream = device.cuda_stream();
-        let (table, table_layout) = self.table.storage_and_layout();
-        let Storage::Cuda(table) = &*table else {
-            candle_core::bail!("{}: the heads are on another device", self.name());
-        };
-        let table = table.as_cuda_slice::<u32>()?;
-        let table = Operand::read(table, start(table_layout, self.name())?, &stream);
-        let starts = [queries_layout, keys_layout, values_layout];
-        let [q, k, v] = starts.map(|layout| start(layout, self.name()));
-        let (q, k, v) = (q?, k?, v?);
-        if [q, k, v].iter().any(|first| first % COPIED != 0) {
-            candle_core::bail!("{}: a tensor begins between 16 bytes", self.name());
-        }
-        let shape = self.shape();
-        macro_rules! attend {
-            ($queries:expr, $keys:expr, $values:expr, $type:ty) => {{
-                let mut outputs = device.alloc_zeros::<$type>(shape.elem_count())?;
-                let operands = [
-                    Operand::read($queries, q, &stream),
-                    Operand::read($keys, k, &stream),
-                    Operand::read($values, v, &stream),
-                    table,
-                    Operand::write(&mut outputs, 0, &stream),
-                ];
-                run(&self.program, device, &operands)?;
-                drop(operands);
-                CudaStorage::wrap_cuda_slice(outputs, device.clone())
-            }};
-        }
-        let wide = self.output == DType::F32;
-        let outputs = match (&queries.slice, &keys.slice, &values.slice) {
-            (F16(queries), F16(keys), F16(values)) if wide => attend!(queries, keys, values, f32),
-            (F16(queries), F16(keys), F16(values)) => attend!(queries, keys, values, f16),
-            (BF16(queries), BF16(keys), BF16(values)) if wide => {
-                attend!(queries, keys, values, f32)
-            }
-            (BF16(queries), BF16(keys), BF16(values)) => attend!(queries, keys, values, bf16),
-            _ => return Err(wrong_type(keys, self.name())),
-        };
-        Ok((outputs, shape))
     }
 }

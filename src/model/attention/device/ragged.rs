@@ -1,8 +1,10 @@
 //! Attention of one position over a ragged cache, every head over keys of its own number.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Tensor, WithDType};
+use half::{bf16, f16};
 
-use crate::compute::device::{Argument, Buffer, Launch, Program, Source, numbers, size};
+use super::{attended, check_values, group};
+use crate::compute::device::{Argument, Buffer, Launch, OnCpu, Operation, Program, size, source};
 use crate::error::{Error, Result};
 use crate::model::ragged_heads::RaggedHeads;
 
@@ -39,15 +41,11 @@ pub fn ragged_attention(
     heads: &RaggedHeads,
     appended: usize,
 ) -> Result<Tensor> {
-    if values.dims() != keys.dims() {
-        let bound = format!("keys are {:?}", keys.dims());
-        let found = format!("{:?}", values.dims());
-        return Err(Error::invalid("shape of values", found, bound));
-    }
+    check_values(keys, values)?;
     let dims = [queries.dims2()?, keys.dims2()?];
     let starts = [keys, values].map(|rows| rows.layout().start_offset());
     let op = RaggedAttention::new(heads, dims, queries.dtype(), appended, starts)?;
-    Ok(queries.contiguous()?.apply_op3_no_bwd(keys, values, &op)?)
+    op.run(&[queries, keys, values, &heads.table])
 }
 
 /// [`ragged_attention`] of one shape.
@@ -73,11 +71,7 @@ impl<'a> RaggedAttention<'a> {
         appended: usize,
         starts: [usize; 2],
     ) -> Result<Self> {
-        let h_kv = heads.heads.len();
-        if h_kv == 0 || h_q == 0 || h_q % h_kv != 0 {
-            let bound = format!("it must be a multiple of the {h_kv} KV heads");
-            return Err(Error::invalid("number of query heads", h_q, bound));
-        }
+        let group = group(h_q, heads.heads.len())?;
         if d != key_columns || d == 0 || d > WIDEST_HEAD {
             let bound = format!("keys have {key_columns}; 1 to {WIDEST_HEAD} are supported");
             return Err(Error::invalid("head dimension", d, bound));
@@ -93,14 +87,14 @@ impl<'a> RaggedAttention<'a> {
                 return Err(Error::invalid("end of a head's keys", end, bound));
             }
         }
-        let group = h_q / h_kv;
+        let operands = [dtype, dtype, dtype, DType::U32];
         let mut op = Self {
             heads,
             appended,
             group,
             d,
             scale: (1.0 / (d as f64).sqrt()) as f32,
-            program: Program::new(Source::RaggedAttention),
+            program: Program::new(source!("ragged_attention"), operands, (dtype, (h_q, d))),
         };
         op.launches(dtype, starts)?;
         Ok(op)
@@ -164,29 +158,19 @@ impl<'a> RaggedAttention<'a> {
         })
     }
 
-    fn on_cpu<T: WithDType>(&self, queries: &[T], keys: &[T], values: &[T]) -> Vec<T> {
+    fn outputs<T: WithDType>(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
         let d = self.d;
+        let [queries, keys, values] = [0, 1, 2].map(|i| operands.numbers::<T>(i));
+        let (queries, keys, values) = (queries?, keys?, values?);
         let mut outputs = Vec::with_capacity(queries.len());
         for (q, query) in queries.chunks(d).enumerate() {
             let head = self.heads.heads[q / self.group];
             let range = head.start * d..(head.start + head.length + self.appended) * d;
-            let logits: Vec<f64> = (keys[range.clone()].chunks(d))
-                .map(|key| {
-                    let products = query.iter().zip(key).map(|(q, k)| q.to_f64() * k.to_f64());
-                    products.sum::<f64>() * f64::from(self.scale)
-                })
-                .collect();
-            let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            let mut output = vec![0.0; d];
-            for (value, weight) in values[range].chunks(d).zip(weights) {
-                let sums = output.iter_mut().zip(value);
-                sums.for_each(|(sum, v)| *sum += weight * v.to_f64());
-            }
-            outputs.extend(output.into_iter().map(|sum| T::from_f64(sum / total)));
+            let kv = [&keys[range.clone()], &values[range]];
+            let output = attended(query, kv, f64::from(self.scale));
+            outputs.extend(output.into_iter().map(T::from_f64));
         }
-        outputs
+        Ok(T::to_cpu_storage_owned(outputs))
     }
 }
 
@@ -211,85 +195,16 @@ fn kernels(dtype: DType, loaded: usize) -> Result<(&'static str, &'static str)> 
     })
 }
 
-impl CustomOp3 for RaggedAttention<'_> {
-    fn name(&self) -> &'static str {
-        "ragged_attention"
+impl Operation for RaggedAttention<'_> {
+    fn program(&self) -> &Program {
+        &self.program
     }
 
-    fn cpu_fwd(
-        &self,
-        queries: &CpuStorage,
-        queries_layout: &Layout,
-        keys: &CpuStorage,
-        keys_layout: &Layout,
-        values: &CpuStorage,
-        values_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        macro_rules! attend {
-            ($variant:ident, $type:ty) => {
-                CpuStorage::$variant(self.on_cpu::<$type>(
-                    numbers(queries, queries_layout, self.name())?,
-                    numbers(keys, keys_layout, self.name())?,
-                    numbers(values, values_layout, self.name())?,
-                ))
-            };
+    fn on_cpu(&self, operands: &OnCpu<'_>) -> candle_core::Result<CpuStorage> {
+        match self.program.output.0 {
+            DType::F16 => self.outputs::<f16>(operands),
+            DType::BF16 => self.outputs::<bf16>(operands),
+            _ => self.outputs::<f32>(operands),
         }
-        let outputs = match queries {
-            CpuStorage::F16(_) => attend!(F16, half::f16),
-            CpuStorage::BF16(_) => attend!(BF16, half::bf16),
-            _ => attend!(F32, f32),
-        };
-        let h_q = self.heads.heads.len() * self.group;
-        Ok((outputs, (h_q, self.d).into()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        queries: &candle_core::CudaStorage,
-        queries_layout: &Layout,
-        keys: &candle_core::CudaStorage,
-        keys_layout: &Layout,
-        values: &candle_core::CudaStorage,
-        values_layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use crate::compute::device::cuda::{Operand, run, start, wrong_type};
-        use candle_core::cuda_backend::CudaStorageSlice;
-        use candle_core::{CudaStorage, Storage};
-        let device = &queries.device;
-        let stream = device.cuda_stream();
-        let (table, table_layout) = self.heads.table.storage_and_layout();
-        let Storage::Cuda(table) = &*table else {
-            candle_core::bail!("{}: the heads are on another device", self.name());
-        };
-        let table = table.as_cuda_slice::<u32>()?;
-        let table = Operand::read(table, start(table_layout, self.name())?, &stream);
-        let starts = [queries_layout, keys_layout, values_layout];
-        let [q, k, v] = starts.map(|layout| start(layout, self.name()));
-        let (q, k, v) = (q?, k?, v?);
-        let shape: Shape = (self.heads.heads.len() * self.group, self.d).into();
-        macro_rules! attend {
-            ($queries:expr, $keys:expr, $values:expr, $type:ty) => {{
-                let mut outputs = device.alloc_zeros::<$type>(shape.elem_count())?;
-                let operands = [
-                    Operand::read($queries, q, &stream),
-                    Operand::read($keys, k, &stream),
-                    Operand::read($values, v, &stream),
-                    table,
-                    Operand::write(&mut outputs, 0, &stream),
-                ];
-                run(&self.program, device, &operands)?;
-                drop(operands);
-                CudaStorage::wrap_cuda_slice(outputs, device.clone())
-            }};
-        }
-        use CudaStorageSlice::{BF16, F16, F32};
-        let outputs = match (&queries.slice, &keys.slice, &values.slice) {
-            (F32(queries), F32(keys), F32(values)) => attend!(queries, keys, values, f32),
-            (F16(queries), F16(keys), F16(values)) => attend!(queries, keys, values, half::f16),
-            (BF16(queries), BF16(keys), BF16(values)) => attend!(queries, keys, values, half::bf16),
-            _ => return Err(wrong_type(keys, self.name())),
-        };
-        Ok((outputs, shape))
     }
 }
