@@ -10,8 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["files"],
     &["registry"],
     &["table"],
-    &["parts"],
     &["model", "dataset"],
+    &["run"],
     &["profile"],
     &["budget"],
     &["select"],
@@ -28,7 +28,7 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "candle_core",
         &[
-            "error", "model", "profile", "select", "generate", "eval", "cli",
+            "error", "model", "run", "profile", "select", "generate", "eval", "cli",
         ],
     ),
     ("plotters", &["plot"]),

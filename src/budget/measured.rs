@@ -16,7 +16,7 @@ pub(super) fn attention_shares(
     threshold: f64,
 ) -> Result<Vec<f64>> {
     let profile = request.measured()?;
-    let suffix = known(threshold, &profile.meta.thresholds)?;
+    let suffix = known(threshold, &profile.meta.settings.measures.thresholds)?;
     let query = query.name();
     match request.granularity {
         Granularity::Layer => layer_shares(request, &format!("lmba_{query}_{suffix}")),

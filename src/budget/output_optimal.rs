@@ -50,7 +50,7 @@ impl Allocator for OutputOptimal {
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let profile = measured_to_the_end(request)?;
-        self.check(request.granularity, &profile.meta.measures())?;
+        self.check(request.granularity, &profile.meta.settings.measures)?;
         let query = output_query(self.query)?;
         let losses = loss_curves(profile, query, self.measure, self.raw, request.tokens)?;
         let gains: Vec<Curve> = losses.into_iter().map(Curve::negated).collect();

@@ -22,8 +22,8 @@ pub(super) fn mass_curves(profile: &Profile, query: &str, tokens: usize) -> Resu
         start: 0.0,
         values: (0.0, 1.0),
     };
-    let heads = read(profile, &kind, 0..meta.num_heads)?;
-    let group = (meta.num_heads / meta.num_kv_heads.max(1)).max(1);
+    let heads = read(profile, &kind, 0..meta.model.num_heads)?;
+    let group = (meta.model.num_heads / meta.model.num_kv_heads.max(1)).max(1);
     Ok(heads
         .chunks(group)
         .map(|members| {
@@ -131,7 +131,7 @@ fn read(profile: &Profile, kind: &Kind, heads: Range<usize>) -> Result<Vec<Vec<C
             line.push((budget[row] as usize, value));
         }
     }
-    let mut curves = vec![Vec::new(); profile.meta.num_layers * heads.len()];
+    let mut curves = vec![Vec::new(); profile.meta.model.num_layers * heads.len()];
     for ((cell, prompt), (tokens, line)) in points {
         let whole = line.last().is_some_and(|&(b, _)| b == tokens as usize);
         let within = line.iter().all(|&(_, value)| kind.can_be(value));

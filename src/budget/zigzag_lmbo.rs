@@ -71,9 +71,9 @@ impl Allocator for ZigZagLmbo {
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let meta = &request.measured()?.meta;
-        self.check(request.granularity, &meta.measures())?;
+        self.check(request.granularity, &meta.settings.measures)?;
         let query = output_query(self.query)?;
-        let suffix = known(self.threshold, &meta.output_thresholds)?;
+        let suffix = known(self.threshold, &meta.settings.measures.output_thresholds)?;
         let raw = if self.raw { "raw_" } else { "" };
         let column = format!("lmbo_{query}_{raw}{suffix}_{}", self.crossing.name());
         bounded(request, &layer_shares(request, &column)?, self.floor)

@@ -18,7 +18,7 @@ use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
 use super::compress::{CompressArguments, Compression};
-use super::generate_report::{Comparison, Cut, Rates, Report};
+use super::generate_report::{Comparison, Cut, GenerateReport, Rates};
 use super::load::ModelArguments;
 
 /// Tokens that a full cache gets as room for an answer; longer ones make it grow.
@@ -29,7 +29,7 @@ const LEAST_TEMPERATURE: f64 = 1e-3;
 
 /// Arguments of `kvprof generate`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct GenerateArguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
@@ -130,7 +130,7 @@ impl PromptArguments {
     }
 }
 
-impl Arguments {
+impl GenerateArguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
@@ -162,7 +162,7 @@ impl Arguments {
         let cut = cut.transpose()?;
         let logits = full.logits.clone();
         let (done, text) = self.decode(&model, &mut full.cache, &logits, most, !self.json)?;
-        let report = Report {
+        let report = GenerateReport {
             quiet: self.quiet,
             json: self.json,
             model: &model,

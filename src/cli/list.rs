@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use kvprof::{bench, budget, dataset, eval, model, plot, select};
 
 /// Arguments of `kvprof list`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct ListArguments {
     /// What to list [default: everything]
     #[arg(value_enum)]
     kind: Option<Kind>,
@@ -34,20 +35,18 @@ enum Kind {
     Workloads,
 }
 
-impl Arguments {
+impl ListArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        match self.kind {
-            Some(kind) => kind.write(&mut out, "")?,
-            None => {
-                for (place, kind) in Kind::value_variants().iter().enumerate() {
-                    let gap = if place == 0 { "" } else { "\n" };
-                    let name = kind.to_possible_value();
-                    let name = name.as_ref().map_or("", |value| value.get_name());
-                    writeln!(out, "{gap}{name}")?;
-                    kind.write(&mut out, "  ")?;
-                }
-            }
+        if let Some(kind) = self.kind {
+            return Ok(kind.write(&mut out, "")?);
+        }
+        for (place, kind) in Kind::value_variants().iter().enumerate() {
+            let gap = if place == 0 { "" } else { "\n" };
+            let name = kind.to_possible_value();
+            let name = name.as_ref().map_or("", |value| value.get_name());
+            writeln!(out, "{gap}{name}")?;
+            kind.write(&mut out, "  ")?;
         }
         Ok(())
     }
@@ -63,37 +62,27 @@ impl Kind {
 
     /// Names, and what they stand for.
     fn rows(self) -> Vec<(&'static str, String)> {
+        /// `of` reads name, meaning and what stands in brackets behind it.
+        fn rows<T>(
+            table: &'static [T],
+            of: fn(&'static T) -> (&'static str, &'static str, &'static str),
+        ) -> Vec<(&'static str, String)> {
+            let row = |(name, about, source): (_, &str, &str)| match source {
+                "" => (name, about.to_owned()),
+                source => (name, format!("{about} [{source}]")),
+            };
+            table.iter().map(|entry| row(of(entry))).collect()
+        }
         match self {
-            Self::Models => (kvprof::model::source::MODELS.iter())
-                .map(|m| (m.name, m.about.to_owned()))
-                .collect(),
-            Self::Families => (kvprof::model::config::FAMILIES.iter())
-                .map(|f| (f.architecture, f.about.to_owned()))
-                .collect(),
-            Self::Data => kvprof::dataset::BUILT_IN
-                .iter()
-                .map(|d| (d.name, d.about.to_owned()))
-                .collect(),
-            Self::Scorers => (kvprof::select::SCORERS.iter())
-                .map(|s| (s.name, format!("{} [{}]", s.about, s.paper)))
-                .collect(),
-            Self::Strategies => kvprof::budget::ALLOCATORS
-                .iter()
-                .map(|a| (a.name, format!("{} [{}]", a.about, a.paper)))
-                .collect(),
-            Self::Methods => (kvprof::eval::METHODS.iter())
-                .map(|m| (m.name, format!("{} [{}]", m.about, m.spelled)))
-                .collect(),
-            Self::Metrics => (kvprof::eval::METRICS.iter())
-                .map(|m| (m.name, format!("{} [{}]", m.about, m.unit)))
-                .collect(),
-            Self::Charts => kvprof::plot::CHARTS
-                .iter()
-                .map(|c| (c.name, c.about.to_owned()))
-                .collect(),
-            Self::Workloads => (kvprof::bench::WORKLOADS.iter())
-                .map(|w| (w.name, w.about.to_owned()))
-                .collect(),
+            Self::Models => rows(model::source::MODELS, |m| (m.name, m.about, "")),
+            Self::Families => rows(model::config::FAMILIES, |f| (f.architecture, f.about, "")),
+            Self::Data => rows(dataset::BUILT_IN, |d| (d.name, d.about, "")),
+            Self::Scorers => rows(select::SCORERS, |s| (s.name, s.about, s.paper)),
+            Self::Strategies => rows(budget::ALLOCATORS, |a| (a.name, a.about, a.paper)),
+            Self::Methods => rows(eval::METHODS, |m| (m.name, m.about, m.spelled)),
+            Self::Metrics => rows(eval::METRICS, |m| (m.name, m.about, m.unit)),
+            Self::Charts => rows(plot::CHARTS, |c| (c.name, c.about, "")),
+            Self::Workloads => rows(bench::WORKLOADS, |w| (w.name, w.about, "")),
         }
     }
 }

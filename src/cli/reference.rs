@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kvprof::budget::{Floor, Geometry, Provenance, Request, longest_prompt, profile_digest};
+use kvprof::budget::{
+    Budget, Floor, Geometry, Provenance, Request, longest_prompt, profile_digest,
+};
 use kvprof::profile::Profile;
 
 use super::load;
@@ -105,7 +107,7 @@ fn check_length(floor: &Floor, tokens: usize, whose: &str) -> anyhow::Result<()>
 
 impl Reference {
     /// A request for a budget of this model.
-    pub fn request(&self, budget: kvprof::budget::Budget) -> Request<'_> {
+    pub fn request(&self, budget: Budget) -> Request<'_> {
         Request {
             profile: self.profile.as_ref().map(|(_, profile)| profile),
             ..Request::of_model(self.geometry.clone(), budget, self.floor, self.tokens)

@@ -190,7 +190,7 @@ impl Method {
             return Ok(());
         };
         let measured = match (allocation.measured, profile) {
-            (Measured::Profile, Some(profile)) => profile.meta.measures(),
+            (Measured::Profile, Some(profile)) => profile.meta.settings.measures.clone(),
             _ => MeasureOptions::default(),
         };
         (allocation.allocator).check(allocation.granularity, &measured)

@@ -1,10 +1,12 @@
 //! What a profile measures: window and thresholds, checked before anything runs.
 
+use serde::{Deserialize, Serialize};
+
 use super::threshold_name;
 use crate::error::{Error, Result};
 
 /// What is measured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasureOptions {
     /// Observation window w: how many of the last rows; `None` is every row.
     pub window: Option<usize>,

@@ -68,7 +68,7 @@ impl<'a> Rows<'a> {
             plan.check_geometry(&Geometry::of(&profile.meta))?;
             let parameters = plan.parameters.clone();
             let allocator = registry::build("strategy", ALLOCATORS, &plan.strategy, parameters)?;
-            allocator.check(plan.granularity, &profile.meta.measures())?;
+            allocator.check(plan.granularity, &profile.meta.settings.measures)?;
             anew = Some((profile, allocator));
         }
         Ok(Self { plan, anew, tokens })

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Measurement, Mode, Options};
+use super::{Measurement, Mode, SpeedOptions};
 use crate::error::{Error, Result};
 use crate::generate::{self, Prefilled, Selector};
 use crate::model::attention::NoProbe;
@@ -33,7 +33,7 @@ pub struct Decoding<'a> {
 struct Bench<'a> {
     prompt: &'a Prompt,
     decoding: Decoding<'a>,
-    options: &'a Options,
+    options: &'a SpeedOptions,
 }
 
 /// Times every mode of `options` on a prompt that is prefilled once.
@@ -46,7 +46,7 @@ struct Bench<'a> {
 pub fn measure(
     decoder: &Decoder,
     prompt: &Prompt,
-    options: &Options,
+    options: &SpeedOptions,
     selector: &Selector,
     done: &mut dyn FnMut(&Measurement),
 ) -> Result<Vec<Measurement>> {
