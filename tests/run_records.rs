@@ -121,7 +121,9 @@ fn fields_that_are_strange_missing_or_damaged_are_named() {
     let inner = HIT_RATES.replace("\"top\"", "\"bottom\"");
     let inner = serde_json::from_str::<RunRecord<HitRateSettings>>(&inner).unwrap_err();
     assert!(
-        inner.to_string().contains("field `options`: unknown field `bottom`"),
+        inner
+            .to_string()
+            .contains("field `options`: unknown field `bottom`"),
         "{inner}"
     );
 }

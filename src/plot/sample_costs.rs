@@ -4,7 +4,7 @@ use super::sample::Sample;
 use crate::bench::{Bench, BenchModel, Growth, GrowthPoint, Machine, SavedRow};
 use crate::eval::RepeatSpread;
 use crate::eval::speed::{self, Measurement, Mode, Speed};
-use crate::run::{Made, ModelRecord};
+use crate::run::{DataRecord, Made, ModelRecord};
 use serde_json::Value;
 
 impl Sample {
@@ -54,8 +54,11 @@ impl Sample {
             repeats: 3,
             seed: 0,
         };
-        let command = "kvprof speed --model sample";
-        speed::SpeedRecord::new(command, model, of_profile.data, settings)
+        let data = DataRecord {
+            prompts_sha256: "b2".repeat(32),
+            ..of_profile.data
+        };
+        speed::SpeedRecord::new("kvprof speed --model sample", model, data, settings)
     }
 
     /// Bare prefill, three kinds of profiling and decoding, at one, two and four times the length of the

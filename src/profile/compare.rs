@@ -54,6 +54,9 @@ fn is_measured(column: &str) -> bool {
     (starts.iter().any(|s| column.starts_with(s)) || whole.contains(&column)) && !derived
 }
 
+/// What a record says of one thing, in words.
+type Fact<'f> = &'f dyn Fn(&ProfileRecord) -> String;
+
 fn comparable(first: &Profile, second: &Profile) -> Result<()> {
     let shape = |profile: &ProfileRecord| {
         let model = &profile.model;
@@ -66,7 +69,7 @@ fn comparable(first: &Profile, second: &Profile) -> Result<()> {
         let window = profile.settings.measures.window;
         window.map_or("all".to_owned(), |w| w.to_string())
     };
-    let facts: [(&str, &dyn Fn(&ProfileRecord) -> String); 5] = [
+    let facts: [(&str, Fact<'_>); 5] = [
         ("prompts", &|p| p.data.prompts_sha256.clone()),
         ("geometry", &shape),
         ("window", &rows),
