@@ -50,11 +50,10 @@ fn target_of(path: &Path) -> Result<PathBuf> {
         }
         Ok(found) => Err(Error::OutputExists {
             path: path.to_owned(),
-            problem: match found.is_dir() {
-                true => "is a folder, a file is to be written there; choose another path".into(),
-                false => "is a device or pipe, only regular files are written; \
-                          choose another path"
-                    .into(),
+            problem: if found.is_dir() {
+                "is a folder, a file is to be written there; choose another path".into()
+            } else {
+                "is a device or pipe, only regular files are written; choose another path".into()
             },
         }),
         Err(_) => Ok(path.to_owned()),

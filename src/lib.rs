@@ -28,7 +28,7 @@
 //!
 //! [`dataset::Dataset::open`] reads records, [`dataset::Template`] turns one into a message,
 //! [`model::Model::message_ids`] into token ids. [`model::decoder::Decoder::prefill`] runs them and
-//! shows every layer to a [`profile::Profiler`]; [`profile::Run`] writes what it measured, and
+//! shows every layer to a [`profile::Profiler`]; [`profile::ProfileRun`] writes what it measured, and
 //! [`profile::Profile::load`] reads it back for [`plot::draw`].
 
 // The made-up evaluation under tests/ names the library as integration tests do.
@@ -45,11 +45,11 @@ pub mod files;
 pub mod generate;
 pub mod method;
 pub mod model;
-pub mod parts;
 pub mod plot;
 pub mod profile;
 pub mod registry;
 pub mod report;
+pub mod run;
 pub mod select;
 pub mod table;
 

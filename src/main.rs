@@ -21,10 +21,10 @@ fn main() -> ExitCode {
 }
 
 /// The command line; `--limit -1` is a number out of range, not an option that nobody knows.
-fn arguments() -> cli::Arguments {
-    let command = with_negative_numbers(cli::Arguments::command());
+fn arguments() -> cli::CommandLine {
+    let command = with_negative_numbers(cli::CommandLine::command());
     let parsed = command.clone().get_matches();
-    cli::Arguments::from_arg_matches(&parsed)
+    cli::CommandLine::from_arg_matches(&parsed)
         .unwrap_or_else(|problem| problem.format(&mut command.clone()).exit())
 }
 

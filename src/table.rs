@@ -46,6 +46,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// Without a column.
+    pub const fn new() -> Self {
+        Self {
+            columns: Vec::new(),
+        }
+    }
+
     /// Adds a column at the right.
     ///
     /// Panics: never; a column of another length is refused when the table is written.
@@ -190,6 +197,61 @@ impl Table {
             table.push(name, read_column(column).map_err(table_error)?);
         }
         Ok(table)
+    }
+}
+
+/// Columns under construction: values are pushed by name, row by row.
+///
+/// The first value of a name says where its column stands and of which type it is.
+#[derive(Debug, Default)]
+pub struct Rows {
+    table: Table,
+}
+
+impl Rows {
+    /// No row yet, of columns that are there even if none comes.
+    pub fn of_columns<const N: usize>(columns: [(&str, Column); N]) -> Self {
+        let mut table = Table::new();
+        for (name, empty) in columns {
+            table.push(name, empty);
+        }
+        Self { table }
+    }
+
+    fn column(&mut self, name: String, empty: Column) -> &mut Column {
+        let columns = &mut self.table.columns;
+        let at = columns.iter().position(|(n, _)| *n == name);
+        let at = at.unwrap_or_else(|| {
+            columns.push((name, empty));
+            columns.len() - 1
+        });
+        &mut columns[at].1
+    }
+
+    /// Adds a count or an index.
+    pub fn count(&mut self, name: impl Into<String>, value: usize) {
+        if let Column::Count(v) = self.column(name.into(), Column::Count(Vec::new())) {
+            v.push(value as u32);
+        }
+    }
+
+    /// Adds a measured value.
+    pub fn number(&mut self, name: impl Into<String>, value: f64) {
+        if let Column::Number(v) = self.column(name.into(), Column::Number(Vec::new())) {
+            v.push(value);
+        }
+    }
+
+    /// Adds a name.
+    pub fn text(&mut self, name: impl Into<String>, value: &str) {
+        if let Column::Text(v) = self.column(name.into(), Column::Text(Vec::new())) {
+            v.push(value.to_owned());
+        }
+    }
+
+    /// The table.
+    pub fn finish(self) -> Table {
+        self.table
     }
 }
 

@@ -6,35 +6,31 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use kvprof::model::{Model, source};
-use kvprof::profile::{MeasureOptions, Meta, Profile, Prompt, Run, SCHEMA, TABLES};
+use kvprof::profile::{Profile, ProfileRecord, ProfileRun, ProfileSettings, Prompt, TABLES};
+use kvprof::run::{DataRecord, ModelRecord};
 
-fn meta(prompts: usize) -> Meta {
-    let options = MeasureOptions::default();
-    Meta {
-        schema: SCHEMA,
-        kvprof: "test".into(),
-        command: "kvprof profile".into(),
-        model: "smollm2-135m".into(),
-        model_source: "test".into(),
-        model_sha256: "0".into(),
+fn record(prompts: usize) -> ProfileRecord {
+    let model = ModelRecord {
+        name: "smollm2-135m".into(),
+        source: "test".into(),
+        sha256: "0".into(),
         architecture: "llama".into(),
         num_layers: 30,
         num_heads: 9,
         num_kv_heads: 3,
         head_dim: 64,
-        dataset: "test".into(),
-        dataset_sha256: "0".into(),
+        device: "Cpu".into(),
+        dtype: "f32".into(),
+    };
+    let data = DataRecord {
+        name: "test".into(),
+        sha256: "0".into(),
         template: "raw".into(),
         prompts,
         prompts_sha256: "0".into(),
         max_prompt_tokens: None,
-        window: options.window,
-        thresholds: options.thresholds,
-        output_thresholds: options.output_thresholds,
-        device: "Cpu".into(),
-        dtype: "f32".into(),
-        seed: 0,
-    }
+    };
+    ProfileRecord::new("kvprof profile", model, data, ProfileSettings::default())
 }
 
 fn bytes(folder: &Path) -> Vec<Vec<u8>> {
@@ -60,7 +56,7 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
         })
         .collect();
     let folder = tempfile::tempdir().unwrap();
-    let measure = |run: &Run, range: std::ops::Range<usize>| {
+    let measure = |run: &ProfileRun, range: std::ops::Range<usize>| {
         for i in range {
             if !run.has(i) {
                 run.measure(i, &prompts[i], &model.decoder, &mut |_| ())
@@ -69,12 +65,15 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
         }
     };
     let whole = folder.path().join("whole");
-    let run = Run::prepare(&whole, meta(3), false).unwrap();
+    let run = ProfileRun::prepare(&whole, record(3), false).unwrap();
     measure(&run, 0..3);
     let profile = run.finish().unwrap();
 
     let parts = folder.path().join("parts");
-    measure(&Run::prepare(&parts, meta(3), false).unwrap(), 0..2);
+    measure(
+        &ProfileRun::prepare(&parts, record(3), false).unwrap(),
+        0..2,
+    );
     assert!(
         Profile::load(&parts)
             .unwrap_err()
@@ -86,14 +85,14 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
     let from = parts.join(".parts/000001.heads.parquet");
     fs::copy(from, parts.join(".parts/000002.heads.parquet")).unwrap();
     assert!(
-        Run::prepare(&parts, meta(3), false).is_err(),
+        ProfileRun::prepare(&parts, record(3), false).is_err(),
         "only with resume"
     );
     assert!(
-        Run::prepare(&parts, meta(2), true).is_err(),
+        ProfileRun::prepare(&parts, record(2), true).is_err(),
         "another run's folder"
     );
-    let run = Run::prepare(&parts, meta(3), true).unwrap();
+    let run = ProfileRun::prepare(&parts, record(3), true).unwrap();
     measure(&run, 0..3);
     run.finish().unwrap();
     assert_eq!(bytes(&whole), bytes(&parts));

@@ -15,9 +15,9 @@ const LAYERS: &[&[&str]] = &[
     &["files"],
     &["registry"],
     &["table"],
-    &["parts"],
     &["compute"],
     &["model", "dataset"],
+    &["run"],
     &["profile"],
     &["budget"],
     &["select"],
@@ -35,7 +35,8 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "candle_core",
         &[
-            "error", "compute", "model", "profile", "select", "method", "generate", "eval", "cli",
+            "error", "compute", "model", "run", "profile", "select", "method", "generate", "eval",
+            "cli",
         ],
     ),
     ("plotters", &["plot"]),

@@ -10,7 +10,7 @@ use super::clock::{Seconds, cpu_seconds};
 use crate::compute::limits::DeviceWork;
 use crate::compute::product::{Operand, Threads, multiply};
 use crate::error::Result;
-use crate::eval::Spread;
+use crate::eval::RepeatSpread;
 use crate::model::decoder::Decoder;
 
 /// Rows and columns of the product: 12 MiB of matrices, most of which any last-level cache holds.
@@ -75,9 +75,10 @@ impl Limits {
     /// What so many operations and bytes take if the slower of the two is at its limit.
     pub fn least(&self, flops: f64, bytes: f64) -> Least {
         let memory_binds = bytes / self.bytes.wall > flops / self.flops.wall;
-        let (amount, rate) = match memory_binds {
-            true => (bytes, self.bytes),
-            false => (flops, self.flops),
+        let (amount, rate) = if memory_binds {
+            (bytes, self.bytes)
+        } else {
+            (flops, self.flops)
         };
         Least {
             seconds: Seconds {
@@ -93,19 +94,19 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitSpreads {
     /// Float32 matrix product, floating-point operations per second on the wall.
-    pub flops_per_s: Spread,
+    pub flops_per_s: RepeatSpread,
     /// The same per CPU second.
-    pub flops_per_cpu_s: Spread,
+    pub flops_per_cpu_s: RepeatSpread,
     /// Reading memory, bytes per second on the wall.
-    pub bytes_per_s: Spread,
+    pub bytes_per_s: RepeatSpread,
     /// The same per CPU second.
-    pub bytes_per_cpu_s: Spread,
+    pub bytes_per_cpu_s: RepeatSpread,
 }
 
 impl LimitSpreads {
     /// `None` where nothing was measured.
     pub fn of(limits: &[Limits]) -> Option<Self> {
-        let spread = |of: fn(&Limits) -> f64| Spread::of(limits.iter().map(of));
+        let spread = |of: fn(&Limits) -> f64| RepeatSpread::of(limits.iter().map(of));
         Some(Self {
             flops_per_s: spread(|l| l.flops.wall)?,
             flops_per_cpu_s: spread(|l| l.flops.cpu)?,
@@ -116,7 +117,7 @@ impl LimitSpreads {
 
     /// The best of all turns: what the machine could do when it was least disturbed.
     pub fn best(&self) -> Limits {
-        let rate = |wall: &Spread, cpu: &Spread| Rate {
+        let rate = |wall: &RepeatSpread, cpu: &RepeatSpread| Rate {
             wall: wall.most,
             cpu: cpu.most,
         };

@@ -2,7 +2,7 @@
 //!
 //! A [`Workload`] is one line of [`WORKLOADS`] and a [`Work`] in a file of its own. [`measure`] lets all
 //! workloads of a length take turns, and the machine's own [`limits`] with them; [`summarise`] turns the
-//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt. [`Report`] is all of it,
+//! repeats into medians and ratios; [`growth()`] says how prefill grows with the prompt. [`BenchReport`] is all of it,
 //! written to `bench.json`; [`Bench`] is that read back.
 //!
 //! Paper: none: house definition.
@@ -27,11 +27,11 @@ pub use arithmetic::{Arithmetic, Shape};
 pub use clock::{Seconds, timed};
 pub use growth::{Growth, GrowthPoint, growth};
 pub use limits::{Least, LimitSpreads, Limits, Rate};
-pub use options::Options;
+pub use options::BenchOptions;
 pub use prompt::case;
-pub use report::{Left, Machine, Measured, Report, SCHEMA, cpu_name};
-pub use run::{Measurement, Run, Turn, measure};
-pub use saved::{Bench, SavedModel, SavedRow};
+pub use report::{BenchModel, BenchReport, LeftOut, Machine, Measured, SCHEMA, cpu_name};
+pub use run::{BenchMeasurements, Measurement, Turn, measure};
+pub use saved::{Bench, SavedRow};
 pub use stage::Stage;
-pub use summary::{Rates, Row, summarise};
+pub use summary::{Rates, WorkloadRow, summarise};
 pub use workload::{WORKLOADS, Work, Workload, named};

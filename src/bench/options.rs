@@ -4,7 +4,7 @@ use super::workload::Workload;
 use crate::error::{Error, Result};
 
 /// What to measure.
-pub struct Options {
+pub struct BenchOptions {
     /// Prompt lengths in tokens, ascending, each once.
     pub lengths: Vec<usize>,
     /// Workloads, in the order of the table.
@@ -20,7 +20,7 @@ pub struct Options {
 /// The most repeats, or steps of one of them.
 const MOST: usize = 10_000;
 
-impl Options {
+impl BenchOptions {
     /// Refuses what cannot be measured, before a model is known.
     ///
     /// Errors: [`Error::Invalid`].
@@ -118,13 +118,14 @@ mod tests {
     use super::super::workload::{WORKLOADS, named};
     use super::*;
 
-    fn options(lengths: &[usize], only: &[&str]) -> Options {
+    fn options(lengths: &[usize], only: &[&str]) -> BenchOptions {
         let only: Vec<String> = only.iter().map(ToString::to_string).collect();
-        Options {
+        BenchOptions {
             lengths: lengths.to_vec(),
-            workloads: match only.is_empty() {
-                true => WORKLOADS.iter().collect(),
-                false => named(&only).unwrap(),
+            workloads: if only.is_empty() {
+                WORKLOADS.iter().collect()
+            } else {
+                named(&only).unwrap()
             },
             named: !only.is_empty(),
             repeats: 3,
@@ -135,18 +136,18 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         assert!(options(&[1024, 2048], &[]).check().is_ok());
-        let problem = |o: Options| o.check().unwrap_err().to_string();
+        let problem = |o: BenchOptions| o.check().unwrap_err().to_string();
         assert!(problem(options(&[], &[])).contains("number of lengths"));
         assert!(problem(options(&[0, 5], &[])).contains("length is 0"));
         assert!(problem(options(&[64], &["grid"])).contains("at least 513 tokens"));
         assert!(options(&[64], &[]).check().is_ok(), "nobody asked for it");
         assert!(problem(options(&[64, 64], &["prefill"])).contains("each once"));
-        let none = Options {
+        let none = BenchOptions {
             workloads: vec![],
             ..options(&[64], &[])
         };
         assert!(problem(none).contains("number of workloads"));
-        let idle = Options {
+        let idle = BenchOptions {
             repeats: 0,
             ..options(&[64], &["prefill"])
         };

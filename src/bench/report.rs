@@ -7,26 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::arithmetic::Shape;
 use super::growth::{Growth, growth};
 use super::limits::LimitSpreads;
-use super::options::Options;
-use super::run::Run;
-use super::summary::{Row, summarise};
+use super::options::BenchOptions;
+use super::run::BenchMeasurements;
+use super::summary::{WorkloadRow, summarise};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
 use crate::model::decoder::WeightBytes;
+use crate::run::{Made, ModelRecord};
 
 /// Version of the layout.
 pub const SCHEMA: u32 = 1;
 
 /// A run with its provenance.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// Layout version, [`SCHEMA`].
-    pub schema: u32,
-    /// Version of kvprof that measured.
-    pub kvprof: &'static str,
-    /// Command line that repeats the measurement.
-    pub command: String,
+pub struct BenchReport {
+    /// What made it.
+    #[serde(flatten)]
+    pub made: Made,
     /// What was measured.
     pub model: Measured,
     /// Where.
@@ -40,18 +38,18 @@ pub struct Report {
     /// What the machine could do meanwhile; `None` on a GPU.
     pub limits: Option<LimitSpreads>,
     /// Every length and workload.
-    pub rows: Vec<Row>,
+    pub rows: Vec<WorkloadRow>,
     /// How the seconds of bare prefill grow; `None` below three lengths.
     pub growth: Option<Growth>,
     /// The same of its CPU seconds.
     pub cpu_growth: Option<Growth>,
     /// What was not measured.
-    pub left_out: Vec<Left>,
+    pub left_out: Vec<LeftOut>,
 }
 
-/// The model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Measured {
+/// The model of a bench, in its file a level below what made it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchModel {
     /// Name as a figure shows it.
     pub name: String,
     /// Where the weights came from.
@@ -62,6 +60,26 @@ pub struct Measured {
     pub device: String,
     /// Element type of the cache and, but on the CPU, of everything else.
     pub dtype: String,
+}
+
+impl From<ModelRecord> for BenchModel {
+    fn from(model: ModelRecord) -> Self {
+        Self {
+            name: model.name,
+            source: model.source,
+            sha256: model.sha256,
+            device: model.device,
+            dtype: model.dtype,
+        }
+    }
+}
+
+/// The model and what it holds in memory.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// The model.
+    #[serde(flatten)]
+    pub model: BenchModel,
     /// Bytes of the weights in memory.
     pub weights: WeightBytes,
     /// Bytes that one token takes in the full cache.
@@ -94,7 +112,7 @@ impl Machine {
 
 /// A workload that a length was too short for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Left {
+pub struct LeftOut {
     /// T.
     pub length: usize,
     /// Its name.
@@ -103,12 +121,12 @@ pub struct Left {
     pub least_tokens: usize,
 }
 
-impl Report {
+impl BenchReport {
     /// Everything about a run.
     pub fn of(
         model: &Model,
-        options: &Options,
-        run: &Run,
+        options: &BenchOptions,
+        run: &BenchMeasurements,
         machine: Machine,
         command: String,
     ) -> Self {
@@ -125,28 +143,22 @@ impl Report {
         let limits = LimitSpreads::of(&run.limits);
         let best = limits.as_ref().map(LimitSpreads::best);
         let rows = summarise(&run.measurements, &shape_of, best.as_ref());
-        let growth_of = |seconds: fn(&Row) -> f64, flops_per_s| {
+        let growth_of = |seconds: fn(&WorkloadRow) -> f64, flops_per_s| {
             let bare = rows.iter().filter(|row| row.workload == "prefill");
             let bare: Vec<_> = bare.map(|row| (row.length, seconds(row))).collect();
             growth(&bare, config, flops_per_s)
         };
         let wall = growth_of(|row| row.wall.median, best.map(|b| b.flops.wall));
         let cpu = growth_of(|row| row.cpu.median, best.map(|b| b.flops.cpu));
-        let left = |(length, workload): (usize, &super::Workload)| Left {
+        let left = |(length, workload): (usize, &super::Workload)| LeftOut {
             length,
             workload: workload.name,
             least_tokens: workload.work.least_tokens(),
         };
         Self {
-            schema: SCHEMA,
-            kvprof: env!("CARGO_PKG_VERSION"),
-            command,
+            made: Made::by(command, SCHEMA),
             model: Measured {
-                name: model.files.name.clone(),
-                source: model.files.origin.clone(),
-                sha256: model.files.sha256.clone(),
-                device: format!("{:?}", model.decoder.device().location()),
-                dtype: model.decoder.precision().to_string(),
+                model: ModelRecord::of_model(model).into(),
                 weights,
                 cache_bytes_per_token: config.cache_bytes_per_token(cache),
             },

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::clock::{Seconds, watched};
 use super::limits::Limits;
-use super::options::Options;
+use super::options::BenchOptions;
 use super::prompt;
 use super::stage::Stage;
 use super::workload::Workload;
@@ -31,7 +31,7 @@ pub struct Measurement {
 
 /// Everything that was measured.
 #[derive(Clone, Debug, Default)]
-pub struct Run {
+pub struct BenchMeasurements {
     /// Every repeat of every workload.
     pub measurements: Vec<Measurement>,
     /// The limits of machine or device, once in every repeat.
@@ -51,8 +51,12 @@ pub enum Turn<'a> {
 /// Within a repeat all workloads of a length take turns, in opposite order in every other one, the machine's
 /// limits before them: whatever else the machine is doing meets them alike.
 /// Errors: those of the workloads.
-pub fn measure(model: &Model, options: &Options, say: &mut dyn FnMut(Turn<'_>)) -> Result<Run> {
-    let mut run = Run::default();
+pub fn measure(
+    model: &Model,
+    options: &BenchOptions,
+    say: &mut dyn FnMut(Turn<'_>),
+) -> Result<BenchMeasurements> {
+    let mut run = BenchMeasurements::default();
     for &length in &options.lengths {
         say(Turn::Prepares(length));
         let workloads: Vec<_> = options.of_length(length).collect();

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::growth::Growth;
-use super::report::{Machine, SCHEMA};
+use super::report::{BenchModel, Machine, SCHEMA};
 use crate::error::{Error, Result};
-use crate::eval::Spread;
-use crate::{files, parts};
+use crate::eval::RepeatSpread;
+use crate::files;
+use crate::run::{Made, made_by};
 
 /// The file in the folder of a run.
 const FILE: &str = "bench.json";
@@ -17,12 +18,11 @@ const FILE: &str = "bench.json";
 /// What `kvprof bench` wrote, without rates and single repeats.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Bench {
-    /// Version of kvprof that measured.
-    pub kvprof: String,
-    /// Command line that repeats the measurement.
-    pub command: String,
+    /// What made it.
+    #[serde(flatten)]
+    pub made: Made,
     /// What was measured.
-    pub model: SavedModel,
+    pub model: BenchModel,
     /// Where.
     pub machine: Machine,
     /// How often every workload was measured.
@@ -38,21 +38,6 @@ pub struct Bench {
     pub sha256: String,
 }
 
-/// The model of a run.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct SavedModel {
-    /// Name as a figure shows it.
-    pub name: String,
-    /// Where the weights came from.
-    pub source: String,
-    /// SHA-256 of the weight file.
-    pub sha256: String,
-    /// Device it ran on.
-    pub device: String,
-    /// Element type of weights and cache.
-    pub dtype: String,
-}
-
 /// One workload at one length.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct SavedRow {
@@ -61,19 +46,19 @@ pub struct SavedRow {
     /// Its name.
     pub workload: String,
     /// Seconds on the wall.
-    pub wall: Spread,
+    pub wall: RepeatSpread,
     /// CPU seconds; `None` where the system did not tell.
     #[serde(deserialize_with = "known")]
-    pub cpu: Option<Spread>,
+    pub cpu: Option<RepeatSpread>,
     /// Wall seconds over those of the base in the same repeat.
-    pub ratio: Spread,
+    pub ratio: RepeatSpread,
     /// CPU seconds likewise.
     #[serde(deserialize_with = "known")]
-    pub cpu_ratio: Option<Spread>,
+    pub cpu_ratio: Option<RepeatSpread>,
 }
 
 /// A spread whose numbers are null where they were not known.
-fn known<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<Spread>, D::Error> {
+fn known<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<RepeatSpread>, D::Error> {
     #[derive(Deserialize)]
     struct Written {
         median: Option<f64>,
@@ -82,7 +67,7 @@ fn known<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<Spread>, 
     }
     let written = Written::deserialize(source)?;
     let whole = || {
-        Some(Spread {
+        Some(RepeatSpread {
             median: written.median?,
             least: written.least?,
             most: written.most?,
@@ -99,7 +84,7 @@ impl Bench {
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         if !path.is_file() {
-            let what = match parts::made_by(folder) {
+            let what = match made_by(folder) {
                 Some(maker) => format!("is a folder of `{maker}`"),
                 None => "is not a folder of `kvprof bench`".to_owned(),
             };
@@ -116,25 +101,20 @@ impl Bench {
             Error::format_at(path, e.line(), problem)
         };
         let value: Value = serde_json::from_slice(bytes).map_err(foreign)?;
-        match value.get("schema").and_then(Value::as_u64) {
-            Some(schema) if schema != u64::from(SCHEMA) => {
-                let problem = format!(
-                    "has layout version {schema}, this kvprof reads {SCHEMA}: run kvprof bench again"
-                );
-                return Err(Error::format(path, problem));
-            }
-            Some(_) => {}
-            None => {
-                let problem = "is not what `kvprof bench` writes: it has no layout version";
-                return Err(Error::format(path, problem));
-            }
+        let wrong = |problem: String| Err(Error::format(path, problem));
+        let Some(schema) = value.get("schema").and_then(Value::as_u64) else {
+            return wrong("is not what `kvprof bench` writes: it has no layout version".to_owned());
+        };
+        if schema != u64::from(SCHEMA) {
+            return wrong(format!(
+                "has layout version {schema}, this kvprof reads {SCHEMA}: run kvprof bench again"
+            ));
         }
         let mut bench: Self = serde_json::from_slice(bytes).map_err(foreign)?;
         bench.sha256 = files::sha256_hex(bytes);
         let growths = [&bench.growth, &bench.cpu_growth];
         if !growths.into_iter().flatten().all(is_plausible) {
-            let problem = "has a damaged growth: run kvprof bench again";
-            return Err(Error::format(path, problem));
+            return wrong("has a damaged growth: run kvprof bench again".to_owned());
         }
         let mut seen = std::collections::BTreeSet::new();
         let damaged = bench.rows.iter().position(|row| {
@@ -142,10 +122,10 @@ impl Bench {
             again || !row.is_sound()
         });
         match damaged {
-            Some(row) => {
-                let problem = format!("row {} is damaged: run kvprof bench again", row + 1);
-                Err(Error::format(path, problem))
-            }
+            Some(row) => wrong(format!(
+                "row {} is damaged: run kvprof bench again",
+                row + 1
+            )),
             None => Ok(bench),
         }
     }
@@ -165,7 +145,7 @@ fn is_plausible(growth: &Growth) -> bool {
 impl SavedRow {
     /// Whether its times are times: positive, and in order.
     fn is_sound(&self) -> bool {
-        let ordered = |s: &Spread| {
+        let ordered = |s: &RepeatSpread| {
             0.0 < s.least && s.least <= s.median && s.median <= s.most && s.most < NEVER
         };
         let spreads = [Some(&self.wall), Some(&self.ratio)];
@@ -179,7 +159,7 @@ impl SavedRow {
 mod tests {
     use super::super::clock::Seconds;
     use super::super::growth::growth;
-    use super::super::report::{Measured, Report};
+    use super::super::report::{BenchReport, Measured};
     use super::super::run::Measurement;
     use super::super::summary::summarise;
     use super::super::{Shape, arithmetic};
@@ -188,7 +168,7 @@ mod tests {
     use arithmetic::tests::{WEIGHTS, small};
 
     /// A report as a run gives it, with CPU seconds of `cpu` for each on the wall.
-    fn report(cpu: f64) -> Report {
+    fn report(cpu: f64) -> BenchReport {
         let config = small();
         let shape_of = |tokens| Shape {
             config: &config,
@@ -217,20 +197,20 @@ mod tests {
             .flat_map(|(length, name)| [0, 1].map(|repeat| measurement(length, name, repeat)))
             .collect();
         let rows = summarise(&all, &shape_of, None);
-        let bare = |seconds: fn(&super::super::Row) -> f64| -> Vec<_> {
+        let bare = |seconds: fn(&super::super::WorkloadRow) -> f64| -> Vec<_> {
             let bare = rows.iter().filter(|row| row.workload == "prefill");
             bare.map(|row| (row.length, seconds(row))).collect()
         };
-        Report {
-            schema: SCHEMA,
-            kvprof: "0",
-            command: "kvprof bench".to_owned(),
+        BenchReport {
+            made: Made::by("kvprof bench", SCHEMA),
             model: Measured {
-                name: "tiny".to_owned(),
-                source: "here".to_owned(),
-                sha256: "a1".to_owned(),
-                device: "Cpu".to_owned(),
-                dtype: "f32".to_owned(),
+                model: BenchModel {
+                    name: "tiny".to_owned(),
+                    source: "here".to_owned(),
+                    sha256: "a1".to_owned(),
+                    device: "Cpu".to_owned(),
+                    dtype: "f32".to_owned(),
+                },
                 weights: WEIGHTS,
                 cache_bytes_per_token: 96,
             },

@@ -6,11 +6,11 @@ use super::arithmetic::{Arithmetic, Shape};
 use super::limits::Limits;
 use super::run::Measurement;
 use super::workload::{WORKLOADS, Workload};
-use crate::eval::Spread;
+use crate::eval::RepeatSpread;
 
 /// One workload at one length.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
+pub struct WorkloadRow {
     /// T.
     pub length: usize,
     /// Its name.
@@ -20,13 +20,13 @@ pub struct Row {
     /// How many of those.
     pub times: usize,
     /// Seconds on the wall.
-    pub wall: Spread,
+    pub wall: RepeatSpread,
     /// CPU seconds.
-    pub cpu: Spread,
+    pub cpu: RepeatSpread,
     /// Wall seconds over those of the base in the same repeat.
-    pub ratio: Spread,
+    pub ratio: RepeatSpread,
     /// CPU seconds likewise.
-    pub cpu_ratio: Spread,
+    pub cpu_ratio: RepeatSpread,
     /// The most memory of any repeat; `None` where it is not known.
     ///
     /// Units: bytes.
@@ -68,7 +68,7 @@ pub fn summarise<'s>(
     measurements: &[Measurement],
     shape_of: &dyn Fn(usize) -> Shape<'s>,
     limits: Option<&Limits>,
-) -> Vec<Row> {
+) -> Vec<WorkloadRow> {
     let mut lengths: Vec<usize> = measurements.iter().map(|m| m.length).collect();
     lengths.sort_unstable();
     lengths.dedup();
@@ -89,15 +89,15 @@ pub fn summarise<'s>(
         let shape = shape_of(length);
         let cache = workload.work.cache_tokens(&shape);
         let (wall, cpu) = (
-            Spread::of(own.iter().map(|m| m.seconds.wall))?,
-            Spread::of(own.iter().map(|m| m.seconds.cpu))?,
+            RepeatSpread::of(own.iter().map(|m| m.seconds.wall))?,
+            RepeatSpread::of(own.iter().map(|m| m.seconds.cpu))?,
         );
         let counted = workload.work.arithmetic(&shape);
         let rates = |arithmetic| {
             let seconds = (wall.median, cpu.median);
             Rates::of(arithmetic, workload.work.decodes(), seconds, limits)
         };
-        Some(Row {
+        Some(WorkloadRow {
             length,
             workload: workload.name,
             base: workload.base,
@@ -122,9 +122,9 @@ fn ratio(
     base: &[Measurement],
     times: usize,
     of: fn(&Measurement) -> f64,
-) -> Option<Spread> {
+) -> Option<RepeatSpread> {
     let pairs = own.iter().zip(base);
-    Spread::of(pairs.map(|(own, base)| of(own) / (times as f64 * of(base))))
+    RepeatSpread::of(pairs.map(|(own, base)| of(own) / (times as f64 * of(base))))
 }
 
 impl Rates {
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(names, ["prefill", "grid"]);
         let (bare, grid) = (&rows[0], &rows[1]);
         assert_eq!((bare.ratio.median, bare.peak_bytes), (1.0, Some(7000)));
-        assert_eq!(grid.ratio, Spread::of([0.25]).unwrap());
+        assert_eq!(grid.ratio, RepeatSpread::of([0.25]).unwrap());
         assert_eq!(grid.cpu_ratio.median, 0.25);
         assert_eq!((grid.peak_bytes, &grid.rates), (None, &None));
         assert_eq!(bare.needed_bytes, 2600 + 600 * 96);

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelFiles;
-use crate::profile::Meta;
+use crate::profile::ProfileRecord;
 
 /// Which model a budget is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +31,14 @@ pub struct Geometry {
 
 impl Geometry {
     /// The model that a profile was measured on.
-    pub fn of(meta: &Meta) -> Self {
+    pub fn of(meta: &ProfileRecord) -> Self {
         Self {
-            model: meta.model.clone(),
-            model_sha256: meta.model_sha256.clone(),
-            layers: meta.num_layers,
-            heads: meta.num_heads,
-            kv_heads: meta.num_kv_heads,
-            head_dim: meta.head_dim,
+            model: meta.model.name.clone(),
+            model_sha256: meta.model.sha256.clone(),
+            layers: meta.model.num_layers,
+            heads: meta.model.num_heads,
+            kv_heads: meta.model.num_kv_heads,
+            head_dim: meta.model.head_dim,
         }
     }
 

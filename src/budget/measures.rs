@@ -28,10 +28,10 @@ impl Measures {
     /// Errors: [`Error::UnknownName`] for a threshold or column that the profile does not have; [`Error::Invalid`] for
     /// tables without rows, or of another shape than the model's.
     pub fn of_profile(profile: &Profile, needs: &Needs) -> Result<Self> {
-        let options = profile.meta.measures();
+        let options = profile.meta.settings.measures.clone();
         needs.check(&options)?;
         let lengths = profile.layers.counts("tokens")?.iter();
-        let lengths = lengths.step_by(profile.meta.num_layers.max(1));
+        let lengths = lengths.step_by(profile.meta.model.num_layers.max(1));
         let mut measures = Self {
             geometry: Geometry::of(&profile.meta),
             options,

@@ -7,9 +7,10 @@ use super::{
     TokenBudgets, fit,
 };
 use crate::profile::{
-    BudgetMeasure, Crossing, CurveMeasure, Meta, Needs, OutputMeasure, Profile, Query, SCHEMA,
-    Vector, budget_grid,
+    BudgetMeasure, Crossing, CurveMeasure, MeasureOptions, Needs, OutputMeasure, Profile,
+    ProfileRecord, ProfileSettings, Query, Vector, budget_grid,
 };
+use crate::run::{DataRecord, ModelRecord};
 use crate::table::{Column, Table};
 
 pub(super) struct Sample {
@@ -67,32 +68,34 @@ impl Sample {
         }
     }
 
-    fn meta(&self) -> Meta {
-        Meta {
-            schema: SCHEMA,
-            kvprof: "0".into(),
-            command: "kvprof profile".into(),
-            model: "sample".into(),
-            model_source: "sample".into(),
-            model_sha256: "ab".into(),
+    fn meta(&self) -> ProfileRecord {
+        let model = ModelRecord {
+            name: "sample".into(),
+            source: "sample".into(),
+            sha256: "ab".into(),
             architecture: "llama".into(),
             num_layers: self.layers(),
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 8,
-            dataset: "sample".into(),
-            dataset_sha256: "cd".into(),
+            device: "Cpu".into(),
+            dtype: "f32".into(),
+        };
+        let data = DataRecord {
+            name: "sample".into(),
+            sha256: "cd".into(),
             template: "raw".into(),
             prompts: self.prompts.len(),
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
+        };
+        let measures = MeasureOptions {
             window: Some(32),
             thresholds: vec![0.9],
             output_thresholds: vec![0.99],
-            device: "Cpu".into(),
-            dtype: "f32".into(),
-            seed: 0,
-        }
+        };
+        let settings = ProfileSettings { measures, seed: 0 };
+        ProfileRecord::new("kvprof profile", model, data, settings)
     }
 
     fn kv_heads_table(&self) -> Table {

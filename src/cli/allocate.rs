@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::output_file::{check_writable, refuse_to_overwrite};
 use super::parameters::object;
-use super::plan_report::Report;
+use super::plan_report::PlanReport;
 use super::reference::{Reference, ReferenceArguments};
 
 /// Arguments of `kvprof allocate`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct AllocateArguments {
     #[command(flatten)]
     reference: ReferenceArguments,
     /// Rule that spreads the budget; `kvprof list strategies` names them all
@@ -64,7 +64,7 @@ struct Settings {
     floor: Option<LowerBound>,
 }
 
-impl Arguments {
+impl AllocateArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
         let budgets = self.budgets()?;
@@ -83,20 +83,21 @@ impl Arguments {
                 plan.with_context(|| format!("allocating {budget} by {}", self.strategy))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let report = match self.quiet {
-            true => None,
-            false => Some(Report::of(&reference, &plans, &outs)?),
+        // What cannot be predicted is said before anything is written.
+        let report = (!self.quiet).then(|| PlanReport::of(&reference, &plans, &outs));
+        let report = report.transpose()?;
+        let written = || {
+            plans
+                .iter()
+                .zip(&outs)
+                .filter_map(|(p, out)| Some((p, out.as_ref()?)))
         };
-        for (plan, out) in plans.iter().zip(&outs) {
-            if let Some(out) = out {
-                let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
-                refuse_to_overwrite(out, self.force, same)?;
-            }
+        for (plan, out) in written() {
+            let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
+            refuse_to_overwrite(out, self.force, same)?;
         }
-        for (plan, out) in plans.iter().zip(&outs) {
-            if let Some(out) = out {
-                plan.write(out)?;
-            }
+        for (plan, out) in written() {
+            plan.write(out)?;
         }
         match report {
             Some(report) if self.json => report.write_json(),

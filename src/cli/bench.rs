@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use kvprof::bench::{self, Machine, Options, Report, Turn, WORKLOADS};
+use kvprof::bench::{self, BenchOptions, BenchReport, Machine, Turn, WORKLOADS};
 
 use super::bench_table;
 use super::load::ModelArguments;
@@ -12,7 +12,7 @@ use super::output_file::{check_writable, refuse_to_overwrite};
 
 /// Arguments of `kvprof bench`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct BenchArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Prompt lengths in tokens
@@ -41,7 +41,7 @@ pub struct Arguments {
     json: bool,
 }
 
-impl Arguments {
+impl BenchArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let options = self.options()?;
         options.check()?;
@@ -62,14 +62,15 @@ impl Arguments {
         })?;
         bar.finish_and_clear();
         let command = super::command_line(&["--quiet", "--json", "--force"]);
-        let report = Report::of(&model, &options, &run, machine, command);
+        let report = BenchReport::of(&model, &options, &run, machine, command);
         if let Some(file) = &file {
             report.write(file)?;
         }
-        let mut out = std::io::stdout().lock();
         if self.json {
-            writeln!(out, "{}", report.to_json()?)?;
-        } else if !self.quiet {
+            return super::print_json(&report);
+        }
+        if !self.quiet {
+            let mut out = std::io::stdout().lock();
             bench_table::write(&mut out, &report)?;
             if let Some(file) = &file {
                 writeln!(out, "\nWritten to {}", file.display())?;
@@ -78,15 +79,13 @@ impl Arguments {
         Ok(())
     }
 
-    fn options(&self) -> anyhow::Result<Options> {
-        let mut lengths = self.lengths.clone();
-        lengths.sort_unstable();
-        lengths.dedup();
-        Ok(Options {
-            lengths,
-            workloads: match self.only.is_empty() {
-                true => WORKLOADS.iter().collect(),
-                false => bench::named(&self.only)?,
+    fn options(&self) -> anyhow::Result<BenchOptions> {
+        Ok(BenchOptions {
+            lengths: super::sorted(&self.lengths),
+            workloads: if self.only.is_empty() {
+                WORKLOADS.iter().collect()
+            } else {
+                bench::named(&self.only)?
             },
             named: !self.only.is_empty(),
             repeats: self.repeats,

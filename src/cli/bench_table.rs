@@ -2,16 +2,16 @@
 
 use std::io::{Result, Write};
 
-use kvprof::bench::{Growth, LimitSpreads, Measured, Rates, Report, Row};
-use kvprof::eval::Spread;
+use kvprof::bench::{BenchModel, BenchReport, Growth, LimitSpreads, Rates, WorkloadRow};
+use kvprof::eval::RepeatSpread;
+
+use super::text_table::{cell, text_table};
 
 /// Writes rows, limits, growth and what was left out.
-pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
-    writeln!(
-        out,
-        "{:>6}  {:<12} {:>10} {:>17}  {:>6} {:>14} {:>6}  {:>7} {:>6}  {:>7} {:>7} {:>6}  of limit",
+pub fn write(out: &mut impl Write, report: &BenchReport) -> Result<()> {
+    let mut table = text_table([
         "length",
-        "workload",
+        "<workload",
         "time",
         "least to most",
         "ratio",
@@ -21,26 +21,27 @@ pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
         "needed",
         "tok/s",
         "GFLOP/s",
-        "GB/s"
-    )?;
-    let mut shown = None;
+        "GB/s",
+        "<of limit",
+    ]);
+    let mut length = None;
     for row in &report.rows {
-        let length = match shown.replace(row.length) == Some(row.length) {
-            true => String::new(),
-            false => row.length.to_string(),
+        let again = length.replace(row.length) == Some(row.length);
+        let shown = if again {
+            String::new()
+        } else {
+            row.length.to_string()
         };
-        write_row(out, &length, row, report.steps)?;
+        table.add_row([shown].into_iter().chain(cells(row, report.steps)));
     }
     writeln!(
         out,
-        "\nMedian of {} in turns; ratio of wall and CPU seconds to prefill (grid: to 24 of them) or decode-full in \
-         the same repeat; decoding: ms per token over {} steps",
+        "{}\n\nMedian of {} in turns; ratio of wall and CPU seconds to prefill (grid: to 24 of them) or decode-full in \
+         the same repeat; decoding: ms per token over {} steps\nPeak: the process's own, without what is kept for \
+         other workloads; needed: that over weights and cache",
+        table.trim_fmt(),
         super::counted(report.repeats, "repeat"),
         report.steps
-    )?;
-    writeln!(
-        out,
-        "Peak: the process's own, without what is kept for other workloads; needed: that over weights and cache"
     )?;
     write_machine(out, report)?;
     let growths = [(&report.growth, "s"), (&report.cpu_growth, "CPU s")];
@@ -59,43 +60,35 @@ pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn write_row(out: &mut impl Write, length: &str, row: &Row, steps: usize) -> Result<()> {
-    let decodes = row.rates.as_ref().is_some_and(|r| r.decodes);
-    let (scale, unit) = match decodes {
-        true => (1e3 / steps as f64, "ms"),
-        false => (1.0, "s"),
+/// Everything of a row but its length.
+fn cells(row: &WorkloadRow, steps: usize) -> [String; 12] {
+    let rates = row.rates.as_ref();
+    let decoding = rates.filter(|r| r.decodes);
+    let (scale, unit) = if decoding.is_some() {
+        (1e3 / steps as f64, "ms")
+    } else {
+        (1.0, "s")
     };
     let peak = row.peak_bytes.map(|p| p as f64);
-    let rates = row.rates.as_ref();
-    let (per_second, gflops, gbytes) = (
-        cell(rates.map(|r| r.tokens_per_s), 1),
-        cell(rates.map(|r| r.flops_per_s / 1e9), 1),
-        cell(rates.filter(|r| r.decodes).map(|r| r.bytes_per_s / 1e9), 1),
-    );
-    writeln!(
-        out,
-        "{length:>6}  {:<12} {:>10} {:>17}  {:>6.3} {:>14} {:>6.3}  {:>7} {:>6}  {per_second:>7} {gflops:>7} \
-         {gbytes:>6}  {}",
-        row.workload,
+    [
+        row.workload.to_owned(),
         format!("{:.2} {unit}", row.wall.median * scale),
         range(&row.wall, scale, 2),
-        row.ratio.median,
+        format!("{:.3}", row.ratio.median),
         range(&row.ratio, 1.0, 3),
-        row.cpu_ratio.median,
+        format!("{:.3}", row.cpu_ratio.median),
         cell(peak.map(|p| p / 1e6), 0),
         cell(peak.map(|p| p / row.needed_bytes as f64), 2),
+        cell(rates.map(|r| r.tokens_per_s), 1),
+        cell(rates.map(|r| r.flops_per_s / 1e9), 1),
+        cell(decoding.map(|r| r.bytes_per_s / 1e9), 1),
         share(rates),
-    )
+    ]
 }
 
-fn range(spread: &Spread, scale: f64, digits: usize) -> String {
+fn range(spread: &RepeatSpread, scale: f64, digits: usize) -> String {
     let (least, most) = (spread.least * scale, spread.most * scale);
     format!("{least:.digits$} to {most:.digits$}")
-}
-
-/// A number, or nothing where it is not known.
-fn cell(value: Option<f64>, digits: usize) -> String {
-    value.map_or("-".to_owned(), |v| format!("{v:.digits$}"))
 }
 
 fn share(rates: Option<&Rates>) -> String {
@@ -107,28 +100,28 @@ fn share(rates: Option<&Rates>) -> String {
     })
 }
 
-fn write_machine(out: &mut impl Write, report: &Report) -> Result<()> {
-    let machine = &report.machine;
+fn write_machine(out: &mut impl Write, report: &BenchReport) -> Result<()> {
+    let (machine, model) = (&report.machine, &report.model.model);
     let load = machine.load.map_or(String::new(), |load| {
         format!(", load {load:.1} before the start")
     });
     writeln!(
         out,
         "\n{} in {} on {}; {}, {}{load}",
-        report.model.name,
-        report.model.dtype,
-        report.model.device,
+        model.name,
+        model.dtype,
+        model.device,
         machine.cpu.as_deref().unwrap_or("a CPU without a name"),
         super::counted(machine.threads, "thread"),
     )?;
     match &report.limits {
-        Some(limits) => write_limits(out, limits, &report.model),
+        Some(limits) => write_limits(out, limits, model),
         None => writeln!(out, "No limits were measured"),
     }
 }
 
-fn write_limits(out: &mut impl Write, limits: &LimitSpreads, model: &Measured) -> Result<()> {
-    let giga = |s: &Spread| format!("{:.1} (median {:.1})", s.most / 1e9, s.median / 1e9);
+fn write_limits(out: &mut impl Write, limits: &LimitSpreads, model: &BenchModel) -> Result<()> {
+    let giga = |s: &RepeatSpread| format!("{:.1} (median {:.1})", s.most / 1e9, s.median / 1e9);
     let (flops, bytes) = (giga(&limits.flops_per_s), giga(&limits.bytes_per_s));
     if model.device != "Cpu" {
         let dtype = &model.dtype;
@@ -147,19 +140,15 @@ fn write_limits(out: &mut impl Write, limits: &LimitSpreads, model: &Measured) -
 }
 
 fn write_growth(out: &mut impl Write, growth: &Growth, unit: &str) -> Result<()> {
+    let (linear, quadratic) = (growth.linear * 1e3, growth.quadratic * 1e6);
+    let limits = growth.linear_at_limit.zip(growth.quadratic_at_limit);
+    let limits = limits.map_or(String::new(), |(a, b)| {
+        let (a, b) = (a * 1e3, b * 1e6);
+        format!("; at the matrix product's limit its operations take {a:.4} and {b:.4}")
+    });
     writeln!(
         out,
-        "\nPrefill in {unit}: {:.4}e-3 x T + {:.4}e-6 x T^2{}",
-        growth.linear * 1e3,
-        growth.quadratic * 1e6,
-        match (growth.linear_at_limit, growth.quadratic_at_limit) {
-            (Some(a), Some(b)) => format!(
-                "; at the matrix product's limit its operations take {:.4} and {:.4}",
-                a * 1e3,
-                b * 1e6
-            ),
-            _ => String::new(),
-        }
+        "\nPrefill in {unit}: {linear:.4}e-3 x T + {quadratic:.4}e-6 x T^2{limits}"
     )?;
     for point in &growth.points {
         let of_limit = point.of_limit.map_or(String::new(), |of| {

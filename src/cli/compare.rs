@@ -7,10 +7,11 @@ use anyhow::Context;
 use kvprof::profile::{ColumnDifference, Profile, compare, threshold_name};
 
 use super::summary::nearest;
+use super::text_table::text_table;
 
 /// Arguments of `kvprof compare`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct CompareArguments {
     /// Profile folder that the other is compared with
     first: PathBuf,
     /// Profile folder of the same prompts
@@ -23,91 +24,82 @@ pub struct Arguments {
     json: bool,
 }
 
-impl Arguments {
+impl CompareArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let read = |folder: &PathBuf| Profile::load(folder).context("reading profiles");
         let (first, second) = (read(&self.first)?, read(&self.second)?);
         let differences = compare(&first, &second)?;
-        let mut out = std::io::stdout().lock();
         if self.json {
             let side = |folder: &PathBuf, profile: &Profile| {
-                let meta = &profile.meta;
+                let model = &profile.meta.model;
                 serde_json::json!({
-                    "profile": folder, "model": meta.model, "device": meta.device, "dtype": meta.dtype,
+                    "profile": folder, "model": model.name, "device": model.device, "dtype": model.dtype,
                 })
             };
-            let value = serde_json::json!({
+            return super::print_json(&serde_json::json!({
                 "first": side(&self.first, &first),
                 "second": side(&self.second, &second),
                 "columns": differences,
-            });
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-            return Ok(());
+            }));
         }
+        let mut out = std::io::stdout().lock();
         for (which, profile) in [("first", &first), ("second", &second)] {
-            let meta = &profile.meta;
-            writeln!(
-                out,
-                "{which:<7} {} in {} on {}",
-                meta.model, meta.dtype, meta.device
-            )?;
+            let model = &profile.meta.model;
+            let (name, dtype, device) = (&model.name, &model.dtype, &model.device);
+            writeln!(out, "{which:<7} {name} in {dtype} on {device}")?;
         }
         let central = central_endings(&first);
         let shown = differences
             .iter()
             .filter(|d| self.all || is_central(&d.column, &central));
-        write_table(&mut out, &shown.collect::<Vec<_>>())
+        writeln!(
+            out,
+            "\n{}\n\nDifferences are second less first; |diff| is the mean of their absolute values over rows",
+            table(shown)
+        )?;
+        Ok(())
     }
 }
 
 /// How the columns end that are measured at the thresholds nearest to 0.9: those of mass, and those of outputs.
 fn central_endings(profile: &Profile) -> [String; 2] {
-    let meta = &profile.meta;
+    let measures = &profile.meta.settings.measures;
     let name = |thresholds: &[f64]| threshold_name(nearest(thresholds, 0.9));
     [
-        format!("_{}", name(&meta.thresholds)),
-        format!("_{}_first", name(&meta.output_thresholds)),
+        format!("_{}", name(&measures.thresholds)),
+        format!("_{}_first", name(&measures.output_thresholds)),
     ]
 }
 
 /// Whether a column is one that a reader looks for first.
 fn is_central(column: &str, endings: &[String; 2]) -> bool {
     let [mass, output] = endings;
-    match column.starts_with("lmbo_") {
-        true => column.ends_with(output.as_str()) && !column.contains("_raw_"),
-        false => {
-            let whole = ["entropy", "sink_mass", "window_mass"].contains(&column);
-            column.ends_with(mass.as_str()) || whole
-        }
+    if column.starts_with("lmbo_") {
+        return column.ends_with(output.as_str()) && !column.contains("_raw_");
     }
+    let whole = ["entropy", "sink_mass", "window_mass"].contains(&column);
+    column.ends_with(mass.as_str()) || whole
 }
 
-fn write_table(out: &mut impl Write, differences: &[&ColumnDifference]) -> anyhow::Result<()> {
-    writeln!(
-        out,
-        "\n{:<9} {:<22} {:>7} {:>8} {:>10} {:>10} {:>10} {:>10}",
-        "table", "column", "rows", "equal", "mean", "difference", "|diff|", "largest"
-    )?;
+fn table<'d>(differences: impl Iterator<Item = &'d ColumnDifference>) -> String {
+    let mut table = text_table([
+        "<table",
+        "<column",
+        "rows",
+        "equal",
+        "mean",
+        "difference",
+        "|diff|",
+        "largest",
+    ]);
     for d in differences {
         let share = 100.0 * d.equal as f64 / d.rows.max(1) as f64;
-        writeln!(
-            out,
-            "{:<9} {:<22} {:>7} {:>6.1} % {:>10} {:>10} {:>10} {:>10}",
-            d.table,
-            d.column,
-            d.rows,
-            share,
-            number(d.mean),
-            number(d.difference),
-            number(d.mean_absolute),
-            number(d.largest)
-        )?;
+        let names = [d.table.to_owned(), d.column.clone()];
+        let counts = [d.rows.to_string(), format!("{share:.1} %")];
+        let measured = [d.mean, d.difference, d.mean_absolute, d.largest].map(number);
+        table.add_row(names.into_iter().chain(counts).chain(measured));
     }
-    writeln!(
-        out,
-        "\nDifferences are second less first; |diff| is the mean of their absolute values over rows"
-    )?;
-    Ok(())
+    table.trim_fmt()
 }
 
 /// Four significant digits, without an exponent where that is short.

@@ -19,7 +19,7 @@ use super::reference::{Reference, ReferenceArguments};
 
 /// Arguments of `kvprof convert`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct ConvertArguments {
     /// File to read
     input: PathBuf,
     /// File to write
@@ -77,15 +77,6 @@ enum Target {
 }
 
 impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Kvpress => "kvpress",
-            Self::LuKv => "lu-kv",
-            Self::Headkv => "headkv",
-        }
-    }
-
     fn of_file(path: &Path) -> anyhow::Result<Self> {
         if is_called_npy(path) || is_npy(path) {
             return Ok(Self::LuKv);
@@ -102,21 +93,17 @@ impl Format {
     }
 }
 
-impl Target {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Kvpress => "kvpress",
-            Self::LuKv => "lu-kv",
-        }
-    }
+/// The name of a format on the command line.
+fn name(format: impl ValueEnum) -> String {
+    let value = format.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 fn is_called_npy(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "npy")
 }
 
-impl Arguments {
+impl ConvertArguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
         let input = self.input.display();
@@ -131,10 +118,9 @@ impl Arguments {
             _ => Target::Plan,
         });
         anyhow::ensure!(
-            from.name() != to.name(),
-            "{} is in the format {} already; choose another --to",
-            self.input.display(),
-            to.name()
+            name(from) != name(to),
+            "{input} is in the format {} already; choose another --to",
+            name(to)
         );
         self.refuse_idle_options(from, to)?;
         let (plan, of_input) = self.read(from)?;
@@ -143,22 +129,18 @@ impl Arguments {
         if self.quiet {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
         let total = plan.tokens_at(tokens)?.iter().flatten().sum::<usize>();
+        let of_input = of_input.map_or(String::new(), |note| note + "\n");
         writeln!(
-            out,
-            "{} ({}, {:.1} of {tokens} tokens per KV head of {}) written as {} to {}",
-            self.input.display(),
+            std::io::stdout().lock(),
+            "{input} ({}, {:.1} of {tokens} tokens per KV head of {}) written as {} to {}\n{of_input}{of_output}",
             plan.strategy,
             total as f64 / plan.geometry.cells() as f64,
             plan.geometry.model,
-            to.name(),
+            name(to),
             self.out.display()
         )?;
-        let notes = of_input.into_iter().chain([of_output]);
-        Ok(notes
-            .into_iter()
-            .try_for_each(|note| writeln!(out, "{note}"))?)
+        Ok(())
     }
 
     /// Options that would do nothing are a misunderstanding.
@@ -180,7 +162,7 @@ impl Arguments {
             self.beta.is_none() || from == Format::Headkv,
             "--beta belongs to HeadKV's scores, {} is {}",
             self.input.display(),
-            from.name()
+            name(from)
         );
         anyhow::ensure!(
             from == Format::Plan || named,
@@ -192,12 +174,13 @@ impl Arguments {
 
     /// The input as a plan, and a line on what had to be changed in it.
     fn read(&self, from: Format) -> anyhow::Result<(BudgetPlan, Option<String>)> {
-        match from {
-            Format::Plan => self.read_plan().map(|plan| (plan, None)),
-            Format::Kvpress => self.read_layer_ratios().map(|plan| (plan, None)),
-            Format::LuKv => self.read_budget_curve(),
-            Format::Headkv => self.read_head_scores().map(|plan| (plan, None)),
-        }
+        let plan = match from {
+            Format::Plan => self.read_plan(),
+            Format::Kvpress => self.read_layer_ratios(),
+            Format::LuKv => return self.read_budget_curve(),
+            Format::Headkv => self.read_head_scores(),
+        };
+        Ok((plan?, None))
     }
 
     fn read_plan(&self) -> anyhow::Result<BudgetPlan> {
@@ -242,12 +225,8 @@ impl Arguments {
         )?;
         let request = reference.request(text.parse()?);
         let scores = HeadScores::read(&self.input)?;
-        Ok(head_score_plan(
-            &scores,
-            beta,
-            &request,
-            self.provenance()?,
-        )?)
+        let provenance = self.provenance()?;
+        Ok(head_score_plan(&scores, beta, &request, provenance)?)
     }
 
     /// The model that the input says nothing of.
@@ -363,21 +342,16 @@ impl Arguments {
     }
 }
 
-fn in_words(
-    EvenRows {
-        from_percent,
-        floor,
-    }: EvenRows,
-) -> String {
-    let (rows, left) = match GLOBAL_RATIOS - from_percent {
-        0 => (
+fn in_words(even: EvenRows) -> String {
+    let (from, floor) = (even.from_percent, even.floor);
+    let (rows, left) = if from == GLOBAL_RATIOS {
+        (
             format!("the row of {GLOBAL_RATIOS} % removed leaves"),
             "it leaves",
-        ),
-        _ => (
-            format!("rows from {from_percent} % to {GLOBAL_RATIOS} % removed leave"),
-            "they leave",
-        ),
+        )
+    } else {
+        let rows = format!("rows from {from} % to {GLOBAL_RATIOS} % removed leave");
+        (rows, "they leave")
     };
     format!("; {rows} less than the floor of {floor} tokens per head: what {left} is spread evenly")
 }

@@ -15,7 +15,7 @@ use super::output_file::{check_writable, refuse_to_overwrite};
 
 /// Arguments of `kvprof dataset`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct DatasetArguments {
     #[command(subcommand)]
     kind: Kind,
 }
@@ -77,7 +77,7 @@ struct WikimqaStyle {
     output: Output,
 }
 
-impl Arguments {
+impl DatasetArguments {
     pub fn run(self) -> anyhow::Result<()> {
         match self.kind {
             Kind::WikimqaStyle(arguments) => arguments.run(),

@@ -10,29 +10,27 @@ use clap::ValueEnum;
 use kvprof::budget::{Budget, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
-use kvprof::eval::{
-    Case, RESULTS, RESULTS_SCHEMA, Results, ResultsMeta, Sweep, compare, outcome_tables,
-};
+use kvprof::eval::{Case, EvalRecord, EvalSettings, Results, Sweep, compare, outcome_tables};
 use kvprof::method::Method;
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::PREFILL_RUN;
 use kvprof::model::source::ModelFiles;
-use kvprof::parts::PartsFolder;
-use kvprof::profile::{Profile, Prompt, prompts_sha256};
+use kvprof::profile::{Profile, Prompt};
+use kvprof::run::{ModelRecord, RunFolder};
 
 use super::eval_table;
 use super::jobs::JobArguments;
 use super::load::{self, ModelArguments};
-use super::long_run::{progress_bar, stop_cleanly};
+use super::long_run::{progress_bar, run_command, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
 use super::{counted, quoted};
 
 /// Arguments of `kvprof eval`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct EvalArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// What is asked: questions of a data set, or needles in haystacks
@@ -105,7 +103,7 @@ enum Task {
     Needle,
 }
 
-impl Arguments {
+impl EvalArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let mut methods = Method::parse_list(&self.methods)?;
         self.check(&methods)?;
@@ -126,9 +124,9 @@ impl Arguments {
             Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
-        let default = format!("eval-{}-{}", meta.model, meta.dataset);
+        let default = format!("eval-{}-{}", meta.model.name, meta.data.name);
         let folder = self.out.clone().unwrap_or_else(|| PathBuf::from(default));
-        let run = PartsFolder::prepare(&folder, &RESULTS, meta, cases.len(), self.resume)?;
+        let run = RunFolder::prepare(&folder, meta, cases.len(), self.resume)?;
         stop_cleanly(&folder);
         let sweep = Sweep {
             model: &model,
@@ -201,7 +199,7 @@ impl Arguments {
             }
         }
         if let Some(folder) = &self.out {
-            RESULTS.check_place::<ResultsMeta>(folder)?;
+            RunFolder::<EvalSettings>::check_place(folder)?;
         }
         Ok(())
     }
@@ -257,27 +255,14 @@ impl Arguments {
         model: &Model,
         methods: &[Method],
         cases: &[Case],
-    ) -> anyhow::Result<ResultsMeta> {
-        let config = model.decoder.config();
+    ) -> anyhow::Result<EvalRecord> {
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
-        Ok(ResultsMeta {
-            schema: RESULTS_SCHEMA,
-            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
-            command: super::command_line(&["--resume", "--quiet", "--json"]),
+        let settings = EvalSettings {
             task: match self.task {
                 Task::Qa => "qa",
                 Task::Needle => "needle",
             }
             .to_owned(),
-            model: model.files.name.clone(),
-            model_sha256: model.files.sha256.clone(),
-            num_layers: config.num_hidden_layers,
-            num_kv_heads: config.num_key_value_heads,
-            dataset: set.data.name.clone(),
-            dataset_sha256: set.data.sha256.clone(),
-            template: set.template_digest(),
-            prompts: cases.len(),
-            prompts_sha256: prompts_sha256(&prompts),
             methods: methods.iter().map(Method::described).collect(),
             budgets: self.budgets.iter().map(ToString::to_string).collect(),
             baseline: self.baseline.clone(),
@@ -285,16 +270,16 @@ impl Arguments {
             window: self.window,
             max_new_tokens: self.max_new_tokens,
             profile_sha256: self.profile.as_deref().map(profile_digest).transpose()?,
-            device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.precision().to_string(),
             seed: self.seed,
-        })
+        };
+        let (model, data) = (ModelRecord::of_model(model), set.record(&prompts));
+        Ok(EvalRecord::new(run_command(), model, data, settings))
     }
 
     /// Runs what is not there yet; says what the last prompt's grid cost against prefilling each time.
     fn measure(
         &self,
-        run: &PartsFolder<ResultsMeta>,
+        run: &RunFolder<EvalSettings>,
         sweep: &Sweep<'_>,
         cases: &[Case],
     ) -> anyhow::Result<Option<Cost>> {

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use kvprof::eval::{METRICS, Row, Verdict, probability_words};
 
+use super::text_table::text_table;
+
 /// Metrics that are compared; the others are only means.
 const COLUMNS: [&str; 7] = ["kl", "top1", "nll", "f1", "em", "contains", "evidence"];
 
@@ -12,48 +14,28 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     let columns: Vec<&str> = (COLUMNS.into_iter())
         .filter(|c| rows.iter().any(|r| r.metric.name == *c))
         .collect();
-    let width = rows
-        .iter()
-        .map(|r| r.method.len())
-        .max()
-        .unwrap_or(6)
-        .max(8);
-    let mut budget = "";
-    for (i, row) in rows.iter().enumerate() {
-        if row.budget != budget {
-            budget = &row.budget;
-            writeln!(out, "\nBudget {budget}")?;
-            write!(out, "{:<width$}  {:>3}", "method", "n")?;
-            columns.iter().try_for_each(|c| write!(out, " {c:>9}"))?;
-            write!(out, " {:>7}", "MB")?;
-            writeln!(out)?;
+    for of_budget in rows.chunk_by(|a, b| a.budget == b.budget) {
+        let headings = ["<method", "n"].iter().chain(&columns);
+        let mut table = text_table(headings.chain(&["MB", "<"]));
+        for own in of_budget.chunk_by(|a, b| a.method == b.method) {
+            let n = own.iter().map(|r| r.n).max().unwrap_or(0);
+            let of_metric = |name: &str| own.iter().find(|r| r.metric.name == name);
+            let cells = columns.iter().map(|column| of_metric(column));
+            let cells = cells.map(|row| row.map_or("-".to_owned(), |r| cell_of(r, n)));
+            let held = of_metric("kv_bytes").map_or(f64::NAN, |r| r.mean / 1e6);
+            let failed = match own[0].failed {
+                0 => String::new(),
+                failed => format!("{failed} failed"),
+            };
+            let start = [own[0].method.clone(), n.to_string()].into_iter();
+            table.add_row(start.chain(cells).chain([format!("{held:.2}"), failed]));
         }
-        let earlier = &rows[..i];
-        if earlier
-            .iter()
-            .any(|r| r.budget == row.budget && r.method == row.method)
-        {
-            continue;
-        }
-        let own: Vec<&Row> = (rows.iter())
-            .filter(|r| r.budget == row.budget && r.method == row.method)
-            .collect();
-        let n = own.iter().map(|r| r.n).max().unwrap_or(0);
-        write!(out, "{:<width$}  {n:>3}", row.method)?;
-        for column in &columns {
-            let cell = own.iter().find(|r| r.metric.name == *column);
-            write!(
-                out,
-                " {:>9}",
-                cell.map_or("-".to_owned(), |r| cell_of(r, n))
-            )?;
-        }
-        let held = own.iter().find(|r| r.metric.name == "kv_bytes");
-        write!(out, " {:>7.2}", held.map_or(f64::NAN, |r| r.mean / 1e6))?;
-        match row.failed {
-            0 => writeln!(out)?,
-            failed => writeln!(out, "  {failed} failed")?,
-        }
+        writeln!(
+            out,
+            "\nBudget {}\n{}",
+            of_budget[0].budget,
+            table.trim_fmt()
+        )?;
     }
     writeln!(
         out,
@@ -90,9 +72,10 @@ fn cell_of(row: &Row, n: usize) -> String {
         Some(Verdict::TooFewPrompts) => "?",
         None => " ",
     };
-    let of = match counted == n {
-        true => String::new(),
-        false => format!("({counted})"),
+    let of = if counted == n {
+        String::new()
+    } else {
+        format!("({counted})")
     };
     format!("{:.*}{mark}{of}", row.metric.decimals, mean)
 }
@@ -104,21 +87,15 @@ pub fn write_differences(
     metric: &str,
     baseline: &str,
 ) -> io::Result<()> {
-    let width = rows
-        .iter()
-        .map(|r| r.method.len())
-        .max()
-        .unwrap_or(6)
-        .max(8);
-    writeln!(
-        out,
-        "\nPaired differences of {metric}, method - {baseline}:"
-    )?;
-    writeln!(
-        out,
-        "{:<width$}  {:>7}  {:>10}  {:>21}  {:>9}  {:>3}",
-        "method", "budget", "difference", "95 % interval", "sign test", "n"
-    )?;
+    let mut table = text_table([
+        "<method",
+        "budget",
+        "difference",
+        "95 % interval",
+        "sign test",
+        "n",
+        "<",
+    ]);
     for row in rows.iter().filter(|r| r.metric.name == metric) {
         let Some(paired) = row.paired.filter(|p| p.n > 0) else {
             continue;
@@ -126,16 +103,19 @@ pub fn write_differences(
         let interval = (paired.interval.as_ref()).map_or("-".to_owned(), |i| {
             format!("{:+.4} to {:+.4}", i.low, i.high)
         });
-        let verdict = row.verdict.map_or("", |v| v.words());
-        writeln!(
-            out,
-            "{:<width$}  {:>7}  {:>+10.4}  {interval:>21}  {:>9}  {:>3}  {verdict}",
-            row.method,
-            row.budget,
-            paired.difference,
+        table.add_row([
+            row.method.clone(),
+            row.budget.clone(),
+            format!("{:+.4}", paired.difference),
+            interval,
             probability_words(paired.sign_test_p),
-            paired.n
-        )?;
+            paired.n.to_string(),
+            row.verdict.map_or("", |v| v.words()).to_owned(),
+        ]);
     }
-    Ok(())
+    writeln!(
+        out,
+        "\nPaired differences of {metric}, method - {baseline}:\n{}",
+        table.trim_fmt()
+    )
 }

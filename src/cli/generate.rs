@@ -17,7 +17,7 @@ use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
 use super::compress::{CompressArguments, Compression};
-use super::generate_report::{Comparison, Rates, Report};
+use super::generate_report::{Comparison, GenerateReport, Rates};
 use super::load::ModelArguments;
 
 /// Logits divided by less may be infinite.
@@ -25,7 +25,7 @@ const LEAST_TEMPERATURE: f64 = 1e-3;
 
 /// Arguments of `kvprof generate`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct GenerateArguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
@@ -126,7 +126,7 @@ impl PromptArguments {
     }
 }
 
-impl Arguments {
+impl GenerateArguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
@@ -145,7 +145,7 @@ impl Arguments {
         let mut speaker = Speaker::of(&self, &generator, !self.json);
         let generated = generator.generate(&ids, &mut speaker)?;
         let (text, comparison) = speaker.finish()?;
-        let report = Report {
+        let report = GenerateReport {
             quiet: self.quiet,
             json: self.json,
             model: &model,
@@ -215,7 +215,7 @@ impl Arguments {
 
 /// Samples, streams the text, and compares with the full cache where that was asked for.
 struct Speaker<'a> {
-    arguments: &'a Arguments,
+    arguments: &'a GenerateArguments,
     generator: &'a Generator<'a>,
     sampler: LogitsProcessor,
     stream: TextStream<'a>,
@@ -225,7 +225,7 @@ struct Speaker<'a> {
 }
 
 impl<'a> Speaker<'a> {
-    fn of(arguments: &'a Arguments, generator: &'a Generator<'a>, show: bool) -> Self {
+    fn of(arguments: &'a GenerateArguments, generator: &'a Generator<'a>, show: bool) -> Self {
         Self {
             arguments,
             generator,

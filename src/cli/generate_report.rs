@@ -7,6 +7,7 @@ use kvprof::generate::{Continuation, Generated};
 use kvprof::model::Model;
 
 use super::compress::Compression;
+use super::text_table::{bar, text_table};
 
 /// Fewer decoding steps than this are not timed against each other.
 pub(super) const LEAST_TIMED_STEPS: usize = 8;
@@ -48,7 +49,7 @@ pub(super) struct Comparison {
 }
 
 /// Everything that is said after the text.
-pub(super) struct Report<'a> {
+pub(super) struct GenerateReport<'a> {
     /// Only the text was asked for.
     pub(super) quiet: bool,
     /// JSON was asked for.
@@ -61,15 +62,14 @@ pub(super) struct Report<'a> {
     pub(super) comparison: Option<Comparison>,
 }
 
-impl Report<'_> {
+impl GenerateReport<'_> {
     /// Prints it as it was asked for: JSON to stdout, words to stderr, or nothing.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         if self.json {
-            let text = serde_json::to_string_pretty(&self.to_json())?;
-            writeln!(std::io::stdout().lock(), "{text}")?;
-        } else if !self.quiet {
-            let mut out = std::io::stderr().lock();
-            self.write(&mut out)?;
+            return super::print_json(&self.to_json());
+        }
+        if !self.quiet {
+            self.write(&mut std::io::stderr().lock())?;
         }
         Ok(())
     }
@@ -240,20 +240,19 @@ fn megabytes(bytes: usize) -> String {
 
 /// One line per layer, with a bar.
 fn write_kept(out: &mut impl Write, kept: &[Vec<usize>]) -> std::io::Result<()> {
-    const BAR: f64 = 40.0;
+    const BAR: usize = 40;
     let mean = |heads: &[usize]| heads.iter().sum::<usize>() as f64 / heads.len().max(1) as f64;
     let most = kept.iter().map(|h| mean(h)).fold(1.0, f64::max);
-    writeln!(out, "layer     mean  heads")?;
+    let mut table = text_table(["layer", "mean", "<heads", "<"]);
     for (layer, heads) in kept.iter().enumerate() {
-        let bar = "█".repeat(((mean(heads) / most * BAR).round() as usize).max(1));
         let list: Vec<String> = heads.iter().take(8).map(ToString::to_string).collect();
         let more = if heads.len() > 8 { " …" } else { "" };
-        writeln!(
-            out,
-            "{layer:>5}  {:>7.1}  {}{more}  {bar}",
-            mean(heads),
-            list.join(" ")
-        )?;
+        table.add_row([
+            layer.to_string(),
+            format!("{:.1}", mean(heads)),
+            list.join(" ") + more,
+            bar(mean(heads).max(most / BAR as f64), most, BAR),
+        ]);
     }
-    Ok(())
+    writeln!(out, "{}", table.trim_fmt())
 }

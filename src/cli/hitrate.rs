@@ -1,21 +1,18 @@
 //! `kvprof hitrate`: do windows of the prompt name the keys that generation will look at?
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
-use kvprof::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRateRun};
-use kvprof::model::Model;
-use kvprof::profile::{Prompt, prompts_sha256};
+use kvprof::eval::hit_rate::{HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings};
+use kvprof::profile::Prompt;
+use kvprof::run::ModelRecord;
 
 use super::hitrate_table;
 use super::jobs::JobArguments;
 use super::load::ModelArguments;
-use super::long_run::{TokenProgress, progress_bar, stop_cleanly};
-use super::prompts::{PromptArguments, PromptSet};
+use super::long_run::{PromptWork, RunArguments, run_command, stop_cleanly};
+use super::prompts::PromptArguments;
 
 /// Arguments of `kvprof hitrate`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct HitRateArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Data set: a built-in name, or a path to JSONL or Parquet
@@ -25,20 +22,10 @@ pub struct Arguments {
     prompts: PromptArguments,
     #[command(flatten)]
     windows: WindowArguments,
-    /// Output folder; by default named after model and data set
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
-    /// Continue a run that was interrupted
-    #[arg(long)]
-    resume: bool,
     #[command(flatten)]
     jobs: JobArguments,
-    /// No progress and no table
-    #[arg(long)]
-    quiet: bool,
-    /// Print the hit rates of every window and layer as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    run: RunArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,97 +60,49 @@ impl WindowArguments {
     }
 }
 
-impl Arguments {
+impl HitRateArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let options = self.windows.options();
-        self.check(&options)?;
+        self.prompts.check()?;
+        self.jobs.check()?;
+        options.check()?;
+        options.check_context(usize::MAX, self.prompts.max_prompt_tokens)?;
+        self.run.check_place::<HitRateSettings>()?;
         let set = self.prompts.open(&self.data)?;
         let mut prompts = Vec::new();
         // Lengths are looked at before the weights are read: nothing is measured of a prompt too short.
-        let model = self.model.load_checked(self.quiet, |header| {
+        let model = self.model.load_checked(self.run.quiet, |header| {
             let context = header.config.max_position_embeddings;
             options.check_context(context, self.prompts.max_prompt_tokens)?;
             prompts = set.cases_of(header)?.iter().map(Prompt::from).collect();
             for prompt in &prompts {
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
             }
-            let lengths = prompts
-                .iter()
-                .map(|p| p.ids.len() + options.generated_tokens());
-            Ok(self.jobs.at_once(prompts.len()) * lengths.max().unwrap_or(0))
+            let longest = prompts.iter().map(|p| p.ids.len()).max();
+            let tokens = longest.map_or(0, |longest| longest + options.generated_tokens());
+            Ok(self.jobs.at_once(prompts.len()) * tokens)
         })?;
-        let meta = self.meta(&set, &model, &prompts, &options);
-        let folder = self
-            .out
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(format!("hitrate-{}-{}", meta.model, meta.dataset)));
-        let run = HitRateRun::prepare(&folder, meta, self.resume)?;
+        let work = PromptWork {
+            prompts: &prompts,
+            generated: options.generated_tokens(),
+            layers: model.decoder.config().num_hidden_layers,
+            quiet: self.run.quiet,
+        };
+        let record = HitRateRecord::new(
+            run_command(),
+            ModelRecord::of_model(&model),
+            set.record(&prompts),
+            HitRateSettings { options },
+        );
+        let names = ["hitrate", &record.model.name, &record.data.name];
+        let folder = self.run.folder(&names);
+        let run = HitRateRun::prepare(&folder, record, self.run.resume)?;
         stop_cleanly(&folder);
-        self.measure(&run, &prompts, &model, &options)?;
-        let rates = run.finish()?;
-        hitrate_table::report(&rates, &folder, self.quiet, self.json)
+        work.measure(
+            self.jobs,
+            |index| run.has(index),
+            &|index, prompt, on_layer| run.measure(index, prompt, &model, on_layer),
+        )?;
+        hitrate_table::report(&run.finish()?, &folder, self.run.quiet, self.run.json)
     }
-
-    /// What can be refused before a model is fetched or loaded.
-    fn check(&self, options: &HitRateOptions) -> anyhow::Result<()> {
-        self.prompts.check()?;
-        self.jobs.check()?;
-        options.check()?;
-        options.check_context(usize::MAX, self.prompts.max_prompt_tokens)?;
-        if let Some(folder) = &self.out {
-            hit_rate::KIND.check_place::<HitRateMeta>(folder)?;
-        }
-        Ok(())
-    }
-
-    fn meta(
-        &self,
-        set: &PromptSet<'_>,
-        model: &Model,
-        prompts: &[Prompt],
-        options: &HitRateOptions,
-    ) -> HitRateMeta {
-        HitRateMeta {
-            command: super::command_line(&["--resume", "--quiet", "--json"]),
-            dataset: set.data.name.clone(),
-            dataset_sha256: set.data.sha256.clone(),
-            template: set.template_digest(),
-            prompts: prompts.len(),
-            prompts_sha256: prompts_sha256(prompts),
-            max_prompt_tokens: self.prompts.max_prompt_tokens,
-            ..HitRateMeta::of_model(model, options)
-        }
-    }
-
-    fn measure(
-        &self,
-        run: &HitRateRun,
-        prompts: &[Prompt],
-        model: &Model,
-        options: &HitRateOptions,
-    ) -> anyhow::Result<()> {
-        let layers = model.decoder.config().num_hidden_layers.max(1);
-        let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !run.has(i)).collect();
-        let cost = |i: usize| prompts[i].ids.len() + options.generated_tokens();
-        let bar = progress_bar(todo.iter().map(|&i| cost(i)).sum(), "tokens", self.quiet);
-        self.jobs.run(&todo, &|index| {
-            let prompt = &prompts[index];
-            bar.set_message(format!("prompt {}/{}", index + 1, prompts.len()));
-            let mut progress = TokenProgress::of(&bar, layers);
-            run.measure(index, prompt, model, &mut |tokens| {
-                progress.layer_done(tokens);
-            })
-            .with_context(|| format!("measuring prompt {} ({})", index + 1, prompt.id))
-        })?;
-        bar.finish_and_clear();
-        Ok(())
-    }
-}
-
-/// The folder as the next command takes it.
-pub fn next_command(folder: &Path) -> String {
-    format!(
-        "kvprof plot hitrate --hitrate {}",
-        super::quoted(&folder.to_string_lossy())
-    )
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use kvprof::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
 use serde_json::{Value, json};
 
-use super::counted;
-use super::hitrate::next_command;
+use super::text_table::{cell, text_table};
+use super::{counted, quoted};
 
 /// Most windows of one observation that the table shows.
 const SHOWN: usize = 5;
@@ -16,31 +16,30 @@ const SHOWN: usize = 5;
 pub fn report(rates: &HitRates, folder: &Path, quiet: bool, json: bool) -> anyhow::Result<()> {
     let prompt = rates.rates(Observation::Prompt)?;
     let generated = rates.rates(Observation::Generated)?;
-    let answers = rates.answer_tokens()?;
-    let mut out = io::stdout().lock();
+    let (answers, meta) = (rates.answer_tokens()?, &rates.meta);
     if json {
-        let value = json!({
-            "hitrate": folder, "meta": rates.meta, "answer_tokens": answers,
+        return super::print_json(&json!({
+            "hitrate": folder, "meta": meta, "answer_tokens": answers,
             "prompt": prompt.iter().map(window_json).collect::<Vec<_>>(),
             "generated": generated.iter().map(window_json).collect::<Vec<_>>(),
-        });
-        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-    } else if !quiet {
-        write_table(&mut out, &columns(&prompt, &generated), rates)?;
-        let meta = &rates.meta;
-        let prompts = counted(meta.prompts, "prompt");
-        let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
-        let most = meta.options.generated_tokens();
-        writeln!(
-            out,
-            "\nPer cent, over {prompts} of {}; counted are steps with an important key. Tokens before \
-             the first stop id: {} of {most}, written on past it\nWritten to {}",
-            meta.dataset,
-            answers.join(", "),
-            folder.display()
-        )?;
-        writeln!(out, "Next: {}", next_command(folder))?;
+        }));
     }
+    if quiet {
+        return Ok(());
+    }
+    let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
+    writeln!(
+        io::stdout().lock(),
+        "{}\n\nPer cent, over {} of {}; counted are steps with an important key. Tokens before the first stop id: \
+         {} of {}, written on past it\nWritten to {}\nNext: kvprof plot hitrate --hitrate {}",
+        table(&columns(&prompt, &generated), meta.model.num_layers),
+        counted(meta.data.prompts, "prompt"),
+        meta.data.name,
+        answers.join(", "),
+        meta.settings.options.generated_tokens(),
+        folder.display(),
+        quoted(&folder.to_string_lossy())
+    )?;
     Ok(())
 }
 
@@ -126,11 +125,7 @@ fn spread(count: usize) -> impl Iterator<Item = usize> {
     (0..shown).map(move |i| i * count.saturating_sub(1) / shown.saturating_sub(1).max(1))
 }
 
-fn write_table(
-    out: &mut impl Write,
-    columns: &[TableColumn<'_>],
-    rates: &HitRates,
-) -> io::Result<()> {
+fn table(columns: &[TableColumn<'_>], layers: usize) -> String {
     let mut groups: Vec<(&str, usize)> = Vec::new();
     for column in columns {
         match groups.last_mut() {
@@ -138,41 +133,27 @@ fn write_table(
             _ => groups.push((column.group, 1)),
         }
     }
-    // Every column takes six places; a group is at least as wide as its heading.
-    let widths: Vec<usize> = groups
-        .iter()
-        .map(|(name, count)| (6 * count).max(name.len() + 2))
-        .collect();
-    write!(out, "     ")?;
-    for ((name, _), width) in groups.iter().zip(&widths) {
-        write!(out, "{name:>width$}")?;
-    }
-    let row = |out: &mut dyn Write, name: &str, cell: &dyn Fn(&TableColumn<'_>) -> String| {
-        write!(out, "\n{name:>5}")?;
-        let mut rest = columns;
-        for ((_, count), width) in groups.iter().zip(&widths) {
-            let (mine, others) = rest.split_at(*count);
-            let cells: String = mine.iter().map(|c| format!("{:>6}", cell(c))).collect();
-            write!(out, "{cells:>width$}")?;
-            rest = others;
-        }
-        Ok::<(), io::Error>(())
+    let mut table = text_table([""].into_iter().chain(groups.iter().map(|(name, _)| *name)));
+    // Every value takes six places of its group.
+    let mut row = |name: String, cell: &dyn Fn(&TableColumn<'_>) -> String| {
+        let mut cells = columns.iter().map(|column| format!("{:>6}", cell(column)));
+        let groups = groups.iter();
+        let groups = groups.map(|(_, count)| cells.by_ref().take(*count).collect());
+        table.add_row([name].into_iter().chain(groups));
     };
-    row(out, "layer", &|column| column.name.clone())?;
-    for layer in 0..rates.meta.num_layers {
-        row(out, &layer.to_string(), &|column| {
-            percent(column.values.get(layer).copied().unwrap_or(f64::NAN))
-        })?;
+    row("layer".to_owned(), &|column| column.name.clone());
+    for layer in 0..layers {
+        let value = |column: &TableColumn<'_>| column.values.get(layer).copied();
+        row(layer.to_string(), &|column| {
+            percent(value(column).unwrap_or(f64::NAN))
+        });
     }
-    row(out, "mean", &|column| percent(column.mean()))?;
-    writeln!(out)
+    row("mean".to_owned(), &|column| percent(column.mean()));
+    table.trim_fmt()
 }
 
 fn percent(share: f64) -> String {
-    match share.is_finite() {
-        true => format!("{:.1}", 100.0 * share),
-        false => "-".to_owned(),
-    }
+    cell(share.is_finite().then_some(100.0 * share), 1)
 }
 
 #[cfg(test)]

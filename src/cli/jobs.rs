@@ -81,10 +81,8 @@ impl JobArguments {
                 });
             }
         });
-        match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+        let failed = failed.into_inner().unwrap_or_else(|e| e.into_inner());
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 

@@ -4,10 +4,11 @@ use std::io::Write;
 
 use clap::ValueEnum;
 use kvprof::registry::Entry;
+use kvprof::{bench, budget, dataset, eval, method, model, plot, select};
 
 /// Arguments of `kvprof list`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct ListArguments {
     /// What to list [default: everything]
     #[arg(value_enum)]
     kind: Option<Kind>,
@@ -37,20 +38,18 @@ enum Kind {
     Workloads,
 }
 
-impl Arguments {
+impl ListArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        match self.kind {
-            Some(kind) => kind.write(&mut out, "")?,
-            None => {
-                for (place, kind) in Kind::value_variants().iter().enumerate() {
-                    let gap = if place == 0 { "" } else { "\n" };
-                    let name = kind.to_possible_value();
-                    let name = name.as_ref().map_or("", |value| value.get_name());
-                    writeln!(out, "{gap}{name}")?;
-                    kind.write(&mut out, "  ")?;
-                }
-            }
+        if let Some(kind) = self.kind {
+            return Ok(kind.write(&mut out, "")?);
+        }
+        for (place, kind) in Kind::value_variants().iter().enumerate() {
+            let gap = if place == 0 { "" } else { "\n" };
+            let name = kind.to_possible_value();
+            let name = name.as_ref().map_or("", |value| value.get_name());
+            writeln!(out, "{gap}{name}")?;
+            kind.write(&mut out, "  ")?;
         }
         Ok(())
     }
@@ -83,40 +82,34 @@ impl Kind {
 
     /// Names, and what they stand for in a line or two.
     fn rows(self) -> Vec<(&'static str, String)> {
+        fn rows<T>(
+            table: &'static [T],
+            of: fn(&'static T) -> (&'static str, String),
+        ) -> Vec<(&'static str, String)> {
+            table.iter().map(of).collect()
+        }
         match self {
-            Self::Models => (kvprof::model::source::MODELS.iter())
-                .map(|m| (m.name, m.about.to_owned()))
-                .collect(),
-            Self::Families => (kvprof::model::config::FAMILIES.iter())
-                .map(|f| (f.architecture, f.about.to_owned()))
-                .collect(),
-            Self::Data => kvprof::dataset::BUILT_IN
-                .iter()
-                .map(|d| (d.name, d.about.to_owned()))
-                .collect(),
-            Self::Scorers => kvprof::select::SCORERS.iter().map(of_paper).collect(),
-            Self::Residencies => kvprof::method::RESIDENCIES.iter().map(of_paper).collect(),
-            Self::Strategies => kvprof::budget::ALLOCATORS.iter().map(of_paper).collect(),
-            Self::Methods => (kvprof::method::METHODS.iter())
-                .map(|m| {
-                    let (about, paper, differs) = (m.about, m.paper, m.differs);
-                    let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };
-                    (
-                        m.name,
-                        format!("{about} [{paper}]\nis: {spelled}; differs: {differs}"),
-                    )
-                })
-                .collect(),
-            Self::Metrics => (kvprof::eval::METRICS.iter())
-                .map(|m| (m.name, format!("{} [{}]", m.about, m.unit)))
-                .collect(),
-            Self::Charts => kvprof::plot::CHARTS
-                .iter()
-                .map(|c| (c.name, c.about.to_owned()))
-                .collect(),
-            Self::Workloads => (kvprof::bench::WORKLOADS.iter())
-                .map(|w| (w.name, w.about.to_owned()))
-                .collect(),
+            Self::Models => rows(model::source::MODELS, |m| (m.name, m.about.to_owned())),
+            Self::Families => rows(model::config::FAMILIES, |f| {
+                (f.architecture, f.about.to_owned())
+            }),
+            Self::Data => rows(dataset::BUILT_IN, |d| (d.name, d.about.to_owned())),
+            Self::Scorers => rows(select::SCORERS, of_paper),
+            Self::Residencies => rows(method::RESIDENCIES, of_paper),
+            Self::Strategies => rows(budget::ALLOCATORS, of_paper),
+            Self::Methods => rows(method::METHODS, |m| {
+                let (about, paper, differs) = (m.about, m.paper, m.differs);
+                let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };
+                (
+                    m.name,
+                    format!("{about} [{paper}]\nis: {spelled}; differs: {differs}"),
+                )
+            }),
+            Self::Metrics => rows(eval::METRICS, |m| {
+                (m.name, format!("{} [{}]", m.about, m.unit))
+            }),
+            Self::Charts => rows(plot::CHARTS, |c| (c.name, c.about.to_owned())),
+            Self::Workloads => rows(bench::WORKLOADS, |w| (w.name, w.about.to_owned())),
         }
     }
 }

@@ -14,7 +14,7 @@ use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{Model, ModelHeader};
 
-use super::room::refuse_without_room;
+use super::memory_need::refuse_what_cannot_fit;
 
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
@@ -74,15 +74,21 @@ impl ModelArguments {
     ) -> anyhow::Result<Model> {
         let (header, device) = self.open(quiet)?;
         let cached = check(&header)?;
-        refuse_without_room(&header, &device, self.precision()?, cached)?;
+        refuse_what_cannot_fit(&header, &device, self.precision()?, cached)?;
         self.read(header, &device)
     }
 }
 
-/// The tokenizer of a model, without its weights.
-pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
+/// A model's files, and its weight file opened.
+fn weights(model: &str, quiet: bool) -> anyhow::Result<(ModelFiles, Gguf)> {
     let files = fetch(model, quiet)?;
     let gguf = Gguf::open(&files.weights)?;
+    Ok((files, gguf))
+}
+
+/// The tokenizer of a model, without its weights.
+pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
+    let (files, gguf) = weights(model, quiet)?;
     Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
 }
 
@@ -92,12 +98,12 @@ pub fn message_counter(
     raw: bool,
     quiet: bool,
 ) -> anyhow::Result<impl Fn(&str) -> kvprof::error::Result<usize>> {
-    let files = fetch(model, quiet)?;
-    let gguf = Gguf::open(&files.weights)?;
+    let (files, gguf) = weights(model, quiet)?;
     let tokenizer = kvprof::model::tokenizer_of(&files, &gguf)?;
-    let chat = match raw {
-        true => None,
-        false => ChatTemplate::of_model(&gguf, &tokenizer)?,
+    let chat = if raw {
+        None
+    } else {
+        ChatTemplate::of_model(&gguf, &tokenizer)?
     };
     Ok(move |text: &str| {
         let ids = match &chat {
@@ -112,8 +118,8 @@ pub fn message_counter(
 
 /// Layers and heads of a model, from its header.
 pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
-    let files = fetch(model, quiet)?;
-    let config = ModelConfig::from_gguf(&mut Gguf::open(&files.weights)?)?;
+    let (files, mut gguf) = weights(model, quiet)?;
+    let config = ModelConfig::from_gguf(&mut gguf)?;
     Ok(Geometry::of_files(&files, &config))
 }
 
@@ -177,10 +183,8 @@ impl DeviceName {
             Self::Metal if !candle_core::utils::metal_is_available() => {
                 anyhow::bail!(missing("metal"))
             }
-            Self::Cuda(n) => {
-                Device::new_cuda(*n).map_err(|e| not_opened(&format!("CUDA device {n}"), &e))
-            }
-            Self::Metal => Device::new_metal(0).map_err(|e| not_opened("the Metal device", &e)),
+            Self::Cuda(n) => opened(Device::new_cuda(*n), &format!("CUDA device {n}")),
+            Self::Metal => opened(Device::new_metal(0), "the Metal device"),
             Self::Auto if candle_core::utils::cuda_is_available() => {
                 Ok(Device::new_cuda(0).unwrap_or_else(|e| on_the_cpu("CUDA", &e)))
             }
@@ -192,9 +196,9 @@ impl DeviceName {
     }
 }
 
-/// A device that does not answer; what follows the first line is of no use to who runs the binary.
-fn not_opened(what: &str, error: &candle_core::Error) -> anyhow::Error {
-    anyhow::anyhow!("{what} could not be opened: {}", first_line(error))
+/// The device, unless it does not answer; what follows the first line is of no use to who runs the binary.
+fn opened(device: candle_core::Result<Device>, what: &str) -> anyhow::Result<Device> {
+    device.map_err(|e| anyhow::anyhow!("{what} could not be opened: {}", first_line(&e)))
 }
 
 fn first_line(error: &candle_core::Error) -> String {

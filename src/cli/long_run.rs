@@ -1,8 +1,96 @@
 //! What verbs share that go through many prompts: a bar on stderr, and a clean stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvprof::profile::Prompt;
+use kvprof::run::{RunFolder, RunSettings};
+
+use super::jobs::JobArguments;
+
+/// Where a run goes that can be stopped and continued, and what it says.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct RunArguments {
+    /// Output folder; by default named after verb, model and data set
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Continue a run that was interrupted, or show a finished one again
+    #[arg(long)]
+    pub resume: bool,
+    /// No progress and no table
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print what was measured as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArguments {
+    /// Refuses a folder that no run of this kind can fill.
+    pub fn check_place<S: RunSettings>(&self) -> anyhow::Result<()> {
+        let place = self.out.as_deref();
+        Ok(place.map_or(Ok(()), RunFolder::<S>::check_place)?)
+    }
+
+    /// The output folder, by default called after the `parts` of its name.
+    pub fn folder(&self, parts: &[&str]) -> PathBuf {
+        let folder = self.out.clone();
+        folder.unwrap_or_else(|| PathBuf::from(parts.join("-")))
+    }
+}
+
+/// The command line of a run, without what changes nothing in its folder.
+pub fn run_command() -> String {
+    super::command_line(&["--resume", "--quiet", "--json"])
+}
+
+/// The prompts of a run.
+pub struct PromptWork<'a> {
+    /// All of them.
+    pub prompts: &'a [Prompt],
+    /// Tokens that are generated after each.
+    pub generated: usize,
+    /// L, since every layer reports its tokens.
+    pub layers: usize,
+    /// No bar.
+    pub quiet: bool,
+}
+
+/// Measures one prompt, and tells the tokens of every layer that is done.
+type MeasurePrompt<'a> =
+    dyn Fn(usize, &Prompt, &mut dyn FnMut(usize)) -> kvprof::error::Result<()> + Sync + 'a;
+
+impl PromptWork<'_> {
+    /// Measures the prompts that are not there yet, with a bar over their tokens.
+    pub fn measure(
+        &self,
+        jobs: JobArguments,
+        has: impl Fn(usize) -> bool,
+        measure: &MeasurePrompt<'_>,
+    ) -> anyhow::Result<()> {
+        let prompts = self.prompts;
+        let todo: Vec<usize> = (0..prompts.len()).filter(|&i| !has(i)).collect();
+        let tokens = todo.iter().map(|&i| prompts[i].ids.len() + self.generated);
+        let bar = progress_bar(tokens.sum(), "tokens", self.quiet);
+        jobs.run(&todo, &|index| {
+            let prompt = &prompts[index];
+            bar.set_message(format!("prompt {}/{}", index + 1, prompts.len()));
+            let (mut layer_tokens, mut shown) = (0, 0);
+            let mut layer_done = |tokens: usize| {
+                layer_tokens += tokens;
+                let done = layer_tokens / self.layers.max(1);
+                bar.inc((done - shown) as u64);
+                shown = done;
+            };
+            measure(index, prompt, &mut layer_done)
+                .with_context(|| format!("measuring prompt {} ({})", index + 1, prompt.id))
+        })?;
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
 
 /// A bar over `total` of a unit, hidden where nothing is to be said.
 pub fn progress_bar(total: usize, unit: &str, quiet: bool) -> ProgressBar {
@@ -17,34 +105,6 @@ pub fn progress_bar(total: usize, unit: &str, quiet: bool) -> ProgressBar {
         ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar
-}
-
-/// Moves a bar over tokens by what layers report of one prompt.
-pub struct TokenProgress<'b> {
-    bar: &'b ProgressBar,
-    layers: usize,
-    layer_tokens: usize,
-    shown: usize,
-}
-
-impl<'b> TokenProgress<'b> {
-    /// For a prompt of a model with `layers` layers.
-    pub fn of(bar: &'b ProgressBar, layers: usize) -> Self {
-        Self {
-            bar,
-            layers,
-            layer_tokens: 0,
-            shown: 0,
-        }
-    }
-
-    /// One more layer has seen `tokens` tokens.
-    pub fn layer_done(&mut self, tokens: usize) {
-        self.layer_tokens += tokens;
-        let done = self.layer_tokens / self.layers;
-        self.bar.inc((done - self.shown) as u64);
-        self.shown = done;
-    }
 }
 
 /// Parts are renamed into place, so stopping at any moment is safe; say how to go on.

@@ -17,6 +17,7 @@ mod jobs;
 mod list;
 mod load;
 mod long_run;
+mod memory_need;
 mod needle_grid;
 mod output_file;
 mod parameters;
@@ -27,16 +28,20 @@ mod profile;
 mod prompts;
 mod reference;
 mod report;
-mod room;
 mod speed;
 mod summary;
+mod text_table;
+
+use std::collections::BTreeSet;
+use std::io::Write;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 /// Measure how much KV cache each layer and head of a language model needs.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
-pub struct Arguments {
+pub struct CommandLine {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -44,34 +49,34 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Prefill prompts and measure every head: MBA, LMBA, LMBO, curves
-    Profile(Box<profile::Arguments>),
+    Profile(Box<profile::ProfileArguments>),
     /// Spread a budget over layers and KV heads, as a plan
-    Allocate(Box<allocate::Arguments>),
+    Allocate(Box<allocate::AllocateArguments>),
     /// Read and write the budgets of kvpress, LU-KV and HeadKV
-    Convert(Box<convert::Arguments>),
+    Convert(Box<convert::ConvertArguments>),
     /// Draw a chart from profiles, plans or measurements, as SVG and PNG
-    Plot(plot::Arguments),
+    Plot(plot::PlotArguments),
     /// Compare two profiles of the same prompts: another device, element type or quantisation
-    Compare(compare::Arguments),
+    Compare(compare::CompareArguments),
     /// Put an evaluation on one self-contained HTML page
-    Report(report::Arguments),
+    Report(report::ReportArguments),
     /// Answer a prompt, from the full cache or from a cut one
-    Generate(Box<generate::Arguments>),
+    Generate(Box<generate::GenerateArguments>),
     /// Try methods and budgets on a data set: one prefill per prompt, paired statistics
-    Eval(Box<eval::Arguments>),
+    Eval(Box<eval::EvalArguments>),
     /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
-    Hitrate(Box<hitrate::Arguments>),
+    Hitrate(Box<hitrate::HitRateArguments>),
     /// Time decoding and count bytes: no cache, the full one, and budgets
-    Speed(Box<speed::Arguments>),
+    Speed(Box<speed::SpeedArguments>),
     /// Time prefill, profiling, decoding and a grid, as ratios within one run and against the machine's limits
-    Bench(bench::Arguments),
+    Bench(bench::BenchArguments),
     /// Generate prompts of our own
-    Dataset(dataset::Arguments),
+    Dataset(dataset::DatasetArguments),
     /// List what can be named on the command line
-    List(list::Arguments),
+    List(list::ListArguments),
 }
 
-impl Arguments {
+impl CommandLine {
     /// Runs the verb.
     pub fn run(self) -> anyhow::Result<()> {
         match self.verb {
@@ -94,16 +99,24 @@ impl Arguments {
 
 /// The command line that was typed, fit to be typed again, without the flags of `left_out`.
 fn command_line(left_out: &[&str]) -> String {
-    let words = std::env::args_os()
-        .skip(1)
-        .map(|word| word.to_string_lossy().into_owned())
-        .filter(|word| !left_out.contains(&word.as_str()));
-    let mut line = "kvprof".to_owned();
-    for word in words {
-        line.push(' ');
-        line.push_str(&quoted(&word));
-    }
-    line
+    let words = std::env::args_os().skip(1);
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    let kept = words.filter(|word| !left_out.contains(&word.as_str()));
+    kept.fold("kvprof".to_owned(), |line, word| {
+        format!("{line} {}", quoted(&word))
+    })
+}
+
+/// Numbers in ascending order, each once.
+fn sorted(numbers: &[usize]) -> Vec<usize> {
+    let all: BTreeSet<usize> = numbers.iter().copied().collect();
+    all.into_iter().collect()
+}
+
+/// Prints a value as indented JSON.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
 /// "1 prompt", "12 prompts".
@@ -115,10 +128,10 @@ pub fn counted(count: usize, noun: &str) -> String {
 /// A word as a POSIX shell reads it back.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
     }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

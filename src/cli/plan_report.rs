@@ -11,12 +11,12 @@ use kvprof::profile::{Profile, Query};
 use serde_json::{Value, json};
 
 use super::plan_table::{write_comparison, write_plan};
-use super::quoted;
 use super::reference::Reference;
+use super::{counted, quoted};
 
 /// Plans with their files and predictions.
-pub struct Report<'a> {
-    lines: Vec<Line<'a>>,
+pub struct PlanReport<'a> {
+    lines: Vec<PlanLine<'a>>,
     /// The prompts that predictions are means over, in words.
     prompts: Option<String>,
     /// Why there is no prediction where there is a profile.
@@ -26,7 +26,7 @@ pub struct Report<'a> {
 }
 
 /// A plan with what is said of it.
-pub struct Line<'a> {
+pub struct PlanLine<'a> {
     /// The plan.
     pub plan: &'a BudgetPlan,
     out: Option<&'a PathBuf>,
@@ -44,7 +44,7 @@ pub struct Predicted {
     pub uniform: Prediction,
 }
 
-impl<'a> Report<'a> {
+impl<'a> PlanReport<'a> {
     /// Predicts every plan, where there is a profile.
     pub fn of(
         reference: &Reference,
@@ -58,15 +58,13 @@ impl<'a> Report<'a> {
             Some(profile) if longest_prompt(profile)? == reference.tokens => Some(profile),
             _ => None,
         };
-        let unpredicted = prompts
-            .clone()
-            .filter(|_| profile.is_none())
-            .map(|prompts| {
-                let tokens = reference.tokens;
-                format!(
-                    "Nothing is predicted for {tokens} tokens: the profile's curves are a {prompts}"
-                )
-            });
+        let elsewhere = prompts.as_ref().filter(|_| profile.is_none());
+        let unpredicted = elsewhere.map(|prompts| {
+            let tokens = reference.tokens;
+            format!(
+                "Nothing is predicted for {tokens} tokens: the profile's curves are a {prompts}"
+            )
+        });
         // Parameters are those of one strategy: all plans ask the same query.
         let query = plans.first().map_or(Query::Pooled, predicted_query);
         let predictor = profile
@@ -82,7 +80,7 @@ impl<'a> Report<'a> {
                 }),
                 None => None,
             };
-            lines.push(Line {
+            lines.push(PlanLine {
                 plan,
                 out: out.as_ref(),
                 predicted,
@@ -98,9 +96,8 @@ impl<'a> Report<'a> {
 
     /// Prints JSON.
     pub fn write_json(&self) -> anyhow::Result<()> {
-        let plans: Vec<Value> = self.lines.iter().map(Line::to_json).collect();
-        let text = serde_json::to_string_pretty(&json!({ "plans": plans }))?;
-        Ok(writeln!(io::stdout().lock(), "{text}")?)
+        let plans: Vec<Value> = self.lines.iter().map(PlanLine::to_json).collect();
+        super::print_json(&json!({ "plans": plans }))
     }
 
     /// Prints a table, and what to type next; `suggestion` writes what was only shown.
@@ -115,21 +112,21 @@ impl<'a> Report<'a> {
             writeln!(out, "\n{why}")?;
         }
         writeln!(out)?;
-        let files: Vec<String> = self
-            .lines
-            .iter()
-            .filter_map(|line| Some(quoted(&line.out?.to_string_lossy())))
-            .collect();
-        match files.is_empty() {
-            true => writeln!(out, "Nothing is written without --out. Next: {suggestion}")?,
-            false => {
-                writeln!(out, "Written to {}", files.join(", "))?;
-                let plans: Vec<String> = files.iter().map(|f| format!("--plan {f}")).collect();
-                writeln!(out, "Next: kvprof plot budgets {}", plans.join(" "))?;
-                let generate = "kvprof generate --data wikimqa-style-2k --compare";
-                writeln!(out, "      {generate}{} {}", self.model, plans[0])?;
-            }
-        }
+        let named = |line: &PlanLine<'_>| Some(quoted(&line.out?.to_string_lossy()));
+        let files: Vec<String> = self.lines.iter().filter_map(named).collect();
+        let Some(file) = files.first() else {
+            writeln!(out, "Nothing is written without --out. Next: {suggestion}")?;
+            return Ok(());
+        };
+        let plans: Vec<String> = files.iter().map(|f| format!("--plan {f}")).collect();
+        writeln!(
+            out,
+            "Written to {}\nNext: kvprof plot budgets {}\n      \
+             kvprof generate --data wikimqa-style-2k --compare{} --plan {file}",
+            files.join(", "),
+            plans.join(" "),
+            self.model,
+        )?;
         Ok(())
     }
 }
@@ -137,15 +134,15 @@ impl<'a> Report<'a> {
 /// ` --model NAME`, where it is not the default one.
 fn model_option(reference: &Reference) -> String {
     let named = match &reference.profile {
-        Some((_, profile)) if MODELS.iter().all(|m| m.name != profile.meta.model) => {
-            &profile.meta.model_source
+        Some((_, profile)) if MODELS.iter().all(|m| m.name != profile.meta.model.name) => {
+            &profile.meta.model.source
         }
         _ => &reference.geometry.model,
     };
-    match named == MODELS[0].name {
-        true => String::new(),
-        false => format!(" --model {}", quoted(named)),
+    if named == MODELS[0].name {
+        return String::new();
     }
+    format!(" --model {}", quoted(named))
 }
 
 /// The query that a plan's strategy reads, where outputs were measured for it.
@@ -166,16 +163,15 @@ fn prompts_in_words(profile: &Profile) -> anyhow::Result<String> {
     let tokens = profile.layers.counts("tokens")?;
     let (least, most) = (tokens.iter().min(), tokens.iter().max());
     Ok(format!(
-        "mean over {} prompt{} of {} to {} tokens",
-        profile.meta.prompts,
-        if profile.meta.prompts == 1 { "" } else { "s" },
+        "mean over {} of {} to {} tokens",
+        counted(profile.meta.data.prompts, "prompt"),
         least.unwrap_or(&0),
         most.unwrap_or(&0)
     ))
 }
 
 /// A layer's KV heads.
-pub struct Layer {
+pub struct LayerTokens {
     /// Tokens per KV head.
     pub mean: f64,
     /// The smallest budget.
@@ -187,11 +183,11 @@ pub struct Layer {
 }
 
 /// The layers of a plan.
-pub fn layers(plan: &BudgetPlan) -> Vec<Layer> {
+pub fn layers(plan: &BudgetPlan) -> Vec<LayerTokens> {
     let total: usize = plan.tokens.iter().flatten().sum();
     let of = |heads: &Vec<usize>| {
         let sum: usize = heads.iter().sum();
-        Layer {
+        LayerTokens {
             mean: sum as f64 / heads.len().max(1) as f64,
             least: heads.iter().copied().min().unwrap_or(0),
             most: heads.iter().copied().max().unwrap_or(0),
@@ -201,20 +197,17 @@ pub fn layers(plan: &BudgetPlan) -> Vec<Layer> {
     plan.tokens.iter().map(of).collect()
 }
 
-impl Line<'_> {
+impl PlanLine<'_> {
     fn to_json(&self) -> Value {
         let plan = self.plan;
         let total: usize = plan.tokens.iter().flatten().sum();
-        let layers: Vec<Value> = layers(plan)
-            .iter()
-            .enumerate()
-            .map(|(l, layer)| {
-                json!({
-                    "layer": l, "tokens": layer.mean, "min": layer.least, "max": layer.most,
-                    "share": layer.share,
-                })
+        let object = |(l, layer): (usize, &LayerTokens)| {
+            json!({
+                "layer": l, "tokens": layer.mean, "min": layer.least, "max": layer.most,
+                "share": layer.share,
             })
-            .collect();
+        };
+        let layers: Vec<Value> = layers(plan).iter().enumerate().map(object).collect();
         json!({
             "out": self.out, "model": plan.geometry.model, "strategy": plan.strategy,
             "parameters": plan.parameters, "granularity": plan.granularity,

@@ -4,19 +4,30 @@ use std::io::{self, Write};
 
 use kvprof::budget::{BudgetPlan, Granularity, Prediction};
 
-use super::plan_report::{Line, Predicted, layers};
+use super::plan_report::{PlanLine, Predicted, layers};
+use super::text_table::{bar, cell, text_table};
 
 /// Widest bar, in characters.
 const BAR: usize = 24;
 
+/// What is predicted of a plan, by name.
+const MEASURES: [(&str, fn(&Prediction) -> String); 3] = [
+    ("retained mass", |p| {
+        format!("{:.2} %", 100.0 * p.mean_mass())
+    }),
+    ("1 - cos of the output", |p| cell(p.mean_cosine_loss(), 5)),
+    ("relative L2", |p| cell(p.mean_relative_l2(), 5)),
+];
+
 /// One plan: its layers with bars, and what is predicted of it.
-pub fn write_plan(out: &mut impl Write, line: &Line<'_>, prompts: &str) -> io::Result<()> {
+pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> io::Result<()> {
     let plan = line.plan;
     let cells = plan.geometry.cells();
     let total = total(plan);
     writeln!(
         out,
-        "{} by {} for {}: {:.1} of {} tokens per KV head ({:.1} %), {total} in {} layers of {} KV heads",
+        "{} by {} for {}: {:.1} of {} tokens per KV head ({:.1} %), {total} in {} layers of {} KV heads\n\
+         every KV head keeps at least {} tokens; sinks {} and window {} among them",
         plan.strategy,
         plan.granularity.name(),
         plan.geometry.model,
@@ -25,108 +36,80 @@ pub fn write_plan(out: &mut impl Write, line: &Line<'_>, prompts: &str) -> io::R
         100.0 * total as f64 / (cells * plan.reference_tokens) as f64,
         plan.geometry.layers,
         plan.geometry.kv_heads,
-    )?;
-    writeln!(
-        out,
-        "every KV head keeps at least {} tokens; sinks {} and window {} among them",
-        plan.floor, plan.sinks, plan.window
+        plan.floor,
+        plan.sinks,
+        plan.window
     )?;
     if total == cells * plan.reference_tokens {
         writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
     }
-    writeln!(out)?;
-    write_layers(out, plan)?;
-    match &line.predicted {
-        Some(predicted) => write_predicted(out, predicted, &plan.strategy, prompts),
-        None => Ok(()),
+    writeln!(out, "\n{}", layer_table(plan))?;
+    let Some(predicted) = &line.predicted else {
+        return Ok(());
+    };
+    let headings = MEASURES.iter().map(|(name, _)| *name);
+    let mut table = text_table(["<"].into_iter().chain(headings));
+    let mut row = |name: &str, p: &Prediction| {
+        let measures = MEASURES.iter().map(|(_, text)| text(p));
+        table.add_row([name.to_owned()].into_iter().chain(measures));
+    };
+    row(&plan.strategy, &predicted.plan);
+    if plan.strategy != "uniform" {
+        row("uniform", &predicted.uniform);
     }
+    write_predictions(out, predicted, prompts, &table.trim_fmt())
 }
 
 fn total(plan: &BudgetPlan) -> usize {
     plan.tokens.iter().flatten().sum()
 }
 
-fn write_layers(out: &mut impl Write, plan: &BudgetPlan) -> io::Result<()> {
+/// Tokens of every layer with a bar; by head also the least and the most of its KV heads.
+fn layer_table(plan: &BudgetPlan) -> String {
     let by_head = plan.granularity == Granularity::Head;
-    let range = |least: String, most: String| match by_head {
-        true => format!("  {least:>5}  {most:>5}"),
-        false => String::new(),
-    };
-    let heading = range("min".into(), "max".into());
-    writeln!(out, "layer   tokens{heading}  of total")?;
+    let range = if by_head { &["min", "max"][..] } else { &[] };
+    let headings = ["layer", "tokens"].iter().chain(range);
+    let mut table = text_table(headings.chain(&["of total", "<"]));
     let layers = layers(plan);
     let widest = layers.iter().map(|l| l.mean).fold(1.0, f64::max);
     for (l, layer) in layers.iter().enumerate() {
-        let filled = (layer.mean / widest * BAR as f64).round() as usize;
+        let range = [layer.least, layer.most].map(|tokens| tokens.to_string());
+        let range = range.into_iter().filter(|_| by_head);
+        let cells = [l.to_string(), format!("{:.1}", layer.mean)];
+        let share = format!("{:.1} %", 100.0 * layer.share);
+        let rest = [share, bar(layer.mean, widest, BAR)];
+        table.add_row(cells.into_iter().chain(range).chain(rest));
+    }
+    table.trim_fmt()
+}
+
+/// Rows of predictions under what they are made from, with the reason where one is missing.
+fn write_predictions(
+    out: &mut impl Write,
+    predicted: &Predicted,
+    prompts: &str,
+    rows: &str,
+) -> io::Result<()> {
+    let query = predicted.query.name();
+    writeln!(
+        out,
+        "\nPredicted by the profile's curves ({query}, {prompts}):\n{rows}"
+    )?;
+    if predicted.plan.mean_cosine_loss().is_none() {
         writeln!(
             out,
-            "{l:>5}  {:>7.1}{}  {:>6.1} %  {}",
-            layer.mean,
-            range(layer.least.to_string(), layer.most.to_string()),
-            100.0 * layer.share,
-            "█".repeat(filled)
+            "- outputs were measured with equal KV heads in a layer"
         )?;
     }
     Ok(())
 }
 
-fn write_predicted(
+/// Several plans of one strategy and model: a column per budget.
+pub fn write_comparison(
     out: &mut impl Write,
-    predicted: &Predicted,
-    strategy: &str,
+    lines: &[PlanLine<'_>],
     prompts: &str,
 ) -> io::Result<()> {
-    let query = predicted.query.name();
-    writeln!(
-        out,
-        "\nPredicted by the profile's curves ({query}, {prompts}):"
-    )?;
-    let width = strategy.len().max("uniform".len());
-    writeln!(
-        out,
-        "{:width$}  retained mass  1 - cos of the output  relative L2",
-        ""
-    )?;
-    let mut row = |name: &str, p: &Prediction| {
-        writeln!(
-            out,
-            "{name:width$}  {:>13}  {:>21}  {:>11}",
-            mass(p),
-            cosine_loss(p),
-            relative_l2(p)
-        )
-    };
-    row(strategy, &predicted.plan)?;
-    if strategy != "uniform" {
-        row("uniform", &predicted.uniform)?;
-    }
-    match predicted.plan.mean_cosine_loss() {
-        Some(_) => Ok(()),
-        None => writeln!(out, "- {UNKNOWN}"),
-    }
-}
-
-/// Why there is no output error of a plan by head.
-const UNKNOWN: &str = "outputs were measured with equal KV heads in a layer";
-
-fn mass(prediction: &Prediction) -> String {
-    format!("{:.2} %", 100.0 * prediction.mean_mass())
-}
-
-fn cosine_loss(prediction: &Prediction) -> String {
-    number(prediction.mean_cosine_loss())
-}
-
-fn relative_l2(prediction: &Prediction) -> String {
-    number(prediction.mean_relative_l2())
-}
-
-fn number(loss: Option<f64>) -> String {
-    loss.map_or("-".to_owned(), |loss| format!("{loss:.5}"))
-}
-
-/// Several plans of one strategy and model: a column per budget.
-pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str) -> io::Result<()> {
     let Some(first) = lines.first() else {
         return Ok(());
     };
@@ -143,84 +126,43 @@ pub fn write_comparison(out: &mut impl Write, lines: &[Line<'_>], prompts: &str)
         plan.sinks,
         plan.window,
     )?;
-    row(out, "layer", lines, |line| line.plan.budget.to_string())?;
-    let means: Vec<Vec<f64>> = lines
-        .iter()
-        .map(|line| layers(line.plan).iter().map(|layer| layer.mean).collect())
-        .collect();
-    for l in 0..plan.tokens.len() {
-        write!(out, "{l:>LABEL$}")?;
-        for mean in &means {
-            write!(out, "  {:>COLUMN$.1}", mean[l])?;
-        }
-        writeln!(out)?;
-    }
-    writeln!(out)?;
-    row(out, "tokens in all", lines, |line| {
-        total(line.plan).to_string()
-    })?;
-    row(out, "floor", lines, |line| line.plan.floor.to_string())?;
-    if plan.granularity == Granularity::Head {
-        let heads = |line: &Line<'_>| line.plan.tokens.concat();
-        row(out, "least head", lines, |line| {
-            of_heads(&heads(line), false)
-        })?;
-        row(out, "most head", lines, |line| of_heads(&heads(line), true))?;
-    }
-    let Some(predicted) = &first.predicted else {
-        return Ok(());
+    let budgets = lines.iter().map(|line| line.plan.budget.to_string());
+    let mut table = text_table(["layer".to_owned()].into_iter().chain(budgets));
+    let mut row = |label: &str, text: &dyn Fn(&PlanLine<'_>) -> String| {
+        table.add_row([label.to_owned()].into_iter().chain(lines.iter().map(text)));
     };
-    let query = predicted.query.name();
-    writeln!(
-        out,
-        "\nPredicted by the profile's curves ({query}, {prompts}):"
-    )?;
-    let measures: [(&str, InWords); 3] = [
-        ("retained mass", mass),
-        ("1 - cos", cosine_loss),
-        ("relative L2", relative_l2),
-    ];
-    for (name, text) in measures {
-        let told = |line: &Line<'_>, of: fn(&Predicted) -> &Prediction| {
-            let predicted = line.predicted.as_ref();
-            predicted.map_or("-".to_owned(), |p| text(of(p)))
-        };
-        row(out, name, lines, |line| told(line, |p| &p.plan))?;
+    let count = plan.tokens.len();
+    for l in 0..count {
+        row(&l.to_string(), &|line| {
+            cell(layers(line.plan).get(l).map(|layer| layer.mean), 1)
+        });
+    }
+    row("tokens in all", &|line| total(line.plan).to_string());
+    row("floor", &|line| line.plan.floor.to_string());
+    let by_head = plan.granularity == Granularity::Head;
+    if by_head {
+        let heads = |line: &PlanLine<'_>| line.plan.tokens.concat().into_iter();
+        let known = |tokens: Option<usize>| tokens.map_or("-".to_owned(), |t| t.to_string());
+        row("least head", &|line| known(heads(line).min()));
+        row("most head", &|line| known(heads(line).max()));
+    }
+    for (name, text) in MEASURES.iter().filter(|_| first.predicted.is_some()) {
+        let told = |predicted: Option<&Prediction>| predicted.map_or("-".to_owned(), text);
+        let predicted = |line: &PlanLine<'_>| told(line.predicted.as_ref().map(|p| &p.plan));
+        row(name, &predicted);
         if plan.strategy != "uniform" {
-            row(out, "(uniform)", lines, |line| told(line, |p| &p.uniform))?;
+            row("(uniform)", &|line| {
+                told(line.predicted.as_ref().map(|p| &p.uniform))
+            });
         }
     }
-    match predicted.plan.mean_cosine_loss() {
-        Some(_) => Ok(()),
-        None => writeln!(out, "- {UNKNOWN}"),
+    // One table, so that all columns stand below each other, in up to three pieces.
+    let table: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
+    let (of_layers, rest) = table.split_at(1 + count);
+    let (in_all, predictions) = rest.split_at(if by_head { 4 } else { 2 });
+    writeln!(out, "{}\n\n{}", of_layers.join("\n"), in_all.join("\n"))?;
+    match &first.predicted {
+        Some(predicted) => write_predictions(out, predicted, prompts, &predictions.join("\n")),
+        None => Ok(()),
     }
-}
-
-/// One measure of a prediction.
-type InWords = fn(&Prediction) -> String;
-
-/// The smallest or the largest budget of a head.
-fn of_heads(heads: &[usize], most: bool) -> String {
-    let found = match most {
-        true => heads.iter().max(),
-        false => heads.iter().min(),
-    };
-    found.map_or("-".to_owned(), ToString::to_string)
-}
-
-/// Widths of a comparison's labels and columns.
-const LABEL: usize = 13;
-const COLUMN: usize = 8;
-
-fn row(
-    out: &mut impl Write,
-    label: &str,
-    lines: &[Line<'_>],
-    text: impl Fn(&Line<'_>) -> String,
-) -> io::Result<()> {
-    write!(out, "{label:>LABEL$}")?;
-    for line in lines {
-        write!(out, "  {:>COLUMN$}", text(line))?;
-    }
-    writeln!(out)
 }

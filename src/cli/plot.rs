@@ -19,7 +19,7 @@ use super::output_file::refuse_devices;
 
 /// Arguments of `kvprof plot`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct PlotArguments {
     /// Chart to draw; `kvprof list charts` names them. `all` draws every one that the sources can show
     chart: String,
     /// Profile folder; repeat it to compare
@@ -121,7 +121,7 @@ impl Sources {
     }
 }
 
-impl Arguments {
+impl PlotArguments {
     pub fn run(self) -> anyhow::Result<()> {
         if self.chart == "all" {
             return self.draw_all();

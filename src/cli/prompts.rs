@@ -6,6 +6,8 @@ use anyhow::Context;
 use kvprof::dataset::{Dataset, Kind, Template};
 use kvprof::eval::{Case, Reader};
 use kvprof::model::ModelHeader;
+use kvprof::profile::{Prompt, prompts_sha256};
+use kvprof::run::DataRecord;
 
 /// How prompts are made of a data set's records.
 #[derive(Debug, clap::Args)]
@@ -95,9 +97,16 @@ impl PromptSet<'_> {
         })
     }
 
-    /// The template as `meta.json` keeps it.
-    pub fn template_digest(&self) -> String {
+    /// What the record of a run keeps of the data set, its template and the prompts that came of both.
+    pub fn record(&self, prompts: &[Prompt]) -> DataRecord {
         let raw = if self.arguments.raw { " raw" } else { "" };
-        format!("{}{raw}", self.template.sha256())
+        DataRecord {
+            name: self.data.name.clone(),
+            sha256: self.data.sha256.clone(),
+            template: format!("{}{raw}", self.template.sha256()),
+            prompts: prompts.len(),
+            prompts_sha256: prompts_sha256(prompts),
+            max_prompt_tokens: self.arguments.max_prompt_tokens,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvprof::budget::{
-    Floor, Geometry, Measures, Provenance, Request, longest_prompt, profile_digest,
+    Budget, Floor, Geometry, Measures, Provenance, Request, longest_prompt, profile_digest,
 };
 use kvprof::profile::{Needs, Profile};
 
@@ -114,7 +114,7 @@ impl Reference {
     }
 
     /// A request for a budget of this model, without measurements.
-    pub fn request(&self, budget: kvprof::budget::Budget) -> Request<'static> {
+    pub fn request(&self, budget: Budget) -> Request<'static> {
         Request::of_model(self.geometry.clone(), budget, self.floor, self.tokens)
     }
 

@@ -11,7 +11,7 @@ use super::output_file::check_writable;
 
 /// Arguments of `kvprof report`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct ReportArguments {
     /// Results folder of `kvprof eval`
     #[arg(value_name = "RESULTS")]
     results: PathBuf,
@@ -26,13 +26,18 @@ pub struct Arguments {
     out: PathBuf,
 }
 
-impl Arguments {
+impl ReportArguments {
     pub fn run(self) -> anyhow::Result<()> {
         check_writable(&self.out)?;
         let results = Results::load(&self.results).context("reading the evaluation")?;
         let meta = &results.meta;
-        let baseline = self.baseline.as_ref().unwrap_or(&meta.baseline);
-        let rows = compare(&results.results, baseline, meta.seed, self.resamples)?;
+        let baseline = self.baseline.as_ref().unwrap_or(&meta.settings.baseline);
+        let rows = compare(
+            &results.results,
+            baseline,
+            meta.settings.seed,
+            self.resamples,
+        )?;
         let page = report::page(&results, &rows, baseline, &super::command_line(&[]))
             .with_context(|| format!("reporting {}", self.results.display()))?;
         files::replace_with(&self.out, page.as_bytes())?;

@@ -1,29 +1,32 @@
 //! `kvprof speed`: what a cache saves per token, what it costs in bytes, and what budgets leave of both.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use kvprof::budget::Floor;
 use kvprof::dataset::needle::{self, Depths};
 use kvprof::dataset::{Template, cut};
-use kvprof::eval::speed::{self, Measurement, Meta, Mode, Options, Prompt, Speed, Summary};
+use kvprof::eval::speed::{
+    self, Measurement, Mode, Prompt, Speed, SpeedOptions, SpeedRecord, SpeedSettings, Summary,
+};
 use kvprof::method::Ranking;
 use kvprof::model::Model;
-use kvprof::parts::PartsFolder;
 use kvprof::profile::{self, prompts_sha256};
+use kvprof::run::{DataRecord, ModelRecord, RunFolder};
 use kvprof::select::HeadSplit;
 use serde_json::Value;
 
 use super::compress::deployable;
 use super::load::ModelArguments;
-use super::long_run::{progress_bar, stop_cleanly};
+use super::long_run::{RunArguments, progress_bar, run_command, stop_cleanly};
 use super::parameters::object;
 use super::quoted;
+use super::text_table::text_table;
 
 /// Arguments of `kvprof speed`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct SpeedArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Prompt lengths in tokens
@@ -56,25 +59,15 @@ pub struct Arguments {
     /// Seed of the prompts, which are needles in haystacks
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Output folder; by default named after the model
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
-    /// Continue a measurement that was interrupted, or show a finished one again
-    #[arg(long)]
-    resume: bool,
-    /// No progress and no table
-    #[arg(long)]
-    quiet: bool,
-    /// Print medians as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    run: RunArguments,
 }
 
-impl Arguments {
+impl SpeedArguments {
     pub fn run(self) -> anyhow::Result<()> {
         let (options, ranking) = (self.options(), self.ranking()?);
         self.check(&options)?;
-        let model = self.model.load_checked(self.quiet, |header| {
+        let model = self.model.load_checked(self.run.quiet, |header| {
             let context = header.config.max_position_embeddings;
             let most = context.saturating_sub(self.steps + 1);
             let long = self.lengths.iter().find(|length| **length > most);
@@ -86,25 +79,19 @@ impl Arguments {
             );
             Ok(self.lengths.iter().max().copied().unwrap_or(0))
         })?;
-        let folder = match &self.out {
-            Some(folder) => folder.clone(),
-            None => PathBuf::from(format!("speed-{}", model.files.name)),
-        };
+        let folder = self.run.folder(&["speed", &model.files.name]);
         let prompts = self.prompts(&model)?;
-        let meta = self.meta(&model, &prompts, &options, &ranking);
-        let run = PartsFolder::prepare(&folder, &speed::KIND, meta, prompts.len(), self.resume)?;
+        let record = self.record(&model, &prompts, &options, &ranking);
+        let run = RunFolder::prepare(&folder, record, prompts.len(), self.run.resume)?;
         stop_cleanly(&folder);
         self.measure(&run, &model, &prompts, &options, &ranking)?;
         run.finish()?;
         self.report(&Speed::load(&folder)?, &folder)
     }
 
-    fn options(&self) -> Options {
-        let mut budgets = self.budgets.clone();
-        budgets.sort_unstable();
-        budgets.dedup();
-        Options {
-            budgets,
+    fn options(&self) -> SpeedOptions {
+        SpeedOptions {
+            budgets: super::sorted(&self.budgets),
             steps: self.steps,
             uncached_steps: self.no_cache_steps,
             repeats: self.repeats,
@@ -121,7 +108,7 @@ impl Arguments {
     }
 
     /// What can be refused before a model is loaded.
-    fn check(&self, options: &Options) -> anyhow::Result<()> {
+    fn check(&self, options: &SpeedOptions) -> anyhow::Result<()> {
         let stays = self.sinks.saturating_add(self.window);
         options.check(stays)?;
         anyhow::ensure!(
@@ -141,10 +128,7 @@ impl Arguments {
             "--budgets {} cuts nothing from prompts of at most {longest} tokens: take a smaller one",
             idle.unwrap_or(&0)
         );
-        if let Some(folder) = &self.out {
-            speed::KIND.check_place::<Meta>(folder)?;
-        }
-        Ok(())
+        self.run.check_place::<SpeedSettings>()
     }
 
     /// A needle prompt of every length, each once and in order.
@@ -161,25 +145,23 @@ impl Arguments {
             let ids = ids(&template.render(record)?.text)?;
             Ok(Prompt { length, ids })
         };
-        let mut lengths = self.lengths.clone();
-        lengths.sort_unstable();
-        lengths.dedup();
+        let lengths = super::sorted(&self.lengths);
         data.records.iter().zip(lengths).map(prompt).collect()
     }
 
     /// Measures the lengths that are not there yet.
     fn measure(
         &self,
-        run: &PartsFolder<Meta>,
+        run: &RunFolder<SpeedSettings>,
         model: &Model,
         prompts: &[Prompt],
-        options: &Options,
+        options: &SpeedOptions,
         ranking: &Ranking,
     ) -> anyhow::Result<()> {
         let todo = || prompts.iter().enumerate().filter(|(i, _)| !run.has(*i));
         let rounds = |p: &Prompt| options.modes(p.ids.len()).len() * options.repeats;
         let total = todo().map(|(_, prompt)| rounds(prompt)).sum();
-        let bar = progress_bar(total, "measurements", self.quiet);
+        let bar = progress_bar(total, "measurements", self.run.quiet);
         for (index, prompt) in todo() {
             bar.set_message(format!("{} tokens", prompt.length));
             let mut done = |_: &Measurement| bar.inc(1);
@@ -193,28 +175,24 @@ impl Arguments {
         Ok(())
     }
 
-    fn meta(
+    fn record(
         &self,
         model: &Model,
         prompts: &[Prompt],
-        options: &Options,
+        options: &SpeedOptions,
         ranking: &Ranking,
-    ) -> Meta {
+    ) -> SpeedRecord {
         let measured: Vec<_> = (prompts.iter())
             .map(|prompt| profile::Prompt {
                 id: prompt.length.to_string(),
                 ids: prompt.ids.clone(),
             })
             .collect();
-        Meta {
-            schema: speed::SCHEMA,
-            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
-            command: super::command_line(&["--resume", "--quiet", "--json"]),
-            model: model.files.name.clone(),
-            model_source: model.files.origin.clone(),
-            model_sha256: model.files.sha256.clone(),
-            device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.precision().to_string(),
+        let data = DataRecord {
+            prompts_sha256: prompts_sha256(&measured),
+            ..DataRecord::default()
+        };
+        let settings = SpeedSettings {
             threads: candle_core::utils::get_num_threads(),
             scorer: self.scorer.clone(),
             scorer_parameters: ranking.scorer.parameters(),
@@ -222,22 +200,23 @@ impl Arguments {
             window: self.window,
             lengths: prompts.iter().map(|p| p.length).collect(),
             budgets: options.budgets.clone(),
-            prompts_sha256: prompts_sha256(&measured),
             steps: options.steps,
             uncached_steps: options.uncached_steps,
             repeats: options.repeats,
             seed: self.seed,
-        }
+        };
+        SpeedRecord::new(run_command(), ModelRecord::of_model(model), data, settings)
     }
 
     fn report(&self, speed: &Speed, folder: &Path) -> anyhow::Result<()> {
         let summaries = speed::summarise(&speed.measurements);
-        let mut out = std::io::stdout().lock();
-        if self.json {
+        if self.run.json {
             let rows: Vec<Value> = summaries.iter().map(|s| json(s, &summaries)).collect();
             let value = serde_json::json!({"speed": folder, "meta": speed.meta, "summary": rows});
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-        } else if !self.quiet {
+            return super::print_json(&value);
+        }
+        if !self.run.quiet {
+            let mut out = std::io::stdout().lock();
             write_table(&mut out, &speed.meta, &summaries)?;
             writeln!(out, "\nWritten to {}", folder.display())?;
             let folder = quoted(&folder.to_string_lossy());
@@ -269,40 +248,50 @@ fn json(summary: &Summary, all: &[Summary]) -> Value {
     })
 }
 
-fn write_table(out: &mut impl Write, meta: &Meta, summaries: &[Summary]) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:>7}  {:<12} {:>9}  {:>19}  {:>9}  {:>9}  {:>7}",
-        "length", "held", "ms/token", "least to most", "of full", "KV MB", "of full"
-    )?;
+fn write_table(out: &mut impl Write, meta: &SpeedRecord, all: &[Summary]) -> std::io::Result<()> {
+    let mut table = text_table([
+        "length",
+        "<held",
+        "ms/token",
+        "least to most",
+        "of full",
+        "KV MB",
+        "of full",
+    ]);
     let mut length = None;
-    for s in summaries {
-        let shown = match length.replace(s.length) == Some(s.length) {
-            true => String::new(),
-            false => s.length.to_string(),
-        };
-        let range = format!("{:.1} to {:.1}", s.least_ms, s.most_ms);
-        let (time, bytes) = match full_of(s, summaries) {
-            Some(full) => (
-                format!("{:.2} x", s.median_ms / full.median_ms),
-                format!("{:.1} %", 100.0 * s.kv_bytes as f64 / full.kv_bytes as f64),
-            ),
-            None => (String::new(), String::new()),
-        };
-        let megabytes = s.kv_bytes as f64 / 1e6;
-        writeln!(
-            out,
-            "{shown:>7}  {:<12} {:>9.1}  {range:>19}  {time:>9}  {megabytes:>9.2}  {bytes:>7}",
+    for s in all {
+        let again = length.replace(s.length) == Some(s.length);
+        let full = full_of(s, all);
+        let bytes = |f: &Summary| 100.0 * s.kv_bytes as f64 / f.kv_bytes as f64;
+        table.add_row([
+            if again {
+                String::new()
+            } else {
+                s.length.to_string()
+            },
             s.mode.to_string(),
-            s.median_ms,
-        )?;
+            format!("{:.1}", s.median_ms),
+            format!("{:.1} to {:.1}", s.least_ms, s.most_ms),
+            full.map_or(String::new(), |f| {
+                format!("{:.2} x", s.median_ms / f.median_ms)
+            }),
+            format!("{:.2}", s.kv_bytes as f64 / 1e6),
+            full.map_or(String::new(), |f| format!("{:.1} %", bytes(f))),
+        ]);
     }
+    let (settings, model) = (&meta.settings, &meta.model);
     writeln!(
         out,
-        "\nMedian of {} repeats in turns, {} steps each ({} without a cache); {} in {} on {}",
-        meta.repeats, meta.steps, meta.uncached_steps, meta.model, meta.dtype, meta.device
+        "{}\n\nMedian of {} repeats in turns, {} steps each ({} without a cache); {} in {} on {}",
+        table.trim_fmt(),
+        settings.repeats,
+        settings.steps,
+        settings.uncached_steps,
+        model.name,
+        model.dtype,
+        model.device
     )?;
-    let full = summaries.iter().filter(|s| s.mode == Mode::Full);
+    let full = all.iter().filter(|s| s.mode == Mode::Full);
     let prefills: Vec<String> = full
         .map(|s| format!("{} in {:.1} s", s.length, s.prefill_s))
         .collect();

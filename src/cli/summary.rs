@@ -1,9 +1,9 @@
 //! The per-layer table that ends `kvprof profile`.
 
-use std::io::{self, Write};
-
 use kvprof::profile::{Profile, threshold_name};
 use serde_json::{Map, Value};
+
+use super::text_table::{bar, text_table};
 
 /// Widest bar, in characters.
 const BAR: usize = 24;
@@ -27,31 +27,29 @@ impl Summary {
     /// LMBA at 0.9, its share of T, LMBO at 0.9, 0.99 and 0.999, or the thresholds nearest to them.
     pub fn of(profile: &Profile) -> anyhow::Result<Self> {
         let meta = &profile.meta;
-        let tau = nearest(&meta.thresholds, 0.9);
+        let measures = &meta.settings.measures;
+        let tau = nearest(&measures.thresholds, 0.9);
         let lmba = format!("lmba_pooled_{}", threshold_name(tau));
         let mut wanted = vec![
             (lmba.clone(), format!("LMBA({tau})"), false),
             (format!("{lmba}_of_t"), "of T".to_owned(), true),
         ];
         for threshold in [0.9, 0.99, 0.999] {
-            let tau = nearest(&meta.output_thresholds, threshold);
+            let tau = nearest(&measures.output_thresholds, threshold);
             let name = format!("lmbo_pooled_{}_first", threshold_name(tau));
             if wanted.iter().all(|(known, ..)| *known != name) {
                 wanted.push((name, format!("LMBO({tau})"), false));
             }
         }
-        let columns = wanted
-            .into_iter()
-            .map(|(name, heading, share)| {
-                let means = means_over_prompts(&profile.layer_grid(&name)?, meta.num_layers);
-                Ok(SummaryColumn {
-                    name,
-                    heading,
-                    share,
-                    means,
-                })
-            })
-            .collect::<anyhow::Result<_>>()?;
+        let mut columns = Vec::new();
+        for (name, heading, share) in wanted {
+            columns.push(SummaryColumn {
+                means: means_over_prompts(&profile.layer_grid(&name)?, meta.model.num_layers),
+                name,
+                heading,
+                share,
+            });
+        }
         Ok(Self {
             threshold: tau,
             columns,
@@ -66,54 +64,33 @@ impl Summary {
     /// One object per layer, with the names of `layers.parquet`.
     pub fn to_json(&self) -> Vec<Map<String, Value>> {
         let layers = self.columns.first().map_or(0, |c| c.means.len());
-        (0..layers)
-            .map(|l| {
-                let values = self
-                    .columns
-                    .iter()
-                    .map(|c| (c.name.clone(), c.means[l].into()));
-                [("layer".to_owned(), l.into())]
-                    .into_iter()
-                    .chain(values)
-                    .collect()
-            })
-            .collect()
+        let object = |l: usize| {
+            let values = self.columns.iter();
+            let values = values.map(|c| (c.name.clone(), c.means[l].into()));
+            let layer = [("layer".to_owned(), l.into())];
+            layer.into_iter().chain(values).collect()
+        };
+        (0..layers).map(object).collect()
     }
 
     /// The table, with a bar as long as the first column's values.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let Some(first) = self.columns.first() else {
-            return Ok(());
-        };
-        let most = first
-            .means
-            .iter()
-            .copied()
-            .fold(f64::MIN_POSITIVE, f64::max);
-        write!(out, "layer")?;
-        for column in &self.columns {
-            write!(out, "  {:>width$}", column.heading, width = column.width())?;
+    pub fn table(&self) -> String {
+        let headings = self.columns.iter().map(|c| c.heading.as_str());
+        let mut table = text_table(["layer"].into_iter().chain(headings).chain(["<"]));
+        let first = self.columns.first().map_or(&[][..], |c| &c.means);
+        let most = first.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        for (l, &mean) in first.iter().enumerate() {
+            let cells = self.columns.iter().map(|c| {
+                if c.share {
+                    format!("{:.1} %", 100.0 * c.means[l])
+                } else {
+                    format!("{:.1}", c.means[l])
+                }
+            });
+            let bar = bar(mean.max(most / BAR as f64), most, BAR);
+            table.add_row([l.to_string()].into_iter().chain(cells).chain([bar]));
         }
-        writeln!(out)?;
-        for (l, bar) in first.means.iter().enumerate() {
-            write!(out, "{l:>5}")?;
-            for column in &self.columns {
-                let text = match column.share {
-                    true => format!("{:.1} %", 100.0 * column.means[l]),
-                    false => format!("{:.1}", column.means[l]),
-                };
-                write!(out, "  {text:>width$}", width = column.width())?;
-            }
-            let filled = (bar / most * BAR as f64).round() as usize;
-            writeln!(out, "  {}", "█".repeat(filled.max(1)))?;
-        }
-        Ok(())
-    }
-}
-
-impl SummaryColumn {
-    fn width(&self) -> usize {
-        self.heading.len().max(7)
+        table.trim_fmt()
     }
 }
 

@@ -55,25 +55,17 @@ impl Case {
         limit: Option<usize>,
     ) -> Result<Self> {
         let tokenizer = reader.tokenizer;
-        let (ids, evidence) = match record.ids.is_empty() {
-            true => {
-                let rendered = template.render(record)?;
-                let ids = message_ids(
-                    tokenizer,
-                    reader.chat,
-                    &rendered.text,
-                    limit,
-                    cut::middle_cut,
-                )?;
-                let evidence = rendered.evidence(record);
-                let texts = evidence.into_iter().map(|span| &rendered.text[span]);
-                let evidence = evidence_tokens(tokenizer, &ids, texts)?;
-                (ids, evidence)
-            }
-            false => (
-                cut::middle_cut(&record.ids, limit.unwrap_or(usize::MAX)),
-                Vec::new(),
-            ),
+        let (ids, evidence) = if record.ids.is_empty() {
+            let rendered = template.render(record)?;
+            let (chat, text) = (reader.chat, &rendered.text);
+            let ids = message_ids(tokenizer, chat, text, limit, cut::middle_cut)?;
+            let evidence = rendered.evidence(record);
+            let texts = evidence.into_iter().map(|span| &text[span]);
+            let evidence = evidence_tokens(tokenizer, &ids, texts)?;
+            (ids, evidence)
+        } else {
+            let most = limit.unwrap_or(usize::MAX);
+            (cut::middle_cut(&record.ids, most), Vec::new())
         };
         reader.config.check_prompt(&record.id, &ids)?;
         // A chat template ends where the answer begins; plain text goes on after a space.

@@ -89,14 +89,14 @@ pub fn compare(table: &Table, baseline: &str, seed: u64, resamples: usize) -> Re
         let baseline = baseline_of(&runs, run, baseline);
         tasks.extend(metrics.iter().map(|column| (run, baseline, column)));
     }
-    let row = |(run, baseline, column): (&Run, Option<&Run>, &Measured)| {
+    let row = |(run, baseline, column): (&MethodRun, Option<&MethodRun>, &Measured)| {
         row(run, baseline, column, &clusters, bootstrap)
     };
     Ok(tasks.into_par_iter().map(row).collect())
 }
 
 /// The rows of one method at one budget.
-struct Run<'t> {
+struct MethodRun<'t> {
     budget: &'t str,
     method: &'t str,
     /// Table row of every prompt, failed ones as none.
@@ -110,17 +110,17 @@ struct Measured {
 }
 
 /// The table's runs in the order of their first rows.
-fn runs(table: &Table) -> Result<Vec<Run<'_>>> {
+fn runs(table: &Table) -> Result<Vec<MethodRun<'_>>> {
     let prompts = table.counts("prompt")?;
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let errors = table.texts("error")?;
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut runs: Vec<Run<'_>> = Vec::new();
+    let mut runs: Vec<MethodRun<'_>> = Vec::new();
     let rows = prompts.iter().zip(methods).zip(budgets).zip(errors);
     for (index, (((&prompt, method), budget), error)) in rows.enumerate() {
         let place = *places.entry((method, budget)).or_insert(runs.len());
         if place == runs.len() {
-            runs.push(Run {
+            runs.push(MethodRun {
                 budget,
                 method,
                 prompts: BTreeMap::new(),
@@ -160,7 +160,7 @@ fn measured(table: &Table) -> Result<Vec<Measured>> {
 }
 
 /// All runs, those of one budget together.
-fn in_order_of_budgets<'r, 't>(runs: &'r [Run<'t>]) -> Vec<&'r Run<'t>> {
+fn in_order_of_budgets<'r, 't>(runs: &'r [MethodRun<'t>]) -> Vec<&'r MethodRun<'t>> {
     let first = |budget: &str| runs.iter().position(|run| run.budget == budget);
     let mut ordered: Vec<_> = runs.iter().collect();
     ordered.sort_by_key(|run| first(run.budget));
@@ -168,7 +168,11 @@ fn in_order_of_budgets<'r, 't>(runs: &'r [Run<'t>]) -> Vec<&'r Run<'t>> {
 }
 
 /// What `run` is compared with: the baseline at its budget, or the only one there is if that is the full cache.
-fn baseline_of<'r, 't>(runs: &'r [Run<'t>], run: &Run<'_>, name: &str) -> Option<&'r Run<'t>> {
+fn baseline_of<'r, 't>(
+    runs: &'r [MethodRun<'t>],
+    run: &MethodRun<'_>,
+    name: &str,
+) -> Option<&'r MethodRun<'t>> {
     if run.method == name {
         return None;
     }
@@ -183,13 +187,13 @@ fn baseline_of<'r, 't>(runs: &'r [Run<'t>], run: &Run<'_>, name: &str) -> Option
 }
 
 fn row(
-    run: &Run<'_>,
-    baseline: Option<&Run<'_>>,
+    run: &MethodRun<'_>,
+    baseline: Option<&MethodRun<'_>>,
     column: &Measured,
     clusters: &Clusters<'_>,
     bootstrap: Bootstrap,
 ) -> Row {
-    let value = |run: &Run<'_>, prompt: &u32| {
+    let value = |run: &MethodRun<'_>, prompt: &u32| {
         let row = run.prompts.get(prompt).copied().flatten();
         row.map_or(f64::NAN, |row| column.values[row])
     };

@@ -23,9 +23,10 @@ pub fn sign_test(above: usize, below: usize) -> f64 {
 
 /// A p value to three decimals, never a 0 that it is not.
 pub fn probability_words(p: f64) -> String {
-    match p < 0.0005 {
-        true => "<0.001".to_owned(),
-        false => format!("{p:.3}"),
+    if p < 0.0005 {
+        "<0.001".to_owned()
+    } else {
+        format!("{p:.3}")
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Several values of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct RepeatSpread {
     /// The middle one, or the mean of the middle two.
     pub median: f64,
     /// The smallest.
@@ -13,7 +13,7 @@ pub struct Spread {
     pub most: f64,
 }
 
-impl Spread {
+impl RepeatSpread {
     /// `None` of nothing.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn spreads_by_hand() {
-        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
+        let spread = RepeatSpread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
         assert_eq!((spread.median, spread.least, spread.most), (2.5, 1.0, 4.0));
-        assert_eq!(Spread::of([7.0]).unwrap().median, 7.0);
-        assert!(Spread::of([]).is_none());
+        assert_eq!(RepeatSpread::of([7.0]).unwrap().median, 7.0);
+        assert!(RepeatSpread::of([]).is_none());
     }
 }

@@ -34,9 +34,10 @@ fn within(t: f64, degrees: usize) -> f64 {
         sum += term;
         step += 2;
     }
-    match odd {
-        true => FRAC_2_PI * (angle + sine * sum),
-        false => sine * sum,
+    if odd {
+        FRAC_2_PI * (angle + sine * sum)
+    } else {
+        sine * sum
     }
 }
 

@@ -130,7 +130,7 @@ impl Method {
             return Ok(());
         };
         if let Measured::Profile(measures) = &mut rule.measured {
-            let options = profile.meta.measures();
+            let options = profile.meta.settings.measures.clone();
             rule.allocator.check(rule.granularity, &options)?;
             let needs = rule.allocator.needs(rule.granularity)?;
             *measures = Some(Box::new(Measures::of_profile(profile, &needs)?));

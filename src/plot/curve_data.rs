@@ -47,7 +47,7 @@ impl LayerCurves {
             };
             grid.iter().map(at).collect()
         };
-        let count = profile.meta.num_layers;
+        let count = profile.meta.model.num_layers;
         Ok(Self {
             mass: (0..count)
                 .map(|l| over_prompts(l, 0).iter().map(|m| 100.0 * m).collect())
@@ -83,7 +83,7 @@ fn sums(profile: &Profile, query: &str, raw: bool) -> Result<BTreeMap<u32, (u32,
         finite(profile, &cos_column, cos)?;
         let (_, layers) = prompts
             .entry(*prompt)
-            .or_insert_with(|| (tokens, vec![Sums::new(); profile.meta.num_layers]));
+            .or_insert_with(|| (tokens, vec![Sums::new(); profile.meta.model.num_layers]));
         let Some(curve) = layers.get_mut(layer as usize) else {
             continue;
         };

@@ -99,7 +99,7 @@ impl Curves {
             mass: Axis::from_zero(100.0, 5),
             loss_name: loss.named(&loss_name, height),
             loss,
-            depth: Axis::indices(profile.meta.num_layers, 0.5, 9),
+            depth: Axis::indices(profile.meta.model.num_layers, 0.5, 9),
             mass_name: format!("Retained mass, {query} (%)"),
             data,
         };
@@ -169,7 +169,7 @@ impl Curves {
 }
 
 fn shown_layers(profile: &Profile, options: &ChartOptions) -> Result<Vec<usize>> {
-    let count = profile.meta.num_layers;
+    let count = profile.meta.model.num_layers;
     let layers = options
         .layers
         .clone()
@@ -178,7 +178,7 @@ fn shown_layers(profile: &Profile, options: &ChartOptions) -> Result<Vec<usize>>
         Some(layer) => {
             let bound = format!(
                 "{} has layers 0 to {}",
-                profile.meta.model,
+                profile.meta.model.name,
                 count.saturating_sub(1)
             );
             Err(Error::invalid("layer", layer, bound))

@@ -64,7 +64,7 @@ impl Evidence {
         let held = distinct(rows.iter().map(|row| row.method));
         let names = chosen_methods(&held, options.methods.as_deref())?;
         check_number_of_methods("evidence", names.len())?;
-        let layers = results.meta.num_layers;
+        let layers = results.meta.model.num_layers;
         let values = names.iter().map(|name| by_prompt(&rows, name, layers));
         let values = values.collect::<Result<Vec<_>>>()?;
         let prompts: Vec<usize> = values.iter().map(Vec::len).collect();

@@ -3,14 +3,14 @@
 use super::axis::number;
 use super::series::names;
 use crate::bench::Bench;
-use crate::eval::ResultsMeta;
+use crate::eval::EvalRecord;
 use crate::eval::speed;
 use crate::profile::Profile;
 
 /// Model and prompts of a profile that a figure shows alone.
 pub(super) fn of_profile(profile: &Profile, room: i32) -> Vec<String> {
     let mut facts = name_of(profile, room);
-    facts.push(prompts(profile.meta.prompts));
+    facts.push(prompts(profile.meta.data.prompts));
     facts
 }
 
@@ -29,8 +29,8 @@ pub(super) fn prompts(number: usize) -> String {
 }
 
 /// Model and data of an evaluation.
-pub(super) fn of_results(meta: &ResultsMeta) -> Vec<String> {
-    vec![on_data(&meta.model, &meta.dataset)]
+pub(super) fn of_results(meta: &EvalRecord) -> Vec<String> {
+    vec![on_data(&meta.model.name, &meta.data.name)]
 }
 
 /// A model on the data of a name.
@@ -39,9 +39,16 @@ pub(super) fn on_data(model: &str, dataset: &str) -> String {
 }
 
 /// Model and machine of a measurement of speed.
-pub(super) fn of_speed(meta: &speed::Meta) -> Vec<String> {
-    let machine = format!("{} on {}", meta.dtype, meta.device.to_lowercase());
-    vec![format!("{}, {machine}", meta.model), threads(meta.threads)]
+pub(super) fn of_speed(meta: &speed::SpeedRecord) -> Vec<String> {
+    let machine = format!(
+        "{} on {}",
+        meta.model.dtype,
+        meta.model.device.to_lowercase()
+    );
+    vec![
+        format!("{}, {machine}", meta.model.name),
+        threads(meta.settings.threads),
+    ]
 }
 
 /// Model and machine of a run of the bench.

@@ -73,7 +73,9 @@ impl Frontier {
             })
             .collect();
         let together = series.len() <= TOGETHER;
-        let baseline = methods.iter().position(|m| *m == results.meta.baseline);
+        let baseline = methods
+            .iter()
+            .position(|m| *m == results.meta.settings.baseline);
         let full = line(&rows, FULL, options.relative).into_iter().next();
         let height = points(if together {
             SINGLE_POINTS

@@ -15,7 +15,7 @@ use super::panels::{Panels, Upright};
 use super::pen::{PENS, Pen, REFERENCE, fit_line};
 use crate::bench::{Bench, Growth, SavedRow};
 use crate::error::{Error, Result};
-use crate::eval::Spread;
+use crate::eval::RepeatSpread;
 
 const TIME_POINTS: f64 = 118.0;
 const RATIO_POINTS: f64 = 82.0;
@@ -98,7 +98,7 @@ impl Clock {
     }
 
     /// Seconds and ratio of a row.
-    fn read(self, row: &SavedRow) -> Result<(Spread, Spread)> {
+    fn read(self, row: &SavedRow) -> Result<(RepeatSpread, RepeatSpread)> {
         let untold = || {
             let what = format!("CPU time of {} at {} tokens", row.workload, row.length);
             Error::invalid(what, "not known", "only --metric wall can be drawn of it")
@@ -247,7 +247,7 @@ fn series(bench: &Bench, clock: Clock) -> Result<Vec<Series>> {
     Ok(all)
 }
 
-fn point(length: usize, spread: &Spread) -> Point {
+fn point(length: usize, spread: &RepeatSpread) -> Point {
     Point {
         length: length as f64,
         middle: spread.median,

@@ -60,8 +60,11 @@ impl HitRateChart {
             "beyond-sinks" => |w| &w.beyond_sinks,
             other => return Err(Error::unknown("metric of hitrate", other, METRICS)),
         };
-        if rates.meta.prompts == 0 || rates.meta.num_layers == 0 {
-            let what = format!("number of prompts in the hit rates of {}", rates.meta.model);
+        if rates.meta.data.prompts == 0 || rates.meta.model.num_layers == 0 {
+            let what = format!(
+                "number of prompts in the hit rates of {}",
+                rates.meta.model.name
+            );
             return Err(Error::invalid(what, 0, "a chart needs at least one"));
         }
         let prompt = rates.rates(Observation::Prompt)?;
@@ -115,7 +118,7 @@ impl HitRateChart {
         let mut chart = Self {
             size: (width, 0),
             heading,
-            grid: grid(rates.meta.num_layers, room),
+            grid: grid(rates.meta.model.num_layers, room),
             plots,
             bars,
         };
@@ -145,11 +148,11 @@ fn facts(rates: &HitRates, metric: &str) -> Vec<String> {
     };
     let settings = format!(
         "top {} %, θ = {}{keys}, {}",
-        axis::number(100.0 * meta.options.top),
-        meta.options.theta,
-        prompts(meta.prompts)
+        axis::number(100.0 * meta.settings.options.top),
+        meta.settings.options.theta,
+        prompts(meta.data.prompts)
     );
-    vec![on_data(&meta.model, &meta.dataset), settings]
+    vec![on_data(&meta.model.name, &meta.data.name), settings]
 }
 
 fn grid(layers: usize, room: i32) -> PanelGrid {

@@ -61,8 +61,8 @@ impl Heatmap {
         };
         let column = family.column(&profile.heads, options.threshold)?;
         let mean = mean_over_prompts(&by_head(profile, &column)?);
-        let (layers, heads) = (profile.meta.num_layers, profile.meta.num_heads);
-        let group = match profile.meta.num_kv_heads {
+        let (layers, heads) = (profile.meta.model.num_layers, profile.meta.model.num_heads);
+        let group = match profile.meta.model.num_kv_heads {
             kv if kv > 0 && heads.is_multiple_of(kv) => heads / kv,
             _ => 1,
         };

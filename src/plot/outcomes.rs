@@ -84,7 +84,7 @@ pub(super) fn outcomes<'r>(
         let bound = "a chart needs at least one: name another metric, or evaluate again with data that has it";
         let what = format!(
             "number of rows with {metric} in the evaluation of {}",
-            results.meta.model
+            results.meta.model.name
         );
         return Err(Error::invalid(what, 0, bound));
     }

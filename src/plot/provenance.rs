@@ -3,10 +3,10 @@
 use super::subject::Subject;
 use crate::bench::Bench;
 use crate::budget::BudgetPlan;
-use crate::eval::ResultsMeta;
-use crate::eval::hit_rate::HitRateMeta;
+use crate::eval::EvalRecord;
+use crate::eval::hit_rate::HitRateRecord;
 use crate::eval::speed;
-use crate::profile::Meta;
+use crate::profile::ProfileRecord;
 
 /// A record of the figure: its command, this program, and every source with its checksums.
 pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String {
@@ -31,23 +31,28 @@ pub(super) fn record(chart: &str, subject: Subject<'_>, command: &str) -> String
     lines.join("\n")
 }
 
-fn of_profile(meta: &Meta) -> Vec<String> {
+fn of_profile(meta: &ProfileRecord) -> Vec<String> {
     let window = meta
+        .settings
+        .measures
         .window
         .map_or_else(|| "all rows".to_owned(), |w| format!("{w} rows"));
     vec![
         format!(
             "model {} ({}), from {}",
-            meta.model, meta.architecture, meta.model_source
+            meta.model.name, meta.model.architecture, meta.model.source
         ),
-        format!("model sha256 {}", meta.model_sha256),
-        format!("data set {}, {} prompts", meta.dataset, meta.prompts),
-        format!("data set sha256 {}", meta.dataset_sha256),
+        format!("model sha256 {}", meta.model.sha256),
+        format!("data set {}, {} prompts", meta.data.name, meta.data.prompts),
+        format!("data set sha256 {}", meta.data.sha256),
         format!(
             "template {}, window {window}, {} on {}",
-            meta.template, meta.dtype, meta.device
+            meta.data.template, meta.model.dtype, meta.model.device
         ),
-        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
+        format!(
+            "measured by kvprof {}: {}",
+            meta.made.kvprof, meta.made.command
+        ),
     ]
 }
 
@@ -80,63 +85,84 @@ fn of_plan(plan: &BudgetPlan) -> Vec<String> {
     ]
 }
 
-fn of_results(meta: &ResultsMeta) -> Vec<String> {
+fn of_results(meta: &EvalRecord) -> Vec<String> {
     let none = || "none".to_owned();
     vec![
-        format!("task {}, model {}", meta.task, meta.model),
-        format!("model sha256 {}", meta.model_sha256),
-        format!("data set {}, {} prompts", meta.dataset, meta.prompts),
-        format!("data set sha256 {}", meta.dataset_sha256),
+        format!("task {}, model {}", meta.settings.task, meta.model.name),
+        format!("model sha256 {}", meta.model.sha256),
+        format!("data set {}, {} prompts", meta.data.name, meta.data.prompts),
+        format!("data set sha256 {}", meta.data.sha256),
         format!(
             "profile sha256 {}",
-            meta.profile_sha256.clone().unwrap_or_else(none)
+            meta.settings.profile_sha256.clone().unwrap_or_else(none)
         ),
         format!(
             "sinks {}, window {}, seed {}, {} on {}",
-            meta.sinks, meta.window, meta.seed, meta.dtype, meta.device
+            meta.settings.sinks,
+            meta.settings.window,
+            meta.settings.seed,
+            meta.model.dtype,
+            meta.model.device
         ),
-        format!("evaluated by kvprof {}: {}", meta.kvprof, meta.command),
+        format!(
+            "evaluated by kvprof {}: {}",
+            meta.made.kvprof, meta.made.command
+        ),
     ]
 }
 
-fn of_hit_rates(meta: &HitRateMeta) -> Vec<String> {
-    let options = &meta.options;
+fn of_hit_rates(meta: &HitRateRecord) -> Vec<String> {
+    let options = &meta.settings.options;
     vec![
-        format!("model {}, from {}", meta.model, meta.model_source),
-        format!("model sha256 {}", meta.model_sha256),
-        format!("data set {}, {} prompts", meta.dataset, meta.prompts),
-        format!("data set sha256 {}", meta.dataset_sha256),
+        format!("model {}, from {}", meta.model.name, meta.model.source),
+        format!("model sha256 {}", meta.model.sha256),
+        format!("data set {}, {} prompts", meta.data.name, meta.data.prompts),
+        format!("data set sha256 {}", meta.data.sha256),
         format!(
             "template {}, {} prompt and {} generated windows of {} rows, top {}, theta {}",
-            meta.template,
+            meta.data.template,
             options.windows,
             options.generated_windows,
             options.window,
             options.top,
             options.theta
         ),
-        format!("{} on {}", meta.dtype, meta.device),
-        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
+        format!("{} on {}", meta.model.dtype, meta.model.device),
+        format!(
+            "measured by kvprof {}: {}",
+            meta.made.kvprof, meta.made.command
+        ),
     ]
 }
 
-fn of_speed(meta: &speed::Meta) -> Vec<String> {
+fn of_speed(meta: &speed::SpeedRecord) -> Vec<String> {
     vec![
-        format!("model {}, from {}", meta.model, meta.model_source),
-        format!("model sha256 {}", meta.model_sha256),
+        format!("model {}, from {}", meta.model.name, meta.model.source),
+        format!("model sha256 {}", meta.model.sha256),
         format!(
             "needle prompts of seed {}, ids sha256 {}",
-            meta.seed, meta.prompts_sha256
+            meta.settings.seed, meta.data.prompts_sha256
         ),
         format!(
             "{} steps ({} without a cache), {} repeats, {} on {} with {} threads",
-            meta.steps, meta.uncached_steps, meta.repeats, meta.dtype, meta.device, meta.threads
+            meta.settings.steps,
+            meta.settings.uncached_steps,
+            meta.settings.repeats,
+            meta.model.dtype,
+            meta.model.device,
+            meta.settings.threads
         ),
         format!(
             "budgets by {} {}, sinks {}, window {}",
-            meta.scorer, meta.scorer_parameters, meta.sinks, meta.window
+            meta.settings.scorer,
+            meta.settings.scorer_parameters,
+            meta.settings.sinks,
+            meta.settings.window
         ),
-        format!("measured by kvprof {}: {}", meta.kvprof, meta.command),
+        format!(
+            "measured by kvprof {}: {}",
+            meta.made.kvprof, meta.made.command
+        ),
     ]
 }
 
@@ -157,6 +183,9 @@ fn of_bench(bench: &Bench) -> Vec<String> {
             machine.threads,
             machine.cpu.as_deref().unwrap_or("a CPU without a name"),
         ),
-        format!("measured by kvprof {}: {}", bench.kvprof, bench.command),
+        format!(
+            "measured by kvprof {}: {}",
+            bench.made.kvprof, bench.made.command
+        ),
     ]
 }

@@ -152,7 +152,7 @@ fn evaluations_without_what_a_chart_needs_are_refused() {
     assert!(error("needle", &one, &options).contains("--task needle"));
     assert!(error("evidence", &one, &asked("kl", "65")).contains("known: 64, 128, 256, 512"));
     let mut short = one[0].clone();
-    short.meta.num_layers += 1;
+    short.meta.model.num_layers += 1;
     assert!(error("evidence", &[short], &options).contains("evaluate again"));
 }
 
@@ -171,7 +171,7 @@ fn empty_incomplete_or_broken_profiles_are_refused() {
     let mut without = Sample::default().profile();
     (without.layers, without.heads, without.curves) = Default::default();
     let mut short = Sample::default().profile();
-    short.meta.num_layers += 1;
+    short.meta.model.num_layers += 1;
     short.curves = Table::default();
     for chart in CHARTS.iter().filter(|c| c.takes() == SubjectKind::Profiles) {
         let options = ChartOptions::default();

@@ -3,9 +3,14 @@
 use crate::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
-use crate::eval::hit_rate::{self, HitRateMeta, HitRateOptions, HitRates, Observation};
-use crate::profile::{Meta, Profile, PromptLabel, Rows, SCHEMA, threshold_name};
-use crate::table::{Column, Table};
+use crate::eval::hit_rate::{
+    HitRateOptions, HitRateRecord, HitRateSettings, HitRates, Observation,
+};
+use crate::profile::{
+    MeasureOptions, Profile, ProfileRecord, ProfileSettings, PromptLabel, threshold_name,
+};
+use crate::run::{DataRecord, ModelRecord};
+use crate::table::{Column, Rows, Table};
 use serde_json::Value;
 
 /// MBA of (prompt, layer, query head).
@@ -115,7 +120,7 @@ impl Sample {
             generated_windows: 2,
             ..HitRateOptions::default()
         };
-        let mut rows = Rows::new();
+        let mut rows = Rows::default();
         for (prompt, layer) in self.prompt_layers() {
             for head in 0..self.heads {
                 let windows = |o| match o {
@@ -141,25 +146,12 @@ impl Sample {
             }
         }
         HitRates {
-            meta: HitRateMeta {
-                schema: hit_rate::SCHEMA,
-                kvprof: of_profile.kvprof,
-                command: "kvprof hitrate --model sample".to_owned(),
-                model: of_profile.model,
-                model_source: of_profile.model_source,
-                model_sha256: of_profile.model_sha256,
-                num_layers: self.layers,
-                num_heads: self.heads,
-                dataset: of_profile.dataset,
-                dataset_sha256: of_profile.dataset_sha256,
-                template: of_profile.template,
-                prompts: self.tokens.len(),
-                prompts_sha256: of_profile.prompts_sha256,
-                max_prompt_tokens: None,
-                options,
-                device: of_profile.device,
-                dtype: of_profile.dtype,
-            },
+            meta: HitRateRecord::new(
+                "kvprof hitrate --model sample",
+                of_profile.model,
+                of_profile.data,
+                HitRateSettings { options },
+            ),
             table: rows.finish(),
         }
     }
@@ -183,32 +175,34 @@ impl Sample {
             / self.heads as f64
     }
 
-    fn meta(&self) -> Meta {
-        Meta {
-            schema: SCHEMA,
-            kvprof: "0.1.0".to_owned(),
-            command: "kvprof profile --model sample".to_owned(),
-            model: self.model.to_owned(),
-            model_source: "made up <here> & now".to_owned(),
-            model_sha256: "a1".repeat(32),
-            architecture: "llama".to_owned(),
+    pub(super) fn meta(&self) -> ProfileRecord {
+        let model = ModelRecord {
+            name: self.model.into(),
+            source: "made up <here> & now".into(),
+            sha256: "a1".repeat(32),
+            architecture: "llama".into(),
             num_layers: self.layers,
             num_heads: self.heads,
             num_kv_heads: self.kv_heads,
             head_dim: 64,
-            dataset: "prompts-2k".to_owned(),
-            dataset_sha256: "b2".repeat(32),
-            template: "raw".to_owned(),
+            device: "cpu".into(),
+            dtype: "f32".into(),
+        };
+        let data = DataRecord {
+            name: "prompts-2k".into(),
+            sha256: "b2".repeat(32),
+            template: "raw".into(),
             prompts: self.tokens.len(),
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
+        };
+        let measures = MeasureOptions {
             window: Some(32),
             thresholds: vec![0.5, 0.9],
             output_thresholds: vec![0.9, 0.99, 0.999],
-            device: "cpu".to_owned(),
-            dtype: "f32".to_owned(),
-            seed: 0,
-        }
+        };
+        let settings = ProfileSettings { measures, seed: 0 };
+        ProfileRecord::new("kvprof profile --model sample", model, data, settings)
     }
 
     fn prompt_layers(&self) -> impl Iterator<Item = (usize, usize)> {

@@ -1,9 +1,10 @@
 //! Measurements of time and bytes made up for tests.
 
 use super::sample::Sample;
-use crate::bench::{Bench, Growth, GrowthPoint, Machine, SavedModel, SavedRow};
-use crate::eval::Spread;
+use crate::bench::{Bench, BenchModel, Growth, GrowthPoint, Machine, SavedRow};
+use crate::eval::RepeatSpread;
 use crate::eval::speed::{self, Measurement, Mode, Speed};
+use crate::run::{DataRecord, Made, ModelRecord};
 use serde_json::Value;
 
 impl Sample {
@@ -34,16 +35,13 @@ impl Sample {
         Speed { meta, measurements }
     }
 
-    fn speed_meta(&self) -> speed::Meta {
-        speed::Meta {
-            schema: speed::SCHEMA,
-            kvprof: "0".into(),
-            command: "kvprof speed --model sample".to_owned(),
-            model: self.model.to_owned(),
-            model_source: "made up <here> & now".to_owned(),
-            model_sha256: "a1".repeat(32),
+    fn speed_meta(&self) -> speed::SpeedRecord {
+        let of_profile = self.meta();
+        let model = ModelRecord {
             device: "Cpu".to_owned(),
-            dtype: "f32".to_owned(),
+            ..of_profile.model
+        };
+        let settings = speed::SpeedSettings {
             threads: 2,
             scorer: "snapkv".to_owned(),
             scorer_parameters: Value::Null,
@@ -51,12 +49,16 @@ impl Sample {
             window: 32,
             lengths: self.tokens.iter().map(|&t| t as usize).collect(),
             budgets: vec![64, 256],
-            prompts_sha256: "b2".repeat(32),
             steps: 16,
             uncached_steps: 1,
             repeats: 3,
             seed: 0,
-        }
+        };
+        let data = DataRecord {
+            prompts_sha256: "b2".repeat(32),
+            ..of_profile.data
+        };
+        speed::SpeedRecord::new("kvprof speed --model sample", model, data, settings)
     }
 
     /// Bare prefill, three kinds of profiling and decoding, at one, two and four times the length of the
@@ -69,7 +71,7 @@ impl Sample {
             let t = tokens as f64;
             linear * t + quadratic * t * t
         };
-        let spread = |middle: f64| Spread {
+        let spread = |middle: f64| RepeatSpread {
             median: middle,
             least: middle * 0.97,
             most: middle * 1.05,
@@ -110,9 +112,8 @@ impl Sample {
                 .collect(),
         };
         Bench {
-            kvprof: "0.1.0".to_owned(),
-            command: "kvprof bench --model sample".to_owned(),
-            model: SavedModel {
+            made: Made::by("kvprof bench --model sample", 1),
+            model: BenchModel {
                 name: self.model.to_owned(),
                 source: "made up <here> & now".to_owned(),
                 sha256: "a1".repeat(32),

@@ -58,7 +58,7 @@ pub(super) fn by_layer(profile: &Profile, column: &str) -> Result<Vec<Vec<f64>>>
     let values = profile.layer_grid(column)?;
     let complete = values
         .iter()
-        .all(|layers| layers.len() == profile.meta.num_layers);
+        .all(|layers| layers.len() == profile.meta.model.num_layers);
     check(profile, column, values.iter().flatten(), complete)?;
     Ok(values)
 }
@@ -69,10 +69,10 @@ pub(super) fn by_layer(profile: &Profile, column: &str) -> Result<Vec<Vec<f64>>>
 pub(super) fn by_head(profile: &Profile, column: &str) -> Result<Vec<Vec<Vec<f64>>>> {
     let values = profile.head_grid(column)?;
     let complete = values.iter().all(|layers| {
-        layers.len() == profile.meta.num_layers
+        layers.len() == profile.meta.model.num_layers
             && layers
                 .iter()
-                .all(|heads| heads.len() == profile.meta.num_heads)
+                .all(|heads| heads.len() == profile.meta.model.num_heads)
     });
     check(profile, column, values.iter().flatten().flatten(), complete)?;
     Ok(values)
@@ -95,7 +95,7 @@ fn check<'a>(
     if !complete {
         let bound = format!(
             "the profile of {} must hold every layer and head: profile again",
-            profile.meta.model
+            profile.meta.model.name
         );
         return Err(Error::invalid(
             format!("number of values in column {column}"),
@@ -114,7 +114,10 @@ pub(super) fn finite(profile: &Profile, column: &str, value: f64) -> Result<()> 
         return Ok(());
     }
     Err(Error::NotFinite {
-        place: format!("column {column} of the profile of {}", profile.meta.model),
+        place: format!(
+            "column {column} of the profile of {}",
+            profile.meta.model.name
+        ),
         advice: "its weights or its dtype are at fault; profile again, with --dtype f32".to_owned(),
     })
 }
@@ -123,7 +126,10 @@ pub(super) fn finite(profile: &Profile, column: &str, value: f64) -> Result<()> 
 pub(super) fn no_prompts(profile: &Profile) -> Error {
     let bound = "a chart needs at least one; profile again without --limit 0";
     Error::invalid(
-        format!("number of prompts in the profile of {}", profile.meta.model),
+        format!(
+            "number of prompts in the profile of {}",
+            profile.meta.model.name
+        ),
         0,
         bound,
     )
@@ -197,12 +203,12 @@ impl Name {
 pub(super) fn names(profiles: &[Profile]) -> Vec<Name> {
     let differ =
         |part: fn(&Profile) -> &str| profiles.windows(2).any(|p| part(&p[0]) != part(&p[1]));
-    let by_data = differ(|p| &p.meta.dataset);
-    let by_dtype = differ(|p| &p.meta.dtype);
+    let by_data = differ(|p| &p.meta.data.name);
+    let by_dtype = differ(|p| &p.meta.model.dtype);
     let short = |p: &Profile| {
-        let mut parts = vec![p.meta.model.clone()];
-        parts.extend(by_data.then(|| p.meta.dataset.clone()));
-        parts.extend(by_dtype.then(|| p.meta.dtype.clone()));
+        let mut parts = vec![p.meta.model.name.clone()];
+        parts.extend(by_data.then(|| p.meta.data.name.clone()));
+        parts.extend(by_dtype.then(|| p.meta.model.dtype.clone()));
         parts.join(", ")
     };
     let shorts: Vec<String> = profiles.iter().map(short).collect();

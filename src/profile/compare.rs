@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::store::Profile;
+use super::store::{Profile, ProfileRecord};
 use crate::error::{Error, Result};
 use crate::table::Table;
 
@@ -54,43 +54,44 @@ fn is_measured(column: &str) -> bool {
     (starts.iter().any(|s| column.starts_with(s)) || whole.contains(&column)) && !derived
 }
 
+/// What a record says of one thing, in words.
+type Fact<'f> = &'f dyn Fn(&ProfileRecord) -> String;
+
 fn comparable(first: &Profile, second: &Profile) -> Result<()> {
-    let (a, b) = (&first.meta, &second.meta);
-    let shape = |meta: &super::Meta| {
-        let (heads, kv_heads) = (meta.num_heads, meta.num_kv_heads);
-        let (layers, d) = (meta.num_layers, meta.head_dim);
-        format!("{layers} layers of {heads} heads of {d} in {kv_heads} groups")
+    let shape = |profile: &ProfileRecord| {
+        let model = &profile.model;
+        format!(
+            "{} layers of {} heads of {} in {} groups",
+            model.num_layers, model.num_heads, model.head_dim, model.num_kv_heads
+        )
     };
-    let rows = |window: Option<usize>| window.map_or("all".to_owned(), |w| w.to_string());
-    for (what, found, wanted) in [
-        (
-            "prompts",
-            b.prompts_sha256.clone(),
-            a.prompts_sha256.clone(),
-        ),
-        ("geometry", shape(b), shape(a)),
-        ("window", rows(b.window), rows(a.window)),
-        (
-            "thresholds",
-            format!("{:?}", b.thresholds),
-            format!("{:?}", a.thresholds),
-        ),
-        (
-            "output thresholds",
-            format!("{:?}", b.output_thresholds),
-            format!("{:?}", a.output_thresholds),
-        ),
-    ] {
-        if found != wanted {
-            let bound = format!("the first has {wanted}; profile the same prompts in the same way");
-            return Err(Error::invalid(
-                "the second profile's",
-                format!("{what} {found}"),
-                bound,
-            ));
-        }
+    let rows = |profile: &ProfileRecord| {
+        let window = profile.settings.measures.window;
+        window.map_or("all".to_owned(), |w| w.to_string())
+    };
+    let facts: [(&str, Fact<'_>); 5] = [
+        ("prompts", &|p| p.data.prompts_sha256.clone()),
+        ("geometry", &shape),
+        ("window", &rows),
+        ("thresholds", &|p| {
+            format!("{:?}", p.settings.measures.thresholds)
+        }),
+        ("output thresholds", &|p| {
+            format!("{:?}", p.settings.measures.output_thresholds)
+        }),
+    ];
+    let (first, second) = (&first.meta, &second.meta);
+    match facts.iter().find(|(_, of)| of(first) != of(second)) {
+        None => Ok(()),
+        Some((what, of)) => Err(Error::invalid(
+            "the second profile's",
+            format!("{what} {}", of(second)),
+            format!(
+                "the first has {}; profile the same prompts in the same way",
+                of(first)
+            ),
+        )),
     }
-    Ok(())
 }
 
 impl ColumnDifference {

@@ -1,12 +1,14 @@
 //! What a profile measures: window and thresholds, checked before anything runs.
 
+use serde::{Deserialize, Serialize};
+
 use super::needs::Needs;
 use super::threshold_name;
 use super::work::Work;
 use crate::error::{Error, Result};
 
 /// What is measured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasureOptions {
     /// Observation window w: how many of the last rows; `None` is every row.
     pub window: Option<usize>,
@@ -17,6 +19,7 @@ pub struct MeasureOptions {
     /// What is asked for of all that; `None` is everything, as a profile has it.
     ///
     /// A part is measured as everything would be, to the last bit.
+    #[serde(skip)]
     pub needs: Option<Needs>,
 }
 

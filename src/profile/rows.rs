@@ -7,7 +7,7 @@ use super::options::MeasureOptions;
 use super::output_budget::OutputCurves;
 use super::query::{Query, Vector};
 use super::threshold_name;
-use crate::table::{Column, Table};
+use crate::table::{Rows, Table};
 
 /// A prompt as tables name it.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,52 +41,7 @@ pub fn prompt_tables(
     ]
 }
 
-/// Columns under construction: values are pushed by name, row by row.
-///
-/// The first value of a name says where its column stands and of which type it is.
-#[derive(Debug, Default)]
-pub struct Rows {
-    table: Vec<(String, Column)>,
-}
-
 impl Rows {
-    /// No column yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn column(&mut self, name: String, empty: Column) -> &mut Column {
-        let at = match self.table.iter().position(|(n, _)| *n == name) {
-            Some(at) => at,
-            None => {
-                self.table.push((name, empty));
-                self.table.len() - 1
-            }
-        };
-        &mut self.table[at].1
-    }
-
-    /// Adds a count or an index.
-    pub fn count(&mut self, name: impl Into<String>, value: usize) {
-        if let Column::Count(v) = self.column(name.into(), Column::Count(Vec::new())) {
-            v.push(value as u32);
-        }
-    }
-
-    /// Adds a measured value.
-    pub fn number(&mut self, name: impl Into<String>, value: f64) {
-        if let Column::Number(v) = self.column(name.into(), Column::Number(Vec::new())) {
-            v.push(value);
-        }
-    }
-
-    /// Adds a name.
-    pub fn text(&mut self, name: impl Into<String>, value: &str) {
-        if let Column::Text(v) = self.column(name.into(), Column::Text(Vec::new())) {
-            v.push(value.to_owned());
-        }
-    }
-
     /// Adds what identifies a row: prompt, its id and T, layer.
     pub fn label(&mut self, label: &PromptLabel, layer: usize) {
         self.count("prompt", label.index);
@@ -107,19 +62,10 @@ impl Rows {
             }
         }
     }
-
-    /// The table.
-    pub fn finish(self) -> Table {
-        let mut table = Table::default();
-        self.table
-            .into_iter()
-            .for_each(|(name, column)| table.push(name, column));
-        table
-    }
 }
 
 fn heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     for (l, layer) in layers.iter().enumerate() {
         let group = layer.heads.len() / layer.kv_heads.len().max(1);
         for (h, head) in layer.heads.iter().enumerate() {
@@ -136,7 +82,7 @@ fn heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> T
 }
 
 fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     for (l, layer) in layers.iter().enumerate() {
         for (h, budgets) in layer.kv_heads.iter().enumerate() {
             rows.label(label, l);
@@ -153,7 +99,7 @@ fn layer_rows(
     thresholds: &[f64],
     options: &MeasureOptions,
 ) -> Table {
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     for (l, layer) in layers.iter().enumerate() {
         rows.label(label, l);
         for (i, threshold) in thresholds.iter().enumerate() {
@@ -191,7 +137,7 @@ fn output_budgets(rows: &mut Rows, query: &str, curves: &OutputCurves, threshold
 }
 
 fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     let grid = budget_grid(label.tokens);
     for (l, layer) in layers.iter().enumerate() {
         for (h, head) in layer.heads.iter().enumerate() {

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::options::MeasureOptions;
 use super::probe::Profiler;
 use super::rows::{PromptLabel, prompt_tables};
-use super::store::{KIND, Meta, Profile};
+use super::store::{Profile, ProfileRecord, ProfileSettings};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::parts::PartsFolder;
+use crate::run::RunFolder;
 
 /// One prompt, ready to be prefilled.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,26 +54,23 @@ pub fn prompts_sha256(prompts: &[Prompt]) -> String {
     files::sha256_hex(&bytes)
 }
 
-/// A profiling run on disk; see [`PartsFolder`].
-pub struct Run {
+/// A profiling run on disk; see [`RunFolder`].
+pub struct ProfileRun {
     folder: PathBuf,
-    parts: PartsFolder<Meta>,
-    options: MeasureOptions,
+    parts: RunFolder<ProfileSettings>,
 }
 
-impl Run {
-    /// Prepares `folder` for the run that `meta` describes.
+impl ProfileRun {
+    /// Prepares `folder` for the run that `record` describes.
     ///
     /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
     /// and `resume` was not asked for; [`Error::Io`] if it cannot be written.
-    pub fn prepare(folder: &Path, meta: Meta, resume: bool) -> Result<Self> {
-        let options = meta.measures();
-        options.check()?;
-        let prompts = meta.prompts;
+    pub fn prepare(folder: &Path, record: ProfileRecord, resume: bool) -> Result<Self> {
+        record.settings.measures.check()?;
+        let prompts = record.data.prompts;
         Ok(Self {
             folder: folder.to_owned(),
-            parts: PartsFolder::prepare(folder, &KIND, meta, prompts, resume)?,
-            options,
+            parts: RunFolder::prepare(folder, record, prompts, resume)?,
         })
     }
 
@@ -94,11 +90,12 @@ impl Run {
         on_layer: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let mut cache = decoder.new_cache(prompt.ids.len())?;
-        let mut profiler = Profiler::new(&self.options, on_layer);
+        let options = &self.parts.record().settings.measures;
+        let mut profiler = Profiler::new(options, on_layer);
         decoder
             .prefill(&prompt.ids, &mut cache, PREFILL_RUN, &mut profiler)
             .map_err(|e| prompt.named(e))?;
-        let tables = prompt_tables(&prompt.label(index), &profiler.finish(), &self.options);
+        let tables = prompt_tables(&prompt.label(index), &profiler.finish(), options);
         self.parts.write(index, &tables)
     }
 

@@ -13,7 +13,7 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::eval::{Results, ResultsMeta, Row};
+use crate::eval::{EvalRecord, Results, Row};
 use cells::Sheet;
 
 /// The page, with a place for everything that is measured.
@@ -22,7 +22,7 @@ const TEMPLATE: &str = include_str!("page.html");
 /// Everything that the template names.
 #[derive(Serialize)]
 struct Content<'r> {
-    meta: &'r ResultsMeta,
+    meta: &'r EvalRecord,
     methods: usize,
     version: &'static str,
     command: &'r str,
@@ -55,7 +55,7 @@ pub fn page(results: &Results, rows: &[Row], baseline: &str, command: &str) -> R
     let template = environment.get_template("page.html").map_err(broken)?;
     let content = Content {
         meta: &results.meta,
-        methods: results.meta.methods.len(),
+        methods: results.meta.settings.methods.len(),
         version: env!("CARGO_PKG_VERSION"),
         command,
         tables: cells::tables(rows, baseline),

@@ -1,9 +1,10 @@
 //! Profiles of made-up models, measured as real ones are.
 
 use kvprof::profile::{
-    HeadMeasures, LayerMeasures, MeasureOptions, Meta, MinimumBudgets, OutputCurve, OutputCurves,
-    Profile, PromptLabel, Ranked, SCHEMA, budget_grid, prompt_tables,
+    HeadMeasures, LayerMeasures, MeasureOptions, MinimumBudgets, OutputCurve, OutputCurves,
+    Profile, ProfileRecord, ProfileSettings, PromptLabel, Ranked, budget_grid, prompt_tables,
 };
+use kvprof::run::{DataRecord, ModelRecord};
 use kvprof::table::Table;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -141,31 +142,31 @@ impl Maker {
         }
     }
 
-    fn meta(&self, prompts: usize) -> Meta {
-        Meta {
-            schema: SCHEMA,
-            kvprof: "0".into(),
-            command: "kvprof profile".into(),
-            model: "made-up".into(),
-            model_source: "made-up".into(),
-            model_sha256: "ab".into(),
+    fn meta(&self, prompts: usize) -> ProfileRecord {
+        let model = ModelRecord {
+            name: "made-up".into(),
+            source: "made-up".into(),
+            sha256: "ab".into(),
             architecture: "llama".into(),
             num_layers: self.layers,
             num_heads: self.group * self.kv_heads,
             num_kv_heads: self.kv_heads,
             head_dim: 8,
-            dataset: "made-up".into(),
-            dataset_sha256: "cd".into(),
+            device: "Cpu".into(),
+            dtype: "f32".into(),
+        };
+        let data = DataRecord {
+            name: "made-up".into(),
+            sha256: "cd".into(),
             template: "raw".into(),
             prompts,
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
-            window: Some(32),
-            thresholds: self.options.thresholds.clone(),
-            output_thresholds: self.options.output_thresholds.clone(),
-            device: "Cpu".into(),
-            dtype: "f32".into(),
+        };
+        let settings = ProfileSettings {
+            measures: self.options.clone(),
             seed: 0,
-        }
+        };
+        ProfileRecord::new("kvprof profile", model, data, settings)
     }
 }

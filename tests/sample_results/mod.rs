@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use kvprof::eval::{RESULT_TABLES, RESULTS_SCHEMA, Results, ResultsMeta};
+use kvprof::eval::{EvalRecord, EvalSettings, RESULT_TABLES, Results};
+use kvprof::run::{DataRecord, ModelRecord};
 use kvprof::table::{Column, Table};
 
 /// What a made-up evaluation holds.
@@ -201,22 +202,27 @@ impl SampleResults {
         }
     }
 
-    fn meta(&self, prompts: usize) -> ResultsMeta {
+    fn meta(&self, prompts: usize) -> EvalRecord {
         let method = |name: &&str| serde_json::json!({"name": name});
-        ResultsMeta {
-            schema: RESULTS_SCHEMA,
-            kvprof: "0.1.0".to_owned(),
-            command: "kvprof eval --data 'made up <here> & now' --methods full,snapkv --budgets 64 --out results/a-folder-with-a-long-name-that-must-break-somewhere".to_owned(),
-            task: self.task.to_owned(),
-            model: "sample-1b from made up <here> & now".to_owned(),
-            model_sha256: "a1".repeat(32),
+        let model = ModelRecord {
+            name: "sample-1b from made up <here> & now".to_owned(),
+            sha256: "a1".repeat(32),
             num_layers: self.layers,
             num_kv_heads: 3,
-            dataset: "prompts-2k".to_owned(),
-            dataset_sha256: "b2".repeat(32),
+            device: "cpu".to_owned(),
+            dtype: "f32".to_owned(),
+            ..ModelRecord::default()
+        };
+        let data = DataRecord {
+            name: "prompts-2k".to_owned(),
+            sha256: "b2".repeat(32),
             template: "c3".repeat(32),
             prompts,
             prompts_sha256: "d4".repeat(32),
+            max_prompt_tokens: None,
+        };
+        let settings = EvalSettings {
+            task: self.task.to_owned(),
             methods: ["full"].iter().chain(&self.methods).map(method).collect(),
             budgets: self.budgets.iter().map(u32::to_string).collect(),
             baseline: "snapkv".to_owned(),
@@ -224,10 +230,10 @@ impl SampleResults {
             window: 32,
             max_new_tokens: 32,
             profile_sha256: None,
-            device: "cpu".to_owned(),
-            dtype: "f32".to_owned(),
             seed: 0,
-        }
+        };
+        let command = "kvprof eval --data 'made up <here> & now' --methods full,snapkv --budgets 64 --out results/a-folder-with-a-long-name-that-must-break-somewhere";
+        EvalRecord::new(command, model, data, settings)
     }
 }
 

@@ -89,26 +89,24 @@ impl HeadScores {
                 .collect();
             (missing, surplus)
         };
-        let of_query_heads = (geometry.heads, wrong(geometry.heads));
-        let of_kv_heads = (geometry.kv_heads, wrong(geometry.kv_heads));
-        let count = |(_, (missing, surplus)): &(_, (Vec<_>, Vec<_>))| missing.len() + surplus.len();
-        let closer = match count(&of_kv_heads) < count(&of_query_heads) {
-            true => of_kv_heads,
-            false => of_query_heads,
-        };
-        let (heads, (missing, surplus)) = closer;
+        // Where both are as far away, query heads are meant.
+        let of = |heads: usize| (heads, wrong(heads));
+        let candidates = [geometry.heads, geometry.kv_heads].map(of);
+        let closer = candidates
+            .into_iter()
+            .min_by_key(|(_, (missing, surplus))| missing.len() + surplus.len());
+        let (heads, (missing, surplus)) = closer.unwrap_or_default();
         if missing.is_empty() && surplus.is_empty() {
             return Ok(heads);
         }
-        let mut problems = Vec::new();
-        for (places, problem) in [
+        let problems = [
             (missing, "missing from the file"),
             (surplus, "not in the model"),
-        ] {
-            if !places.is_empty() {
-                problems.push(format!("{} {problem}", first_few(&places)));
-            }
-        }
+        ];
+        let problems = problems.iter().filter(|(places, _)| !places.is_empty());
+        let problems: Vec<String> = problems
+            .map(|(places, problem)| format!("{} {problem}", first_few(places)))
+            .collect();
         let found = format!("those of {} heads", self.scores.len());
         let bound = format!(
             "the model has {}: {}",
@@ -165,12 +163,12 @@ fn mean(scores: &[f64]) -> Result<f64, String> {
         ));
     }
     let sum: f64 = scores.iter().sum();
-    match sum.is_finite() {
-        true => Ok(sum / scores.len() as f64),
-        false => {
-            Err("has scores whose sum is too large: divide all scores by the largest".to_owned())
-        }
+    if !sum.is_finite() {
+        return Err(
+            "has scores whose sum is too large: divide all scores by the largest".to_owned(),
+        );
     }
+    Ok(sum / scores.len() as f64)
 }
 
 /// The first heads of some, and how many more there are.

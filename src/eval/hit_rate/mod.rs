@@ -19,4 +19,6 @@ pub use counts::{HitCounts, WindowHits};
 pub use measure::{HeadHits, PromptHits, measure};
 pub use options::HitRateOptions;
 pub use run::HitRateRun;
-pub use store::{HitRateMeta, HitRates, KIND, LayerRates, Observation, SCHEMA, WindowRates};
+pub use store::{
+    HitRateRecord, HitRateSettings, HitRates, KIND, LayerRates, Observation, WindowRates,
+};

@@ -2,12 +2,12 @@
 
 use super::measure::PromptHits;
 use super::store::Observation;
-use crate::profile::{PromptLabel, Rows};
-use crate::table::Table;
+use crate::profile::PromptLabel;
+use crate::table::{Rows, Table};
 
 /// One row per layer, query head, observation and window.
 pub(super) fn table(label: &PromptLabel, prefix: usize, hits: &PromptHits) -> Table {
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     for (l, layer) in hits.layers.iter().enumerate() {
         for (h, head) in layer.iter().enumerate() {
             for observation in Observation::ALL {

@@ -4,28 +4,28 @@ use std::path::{Path, PathBuf};
 
 use super::measure::measure;
 use super::rows::table;
-use super::store::{HitRateMeta, HitRates, KIND};
+use super::store::{HitRateRecord, HitRateSettings, HitRates};
 use crate::error::Result;
 use crate::model::Model;
-use crate::parts::PartsFolder;
 use crate::profile::Prompt;
+use crate::run::RunFolder;
 
-/// A run that fills a folder; see [`PartsFolder`].
+/// A run that fills a folder; see [`RunFolder`].
 pub struct HitRateRun {
     folder: PathBuf,
-    parts: PartsFolder<HitRateMeta>,
+    parts: RunFolder<HitRateSettings>,
 }
 
 impl HitRateRun {
-    /// Prepares `folder` for the run that `meta` describes.
+    /// Prepares `folder` for the run that `record` describes.
     ///
-    /// Errors: those of [`super::HitRateOptions::check`] and [`PartsFolder::prepare`].
-    pub fn prepare(folder: &Path, meta: HitRateMeta, resume: bool) -> Result<Self> {
-        meta.options.check()?;
-        let prompts = meta.prompts;
+    /// Errors: those of [`super::HitRateOptions::check`] and [`RunFolder::prepare`].
+    pub fn prepare(folder: &Path, record: HitRateRecord, resume: bool) -> Result<Self> {
+        record.settings.options.check()?;
+        let prompts = record.data.prompts;
         Ok(Self {
             folder: folder.to_owned(),
-            parts: PartsFolder::prepare(folder, &KIND, meta, prompts, resume)?,
+            parts: RunFolder::prepare(folder, record, prompts, resume)?,
         })
     }
 
@@ -44,7 +44,7 @@ impl HitRateRun {
         model: &Model,
         on_layer: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        let options = &self.parts.meta().options;
+        let options = &self.parts.record().settings.options;
         let stop_ids = model.tokenizer.stop_ids();
         let hits = measure(&model.decoder, &prompt.ids, stop_ids, options, on_layer)
             .map_err(|e| prompt.named(e))?;

@@ -7,12 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::counts::HitCounts;
 use super::options::HitRateOptions;
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::parts::RunKind;
-use crate::table::{Column, Table};
-
-/// Version of the folder's layout; readers refuse others.
-pub const SCHEMA: u32 = 1;
+use crate::run::{RunKind, RunRecord, RunSettings, read_tables};
+use crate::table::Table;
 
 const TABLE: &str = "hitrate";
 
@@ -22,8 +18,14 @@ pub static KIND: RunKind = RunKind {
     made_with: "kvprof hitrate",
     drawn_with: "kvprof plot hitrate --hitrate",
     tables: &[TABLE],
-    schema: SCHEMA,
+    schema: 1,
+    fields: "schema kvprof command model model_source model_sha256 num_layers num_heads dataset dataset_sha256 template \
+             prompts prompts_sha256 max_prompt_tokens? options device dtype",
 };
+
+impl RunSettings for HitRateSettings {
+    const KIND: &'static RunKind = &KIND;
+}
 
 /// Which of SnapKV's observations a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,77 +49,21 @@ impl Observation {
     }
 }
 
-/// Provenance and settings: the content of `meta.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HitRateMeta {
-    /// Layout version, [`SCHEMA`].
-    pub schema: u32,
-    /// Version of kvprof that measured.
-    pub kvprof: String,
-    /// Command line that repeats the measurement.
-    pub command: String,
-    /// Model name as a figure shows it.
-    pub model: String,
-    /// Where the weights came from.
-    pub model_source: String,
-    /// SHA-256 of the weight file.
-    pub model_sha256: String,
-    /// L.
-    pub num_layers: usize,
-    /// H_q.
-    pub num_heads: usize,
-    /// Data set name as a figure shows it.
-    pub dataset: String,
-    /// SHA-256 of the data set file.
-    pub dataset_sha256: String,
-    /// SHA-256 of the prompt template, followed by " raw" where the chat template was left out.
-    pub template: String,
-    /// Number of prompts.
-    pub prompts: usize,
-    /// SHA-256 of all prompts' token ids.
-    pub prompts_sha256: String,
-    /// Longest prompt allowed, in tokens; longer ones were cut in the middle.
-    pub max_prompt_tokens: Option<usize>,
+/// What a measurement of hit rates was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HitRateSettings {
     /// Windows, K and θ.
     pub options: HitRateOptions,
-    /// Device the model ran on.
-    pub device: String,
-    /// Element type of the cache and, but on the CPU, of everything else.
-    pub dtype: String,
 }
 
-impl HitRateMeta {
-    /// What a model and the options say; data set and command are left empty.
-    pub fn of_model(model: &Model, options: &HitRateOptions) -> Self {
-        let config = model.decoder.config();
-        Self {
-            schema: SCHEMA,
-            kvprof: env!("CARGO_PKG_VERSION").to_owned(),
-            command: String::new(),
-            model: model.files.name.clone(),
-            model_source: model.files.origin.clone(),
-            model_sha256: model.files.sha256.clone(),
-            num_layers: config.num_hidden_layers,
-            num_heads: config.num_attention_heads,
-            dataset: String::new(),
-            dataset_sha256: String::new(),
-            template: String::new(),
-            prompts: 0,
-            prompts_sha256: String::new(),
-            max_prompt_tokens: None,
-            options: options.clone(),
-            device: format!("{:?}", model.decoder.device().location()),
-            dtype: model.decoder.precision().to_string(),
-        }
-    }
-}
+/// Provenance and settings of hit rates.
+pub type HitRateRecord = RunRecord<HitRateSettings>;
 
 /// Hit rates in memory.
 #[derive(Clone, Debug)]
 pub struct HitRates {
     /// Provenance and settings.
-    pub meta: HitRateMeta,
+    pub meta: HitRateRecord,
     /// One row per prompt, layer, query head, observation, window.
     pub table: Table,
 }
@@ -147,8 +93,8 @@ impl HitRates {
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished one.
     pub fn load(folder: &Path) -> Result<Self> {
-        let meta = KIND.read_meta(folder)?;
-        let table = Table::read(&folder.join(format!("{TABLE}.parquet")))?;
+        let meta = HitRateRecord::read(folder)?;
+        let [table] = read_tables(folder, [TABLE])?;
         let rates = Self { meta, table };
         rates.check_shape(folder)?;
         Ok(rates)
@@ -156,18 +102,18 @@ impl HitRates {
 
     fn windows(&self, observation: Observation) -> usize {
         match observation {
-            Observation::Prompt => self.meta.options.windows,
-            Observation::Generated => self.meta.options.generated_windows,
+            Observation::Prompt => self.meta.settings.options.windows,
+            Observation::Generated => self.meta.settings.options.generated_windows,
         }
     }
 
     /// Prompt, layer, head, observation and window of every row, in order.
     fn keys(&self) -> impl Iterator<Item = ([usize; 4], Observation)> {
-        let meta = &self.meta;
+        let (prompts, model) = (self.meta.data.prompts, &self.meta.model);
         let windows = move |o: Observation| (0..self.windows(o)).map(move |w| (o, w));
-        let heads = (0..meta.prompts)
-            .flat_map(|p| (0..meta.num_layers).map(move |l| (p, l)))
-            .flat_map(|(p, l)| (0..meta.num_heads).map(move |h| (p, l, h)));
+        let heads = (0..prompts)
+            .flat_map(|p| (0..model.num_layers).map(move |l| (p, l)))
+            .flat_map(|(p, l)| (0..model.num_heads).map(move |h| (p, l, h)));
         heads.flat_map(move |(p, l, h)| {
             let of_head = Observation::ALL.into_iter().flat_map(windows);
             of_head.map(move |(o, w)| ([p, l, h, w], o))
@@ -176,33 +122,23 @@ impl HitRates {
 
     /// The table must hold the rows that `meta.json` promises, in the order that readers rely on.
     fn check_shape(&self, folder: &Path) -> Result<()> {
-        let Some(Column::Text(observations)) = self.table.column("observation") else {
-            return Err(Error::unknown("column", "observation", self.table.names()));
-        };
-        let mut indices = Vec::new();
-        for name in ["prompt", "layer", "head", "window"] {
-            indices.push(self.table.counts(name)?);
-        }
-        let same = |row: usize, key: &[usize; 4], observation: Observation| {
-            let mut pairs = indices.iter().zip(key);
-            pairs.all(|(column, &want)| column.get(row).is_some_and(|&i| i as usize == want))
-                && observations
-                    .get(row)
-                    .is_some_and(|o| o == observation.name())
-        };
-        let (mut rows, mut ordered) = (0, true);
-        // One more than there are is enough to know: a damaged file may promise any number.
-        for (key, observation) in self.keys().take(self.table.rows() + 1) {
-            ordered &= same(rows, &key, observation);
-            rows += 1;
-        }
-        if ordered && rows == self.table.rows() {
+        let index = |name: &str| self.table.counts(name);
+        let indices = [
+            index("prompt")?,
+            index("layer")?,
+            index("head")?,
+            index("window")?,
+        ];
+        let found = self.table.texts("observation")?.iter().enumerate();
+        let found = found.map(|(row, o)| (indices.map(|column| column[row] as usize), o.as_str()));
+        // The table's rows are compared first: a damaged file may promise any number.
+        if found.eq(self.keys().map(|(key, o)| (key, o.name()))) {
             return Ok(());
         }
         let problem = format!(
             "{TABLE}.parquet does not hold the rows of {} prompts in order of prompt, layer, head \
              and window: it was changed or damaged, run kvprof hitrate again",
-            self.meta.prompts
+            self.meta.data.prompts
         );
         Err(Error::format(folder, problem))
     }
@@ -214,14 +150,13 @@ impl HitRates {
         let all = self.layer_rates(observation, "")?;
         let beyond = self.layer_rates(observation, "_beyond_sinks")?;
         let overlap = self.overlaps(observation)?;
+        let window = |((all, beyond_sinks), overlap)| WindowRates {
+            all,
+            beyond_sinks,
+            overlap,
+        };
         let windows = all.into_iter().zip(beyond).zip(overlap);
-        Ok(windows
-            .map(|((all, beyond_sinks), overlap)| WindowRates {
-                all,
-                beyond_sinks,
-                overlap,
-            })
-            .collect())
+        Ok(windows.map(window).collect())
     }
 
     /// Hit rates and counted steps of every window.
@@ -229,7 +164,7 @@ impl HitRates {
         let hits = self.finite(&format!("hits{suffix}"))?;
         let steps = self.table.counts(&format!("steps{suffix}"))?;
         let skipped = self.table.counts(&format!("skipped{suffix}"))?;
-        let (prompts, layers) = (self.meta.prompts, self.meta.num_layers);
+        let (prompts, layers) = (self.meta.data.prompts, self.meta.model.num_layers);
         let none = vec![vec![HitCounts::default(); prompts]; layers];
         let mut windows = vec![none; self.windows(observation)];
         for (row, ([p, l, _, w], _)) in self.rows_of(observation) {
@@ -241,12 +176,8 @@ impl HitRates {
             });
         }
         let rate = |of_prompts: &Vec<HitCounts>| {
-            mean(
-                of_prompts
-                    .iter()
-                    .filter(|c| c.steps > 0)
-                    .map(HitCounts::rate),
-            )
+            let counted = of_prompts.iter().filter(|c| c.steps > 0);
+            mean(counted.map(HitCounts::rate))
         };
         let counted = |of_prompts: &Vec<HitCounts>| {
             let share = |c: &HitCounts| c.steps as f64 / (c.steps + c.skipped) as f64;
@@ -264,15 +195,16 @@ impl HitRates {
     /// Errors: [`Error::UnknownName`] for a missing column.
     pub fn answer_tokens(&self) -> Result<Vec<u32>> {
         let tokens = self.table.counts("answer_tokens")?;
-        let rows = self.table.rows() / self.meta.prompts.max(1);
+        let rows = self.table.rows() / self.meta.data.prompts.max(1);
         Ok(tokens.iter().step_by(rows.max(1)).copied().collect())
     }
 
     /// `[window][layer]`: mean over heads and prompts.
     fn overlaps(&self, observation: Observation) -> Result<Vec<Vec<f64>>> {
         let overlap = self.finite("overlap")?;
-        let rows = (self.meta.prompts * self.meta.num_heads) as f64;
-        let mut means = vec![vec![0.0; self.meta.num_layers]; self.windows(observation)];
+        let (prompts, model) = (self.meta.data.prompts, &self.meta.model);
+        let rows = (prompts * model.num_heads) as f64;
+        let mut means = vec![vec![0.0; model.num_layers]; self.windows(observation)];
         for (row, ([_, l, _, w], _)) in self.rows_of(observation) {
             means[w][l] += overlap[row] / rows;
         }
@@ -289,13 +221,16 @@ impl HitRates {
 
     fn finite(&self, column: &str) -> Result<Vec<f64>> {
         let values = self.table.numbers(column)?;
-        match values.iter().all(|v| v.is_finite()) {
-            true => Ok(values),
-            false => Err(Error::NotFinite {
-                place: format!("column {column} of the hit rates of {}", self.meta.model),
-                advice: "the table was changed or damaged; run kvprof hitrate again".to_owned(),
-            }),
+        if values.iter().all(|v| v.is_finite()) {
+            return Ok(values);
         }
+        Err(Error::NotFinite {
+            place: format!(
+                "column {column} of the hit rates of {}",
+                self.meta.model.name
+            ),
+            advice: "the table was changed or damaged; run kvprof hitrate again".to_owned(),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Measurement, Mode, Options};
+use super::{Measurement, Mode, SpeedOptions};
 use crate::budget::Floor;
 use crate::compute::memory;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Decoding<'a> {
 struct Bench<'a> {
     prompt: &'a Prompt,
     decoding: Decoding<'a>,
-    options: &'a Options,
+    options: &'a SpeedOptions,
 }
 
 /// Times every mode of `options` on a prompt that is prefilled once.
@@ -48,7 +48,7 @@ struct Bench<'a> {
 pub fn measure(
     decoder: &Decoder,
     prompt: &Prompt,
-    options: &Options,
+    options: &SpeedOptions,
     ranking: &Ranking,
     floor: Floor,
     done: &mut dyn FnMut(&Measurement),

@@ -5,7 +5,7 @@ mod store;
 mod summary;
 
 pub use measure::{Decoding, Prompt, measure};
-pub use store::{KIND, Meta, SCHEMA, Speed, speed_table};
+pub use store::{KIND, Speed, SpeedRecord, SpeedSettings, speed_table};
 pub use summary::{Summary, summarise};
 
 use std::fmt;
@@ -46,7 +46,7 @@ impl fmt::Display for Mode {
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct SpeedOptions {
     /// Budgets in tokens per KV head; those that a prompt does not exceed are left out of it.
     pub budgets: Vec<usize>,
     /// Timed decoding steps of one repeat.
@@ -57,7 +57,7 @@ pub struct Options {
     pub repeats: usize,
 }
 
-impl Options {
+impl SpeedOptions {
     /// Refuses what cannot be measured; `least` tokens always stay in a cut cache.
     ///
     /// Errors: [`Error::Invalid`].
@@ -121,8 +121,8 @@ pub struct Measurement {
 mod tests {
     use super::*;
 
-    fn options() -> Options {
-        Options {
+    fn options() -> SpeedOptions {
+        SpeedOptions {
             budgets: vec![64, 1024, 64, 256],
             steps: 16,
             uncached_steps: 1,
@@ -136,7 +136,7 @@ mod tests {
         let names: Vec<String> = modes.iter().map(Mode::to_string).collect();
         assert_eq!(names, ["no cache", "full cache", "budget 256", "budget 64"]);
         assert_eq!(options().modes(256).len(), 3);
-        let cached = Options {
+        let cached = SpeedOptions {
             uncached_steps: 0,
             ..options()
         };
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn options_out_of_bounds_are_refused() {
         assert!(options().check(36).is_ok());
-        let problem = |options: Options| options.check(36).unwrap_err().to_string();
-        let with = |change: fn(&mut Options)| {
+        let problem = |options: SpeedOptions| options.check(36).unwrap_err().to_string();
+        let with = |change: fn(&mut SpeedOptions)| {
             let mut options = options();
             change(&mut options);
             problem(options)

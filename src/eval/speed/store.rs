@@ -7,34 +7,14 @@ use serde_json::Value;
 
 use super::{Measurement, Mode};
 use crate::error::{Error, Result};
-use crate::parts::RunKind;
-use crate::table::{Column, Table};
-
-/// Version of the folder's layout; readers refuse others.
-pub const SCHEMA: u32 = 2;
+use crate::run::{RunKind, RunRecord, RunSettings, read_tables};
+use crate::table::{Rows, Table};
 
 const TABLE: &str = "speed";
 
-/// Provenance and settings: the content of `meta.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Meta {
-    /// Layout version, [`SCHEMA`].
-    pub schema: u32,
-    /// Version of kvprof that measured.
-    pub kvprof: String,
-    /// Command line that repeats the measurement.
-    pub command: String,
-    /// Model name as a figure shows it.
-    pub model: String,
-    /// Where the weights came from.
-    pub model_source: String,
-    /// SHA-256 of the weight file.
-    pub model_sha256: String,
-    /// Device the model ran on.
-    pub device: String,
-    /// Element type of the cache and, but on the CPU, of everything else.
-    pub dtype: String,
+/// What a measurement of speed was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpeedSettings {
     /// Threads that share the work on a CPU.
     pub threads: usize,
     /// Scorer that chose what a budget keeps.
@@ -49,8 +29,6 @@ pub struct Meta {
     pub lengths: Vec<usize>,
     /// Budgets in tokens per KV head.
     pub budgets: Vec<usize>,
-    /// SHA-256 of all prompts' token ids.
-    pub prompts_sha256: String,
     /// Timed decoding steps of one repeat.
     pub steps: usize,
     /// Timed tokens of one repeat without a cache.
@@ -61,20 +39,29 @@ pub struct Meta {
     pub seed: u64,
 }
 
+/// Provenance and settings of a measurement of speed.
+pub type SpeedRecord = RunRecord<SpeedSettings>;
+
 /// How measurements of speed lie on disk: a part per length.
 pub static KIND: RunKind = RunKind {
     noun: "measurement of speed",
     made_with: "kvprof speed",
     drawn_with: "kvprof plot speed --speed",
     tables: &[TABLE],
-    schema: SCHEMA,
+    schema: 2,
+    fields: "schema kvprof command model model_source model_sha256 device dtype threads scorer scorer_parameters sinks \
+             window lengths budgets prompts_sha256 steps uncached_steps repeats seed",
 };
+
+impl RunSettings for SpeedSettings {
+    const KIND: &'static RunKind = &KIND;
+}
 
 /// Measured speed with its provenance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Speed {
     /// Provenance and settings.
-    pub meta: Meta,
+    pub meta: SpeedRecord,
     /// Every repeat.
     pub measurements: Vec<Measurement>,
 }
@@ -84,49 +71,42 @@ impl Speed {
     ///
     /// Errors: [`Error::Format`] for a folder that is not a finished measurement of speed.
     pub fn load(folder: &Path) -> Result<Self> {
-        let meta = KIND.read_meta(folder)?;
-        let path = folder.join(format!("{TABLE}.parquet"));
-        let measurements = measurements(&Table::read(&path)?, &path)?;
+        let meta = SpeedRecord::read(folder)?;
+        let [table] = read_tables(folder, [TABLE])?;
+        let measurements = measurements(&table, &folder.join(format!("{TABLE}.parquet")))?;
         Ok(Self { meta, measurements })
     }
 }
 
 /// The rows of one part.
 pub fn speed_table(measurements: &[Measurement]) -> Table {
-    let count = |of: fn(&Measurement) -> usize| {
-        let values = measurements.iter().map(|m| of(m) as u32);
-        Column::Count(values.collect())
-    };
-    let number =
-        |of: fn(&Measurement) -> f64| Column::Number(measurements.iter().map(of).collect());
-    let mut table = Table::default();
-    table.push("length", count(|m| m.length));
-    table.push("tokens", count(|m| m.tokens));
-    let modes = measurements.iter().map(|m| m.mode.name().to_owned());
-    table.push("mode", Column::Text(modes.collect()));
-    let budget = |m: &Measurement| match m.mode {
-        Mode::Budget(tokens) => tokens as f64,
-        Mode::NoCache | Mode::Full => f64::NAN,
-    };
-    table.push("budget", number(budget));
-    table.push("repeat", count(|m| m.repeat));
-    table.push("ms_per_token", number(|m| m.ms_per_token));
-    table.push("kv_bytes", number(|m| m.kv_bytes as f64));
-    let resident = |m: &Measurement| m.resident_bytes.map_or(f64::NAN, |b| b as f64);
-    table.push("resident_bytes", number(resident));
-    table.push("prefill_s", number(|m| m.prefill_s));
-    table
+    let mut rows = Rows::default();
+    for m in measurements {
+        let budget = match m.mode {
+            Mode::Budget(tokens) => tokens as f64,
+            Mode::NoCache | Mode::Full => f64::NAN,
+        };
+        rows.count("length", m.length);
+        rows.count("tokens", m.tokens);
+        rows.text("mode", m.mode.name());
+        rows.number("budget", budget);
+        rows.count("repeat", m.repeat);
+        rows.number("ms_per_token", m.ms_per_token);
+        rows.number("kv_bytes", m.kv_bytes as f64);
+        let resident = m.resident_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+        rows.number("resident_bytes", resident);
+        rows.number("prefill_s", m.prefill_s);
+    }
+    rows.finish()
 }
 
 fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
+    let modes = table.texts("mode")?;
     let number = |name| table.numbers(name);
     let (lengths, tokens, repeats) = (number("length")?, number("tokens")?, number("repeat")?);
     let (budgets, times) = (number("budget")?, number("ms_per_token")?);
     let (held, resident) = (number("kv_bytes")?, number("resident_bytes")?);
     let prefills = number("prefill_s")?;
-    let Some(Column::Text(modes)) = table.column("mode") else {
-        return Err(Error::unknown("column", "mode", table.names()));
-    };
     let row = |row: usize| {
         let damaged = || Error::format(path, format!("row {} is damaged: measure again", row + 1));
         let mode = match modes[row].as_str() {
@@ -155,18 +135,22 @@ fn measurements(table: &Table, path: &Path) -> Result<Vec<Measurement>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parts::PartsFolder;
+    use crate::run::{DataRecord, ModelRecord, RunFolder};
 
-    fn meta(lengths: Vec<usize>) -> Meta {
-        Meta {
-            schema: SCHEMA,
-            kvprof: "0".to_owned(),
-            command: "kvprof speed".to_owned(),
-            model: "tiny".to_owned(),
-            model_source: "here".to_owned(),
-            model_sha256: "a1".to_owned(),
+    fn record(lengths: Vec<usize>) -> SpeedRecord {
+        let model = ModelRecord {
+            name: "tiny".to_owned(),
+            source: "here".to_owned(),
+            sha256: "a1".to_owned(),
             device: "Cpu".to_owned(),
             dtype: "f32".to_owned(),
+            ..ModelRecord::default()
+        };
+        let data = DataRecord {
+            prompts_sha256: "b2".to_owned(),
+            ..DataRecord::default()
+        };
+        let settings = SpeedSettings {
             threads: 2,
             scorer: "snapkv".to_owned(),
             scorer_parameters: serde_json::json!({"kernel": 7}),
@@ -174,12 +158,12 @@ mod tests {
             window: 32,
             lengths,
             budgets: vec![64],
-            prompts_sha256: "b2".to_owned(),
             steps: 16,
             uncached_steps: 1,
             repeats: 1,
             seed: 0,
-        }
+        };
+        SpeedRecord::new("kvprof speed", model, data, settings)
     }
 
     fn measured(length: usize) -> Vec<Measurement> {
@@ -202,9 +186,8 @@ mod tests {
     fn a_measurement_that_was_interrupted_goes_on() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("speed");
-        let prepare = |resume| {
-            PartsFolder::prepare(&folder, &KIND, meta(vec![512, 1024]), 2, resume).unwrap()
-        };
+        let prepare =
+            |resume| RunFolder::prepare(&folder, record(vec![512, 1024]), 2, resume).unwrap();
         let run = prepare(false);
         run.write(0, &[speed_table(&measured(512))]).unwrap();
         assert!(Speed::load(&folder).is_err(), "not finished");
@@ -213,7 +196,7 @@ mod tests {
         run.write(1, &[speed_table(&measured(1024))]).unwrap();
         run.finish().unwrap();
         let speed = Speed::load(&folder).unwrap();
-        assert_eq!(speed.meta, meta(vec![512, 1024]));
+        assert_eq!(speed.meta, record(vec![512, 1024]));
         assert_eq!(speed.measurements, [measured(512), measured(1024)].concat());
     }
 
@@ -221,7 +204,7 @@ mod tests {
     fn damaged_rows_are_refused() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("speed");
-        let run = PartsFolder::prepare(&folder, &KIND, meta(vec![512]), 1, false).unwrap();
+        let run = RunFolder::prepare(&folder, record(vec![512]), 1, false).unwrap();
         let mut rows = measured(512);
         rows[1].ms_per_token = f64::NAN;
         run.write(0, &[speed_table(&rows)]).unwrap();

@@ -1,7 +1,7 @@
 //! From repeats to medians with their spread.
 
 use super::{Measurement, Mode};
-use crate::eval::Spread;
+use crate::eval::RepeatSpread;
 
 /// All repeats of one mode on one prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +46,7 @@ pub fn summarise(measurements: &[Measurement]) -> Vec<Summary> {
 
 fn summary(cell: &[&Measurement]) -> Option<Summary> {
     let first = cell.first()?;
-    let times = Spread::of(cell.iter().map(|m| m.ms_per_token))?;
+    let times = RepeatSpread::of(cell.iter().map(|m| m.ms_per_token))?;
     let resident = cell.iter().filter_map(|m| m.resident_bytes);
     Some(Summary {
         length: first.length,
@@ -58,7 +58,7 @@ fn summary(cell: &[&Measurement]) -> Option<Summary> {
         repeats: cell.len(),
         kv_bytes: first.kv_bytes,
         prefill_s: first.prefill_s,
-        resident_bytes: Spread::of(resident.map(|b| b as f64)).map(|s| s.median),
+        resident_bytes: RepeatSpread::of(resident.map(|b| b as f64)).map(|s| s.median),
     })
 }
 

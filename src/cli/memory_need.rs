@@ -12,7 +12,7 @@ use kvprof::profile::Prompt;
 use serde::Serialize;
 
 /// An error where the weights and a cache of `cached` tokens are more than the device has left.
-pub fn refuse_without_room(
+pub fn refuse_what_cannot_fit(
     header: &ModelHeader,
     device: &Device,
     precision: Precision,
@@ -64,7 +64,7 @@ impl Least {
 
 /// The memory that the longest prompts of a run need, and what there is.
 #[derive(Debug, Serialize)]
-pub struct Room {
+pub struct MemoryNeed {
     device: String,
     dtype: String,
     prompts: usize,
@@ -81,7 +81,7 @@ pub struct Room {
     context: usize,
 }
 
-impl Room {
+impl MemoryNeed {
     /// Of prompts that are prefilled and measured.
     pub fn of(prefill: &Prefill<'_>, prompts: &[Prompt]) -> Self {
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
@@ -148,32 +148,21 @@ impl Room {
 
     /// Prints it as a table or as JSON.
     pub fn write(&self, header: &ModelHeader, json: bool) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if json {
-            let value = serde_json::json!({ "model": header.files.name, "room": self });
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-            return Ok(());
-        }
         let name = &header.files.name;
-        writeln!(out, "{name} in {} on {}", self.dtype, self.device)?;
-        let mut line = |what: &str, bytes: usize, note: &str| {
-            let line = format!("{what:<10}{:>12}  {note}", megabytes(bytes));
-            writeln!(out, "{}", line.trim_end())
-        };
-        line("weights", self.footprint.weights, "")?;
+        if json {
+            return super::print_json(&serde_json::json!({ "model": name, "room": self }));
+        }
         let at_once = match self.prompts_at_once {
             1 => String::new(),
             n => format!("{n} prompts at once, "),
         };
-        let note = format!(
+        let cache = format!(
             "{at_once}{} tokens of {} bytes, the longest of {}",
             self.longest_prompt_tokens,
             self.cache_bytes_per_token,
             super::counted(self.prompts, "prompt")
         );
-        line("cache", self.footprint.cache, &note)?;
-        let note = "at most: activations, attention, measures, the process itself";
-        line("workspace", self.footprint.workspace, note)?;
+        let workspace = "at most: activations, attention, measures, the process itself";
         let verdict = match self.available {
             Some(available) if self.total <= available => {
                 format!("fits into the {} that are left", megabytes(available))
@@ -185,12 +174,20 @@ impl Room {
             ),
             None => "the device does not tell what it has left".to_owned(),
         };
-        line("total", self.total, &verdict)?;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{name} in {} on {}", self.dtype, self.device)?;
+        for (what, bytes, note) in [
+            ("weights", self.footprint.weights, ""),
+            ("cache", self.footprint.cache, &*cache),
+            ("workspace", self.footprint.workspace, workspace),
+            ("total", self.total, &*verdict),
+        ] {
+            let line = format!("{what:<10}{:>12}  {note}", megabytes(bytes));
+            writeln!(out, "{}", line.trim_end())?;
+        }
         if let Some(most) = self.most_prompt_tokens {
-            let end = match most == self.context {
-                true => ", the model's context",
-                false => "",
-            };
+            let whole = most == self.context;
+            let end = if whole { ", the model's context" } else { "" };
             writeln!(out, "Prompts of up to {most} tokens fit{end}")?;
         }
         Ok(())
@@ -206,8 +203,8 @@ mod tests {
     use super::*;
     use kvprof::model::cache::Elements;
 
-    fn room(available: Option<usize>) -> Room {
-        Room {
+    fn need(available: Option<usize>) -> MemoryNeed {
+        MemoryNeed {
             device: "Cuda { gpu_id: 0 }".into(),
             dtype: "f32".into(),
             prompts: 3,
@@ -261,9 +258,9 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_refused_with_every_way_out() {
         for available in [None, Some(200_000_000), Some(160_000_000)] {
-            room(available).refuse_what_cannot_fit().unwrap();
+            need(available).refuse_what_cannot_fit().unwrap();
         }
-        let error = room(Some(149_000_000))
+        let error = need(Some(149_000_000))
             .refuse_what_cannot_fit()
             .unwrap_err();
         let text = error.to_string();

@@ -1,0 +1,414 @@
+//! A folder of tables that a long run fills part by part: a killed run loses the part it was on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::kind::{RunKind, RunSettings};
+use super::record::RunRecord;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::table::Table;
+
+/// The file whose presence says that a folder is finished.
+const META: &str = "meta.json";
+
+/// The folder inside it that holds the parts of an unfinished one.
+const PARTS: &str = ".parts";
+
+/// Fields of a record that do not change a run's results.
+const INCIDENTAL: [&str; 3] = ["command", "model_source", "baseline"];
+
+impl<S: RunSettings> RunRecord<S> {
+    /// Reads the record of a finished folder.
+    ///
+    /// Errors: [`Error::Format`] for a folder that is not finished, not of this kind, or of another
+    /// layout; [`Error::Io`].
+    pub fn read(folder: &Path) -> Result<Self> {
+        let (kind, path) = (S::KIND, folder.join(META));
+        let problem = |problem: String| Err(Error::format(&path, problem));
+        if folder.join(PARTS).is_dir() && !path.is_file() {
+            let noun = kind.noun;
+            let problem = format!("is an unfinished {noun}: run its command again with --resume");
+            return Err(Error::format(folder, problem));
+        }
+        if !path.is_file() {
+            let (noun, made_with) = (kind.a(), kind.made_with);
+            let problem =
+                format!("is not {noun} folder (no meta.json); make one with `{made_with} --out`");
+            return Err(Error::format(folder, problem));
+        }
+        let value: Value = parsed(kind, &path)?;
+        let maker = made_with(&value);
+        if maker.starts_with("kvprof ") && maker != kind.made_with {
+            return problem(format!(
+                "is not the metadata of {}: `{maker}` made it",
+                kind.a()
+            ));
+        }
+        match value.get("schema").and_then(Value::as_u64) {
+            Some(schema) if schema != u64::from(kind.schema) => problem(format!(
+                "has layout version {schema}, this kvprof reads {}: run {} again",
+                kind.schema, kind.made_with
+            )),
+            _ => parsed(kind, &path),
+        }
+    }
+}
+
+fn parsed<T: DeserializeOwned>(kind: &RunKind, path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        let problem = format!("is not the metadata of {}: {e}", kind.a());
+        match e.line() {
+            0 => Error::format(path, problem),
+            line => Error::format_at(path, line, problem),
+        }
+    })
+}
+
+/// Reads the tables of a folder, in the order of their names.
+///
+/// Errors: those of [`Table::read`].
+pub fn read_tables<const N: usize>(folder: &Path, names: [&str; N]) -> Result<[Table; N]> {
+    let mut tables = [const { Table::new() }; N];
+    for (table, name) in tables.iter_mut().zip(names) {
+        *table = Table::read(&folder.join(format!("{name}.parquet")))?;
+    }
+    Ok(tables)
+}
+
+/// An output folder that is being filled.
+///
+/// Every part's rows are written as soon as they are there, and renamed into place. The final tables are
+/// always joined from these parts, so that an interrupted and resumed run gives the same bytes as one
+/// that was not; `meta.json` appears last.
+#[derive(Debug)]
+pub struct RunFolder<S> {
+    folder: PathBuf,
+    parts: PathBuf,
+    record: RunRecord<S>,
+    count: usize,
+}
+
+impl<S: RunSettings> RunFolder<S> {
+    /// Refuses a place that no run of this kind can fill, whatever its settings: a file, or a folder that
+    /// holds something else.
+    ///
+    /// Errors: [`Error::OutputExists`].
+    pub fn check_place(folder: &Path) -> Result<()> {
+        Self::earlier(folder).map(drop)
+    }
+
+    /// Prepares `folder` for the run of `count` parts that `record` describes.
+    ///
+    /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
+    /// and `resume` was not asked for; [`Error::Io`] if it cannot be written.
+    pub fn prepare(
+        folder: &Path,
+        record: RunRecord<S>,
+        count: usize,
+        resume: bool,
+    ) -> Result<Self> {
+        let run = Self {
+            folder: folder.to_owned(),
+            parts: folder.join(PARTS),
+            record,
+            count,
+        };
+        run.check_earlier(resume)?;
+        remove_partial_files(&run.folder)?;
+        remove_partial_files(&run.parts)?;
+        fs::create_dir_all(&run.parts).map_err(|e| Error::io("create", &run.parts, e))?;
+        if !run.is_finished() {
+            write_record(&run.parts, &run.record)?;
+        }
+        Ok(run)
+    }
+
+    /// The record of the run of this kind that `folder` holds, finished or not.
+    fn earlier(folder: &Path) -> Result<Option<RunRecord<S>>> {
+        if folder.exists() && !folder.is_dir() {
+            let problem = "exists and is not a folder; choose another with --out";
+            return Err(in_the_way(folder, problem.to_owned()));
+        }
+        let parts = folder.join(PARTS);
+        let places = [folder, &parts].map(|f| f.join(META));
+        if let Some(path) = places.iter().find(|p| p.is_file()) {
+            return match parsed(S::KIND, path) {
+                Err(Error::Format { .. }) => Err(in_the_way(
+                    folder,
+                    format!(
+                        "holds the results of something else than {}, or of another version of kvprof; choose \
+                         another folder with --out",
+                        S::KIND.made_with
+                    ),
+                )),
+                read => read.map(Some),
+            };
+        }
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        // A run that could not even write its record leaves an empty folder of parts.
+        let used = |path: PathBuf| path != parts || entries(&path).next().is_some();
+        if entries(folder).any(|entry| used(entry.path())) {
+            let noun = S::KIND.a();
+            let problem = format!("holds files that are not {noun}; choose another with --out");
+            return Err(in_the_way(folder, problem));
+        }
+        Ok(None)
+    }
+
+    fn check_earlier(&self, resume: bool) -> Result<()> {
+        let kind = S::KIND;
+        let Some(earlier) = Self::earlier(&self.folder)? else {
+            return Ok(());
+        };
+        let problem = if let Some((field, theirs, ours)) = difference(&earlier, &self.record) {
+            format!(
+                "holds {} with another {field} ({theirs} there, {ours} asked for); \
+                 choose another folder with --out",
+                kind.a()
+            )
+        } else if resume {
+            return Ok(());
+        } else if self.is_finished() {
+            format!(
+                "already holds this very {}, finished: draw it with `{} {}`, \
+                 print it again with --resume, or choose another folder with --out",
+                kind.noun,
+                kind.drawn_with,
+                self.folder.display()
+            )
+        } else {
+            format!(
+                "holds this very {}, unfinished: continue with --resume, \
+                 or choose another folder with --out",
+                kind.noun
+            )
+        };
+        Err(in_the_way(&self.folder, problem))
+    }
+
+    /// The record of this run.
+    pub fn record(&self) -> &RunRecord<S> {
+        &self.record
+    }
+
+    /// Whether the folder already holds the finished tables.
+    pub fn is_finished(&self) -> bool {
+        self.folder.join(META).is_file()
+    }
+
+    /// Whether the rows of part `index` are already there; a part that cannot be read is not.
+    pub fn has(&self, index: usize) -> bool {
+        let mut tables = S::KIND.tables.iter();
+        self.is_finished() || tables.all(|t| Table::read(&self.part(index, t)).is_ok())
+    }
+
+    /// Writes the rows of one part, in the order of the kind's tables.
+    ///
+    /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Invalid`] for another number of tables.
+    pub fn write(&self, index: usize, tables: &[Table]) -> Result<()> {
+        let names = S::KIND.tables;
+        if tables.len() != names.len() {
+            let bound = format!("{} has {}", S::KIND.a(), names.len());
+            return Err(Error::invalid("number of tables", tables.len(), bound));
+        }
+        for (name, table) in names.iter().zip(tables) {
+            table.write(&self.part(index, name))?;
+        }
+        Ok(())
+    }
+
+    /// Joins the parts into the final tables and marks the folder as finished.
+    ///
+    /// Errors: [`Error::Io`] or [`Error::Table`] if a part is missing or damaged.
+    pub fn finish(&self) -> Result<()> {
+        if !self.is_finished() {
+            for name in S::KIND.tables {
+                let mut joined = Table::default();
+                for index in 0..self.count {
+                    joined.append(Table::read(&self.part(index, name))?)?;
+                }
+                joined.write(&self.folder.join(format!("{name}.parquet")))?;
+            }
+            write_record(&self.folder, &self.record)?;
+        }
+        if self.parts.is_dir() {
+            fs::remove_dir_all(&self.parts).map_err(|e| Error::io("remove", &self.parts, e))?;
+        }
+        Ok(())
+    }
+
+    fn part(&self, index: usize, table: &str) -> PathBuf {
+        self.parts.join(format!("{index:06}.{table}.parquet"))
+    }
+}
+
+fn in_the_way(folder: &Path, problem: String) -> Error {
+    Error::OutputExists {
+        path: folder.to_owned(),
+        problem,
+    }
+}
+
+/// The program and verb of the command line that made a folder; empty where it is not told.
+fn made_with(record: &Value) -> String {
+    let command = record.get("command").and_then(Value::as_str);
+    let words = command.unwrap_or_default().split_whitespace().take(2);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The command that made a folder of this program's, finished or not: "kvprof speed".
+pub fn made_by(folder: &Path) -> Option<String> {
+    let places = [folder.join(META), folder.join(PARTS).join(META)];
+    let text = places
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())?;
+    let maker = made_with(&serde_json::from_str(&text).ok()?);
+    maker.starts_with("kvprof ").then_some(maker)
+}
+
+/// Writes `meta.json`, which makes a folder a finished one.
+fn write_record(folder: &Path, record: &impl Serialize) -> Result<()> {
+    let path = folder.join(META);
+    let text =
+        serde_json::to_string_pretty(record).map_err(|e| Error::format(&path, e.to_string()))?;
+    files::replace_with(&path, format!("{text}\n").as_bytes())
+}
+
+/// The first field in which two runs differ, where that changes the result.
+fn difference(theirs: &impl Serialize, ours: &impl Serialize) -> Option<(String, String, String)> {
+    let (theirs, ours) = (fields(theirs), fields(ours));
+    let mut relevant = ours
+        .iter()
+        .filter(|(name, _)| !INCIDENTAL.contains(&name.as_str()));
+    let (name, value) = relevant.find(|(name, value)| theirs.get(*name) != Some(value))?;
+    let old = theirs.get(name).map_or("none".to_owned(), Value::to_string);
+    Some((name.replace('_', " "), old, value.to_string()))
+}
+
+fn fields(record: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(record) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Removes leftovers of writes that were killed half-way.
+///
+/// Errors: [`Error::Io`].
+fn remove_partial_files(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if files::is_partial(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(|e| Error::io("remove", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Column;
+    use serde::Deserialize;
+
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    struct Essay {
+        window: usize,
+    }
+
+    impl RunSettings for Essay {
+        const KIND: &'static RunKind = &KIND;
+    }
+
+    static KIND: RunKind = RunKind {
+        noun: "essay",
+        made_with: "kvprof essay",
+        drawn_with: "kvprof plot essay --essay",
+        tables: &["words"],
+        schema: 3,
+        fields: "schema command window",
+    };
+
+    fn record(window: usize, command: &str) -> RunRecord<Essay> {
+        let (model, data) = Default::default();
+        RunRecord::new(command, model, data, Essay { window })
+    }
+
+    fn rows(value: u32) -> Table {
+        let mut table = Table::default();
+        table.push("value", Column::Count(vec![value]));
+        table
+    }
+
+    #[test]
+    fn parts_become_tables_whatever_was_written_first() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("run");
+        let run = RunFolder::prepare(&folder, record(8, "a"), 2, false).unwrap();
+        run.write(1, &[rows(11)]).unwrap();
+        assert!(run.has(1) && !run.has(0) && run.finish().is_err());
+        assert!(run.write(0, &[]).is_err(), "no table at all");
+        let unfinished = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
+        assert!(
+            unfinished.contains("unfinished essay") && unfinished.contains("--resume"),
+            "{unfinished}"
+        );
+        let run = RunFolder::prepare(&folder, record(8, "b"), 2, true).unwrap();
+        run.write(0, &[rows(10)]).unwrap();
+        run.finish().unwrap();
+        let joined = Table::read(&folder.join("words.parquet")).unwrap();
+        assert_eq!(joined.counts("value").unwrap(), [10, 11]);
+        assert_eq!(
+            RunRecord::<Essay>::read(&folder).unwrap().settings.window,
+            8
+        );
+        assert!(!folder.join(".parts").exists());
+    }
+
+    #[test]
+    fn folders_of_others_are_left_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("run");
+        let prepare = |window: usize, resume: bool| {
+            RunFolder::prepare(&folder, record(window, "a"), 0, resume)
+        };
+        prepare(8, false).unwrap();
+        let said = |result: Result<RunFolder<Essay>>| result.unwrap_err().to_string();
+        assert!(said(prepare(8, false)).contains("unfinished"));
+        let other = said(prepare(9, true));
+        assert!(
+            other.contains("an essay with another window (8 there, 9"),
+            "{other}"
+        );
+        prepare(8, true).unwrap().finish().unwrap();
+        assert!(said(prepare(8, false)).contains("kvprof plot essay --essay"));
+        fs::write(
+            folder.join(META),
+            r#"{"schema": 4, "command": "kvprof poem --rhyme"}"#,
+        )
+        .unwrap();
+        let other = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
+        assert!(other.contains("`kvprof poem` made it"), "{other}");
+        fs::write(folder.join(META), r#"{"schema": 4}"#).unwrap();
+        let layout = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
+        assert!(layout.contains("layout version 4"), "{layout}");
+        fs::write(folder.join(META), "{").unwrap();
+        let foreign = said(prepare(8, true));
+        assert!(
+            foreign.contains("something else than kvprof essay"),
+            "{foreign}"
+        );
+        let place = RunFolder::<Essay>::check_place(&folder).unwrap_err();
+        assert_eq!(place.to_string(), foreign);
+        let strange = temporary.path().join("strange");
+        fs::create_dir(&strange).unwrap();
+        fs::write(strange.join("thesis.txt"), "mine").unwrap();
+        let refused = RunFolder::prepare(&strange, record(8, "a"), 0, true);
+        assert!(said(refused).contains("not an essay"));
+    }
+}

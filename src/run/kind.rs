@@ -1,0 +1,46 @@
+//! What a kind of run leaves behind, and how messages call it.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// One kind of run: a line for each verb that fills a folder.
+#[derive(Debug)]
+pub struct RunKind {
+    /// What the folder is: "profile".
+    pub noun: &'static str,
+    /// The command that makes one: "kvprof profile".
+    pub made_with: &'static str,
+    /// The command that draws one, to be followed by the folder.
+    pub drawn_with: &'static str,
+    /// File names of its tables, without ending.
+    pub tables: &'static [&'static str],
+    /// Version of the folder's layout; readers refuse others.
+    pub schema: u32,
+    /// Fields of its `meta.json` in order; those that end on `?` may be missing.
+    pub fields: &'static str,
+}
+
+impl RunKind {
+    /// The noun after its article.
+    pub(super) fn a(&self) -> String {
+        let vowel = self.noun.starts_with(['a', 'e', 'i', 'o']);
+        format!("{} {}", if vowel { "an" } else { "a" }, self.noun)
+    }
+
+    /// Names of the fields of `meta.json` in order, and whether each must be there.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let words = self.fields.split_whitespace();
+        words.map(|word| match word.strip_suffix('?') {
+            Some(name) => (name, false),
+            None => (word, true),
+        })
+    }
+}
+
+/// The settings of one kind of run: what its record holds beside maker, model and data.
+pub trait RunSettings: Clone + Debug + Default + Serialize + DeserializeOwned {
+    /// The kind.
+    const KIND: &'static RunKind;
+}
