@@ -61,7 +61,7 @@ pub(super) fn line_height() -> i32 {
 }
 
 /// Width of `text` in canvas units.
-pub(super) fn width(text: &str) -> i32 {
+pub fn width(text: &str) -> i32 {
     glyphs(text, em()).1.ceil() as i32
 }
 

@@ -7,10 +7,8 @@ use crate::profile::Profile;
 use crate::sample_results::SampleResults;
 use crate::table::{Column, Table};
 
-fn error<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> String {
-    draw(name, subject, options, "test")
-        .unwrap_err()
-        .to_string()
+fn error<S: Source>(name: &str, all: &[S], options: &ChartOptions) -> String {
+    draw(name, all, options, "test").unwrap_err().to_string()
 }
 
 #[test]
@@ -173,9 +171,9 @@ fn empty_incomplete_or_broken_profiles_are_refused() {
     let mut short = Sample::default().profile();
     short.meta.num_layers += 1;
     short.curves = Table::default();
-    for chart in CHARTS.iter().filter(|c| c.takes() == SubjectKind::Profiles) {
+    for chart in CHARTS.iter().filter(|c| c.takes() == SourceKind::Profiles) {
         let options = ChartOptions::default();
-        assert!(error(chart.name, &[] as &[Profile; 0], &options).contains("at least one"));
+        assert!(error(chart.name, &[] as &[Profile], &options).contains("at least one"));
         assert!(error(chart.name, &empty, &options).contains("number of prompts"));
         assert!(error(chart.name, &no_layers, &options).contains("number of prompts"));
         assert!(
