@@ -1,7 +1,9 @@
 //! Budgets per layer: how many tokens a plan lets the KV heads of each layer keep.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, Entry, GREY, Key, Marks, PENS, Panel, Pen, Point, Series};
+use super::figure::{
+    Axis, Description, EDGES, Entry, GREY, Key, Marks, PENS, Panel, Pen, Point, Series,
+};
 use super::figure::{Shape, Words, ends, figure_width, from_zero_or_log, grid_columns};
 use super::figure::{heading_room, points, spread_ends, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
@@ -79,38 +81,26 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         };
         (Key::bands(bands), "min\u{2013}max of KV heads".into())
     }));
-    let panel = |(name, series): (Words, Vec<Series>)| {
+    let shapes = |series: Vec<Series>, marks: Marks| {
         let budget = mean_budget(&series[0]);
-        let line = Shape::line(UNIFORM, vec![(x.low(), budget), (x.high(), budget)]);
-        let marks = if together {
-            Marks::InTurn
-        } else {
-            Marks::Apart
-        };
+        let line = Shape::line(UNIFORM, EDGES.map(|x| (x, budget)).to_vec());
         let line = uniform.then_some(line).into_iter();
-        Panel {
-            name,
-            x: x.clone(),
-            y: y.clone(),
-            height,
-            shapes: line.chain([Shape::Series(series, marks)]).collect(),
-        }
+        line.chain([Shape::Series(series, marks)]).collect()
     };
-    let of_panels: Vec<(Words, Vec<Series>)> = if together {
-        vec![(Words::default(), series)]
+    let panels = if together {
+        Panel::alone((&x, &y), height, shapes(series, Marks::InTurn))
     } else {
-        let alone = series.into_iter().map(|series| vec![series]);
-        words.names.into_iter().zip(alone).collect()
+        let alone = series
+            .into_iter()
+            .map(|series| shapes(vec![series], Marks::Apart));
+        Panel::each((&x, &y), height, words.names.into_iter().zip(alone))
     };
     Ok(Description {
-        about: "Budget per layer".to_owned(),
-        width,
         facts: words.shared,
         entries,
-        panels: of_panels.into_iter().map(panel).collect(),
+        panels,
         columns,
-        gaps: None,
-        bars: Vec::new(),
+        ..Description::new("Budget per layer", width)
     })
 }
 

@@ -5,7 +5,7 @@ use super::curve_data::{LayerCurves, visible};
 use super::figure::{Axis, ColourBar, Description, Gaps, Panel, Pen, Shape, Words, depth};
 use super::figure::{figure_width, is_page, label_count, labels_up, name_room};
 use super::options::{ChartOption as Opt, ChartOptions};
-use super::profiles::{names, output_query, prompts};
+use super::profiles::{facts, output_query};
 use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
 use crate::profile::Profile;
@@ -83,13 +83,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         }
     };
     let floor = loss.low();
-    let mut facts = names(&[profile]);
-    facts.push(prompts(profile.meta.prompts).into());
     Ok(Description {
-        about: "Retained mass and output against the budget".to_owned(),
-        width,
-        facts,
-        entries: Vec::new(),
+        facts: facts(profile),
         panels: vec![
             panel(mass, &data.mass, f64::NEG_INFINITY),
             panel(loss, &data.loss, floor),
@@ -101,6 +96,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
             colours: (0..count.max(1)).map(|layer| depth(layer, count)).collect(),
             panels: 0..2,
         }],
+        ..Description::new("Retained mass and output against the budget", width)
     })
 }
 

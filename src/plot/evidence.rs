@@ -9,8 +9,7 @@ use super::figure::{
 use super::figure::{Words, figure_width, grid_columns};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
-    FULL, budget_words, check_number_of_methods, chosen_budget, chosen_methods, count_words,
-    distinct, facts,
+    FULL, budget_words, chosen_budget, count_words, distinct, facts, shown_methods,
 };
 use super::over_prompts::{Band, common_count};
 use super::source::{Source, SourceKind};
@@ -43,9 +42,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let budgets = distinct(rows.iter().map(|row| row.budget));
     let budget = chosen_budget(&budgets, options.budget.as_deref())?;
     rows.retain(|row| row.budget == budget);
-    let held = distinct(rows.iter().map(|row| row.method));
-    let names = chosen_methods(&held, options.methods.as_deref())?;
-    check_number_of_methods(CHART.name, names.len())?;
+    let held = rows.iter().map(|row| row.method);
+    let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
     let layers = results.meta.num_layers;
     let values = names.iter().map(|name| by_prompt(&rows, name, layers));
     let values: Vec<Vec<Vec<f64>>> = values.collect::<Result<_>>()?;
@@ -83,30 +81,22 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         let columns = grid_columns(width, LEAST_PANEL, names.len());
         (columns, 3, "Evidence kept (%)")
     };
-    let panel = |name_above: Words, shapes: Vec<Shape>| Panel {
-        name: name_above,
-        x: Axis::layers(layers, width, columns, 12.0),
-        y: Axis::per_cent(labels).called(name),
-        height: HEIGHTS[usize::from(!together)],
-        shapes,
-    };
+    let x = Axis::layers(layers, width, columns, 12.0);
+    let y = Axis::per_cent(labels).called(name);
+    let [shared, own] = HEIGHTS;
     let panels = if together {
-        let shape = Shape::Series(series, Marks::InTurn);
-        vec![panel(Words::default(), vec![shape])]
+        Panel::alone((&x, &y), shared, vec![Shape::Series(series, Marks::InTurn)])
     } else {
-        let own = names.iter().enumerate();
-        own.map(|(own, name)| panel(Words::from(*name), in_front(&series, own)))
-            .collect()
+        let methods = names.iter().enumerate();
+        let alone = methods.map(|(own, name)| (Words::from(*name), in_front(&series, own)));
+        Panel::each((&x, &y), own, alone)
     };
     Ok(Description {
-        about: "Evidence kept per layer".to_owned(),
-        width,
         facts: facts(results),
         entries,
         panels,
         columns,
-        gaps: None,
-        bars: Vec::new(),
+        ..Description::new("Evidence kept per layer", width)
     })
 }
 

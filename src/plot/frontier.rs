@@ -1,13 +1,14 @@
 //! Quality against held bytes: a line per method, an interval at every budget.
 
 use super::chart::Chart;
-use super::figure::{Axis, BASELINE, Description, Entry, Key, Marks, OTHERS, PENS, Panel, Pen};
-use super::figure::{Point, REFERENCE, Series, Shape, Spread, Words, ends, figure_width};
+use super::figure::{
+    Axis, BASELINE, Description, EDGES, Entry, Key, Marks, OTHERS, PENS, Panel, Pen,
+};
+use super::figure::{Point, REFERENCE, Series, Shape, SpreadStyle, Words, ends, figure_width};
 use super::figure::{grid_columns, heading_room, labels_up, number, points, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
-    FULL, Outcome, check_number_of_methods, chosen_methods, count_words, distinct, facts, outcomes,
-    sample_means, sample_noun,
+    FULL, Outcome, count_words, distinct, facts, outcomes, sample_means, sample_noun, shown_methods,
 };
 use super::over_prompts::{mean, mean_with_interval};
 use super::source::{Source, SourceKind};
@@ -75,10 +76,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let metric = Metric::find(options.metric.as_deref().unwrap_or("kl"))?;
     let results: &Results = CHART.only(all)?;
     let rows = outcomes(results, metric.name, metric.factor())?;
-    let names = distinct(rows.iter().map(|row| row.method));
-    let mut names = chosen_methods(&names, options.methods.as_deref())?;
-    names.retain(|name| *name != FULL);
-    check_number_of_methods(CHART.name, names.len())?;
+    let held = rows.iter().map(|row| row.method);
+    let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
     let method = |name: &&str| Method {
         name: (*name).to_owned(),
         budgets: at_budgets(&rows, name, options.relative),
@@ -90,6 +89,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         .map(|at| at.point);
     let height = HEIGHTS[usize::from(!together)];
     let y = quality_axis(&methods, full, metric, options.log, height);
+    let y = y.called(metric.axis_name());
     let shown = full.filter(|point| visible(&y, point));
     let width = figure_width(options.width)?;
     let columns = if together {
@@ -127,31 +127,22 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         (key, full_words(full, metric, options.relative).into())
     }));
     entries.extend(frontier.notes(together, sample_noun(&rows)));
-    let panel = |name: Words, shapes: Vec<Shape>| Panel {
-        name,
-        x: frontier.x.clone(),
-        y: frontier.y.clone().called(metric.axis_name()),
-        height,
-        shapes,
-    };
+    let axes = (&frontier.x, &frontier.y);
     let panels = if together {
-        vec![panel(Words::default(), frontier.together())]
+        Panel::alone(axes, height, frontier.together())
     } else {
         let methods = frontier.methods.iter().enumerate();
         let alone = |(own, method): (usize, &Method)| {
-            panel(Words::from(&method.name), frontier.alone(own, method))
+            (Words::from(&method.name), frontier.alone(own, method))
         };
-        methods.map(alone).collect()
+        Panel::each(axes, height, methods.map(alone))
     };
     Ok(Description {
-        about: format!("{} against held KV cache", metric.title),
-        width,
         facts: facts(results),
         entries,
         panels,
         columns,
-        gaps: None,
-        bars: Vec::new(),
+        ..Description::new(format!("{} against held KV cache", metric.title), width)
     })
 }
 
@@ -166,7 +157,7 @@ impl Frontier {
         Series {
             pen,
             points: points.filter(|p| visible(&self.y, p)).map(inside).collect(),
-            spread: Spread::Bars(aside),
+            spread: SpreadStyle::Bars(aside),
         }
     }
 
@@ -182,7 +173,7 @@ impl Frontier {
             let (held, value) = (full.x, full.middle);
             let end = Series::banded(REFERENCE, vec![Point::alone(held, value)]);
             [
-                Shape::line(REFERENCE, vec![(self.x.low(), value), (held, value)]),
+                Shape::line(REFERENCE, vec![(EDGES[0], value), (held, value)]),
                 Shape::Series(vec![end], Marks::All),
             ]
         });
@@ -199,10 +190,9 @@ impl Frontier {
         let methods = self.methods.iter().enumerate();
         let others = methods.filter(|(index, _)| *index != own && Some(*index) != self.baseline);
         let others = others.map(|(_, method)| behind(method, Pen::plain(OTHERS, 0.5)));
-        let full = self.full.map(|full| {
-            let ends = [self.x.low(), self.x.high()];
-            Shape::line(REFERENCE, ends.map(|x| (x, full.middle)).to_vec())
-        });
+        let full = self
+            .full
+            .map(|full| Shape::line(REFERENCE, EDGES.map(|x| (x, full.middle)).to_vec()));
         let baseline = self.baseline.and_then(|index| self.methods.get(index));
         let baseline = baseline.map(|method| behind(method, Pen::plain(BASELINE, 0.7)));
         let series = Shape::Series(vec![self.series(PENS[0], method, 0.0)], Marks::All);

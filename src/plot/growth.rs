@@ -7,7 +7,7 @@ use super::figure::{
 use super::figure::{Shape, Words, ends, figure_width, length_axis, log_axis};
 use super::growth_words as words;
 use super::options::{ChartOption as Opt, ChartOptions};
-use super::over_length::{self, marked, panel, repeats_entry, threads};
+use super::over_length::{self, marked, repeats_entry, threads};
 use super::source::{Source, SourceKind};
 use crate::bench::{Bench, Growth, SavedRow};
 use crate::error::{Error, Result};
@@ -118,9 +118,9 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     }
     shapes.extend([marked(series), Shape::line(FIT, fit)]);
     let y = log_axis(seconds, HEIGHTS[0]).called(format!("{} (s)", clock.time));
-    let times = panel(&x, y, HEIGHTS[0], shapes);
+    let times = Panel::alone((&x, &y), HEIGHTS[0], shapes);
     let ratios = ratios(&x, &workloads, &clock);
-    let panels = [times].into_iter().chain(ratios).collect();
+    let panels = [times, ratios.unwrap_or_default()].concat();
     let about = "Prefill time against prompt length";
     let facts = facts(bench);
     Ok(over_length::describe(about, width, facts, entries, panels))
@@ -183,7 +183,7 @@ fn curve(a: f64, b: f64, (first, last): (f64, f64)) -> Vec<(f64, f64)> {
 }
 
 /// The panel of ratios to the first workload, which is drawn as a line at 1; none where there is no other.
-fn ratios(x: &Axis, workloads: &[Workload], clock: &Clock) -> Option<Panel> {
+fn ratios(x: &Axis, workloads: &[Workload], clock: &Clock) -> Option<Vec<Panel>> {
     let (bare, others) = workloads
         .split_first()
         .filter(|(_, others)| !others.is_empty())?;
@@ -196,5 +196,5 @@ fn ratios(x: &Axis, workloads: &[Workload], clock: &Clock) -> Option<Panel> {
         .map(|w| Series::banded(w.pen, w.ratios.clone()));
     let shapes = vec![line, marked(series.collect())];
     let y = y.called(format!("{} over prefill", clock.time));
-    Some(panel(x, y, HEIGHTS[1], shapes))
+    Some(Panel::alone((x, &y), HEIGHTS[1], shapes))
 }

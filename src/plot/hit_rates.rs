@@ -76,10 +76,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         }
     };
     Ok(Description {
-        about: "Hit rates per layer".to_owned(),
-        width,
         facts: facts(rates, metric),
-        entries: Vec::new(),
         panels: vec![
             panel("Hit rate of prompt windows", &prompt, &hits),
             panel(
@@ -94,12 +91,11 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
                 chosen(w).counted.clone()
             }),
         ],
-        columns: 1,
-        gaps: None,
         bars: vec![
             bar("Window", &prompt, 0..1),
             bar("Generated window", &generated, 1..4),
         ],
+        ..Description::new("Hit rates per layer", width)
     })
 }
 

@@ -1,7 +1,7 @@
 //! LMBA per layer: how many tokens each layer attends to, and how much that differs between prompts.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, Gaps, Key, Marks, PENS, Panel, Series, Shape, Words};
+use super::figure::{Axis, Description, Gaps, Key, Marks, PENS, Panel, Series, Shape};
 use super::figure::{figure_width, from_zero_or_log, spread_ends};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::over_prompts::Band;
@@ -52,21 +52,13 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let width = figure_width(options.width)?;
     let layers = series.iter().map(|s| s.points.len()).max().unwrap_or(0);
     let ends = spread_ends(series.iter().flat_map(|s| &s.points));
+    let x = Axis::layers(layers, width, 1, 0.0);
     let name = format!("LMBA, {query}, τ={} ({unit})", options.threshold);
+    let y = from_zero_or_log(ends, options.log, HEIGHT)?.called(name);
     Ok(Description {
-        about: "LMBA per layer".to_owned(),
-        width,
-        facts: Vec::new(),
         entries: keys.chain(band.entry(&prompts, &series)).collect(),
-        panels: vec![Panel {
-            name: Words::default(),
-            x: Axis::layers(layers, width, 1, 0.0),
-            y: from_zero_or_log(ends, options.log, HEIGHT)?.called(name),
-            height: HEIGHT,
-            shapes: vec![Shape::Series(series, Marks::InTurn)],
-        }],
-        columns: 1,
+        panels: Panel::alone((&x, &y), HEIGHT, vec![Shape::Series(series, Marks::InTurn)]),
         gaps: Some(Gaps::default()),
-        bars: Vec::new(),
+        ..Description::new("LMBA per layer", width)
     })
 }

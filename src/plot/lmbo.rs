@@ -76,8 +76,6 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         _ => facts.clear(),
     }
     Ok(Description {
-        about: "LMBO per layer".to_owned(),
-        width,
         facts,
         entries: keys.chain(bands).collect(),
         panels: names(&profiles)
@@ -87,7 +85,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
             .collect(),
         columns,
         gaps: Some(GAPS),
-        bars: Vec::new(),
+        ..Description::new("LMBO per layer", width)
     })
 }
 

@@ -1,11 +1,11 @@
 //! MBA of every head: layers down, query heads across, the mean over prompts as a colour.
 
 use super::chart::Chart;
-use super::figure::{Axis, Cell, Colour, ColourBar, Description, Gaps, Panel, Pen, Shape, Words};
+use super::figure::{Axis, Cell, Colour, ColourBar, Description, Gaps, Panel, Pen, Shape};
 use super::figure::{amount, ends, figure_width, heading_room, label_count, labels_up};
 use super::figure::{points, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
-use super::profiles::{by_head, column, names, prompts};
+use super::profiles::{by_head, column, facts};
 use super::source::{Source, SourceKind};
 use crate::error::Result;
 use crate::profile::Profile;
@@ -63,32 +63,22 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         .reversed()
         .called("Layer");
     let shade = |patch: usize| amount((patch as f64 + 0.5) / PATCHES as f64);
-    let mut facts = names(&[profile]);
-    facts.push(prompts(profile.meta.prompts).into());
+    let shapes = shapes(&mean, &colour, group);
     Ok(Description {
-        about: "MBA of every layer and head".to_owned(),
-        width,
-        facts,
-        entries: Vec::new(),
-        panels: vec![Panel {
-            name: Words::default(),
-            height,
-            shapes: shapes(&mean, &colour, group, (y.low(), y.high())),
-            x,
-            y,
-        }],
-        columns: 1,
+        facts: facts(profile),
+        panels: Panel::alone((&x, &y), height, shapes),
         gaps: Some(GAPS),
         bars: vec![ColourBar {
             axis: colour,
             colours: (0..PATCHES).map(shade).collect(),
             panels: 0..1,
         }],
+        ..Description::new("MBA of every layer and head", width)
     })
 }
 
-/// Every head's cell, and lines between groups from `top` to `bottom`.
-fn shapes(mean: &[Vec<f64>], colour: &Axis, group: usize, (top, bottom): (f64, f64)) -> Vec<Shape> {
+/// Every head's cell, and lines between groups.
+fn shapes(mean: &[Vec<f64>], colour: &Axis, group: usize) -> Vec<Shape> {
     let cell = |(layer, head): (usize, usize), value: f64| {
         let (x, y) = (head as f64, layer as f64);
         Cell {
@@ -108,7 +98,10 @@ fn shapes(mean: &[Vec<f64>], colour: &Axis, group: usize, (top, bottom): (f64, f
     let firsts = (group..heads).step_by(group).filter(|_| group > 1);
     let line = |first: usize| {
         let x = first as f64 - 0.5;
-        Shape::line(BETWEEN_GROUPS, vec![(x, top), (x, bottom)])
+        Shape::line(
+            BETWEEN_GROUPS,
+            vec![(x, f64::INFINITY), (x, f64::NEG_INFINITY)],
+        )
     };
     [Shape::Cells(cells)]
         .into_iter()

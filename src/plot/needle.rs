@@ -7,8 +7,8 @@ use super::figure::{Axis, Cell, Colour, ColourBar, Description, Key, Panel, Shap
 use super::figure::{ends, figure_width, grid_columns, label_count, number, points};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
-    FULL, Outcome, budget_words, check_number_of_methods, chosen_budget, chosen_methods,
-    count_words, distinct, facts, outcomes,
+    FULL, Outcome, budget_words, chosen_budget, count_words, distinct, facts, outcomes,
+    shown_methods,
 };
 use super::over_prompts::mean;
 use super::source::{Source, SourceKind};
@@ -104,8 +104,6 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let counts = count_words(&counts);
     let patches = (0..PATCHES).map(|patch| shade((patch as f64 + 0.5) / PATCHES as f64));
     Ok(Description {
-        about: format!("{} by length and depth", metric.title),
-        width,
         facts: facts(results),
         entries: vec![
             (Key::Note, budget_words(budget).into()),
@@ -115,13 +113,13 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
             ),
         ],
         columns,
-        gaps: None,
         bars: vec![ColourBar {
             axis: colour,
             colours: patches.collect(),
             panels: 0..panels.len(),
         }],
         panels,
+        ..Description::new(format!("{} by length and depth", metric.title), width)
     })
 }
 
@@ -145,10 +143,8 @@ fn rows<'r>(
     let budgets = distinct(cut.map(|row| row.budget));
     let budget = chosen_budget(&budgets, options.budget.as_deref())?;
     rows.retain(|row| row.method == FULL || row.budget == budget);
-    let held = distinct(rows.iter().map(|row| row.method));
-    let mut methods = chosen_methods(&held, options.methods.as_deref())?;
-    methods.retain(|method| *method != FULL);
-    check_number_of_methods(CHART.name, methods.len())?;
+    let held = rows.iter().map(|row| row.method);
+    let methods = shown_methods(CHART.name, held, options.methods.as_deref())?;
     rows.retain(|row| row.method == FULL || methods.contains(&row.method));
     Ok((rows, methods, budget))
 }

@@ -107,7 +107,7 @@ pub(super) fn distinct<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<&'n 
 /// `asked` is a list separated by commas, which names of methods may hold as well: at every place the longest
 /// name that is held counts.
 /// Errors: [`Error::UnknownName`], listing the methods there are; [`Error::Invalid`] for one named twice.
-pub(super) fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Result<Vec<&'h str>> {
+fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Result<Vec<&'h str>> {
     let Some(asked) = asked else {
         return Ok(held.to_vec());
     };
@@ -133,12 +133,20 @@ pub(super) fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Resul
     Ok(chosen)
 }
 
-/// Refuses no method, and more than `chart` can show.
+/// The methods besides the full cache that `chart` shows: those that were asked for, or all of `held`, whose names may
+/// repeat.
 ///
-/// Errors: [`Error::Invalid`].
-pub(super) fn check_number_of_methods(chart: &str, number: usize) -> Result<()> {
+/// Errors: those of [`chosen_methods`]; [`Error::Invalid`] for no method, and for more than a chart can show.
+pub(super) fn shown_methods<'h>(
+    chart: &str,
+    held: impl IntoIterator<Item = &'h str>,
+    asked: Option<&str>,
+) -> Result<Vec<&'h str>> {
+    let mut methods = chosen_methods(&distinct(held), asked)?;
+    methods.retain(|method| *method != FULL);
+    let number = methods.len();
     if (1..=MOST_METHODS).contains(&number) {
-        return Ok(());
+        return Ok(methods);
     }
     let what = format!("number of methods for {chart}");
     let bound = format!(

@@ -1,6 +1,6 @@
 //! Series over prompt length, as every chart of costs draws them: logarithmic, with the range of their repeats.
 
-use super::figure::{Axis, Description, Entry, Gaps, Key, Marks, Panel, Series, Shape, Words};
+use super::figure::{Description, Entry, Gaps, Key, Marks, Panel, Series, Shape, Words};
 use super::figure::{is_page, number};
 
 const GAPS: Gaps = Gaps {
@@ -18,25 +18,12 @@ pub(super) fn describe(
     panels: Vec<Panel>,
 ) -> Description {
     Description {
-        about: about.to_owned(),
-        width,
         facts,
         entries,
         columns: if is_page(width) { panels.len() } else { 1 },
         panels,
         gaps: Some(GAPS),
-        bars: Vec::new(),
-    }
-}
-
-/// A panel of lines with a marker at every length.
-pub(super) fn panel(x: &Axis, y: Axis, height: f64, shapes: Vec<Shape>) -> Panel {
-    Panel {
-        name: Words::default(),
-        x: x.clone(),
-        y,
-        height,
-        shapes,
+        ..Description::new(about, width)
     }
 }
 

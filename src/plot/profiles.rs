@@ -143,6 +143,13 @@ pub(super) fn names(profiles: &[&Profile]) -> Vec<Words> {
     shorts.iter().zip(&longs).enumerate().map(name).collect()
 }
 
+/// What a figure says of the only profile that it shows: its model, lengths and prompts.
+pub(super) fn facts(profile: &Profile) -> Vec<Words> {
+    let mut facts = names(&[profile]);
+    facts.push(prompts(profile.meta.prompts).into());
+    facts
+}
+
 /// The prompts' lengths in words.
 fn lengths(profile: &Profile) -> Option<String> {
     let tokens = profile.layers.counts("tokens").ok()?;

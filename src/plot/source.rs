@@ -90,30 +90,35 @@ pub fn of_type<'s, S: Source>(all: &[&'s dyn Source]) -> Vec<&'s S> {
     found.filter_map(|source| source.downcast_ref()).collect()
 }
 
+fn model(name: &str, source: &str, sha256: &str) -> String {
+    format!("model {name}, from {source}\nmodel sha256 {sha256}")
+}
+
+fn data_set(name: &str, prompts: usize, sha256: &str) -> String {
+    format!("data set {name}, {prompts} prompts\ndata set sha256 {sha256}")
+}
+
+fn measured(kvprof: &str, command: &str) -> String {
+    format!("measured by kvprof {kvprof}: {command}")
+}
+
 impl Source for Profile {
     fn kind(&self) -> SourceKind {
         SourceKind::Profiles
     }
 
     fn origin(&self) -> String {
-        let meta = &self.meta;
-        let window = (meta.window).map_or("all rows".to_owned(), |rows| format!("{rows} rows"));
-        format!(
-            "model {} ({}), from {}\nmodel sha256 {}\ndata set {}, {} prompts\ndata set sha256 {}\n\
-             template {}, window {window}, {} on {}\nmeasured by kvprof {}: {}",
-            meta.model,
-            meta.architecture,
-            meta.model_source,
-            meta.model_sha256,
-            meta.dataset,
-            meta.prompts,
-            meta.dataset_sha256,
-            meta.template,
-            meta.dtype,
-            meta.device,
-            meta.kvprof,
-            meta.command
-        )
+        let m = &self.meta;
+        let name = format!("{} ({})", m.model, m.architecture);
+        let window = (m.window).map_or("all rows".to_owned(), |rows| format!("{rows} rows"));
+        let (template, dtype, device) = (&m.template, &m.dtype, &m.device);
+        let lines = [
+            model(&name, &m.model_source, &m.model_sha256),
+            data_set(&m.dataset, m.prompts, &m.dataset_sha256),
+            format!("template {template}, window {window}, {dtype} on {device}"),
+            measured(&m.kvprof, &m.command),
+        ];
+        lines.join("\n")
     }
 }
 
@@ -125,25 +130,20 @@ impl Source for BudgetPlan {
     fn origin(&self) -> String {
         let made = &self.provenance;
         let known = |text: &Option<String>| text.clone().unwrap_or("unknown".to_owned());
-        format!(
-            "strategy {} {}, budget {} by {}\n\
-             floor {}, sinks {}, window {}, worked out for {} tokens\nmodel {}, from {}\n\
-             model sha256 {}\nsource sha256 {}\nallocated by kvprof {}: {}",
-            self.strategy,
-            self.parameters,
-            self.budget,
-            self.granularity.name(),
-            self.floor,
-            self.sinks,
-            self.window,
-            self.reference_tokens,
-            self.geometry.model,
-            known(&made.source),
-            self.geometry.model_sha256,
-            known(&made.source_sha256),
-            made.kvprof,
-            made.command
-        )
+        let (strategy, parameters) = (&self.strategy, &self.parameters);
+        let (budget, by) = (self.budget, self.granularity.name());
+        let (floor, sinks, window) = (self.floor, self.sinks, self.window);
+        let (tokens, of) = (self.reference_tokens, &self.geometry);
+        let lines = [
+            format!("strategy {strategy} {parameters}, budget {budget} by {by}"),
+            format!(
+                "floor {floor}, sinks {sinks}, window {window}, worked out for {tokens} tokens"
+            ),
+            model(&of.model, &known(&made.source), &of.model_sha256),
+            format!("source sha256 {}", known(&made.source_sha256)),
+            format!("allocated by kvprof {}: {}", made.kvprof, made.command),
+        ];
+        lines.join("\n")
     }
 }
 
@@ -153,26 +153,19 @@ impl Source for Results {
     }
 
     fn origin(&self) -> String {
-        let meta = &self.meta;
-        format!(
-            "task {}, model {}\nmodel sha256 {}\ndata set {}, {} prompts\ndata set sha256 {}\n\
-             profile sha256 {}\nsinks {}, window {}, seed {}, {} on {}\n\
-             evaluated by kvprof {}: {}",
-            meta.task,
-            meta.model,
-            meta.model_sha256,
-            meta.dataset,
-            meta.prompts,
-            meta.dataset_sha256,
-            meta.profile_sha256.as_deref().unwrap_or("none"),
-            meta.sinks,
-            meta.window,
-            meta.seed,
-            meta.dtype,
-            meta.device,
-            meta.kvprof,
-            meta.command
-        )
+        let m = &self.meta;
+        let (sinks, window, seed) = (m.sinks, m.window, m.seed);
+        let (dtype, device) = (&m.dtype, &m.device);
+        let profile = m.profile_sha256.as_deref().unwrap_or("none");
+        let lines = [
+            format!("task {}, model {}", m.task, m.model),
+            format!("model sha256 {}", m.model_sha256),
+            data_set(&m.dataset, m.prompts, &m.dataset_sha256),
+            format!("profile sha256 {profile}"),
+            format!("sinks {sinks}, window {window}, seed {seed}, {dtype} on {device}"),
+            format!("evaluated by kvprof {}: {}", m.kvprof, m.command),
+        ];
+        lines.join("\n")
     }
 }
 
@@ -182,28 +175,18 @@ impl Source for HitRates {
     }
 
     fn origin(&self) -> String {
-        let (meta, options) = (&self.meta, &self.meta.options);
-        format!(
-            "model {}, from {}\nmodel sha256 {}\ndata set {}, {} prompts\ndata set sha256 {}\n\
-             template {}, {} prompt and {} generated windows of {} rows, top {}, theta {}\n\
-             {} on {}\nmeasured by kvprof {}: {}",
-            meta.model,
-            meta.model_source,
-            meta.model_sha256,
-            meta.dataset,
-            meta.prompts,
-            meta.dataset_sha256,
-            meta.template,
-            options.windows,
-            options.generated_windows,
-            options.window,
-            options.top,
-            options.theta,
-            meta.dtype,
-            meta.device,
-            meta.kvprof,
-            meta.command
-        )
+        let (m, o) = (&self.meta, &self.meta.options);
+        let (prompt, generated, rows) = (o.windows, o.generated_windows, o.window);
+        let windows = format!("{prompt} prompt and {generated} generated windows of {rows} rows");
+        let (template, top, theta) = (&m.template, o.top, o.theta);
+        let lines = [
+            model(&m.model, &m.model_source, &m.model_sha256),
+            data_set(&m.dataset, m.prompts, &m.dataset_sha256),
+            format!("template {template}, {windows}, top {top}, theta {theta}"),
+            format!("{} on {}", m.dtype, m.device),
+            measured(&m.kvprof, &m.command),
+        ];
+        lines.join("\n")
     }
 }
 
@@ -213,29 +196,24 @@ impl Source for Speed {
     }
 
     fn origin(&self) -> String {
-        let meta = &self.meta;
-        format!(
-            "model {}, from {}\nmodel sha256 {}\nneedle prompts of seed {}, ids sha256 {}\n\
-             {} steps ({} without a cache), {} repeats, {} on {} with {} threads\n\
-             budgets by {} {}, sinks {}, window {}\nmeasured by kvprof {}: {}",
-            meta.model,
-            meta.model_source,
-            meta.model_sha256,
-            meta.seed,
-            meta.prompts_sha256,
-            meta.steps,
-            meta.uncached_steps,
-            meta.repeats,
-            meta.dtype,
-            meta.device,
-            meta.threads,
-            meta.scorer,
-            meta.scorer_parameters,
-            meta.sinks,
-            meta.window,
-            meta.kvprof,
-            meta.command
-        )
+        let m = &self.meta;
+        let steps = format!("{} steps ({} without a cache)", m.steps, m.uncached_steps);
+        let (repeats, dtype, device, threads) = (m.repeats, &m.dtype, &m.device, m.threads);
+        let (scorer, set) = (&m.scorer, &m.scorer_parameters);
+        let lines = [
+            model(&m.model, &m.model_source, &m.model_sha256),
+            format!(
+                "needle prompts of seed {}, ids sha256 {}",
+                m.seed, m.prompts_sha256
+            ),
+            format!("{steps}, {repeats} repeats, {dtype} on {device} with {threads} threads"),
+            format!(
+                "budgets by {scorer} {set}, sinks {}, window {}",
+                m.sinks, m.window
+            ),
+            measured(&m.kvprof, &m.command),
+        ];
+        lines.join("\n")
     }
 }
 
@@ -245,25 +223,21 @@ impl Source for Bench {
     }
 
     fn origin(&self) -> String {
-        let (model, machine) = (&self.model, &self.machine);
+        let (of, machine, repeats) = (&self.model, &self.machine, self.repeats);
         let load = machine.load.map_or(String::new(), |load| {
             format!(", load {load:.1} before the start")
         });
-        format!(
-            "model {}, from {}\nmodel sha256 {}\nbench.json sha256 {}\n\
-             {} repeats in turns, {} on {} with {} threads of {}{load}\n\
-             measured by kvprof {}: {}",
-            model.name,
-            model.source,
-            model.sha256,
-            self.sha256,
-            self.repeats,
-            model.dtype,
-            model.device,
-            machine.threads,
-            machine.cpu.as_deref().unwrap_or("a CPU without a name"),
-            self.kvprof,
-            self.command
-        )
+        let cpu = machine.cpu.as_deref().unwrap_or("a CPU without a name");
+        let on = format!(
+            "{} on {} with {} threads",
+            of.dtype, of.device, machine.threads
+        );
+        let lines = [
+            model(&of.name, &of.source, &of.sha256),
+            format!("bench.json sha256 {}", self.sha256),
+            format!("{repeats} repeats in turns, {on} of {cpu}{load}"),
+            measured(&self.kvprof, &self.command),
+        ];
+        lines.join("\n")
     }
 }

@@ -1,10 +1,12 @@
 //! Time per token and bytes held against context length: what a cache saves, and what it costs.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, Entry, Key, PENS, Point, Series, Words, figure_width};
+use super::figure::{
+    Axis, Description, Entry, Key, PENS, Panel, Point, Series, Words, figure_width,
+};
 use super::figure::{length_axis, log_axis, spread_ends};
 use super::options::ChartOptions;
-use super::over_length::{self, marked, panel, repeats_entry, threads};
+use super::over_length::{self, marked, repeats_entry, threads};
 use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
 use crate::eval::speed::{Mode, Speed, Summary, summarise};
@@ -62,7 +64,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let upright = |series: Vec<Series>, name: &str| {
         let ends = spread_ends(series.iter().flat_map(|s| &s.points));
         let y: Axis = log_axis(ends, HEIGHT).called(name);
-        panel(&x, y, HEIGHT, vec![marked(series)])
+        Panel::alone((&x, &y), HEIGHT, vec![marked(series)])
     };
     let meta = &speed.meta;
     let device = meta.device.to_lowercase();
@@ -70,10 +72,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         format!("{}, {} on {device}", meta.model, meta.dtype).into(),
         threads(meta.threads).into(),
     ];
-    let panels = vec![
-        upright(times, "Time per token (ms)"),
-        upright(held, "KV cache held (MB)"),
-    ];
+    let times = upright(times, "Time per token (ms)");
+    let panels = [times, upright(held, "KV cache held (MB)")].concat();
     let about = "Time per token and bytes held";
     Ok(over_length::describe(about, width, facts, entries, panels))
 }

@@ -8,7 +8,7 @@ use super::text;
 use super::words::Words;
 
 /// A figure before it is laid out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Description {
     /// What it shows, for screen readers.
     pub about: String,
@@ -55,6 +55,16 @@ pub struct Panel {
 }
 
 impl Description {
+    /// A figure in one column without anything on it yet.
+    pub fn new(about: impl Into<String>, width: i32) -> Self {
+        Self {
+            about: about.into(),
+            width,
+            columns: 1,
+            ..Self::default()
+        }
+    }
+
     /// Height of a panel's name; a lone panel has none.
     pub(super) fn name_height(&self) -> i32 {
         let named = self.panels.iter().any(|panel| !panel.name.is_empty());
@@ -76,6 +86,27 @@ impl Description {
 }
 
 impl Panel {
+    /// Panels that share both axes and are equally high, with their names and what they show.
+    pub fn each(
+        (x, y): (&Axis, &Axis),
+        height: f64,
+        shown: impl IntoIterator<Item = (Words, Vec<Shape>)>,
+    ) -> Vec<Self> {
+        let panel = |(name, shapes)| Self {
+            name,
+            x: x.clone(),
+            y: y.clone(),
+            height,
+            shapes,
+        };
+        shown.into_iter().map(panel).collect()
+    }
+
+    /// A panel without a name.
+    pub fn alone(axes: (&Axis, &Axis), height: f64, shapes: Vec<Shape>) -> Vec<Self> {
+        Self::each(axes, height, [(Words::default(), shapes)])
+    }
+
     /// Whether it shows cells, which grid lines would hide.
     pub(super) fn has_cells(&self) -> bool {
         let mut shapes = self.shapes.iter();

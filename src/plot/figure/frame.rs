@@ -9,7 +9,6 @@ use plotters::style::{Color, TRANSPARENT};
 use super::axis::Axis;
 use super::canvas::{Drawn, Sheet, Spot, points};
 use super::pen::stroke;
-use super::shapes::Cell;
 use super::text;
 
 /// Colour of axes and ticks.
@@ -47,6 +46,17 @@ pub(super) struct Frame<'d> {
     pub(super) y_name: Option<String>,
     /// Whether grid lines help to read values off.
     pub(super) grid: bool,
+}
+
+/// The rectangle between two corners, in values of the axes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell {
+    /// One corner.
+    pub from: (f64, f64),
+    /// The other.
+    pub to: (f64, f64),
+    /// What fills it.
+    pub colour: RGBColor,
 }
 
 /// A drawn panel that values can be placed on.
@@ -149,9 +159,18 @@ impl Frame<'_> {
 }
 
 impl<DB: DrawingBackend> Area<'_, DB> {
-    /// Where the values `x`, `y` lie on the sheet.
+    /// Where the values `x`, `y` lie on the sheet; what is infinite lies on the panel's edge.
     pub(super) fn at(&self, x: f64, y: f64) -> Spot {
-        self.chart.plotting_area().map_coordinate(&(x, y))
+        let inside = self.chart.plotting_area().map_coordinate(&(x, y));
+        let or_edge = |value: f64, inside: i32, (low, high): (i32, i32)| {
+            let edge = if value > 0.0 { high } else { low };
+            if value.is_infinite() { edge } else { inside }
+        };
+        let (top, bottom) = self.y_range();
+        (
+            or_edge(x, inside.0, self.x_range()),
+            or_edge(y, inside.1, (bottom, top)),
+        )
     }
 
     /// Left and right edge.

@@ -1,14 +1,17 @@
 //! What a panel shows: series with their spread, plain lines, and cells.
 
-use plotters::prelude::{Circle, DrawingBackend, RGBColor};
+use plotters::prelude::{Circle, DrawingBackend};
 use plotters::style::Color;
 
 use super::canvas::{Drawn, Spot, points};
-use super::frame::Area;
+use super::frame::{Area, Cell};
 use super::pen::Pen;
 
 /// Least distance of two markers of one series, in points.
 const MARKS_APART: f64 = 4.2;
+
+/// The left and the right edge of a panel, whatever its axis.
+pub const EDGES: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
 
 /// A value with its spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,12 +34,12 @@ pub struct Series {
     /// From left to right.
     pub points: Vec<Point>,
     /// How the spread is shown.
-    pub spread: Spread,
+    pub spread: SpreadStyle,
 }
 
 /// How the spread of a series is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Spread {
+pub enum SpreadStyle {
     /// As a band.
     Band,
     /// As bars, which are moved sideways with their series by so many points.
@@ -54,23 +57,13 @@ pub enum Marks {
     InTurn,
 }
 
-/// The rectangle between two corners, in values of the axes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cell {
-    /// One corner.
-    pub from: (f64, f64),
-    /// The other.
-    pub to: (f64, f64),
-    /// What fills it.
-    pub colour: RGBColor,
-}
-
 /// Something drawn in a panel, over all before it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// All bands, then all lines, then all markers, so that no band hides another series' line.
     Series(Vec<Series>, Marks),
-    /// A line without markers; a lone point is a disc of this radius in points, if any.
+    /// A line without markers, to the panel's edge where it is infinite; a lone point is a disc of this radius in points,
+    /// if any.
     Line(Pen, Vec<(f64, f64)>, f64),
     /// Cells, each reaching a little under the next to the right and below, so that no seam shows.
     Cells(Vec<Cell>),
@@ -94,7 +87,7 @@ impl Series {
         Self {
             pen,
             points,
-            spread: Spread::Band,
+            spread: SpreadStyle::Band,
         }
     }
 
@@ -105,8 +98,8 @@ impl Series {
 
     fn spots<DB: DrawingBackend>(&self, panel: &Area<'_, DB>, y: fn(&Point) -> f64) -> Vec<Spot> {
         let aside = match self.spread {
-            Spread::Band => 0,
-            Spread::Bars(aside) => points(aside),
+            SpreadStyle::Band => 0,
+            SpreadStyle::Bars(aside) => points(aside),
         };
         let spots = self.points.iter().map(|p| panel.at(p.x, y(p)));
         spots.map(|(x, y)| (x + aside, y)).collect()
@@ -114,7 +107,7 @@ impl Series {
 
     fn draw_spread<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
         let [low, high] = [|p: &Point| p.low, |p: &Point| p.high].map(|y| self.spots(panel, y));
-        if self.spread == Spread::Band {
+        if self.spread == SpreadStyle::Band {
             return self.pen.band(&panel.sheet, &low, &high);
         }
         let bars = self.points.iter().zip(low.into_iter().zip(high));
