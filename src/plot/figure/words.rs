@@ -41,7 +41,8 @@ impl Words {
 
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
-        self.wordings.iter().all(String::is_empty)
+        let mut all = self.wordings.iter().chain([&self.after, &self.number]);
+        all.all(String::is_empty)
     }
 
     /// The words that `room` units hold.
