@@ -4,16 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kvprof::bench::Bench;
 use kvprof::budget::BudgetPlan;
-use kvprof::error::Error;
-use kvprof::eval::Results;
-use kvprof::eval::hit_rate::HitRates;
-use kvprof::eval::speed::Speed;
 use kvprof::plot::{
-    self, CHARTS, Chart, ChartOption, ChartOptions, Crossing, Figure, Query, SubjectKind,
+    self, CHARTS, Chart, ChartOption, ChartOptions, Crossing, Figure, Query, Source, SourceKind,
 };
-use kvprof::profile::Profile;
 
 use super::output_file::refuse_devices;
 
@@ -83,44 +77,6 @@ pub struct PlotArguments {
     title: Option<String>,
 }
 
-/// What charts are drawn from, all of it read.
-struct Sources {
-    profiles: Vec<Profile>,
-    plans: Vec<BudgetPlan>,
-    results: Vec<Results>,
-    hit_rates: Vec<HitRates>,
-    speeds: Vec<Speed>,
-    benches: Vec<Bench>,
-}
-
-/// Reads every path of one kind of source.
-fn read_all<T>(
-    paths: &[PathBuf],
-    kind: SubjectKind,
-    read: fn(&Path) -> kvprof::error::Result<T>,
-) -> anyhow::Result<Vec<T>> {
-    let all: Result<Vec<T>, Error> = paths.iter().map(|path| read(path)).collect();
-    all.with_context(|| format!("reading {}s", kind.name()))
-}
-
-impl Sources {
-    fn draw(
-        &self,
-        chart: &Chart,
-        options: &ChartOptions,
-        provenance: &str,
-    ) -> kvprof::error::Result<Figure> {
-        match chart.takes() {
-            SubjectKind::Profiles => plot::draw(chart.name, &self.profiles, options, provenance),
-            SubjectKind::Plans => plot::draw(chart.name, &self.plans, options, provenance),
-            SubjectKind::Results => plot::draw(chart.name, &self.results, options, provenance),
-            SubjectKind::HitRates => plot::draw(chart.name, &self.hit_rates, options, provenance),
-            SubjectKind::Speeds => plot::draw(chart.name, &self.speeds, options, provenance),
-            SubjectKind::Benches => plot::draw(chart.name, &self.benches, options, provenance),
-        }
-    }
-}
-
 impl PlotArguments {
     pub fn run(self) -> anyhow::Result<()> {
         if self.chart == "all" {
@@ -139,15 +95,18 @@ impl PlotArguments {
     }
 
     /// Every kind of source with the paths given for it.
-    fn given(&self) -> [(SubjectKind, &[PathBuf]); 6] {
-        [
-            (SubjectKind::Profiles, &self.profiles),
-            (SubjectKind::Plans, &self.plans),
-            (SubjectKind::Results, &self.results),
-            (SubjectKind::HitRates, &self.hit_rates),
-            (SubjectKind::Speeds, &self.speeds),
-            (SubjectKind::Benches, &self.benches),
-        ]
+    fn given(&self) -> [(SourceKind, &[PathBuf]); 6] {
+        SourceKind::ALL.map(|kind| {
+            let paths = match kind {
+                SourceKind::Profiles => &self.profiles,
+                SourceKind::Plans => &self.plans,
+                SourceKind::Results => &self.results,
+                SourceKind::HitRates => &self.hit_rates,
+                SourceKind::Speeds => &self.speeds,
+                SourceKind::Benches => &self.benches,
+            };
+            (kind, &paths[..])
+        })
     }
 
     /// The options given that only some charts read.
@@ -169,15 +128,16 @@ impl PlotArguments {
         all.filter(|option| given(*option)).collect()
     }
 
-    fn read(&self) -> anyhow::Result<Sources> {
-        Ok(Sources {
-            profiles: read_all(&self.profiles, SubjectKind::Profiles, Profile::load)?,
-            plans: read_all(&self.plans, SubjectKind::Plans, BudgetPlan::read)?,
-            results: read_all(&self.results, SubjectKind::Results, Results::load)?,
-            hit_rates: read_all(&self.hit_rates, SubjectKind::HitRates, HitRates::load)?,
-            speeds: read_all(&self.speeds, SubjectKind::Speeds, Speed::load)?,
-            benches: read_all(&self.benches, SubjectKind::Benches, Bench::load)?,
-        })
+    /// Everything that was named, read.
+    fn read(&self) -> anyhow::Result<Vec<Box<dyn Source>>> {
+        let mut sources = Vec::new();
+        for (kind, paths) in self.given() {
+            for path in paths {
+                let source = kind.read(path);
+                sources.push(source.with_context(|| format!("reading {}s", kind.name()))?);
+            }
+        }
+        Ok(sources)
     }
 
     fn options(&self) -> ChartOptions {
@@ -215,9 +175,10 @@ impl PlotArguments {
             refuse_devices(out)?;
         }
         let sources = self.read()?;
-        self.note_twins(&sources.plans)?;
-        let figure = sources
-            .draw(chart, &self.options(), &super::command_line(&[]))
+        let sources = of_kind(&sources, wanted);
+        self.note_twins(&plot::of_type(&sources))?;
+        let figure = chart
+            .draw(&sources, &self.options(), &super::command_line(&[]))
             .with_context(|| format!("drawing {}", chart.name))?;
         let mut base = self.out.unwrap_or_else(|| PathBuf::from(chart.name));
         // Both endings are added: one that was typed is meant as the base.
@@ -228,7 +189,7 @@ impl PlotArguments {
     }
 
     /// Says which plan files hold the same budgets, whose lines cover each other.
-    fn note_twins(&self, plans: &[BudgetPlan]) -> std::io::Result<()> {
+    fn note_twins(&self, plans: &[&BudgetPlan]) -> std::io::Result<()> {
         for (second, plan) in plans.iter().enumerate() {
             let first = plans[..second].iter().position(|p| p.tokens == plan.tokens);
             if let Some(first) = first {
@@ -243,11 +204,6 @@ impl PlotArguments {
     /// Draws what can be drawn and says of everything else why not.
     fn draw_all(self) -> anyhow::Result<()> {
         let given = self.given();
-        let has = |kind| {
-            given
-                .iter()
-                .any(|(k, paths)| *k == kind && !paths.is_empty())
-        };
         let options_of = given.map(|(kind, _)| kind.option()).join(", ");
         anyhow::ensure!(
             given.iter().any(|(_, paths)| !paths.is_empty()),
@@ -258,11 +214,12 @@ impl PlotArguments {
         let folder = self.out.clone().unwrap_or_else(|| PathBuf::from("plots"));
         let mut drawn: Vec<&Chart> = Vec::new();
         for chart in CHARTS {
-            if !has(chart.takes()) {
+            let wanted = of_kind(&sources, chart.takes());
+            if wanted.is_empty() {
                 skipped(chart, &format!("no {}", chart.takes().option()))?;
                 continue;
             }
-            match sources.draw(chart, &options, &provenance) {
+            match chart.draw(&wanted, &options, &provenance) {
                 Ok(figure) => {
                     write_figure(&figure, &folder.join(chart.name))?;
                     drawn.push(chart);
@@ -285,6 +242,11 @@ impl PlotArguments {
         }
         Ok(())
     }
+}
+
+fn of_kind(sources: &[Box<dyn Source>], kind: SourceKind) -> Vec<&dyn Source> {
+    let sources = sources.iter().map(|source| &**source);
+    sources.filter(|source| source.kind() == kind).collect()
 }
 
 fn skipped(chart: &Chart, why: &str) -> std::io::Result<()> {

@@ -1,53 +1,28 @@
 //! Budgets per layer: how many tokens a plan lets the KV heads of each layer keep.
 
-use plotters::prelude::{DrawingBackend, PathElement};
-
-use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
-use super::figure::{Figure, render};
-use super::frame::Panel;
-use super::layer_series::{LAYER_LABEL, Marks, band_key, draw_series, ends, value_axis};
-use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
-use super::options::ChartOptions;
-use super::panel_grid::PanelGrid;
-use super::pen::{GREY, PENS, Pen, stroke};
+use super::chart::Chart;
+use super::figure::{
+    Axis, Description, EDGES, Entry, GREY, Key, Marks, PENS, Panel, Pen, Point, Series,
+};
+use super::figure::{Shape, Words, ends, figure_width, from_zero_or_log, grid_columns};
+use super::figure::{heading_room, points, spread_ends, text_width};
+use super::options::{ChartOption as Opt, ChartOptions};
+use super::over_prompts::mean;
 use super::plan_words::PlanWords;
-use super::series::at_most;
-use super::spread::{Spread, mean};
-use super::text;
+use super::source::{Source, SourceKind, of_type};
 use crate::budget::{BudgetPlan, Granularity};
 use crate::error::Result;
 
 /// Plans whose lines can lie over each other; more get a panel each.
 const TOGETHER: usize = 4;
 const MOST_PLANS: usize = 24;
-const SINGLE_POINTS: f64 = 125.0;
-const MULTIPLE_POINTS: f64 = 64.0;
+/// Height of a panel of all plans, and of one of several, in points.
+const HEIGHTS: [f64; 2] = [125.0, 64.0];
 /// Least and most width of one of several panels, in points: a plan's name stands above it.
 const PANEL_POINTS: (f64, f64) = (68.0, 150.0);
-const BOTTOM_POINTS: f64 = 1.5;
+const UNIFORM: Pen = Pen::plain(GREY, 0.6);
 
-/// Width of the line of the uniform budget, in points.
-const UNIFORM_POINTS: f64 = 0.6;
-
-/// The lines of one panel.
-struct Plot {
-    /// What stands above it, where there are several.
-    name: String,
-    series: Vec<(Pen, Spread)>,
-    /// What every layer would have if all had the same.
-    uniform: Option<f64>,
-}
-
-struct Budgets {
-    size: (i32, i32),
-    heading: Heading,
-    grid: PanelGrid,
-    plots: Vec<Plot>,
-    marks: Marks,
-}
-
-/// Draws the mean budget of a layer's KV heads against the layer, a line with markers per plan, beside a thin line of the
+/// The mean budget of a layer's KV heads against the layer, a line with markers per plan, beside a thin line of the
 /// uniform budget.
 ///
 /// Up to four plans share a panel, in which their markers take turns; more have one each, all with the same axes. The
@@ -56,200 +31,129 @@ struct Budgets {
 /// [`ChartOptions::log`] asks for it, and then says so.
 ///
 /// Units: tokens per KV head, or per cent of the plan's own T where [`ChartOptions::relative`] is set.
-/// Errors: [`crate::error::Error::Invalid`] for too many plans, a width out of its bounds, or a logarithmic axis asked
-/// for budgets of 0.
-pub(super) fn draw(plans: &[BudgetPlan], options: &ChartOptions, record: &str) -> Result<Figure> {
-    render(&Budgets::read(plans, options)?, "Budget per layer", record)
-}
+pub(super) const CHART: Chart = Chart {
+    name: "budgets",
+    about: "tokens per KV head of every layer, a line or panel per budget plan with the range over KV heads",
+    needs: "1 to 24 plans; more than four have a panel each",
+    reads: &[Opt::Relative, Opt::Log],
+    takes: SourceKind::Plans,
+    describe,
+};
 
-impl Budgets {
-    fn read(plans: &[BudgetPlan], options: &ChartOptions) -> Result<Self> {
-        at_most(MOST_PLANS, "budgets", plans)?;
-        let width = figure_width(options.width)?;
-        let room = width - points(HEADING_MARGIN);
-        let words = PlanWords::of(plans);
-        let spreads: Vec<Spread> = (plans.iter())
-            .map(|plan| over_heads(plan, options.relative))
-            .collect();
-        let together = plans.len() <= TOGETHER;
-        let columns = match together {
-            true => 1,
-            false => columns(width, &words.names(room)),
+fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
+    let plans: Vec<&BudgetPlan> = of_type(all);
+    CHART.at_most(MOST_PLANS, plans.len())?;
+    let width = figure_width(options.width)?;
+    let words = PlanWords::of(&plans);
+    let together = plans.len() <= TOGETHER;
+    let pen = |index: usize| PENS[if together { index } else { 0 }];
+    let series: Vec<Series> = (plans.iter().enumerate())
+        .map(|(index, plan)| Series::banded(pen(index), over_heads(plan, options.relative)))
+        .collect();
+    let (columns, height) = if together {
+        (1, HEIGHTS[0])
+    } else {
+        (columns(width, &words.names), HEIGHTS[1])
+    };
+    let ends = spread_ends(series.iter().flat_map(|s| &s.points));
+    let log = options.log || Axis::needs_log(ends.0, ends.1);
+    let y = from_zero_or_log(ends, log, height)?.called(if options.relative {
+        "Budget (% of T)"
+    } else {
+        "Tokens per KV head"
+    });
+    let layers = series.iter().map(|s| s.points.len()).max().unwrap_or(0);
+    let x = Axis::layers(layers, width, columns, 12.0);
+    let mut entries: Vec<Entry> = if together {
+        let keys = series.iter().map(|s| Key::Series(s.pen));
+        keys.zip(words.names.clone()).collect()
+    } else {
+        vec![(Key::Series(PENS[0]), "the plan named".into())]
+    };
+    let uniform = !together || uniform_tells(&series);
+    entries.extend(uniform.then(|| (Key::Line(UNIFORM), "uniform budget".into())));
+    let banded = series.iter().position(Series::is_spread);
+    entries.extend(banded.map(|first| {
+        let bands = if together {
+            &series[..]
+        } else {
+            &series[first..=first]
         };
-        let grid = grid(&spreads, options, (width, columns))?;
-        let plots = match together {
-            true => vec![shared_plot(&spreads)],
-            false => own_plots(&spreads, words.names(grid.panel_width())),
-        };
-        let entries = match together {
-            true => PENS
-                .into_iter()
-                .map(Key::Series)
-                .zip(words.names(words_room(room)))
-                .collect(),
-            false => vec![(Key::Series(PENS[0]), "the plan named".to_owned())],
-        };
-        let entries = [entries, other_entries(&plots)].concat();
-        let heading = Heading::new(options.title.as_deref(), words.shared, entries, room);
-        let height = heading.height() + grid.total_height() + points(BOTTOM_POINTS);
-        Ok(Self {
-            size: (width, height),
-            heading,
-            grid,
-            plots,
-            marks: if together {
-                Marks::InTurn
-            } else {
-                Marks::Every
-            },
-        })
-    }
-
-    fn draw_plot<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, plot: &Plot) -> Drawn<DB> {
-        if let Some(budget) = plot.uniform {
-            let (left, right) = panel.x_range();
-            let y = panel.at(0.0, budget).1;
-            let line = PathElement::new(vec![(left, y), (right, y)], stroke(GREY, UNIFORM_POINTS));
-            panel.sheet.draw(&line)?;
-        }
-        draw_series(panel, &plot.series, self.marks)
-    }
+        (Key::bands(bands), "min\u{2013}max of KV heads".into())
+    }));
+    let shapes = |series: Vec<Series>, marks: Marks| {
+        let budget = mean_budget(&series[0]);
+        let line = Shape::line(UNIFORM, EDGES.map(|x| (x, budget)).to_vec());
+        let line = uniform.then_some(line).into_iter();
+        line.chain([Shape::Series(series, marks)]).collect()
+    };
+    let panels = if together {
+        Panel::alone((&x, &y), height, shapes(series, Marks::InTurn))
+    } else {
+        let alone = series
+            .into_iter()
+            .map(|series| shapes(vec![series], Marks::Apart));
+        Panel::each((&x, &y), height, words.names.into_iter().zip(alone))
+    };
+    Ok(Description {
+        facts: words.shared,
+        entries,
+        panels,
+        columns,
+        ..Description::new("Budget per layer", width)
+    })
 }
 
 /// Columns of panels that hold the plans' names, where a reasonable width does.
-fn columns(width: i32, names: &[String]) -> usize {
-    let widest = names
-        .iter()
-        .map(|name| text::width(name))
-        .max()
-        .unwrap_or(0);
+fn columns(width: i32, names: &[Words]) -> usize {
+    let names = Words::told_apart(names, heading_room(width));
+    let widest = names.iter().map(|name| text_width(name)).max().unwrap_or(0);
     // A panel is narrower than its column by the labels and the gap beside it.
     let needed = f64::from(widest) / f64::from(points(1.0)) + 12.0;
-    let least = needed.clamp(PANEL_POINTS.0, PANEL_POINTS.1);
-    PanelGrid::columns(width, least, names.len())
-}
-
-fn grid(
-    spreads: &[Spread],
-    options: &ChartOptions,
-    (width, columns): (i32, usize),
-) -> Result<PanelGrid> {
-    let (count, height) = match spreads.len() <= TOGETHER {
-        true => (1, SINGLE_POINTS),
-        false => (spreads.len(), MULTIPLE_POINTS),
-    };
-    let (low, high) = ends(spreads.iter());
-    let log = options.log || Axis::needs_log(low, high);
-    let y = value_axis(spreads.iter(), log, height)?;
-    let y_name = match options.relative {
-        true => "Budget (% of T)",
-        false => "Tokens per KV head",
-    };
-    let layers = spreads.iter().map(|s| s.mean.len()).max().unwrap_or(0);
-    let panel = (width - points(HEADING_MARGIN)) / columns as i32 - points(12.0);
-    let grid = PanelGrid {
-        x: Axis::layers(layers, label_count(panel, LAYER_LABEL)),
-        y,
-        x_name: "Layer".to_owned(),
-        y_name: String::new(),
-        lines: true,
-        count,
-        columns,
+    grid_columns(
         width,
-        height: points(height),
-    };
-    Ok(PanelGrid {
-        y_name: grid.y.named(y_name, grid.panels_height()),
-        ..grid
-    }
-    .tall_enough())
+        needed.clamp(PANEL_POINTS.0, PANEL_POINTS.1),
+        names.len(),
+    )
 }
 
-/// One panel of all plans, with the uniform budget where all have the same and no plan is it already.
-fn shared_plot(spreads: &[Spread]) -> Plot {
-    let series: Vec<(Pen, Spread)> = PENS.into_iter().zip(spreads.iter().cloned()).collect();
-    let budgets: Vec<f64> = spreads.iter().map(|s| mean(&s.mean)).collect();
+/// Whether all plans have the same uniform budget and none is it already.
+fn uniform_tells(series: &[Series]) -> bool {
+    let budgets: Vec<f64> = series.iter().map(mean_budget).collect();
     let close = |a: f64, b: f64, share: f64| (a - b).abs() <= share * a.max(b);
     // Totals are rounded down to whole tokens, and what is left over goes to some heads.
     let same = budgets
         .windows(2)
         .all(|pair| close(pair[0], pair[1], 0.005));
-    let flat = |s: &Spread| s.mean.iter().all(|&v| close(v, s.mean[0], 0.03));
-    let needed = same && !spreads.iter().any(flat);
-    Plot {
-        name: String::new(),
-        series,
-        uniform: budgets.first().copied().filter(|_| needed),
-    }
-}
-
-/// A panel for every plan.
-fn own_plots(spreads: &[Spread], names: Vec<String>) -> Vec<Plot> {
-    let plot = |(spread, name): (&Spread, String)| Plot {
-        name,
-        series: vec![(PENS[0], spread.clone())],
-        uniform: Some(mean(&spread.mean)),
+    let flat = |s: &Series| {
+        let mut all = s.points.iter();
+        all.all(|p| close(p.middle, s.points[0].middle, 0.03))
     };
-    spreads.iter().zip(names).map(plot).collect()
+    same && !series.iter().any(flat)
 }
 
-/// The keys of what is no plan: uniform budgets and bands.
-fn other_entries(plots: &[Plot]) -> Vec<(Key, String)> {
-    let mut entries = Vec::new();
-    if plots.iter().any(|plot| plot.uniform.is_some()) {
-        entries.push((Key::Line(GREY), "uniform budget".to_owned()));
-    }
-    let banded = |plot: &&Plot| plot.series.iter().any(|(_, s)| s.low != s.high);
-    if let Some(plot) = plots.iter().find(banded) {
-        let words = "min\u{2013}max of KV heads".to_owned();
-        entries.push((band_key(&plot.series), words));
-    }
-    entries
+/// What every layer would have if all had the same.
+fn mean_budget(series: &Series) -> f64 {
+    let budgets: Vec<f64> = series.points.iter().map(|p| p.middle).collect();
+    mean(&budgets)
 }
 
 /// Mean over KV heads, with their range where a plan means them to differ.
-fn over_heads(plan: &BudgetPlan, relative: bool) -> Spread {
-    let factor = match relative {
-        true => 100.0 / plan.reference_tokens.max(1) as f64,
-        false => 1.0,
+fn over_heads(plan: &BudgetPlan, relative: bool) -> Vec<Point> {
+    let factor = if relative {
+        100.0 / plan.reference_tokens.max(1) as f64
+    } else {
+        1.0
     };
-    let by_head = plan.granularity == Granularity::Head;
-    let mut spread = Spread {
-        mean: Vec::new(),
-        low: Vec::new(),
-        high: Vec::new(),
-    };
-    for layer in &plan.tokens {
-        let values: Vec<f64> = layer.iter().map(|&t| t as f64 * factor).collect();
-        let middle = mean(&values);
-        let (low, high) = match by_head {
-            true => (
-                values.iter().copied().fold(f64::INFINITY, f64::min),
-                values.iter().copied().fold(0.0, f64::max),
-            ),
-            // The token that a total leaves over is no spread.
-            false => (middle, middle),
-        };
-        spread.mean.push(middle);
-        spread.low.push(low);
-        spread.high.push(high);
-    }
-    spread
-}
-
-impl Drawing for Budgets {
-    fn size(&self) -> (i32, i32) {
-        self.size
-    }
-
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let top = self.heading.height();
-        self.heading.draw(sheet, self.grid.heading_left())?;
-        self.grid.draw_names(sheet, top)?;
-        for (index, plot) in self.plots.iter().enumerate() {
-            let panel = self.grid.draw(sheet, top, index, &plot.name)?;
-            self.draw_plot(&panel, plot)?;
+    let point = |(layer, heads): (usize, &Vec<usize>)| {
+        let values: Vec<f64> = heads.iter().map(|&t| t as f64 * factor).collect();
+        let alone = Point::alone(layer as f64, mean(&values));
+        // The token that a total leaves over is no spread.
+        if plan.granularity != Granularity::Head {
+            return alone;
         }
-        Ok(())
-    }
+        let (low, high) = ends(values.into_iter());
+        Point { low, high, ..alone }
+    };
+    plan.tokens.iter().enumerate().map(point).collect()
 }

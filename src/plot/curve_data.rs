@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::series::{finite, no_prompts};
-use super::spread::mean;
+use super::over_prompts::mean;
+use super::profiles::{finite, no_prompts};
 use crate::error::Result;
 use crate::profile::Profile;
 
@@ -61,11 +61,7 @@ impl LayerCurves {
 /// Every prompt's length and curves, `[layer]`.
 fn sums(profile: &Profile, query: &str, raw: bool) -> Result<BTreeMap<u32, (u32, Vec<Sums>)>> {
     let table = &profile.curves;
-    let cos_column = if raw {
-        format!("cos_raw_{query}")
-    } else {
-        format!("cos_{query}")
-    };
+    let cos_column = format!("cos_{}{query}", if raw { "raw_" } else { "" });
     let mass_column = format!("mass_{query}");
     let (prompt, tokens) = (table.counts("prompt")?, table.counts("tokens")?);
     let (layer, budget) = (table.counts("layer")?, table.counts("budget")?);
@@ -108,29 +104,22 @@ fn interpolated(curve: &Sums, budget: u32, which: usize) -> Option<f64> {
 
 /// The pieces of a curve that lie above `floor`, cut where it crosses on logarithmic axes.
 pub(super) fn visible(budgets: &[f64], values: &[f64], floor: f64) -> Vec<Vec<(f64, f64)>> {
-    let mut pieces: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
+    let mut pieces: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut piece = Vec::new();
     let mut previous: Option<(f64, f64)> = None;
     for point in budgets.iter().copied().zip(values.iter().copied()) {
         let above = point.1 >= floor;
-        if let Some(before) = previous
-            && (before.1 >= floor) != above
-        {
-            pieces
-                .last_mut()
-                .into_iter()
-                .for_each(|piece| piece.push(crossing(before, point, floor)));
-            if !above {
-                pieces.push(Vec::new());
-            }
+        if let Some(before) = previous.filter(|before| (before.1 >= floor) != above) {
+            piece.push(crossing(before, point, floor));
         }
         if above {
-            pieces
-                .last_mut()
-                .into_iter()
-                .for_each(|piece| piece.push(point));
+            piece.push(point);
+        } else {
+            pieces.push(std::mem::take(&mut piece));
         }
         previous = Some(point);
     }
+    pieces.push(piece);
     pieces.retain(|piece| !piece.is_empty());
     pieces
 }

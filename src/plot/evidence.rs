@@ -2,158 +2,113 @@
 
 use std::collections::BTreeMap;
 
-use plotters::prelude::{DrawingBackend, PathElement};
-
-use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
-use super::facts;
-use super::figure::{Figure, render};
-use super::frame::Panel;
-use super::layer_series::{LAYER_LABEL, Marks, band_key, draw_series};
-use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
-use super::options::ChartOptions;
-use super::outcomes::{
-    FULL, budget_words, check_number_of_methods, chosen_budget, chosen_methods, count_words,
-    distinct,
+use super::chart::Chart;
+use super::figure::{
+    Axis, Description, Entry, Key, Marks, OTHERS, PENS, Panel, Pen, Series, Shape,
 };
-use super::panel_grid::PanelGrid;
-use super::pen::{OTHERS, PENS, Pen, Spot, stroke};
-use super::series::{common_count, only};
-use super::spread::{Band, Spread};
-use super::text;
+use super::figure::{Words, figure_width, grid_columns};
+use super::options::{ChartOption as Opt, ChartOptions};
+use super::outcomes::{
+    FULL, budget_words, chosen_budget, count_words, distinct, facts, shown_methods,
+};
+use super::over_prompts::{Band, common_count};
+use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
 use crate::eval::Results;
 
 /// Methods whose bands can lie over each other; more get a panel each.
 const TOGETHER: usize = 3;
-const SINGLE_POINTS: f64 = 125.0;
-const MULTIPLE_POINTS: f64 = 64.0;
+/// Height of a panel of all methods, and of one of several, in points.
+const HEIGHTS: [f64; 2] = [125.0, 64.0];
 const LEAST_PANEL: f64 = 70.0;
-const BOTTOM_POINTS: f64 = 1.5;
 
-struct Evidence {
-    size: (i32, i32),
-    heading: Heading,
-    grid: PanelGrid,
-    names: Vec<String>,
-    series: Vec<Spread>,
-    together: bool,
-}
-
-/// Draws the share of evidence tokens that each layer keeps at one budget, with its spread over prompts.
+/// The share of evidence tokens that each layer keeps at one budget, with its spread over prompts.
 ///
 /// Up to three methods share a panel. More have one each, with the other methods' means in grey.
 ///
 /// Units: per cent of the evidence tokens, mean over the layer's KV heads.
-/// Errors: [`Error::UnknownName`] for a method or budget that was not evaluated, [`Error::Invalid`] for data without
-/// marked evidence, an incomplete table, or too many methods.
-pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
-    let chart = Evidence::read(only("evidence", all)?, options)?;
-    render(&chart, "Evidence kept per layer", record)
-}
+pub(super) const CHART: Chart = Chart {
+    name: "evidence",
+    about: "share of the evidence that each layer keeps at one budget, a line or panel per method",
+    needs: "evidence: evidence, of 1 evaluation with 1 to 24 methods besides full",
+    reads: &[Opt::Methods, Opt::Budget],
+    takes: SourceKind::Results,
+    describe,
+};
 
-impl Evidence {
-    fn read(results: &Results, options: &ChartOptions) -> Result<Self> {
-        let rows = kept(results)?;
-        let budgets = distinct(rows.iter().map(|row| row.budget));
-        let budget = chosen_budget(&budgets, options.budget.as_deref())?;
-        let rows: Vec<Kept<'_>> = rows
-            .into_iter()
-            .filter(|row| row.budget == budget)
-            .collect();
-        let held = distinct(rows.iter().map(|row| row.method));
-        let names = chosen_methods(&held, options.methods.as_deref())?;
-        check_number_of_methods("evidence", names.len())?;
-        let layers = results.meta.model.num_layers;
-        let values = names.iter().map(|name| by_prompt(&rows, name, layers));
-        let values = values.collect::<Result<Vec<_>>>()?;
-        let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
-        let band = Band::of(prompts.iter().copied());
-        let spreads = values.iter().map(|grid| Spread::over_prompts(grid, band));
-        let series: Vec<Spread> = spreads.collect();
-        let together = names.len() <= TOGETHER;
-        let width = figure_width(options.width)?;
-        let room = width - points(HEADING_MARGIN);
-        let mut entries: Vec<(Key, String)> = Vec::new();
-        if together {
-            let keys = PENS.into_iter().map(Key::Series);
-            entries.extend(keys.zip(names.iter().map(|name| text::printable(name))));
-        } else {
-            entries.push((Key::Series(PENS[0]), "the method named".to_owned()));
-            entries.push((Key::Line(OTHERS), "the others".to_owned()));
-        }
-        let words = band.words(common_count(&prompts), words_room(room));
-        let pens = match together {
-            true => PENS,
-            false => [PENS[0]; PENS.len()],
-        };
-        let banded: Vec<(Pen, Spread)> = pens.into_iter().zip(series.iter().cloned()).collect();
-        let shown = if together { &banded[..] } else { &banded[..1] };
-        entries.extend(words.map(|words| (band_key(shown), words)));
-        let mut note = budget_words(budget);
-        if common_count(&prompts).is_none() || band == Band::None {
-            note = format!("{note}, {}", count_words(prompts.iter().copied()));
-        }
-        entries.push((Key::Note, note));
-        let grid = grid(width, names.len(), together, layers);
-        let heading = Heading::new(
-            options.title.as_deref(),
-            facts::of_results(&results.meta),
-            entries,
-            room,
-        );
-        Ok(Self {
-            size: (
-                width,
-                heading.height() + grid.total_height() + points(BOTTOM_POINTS),
-            ),
-            heading,
-            names: names.iter().map(|name| text::printable(name)).collect(),
-            series,
-            grid,
-            together,
-        })
-    }
-
-    fn draw_others<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, own: usize) -> Drawn<DB> {
-        for (index, spread) in self.series.iter().enumerate() {
-            if index != own {
-                let path = spread.mean.iter().enumerate();
-                let path: Vec<Spot> = path.map(|(layer, &v)| panel.at(layer as f64, v)).collect();
-                panel
-                    .sheet
-                    .draw(&PathElement::new(path, stroke(OTHERS, 0.5)))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn grid(width: i32, methods: usize, together: bool, layers: usize) -> PanelGrid {
-    let (count, columns, height) = match together {
-        true => (1, 1, SINGLE_POINTS),
-        false => (
-            methods,
-            PanelGrid::columns(width, LEAST_PANEL, methods),
-            MULTIPLE_POINTS,
-        ),
+fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
+    let results: &Results = CHART.only(all)?;
+    let mut rows = kept(results)?;
+    let budgets = distinct(rows.iter().map(|row| row.budget));
+    let budget = chosen_budget(&budgets, options.budget.as_deref())?;
+    rows.retain(|row| row.budget == budget);
+    let held = rows.iter().map(|row| row.method);
+    let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
+    let layers = results.meta.model.num_layers;
+    let values = names.iter().map(|name| by_prompt(&rows, name, layers));
+    let values: Vec<Vec<Vec<f64>>> = values.collect::<Result<_>>()?;
+    let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
+    let band = Band::of(&prompts);
+    let together = names.len() <= TOGETHER;
+    let pen = |index: usize| PENS[if together { index } else { 0 }];
+    let series: Vec<Series> = (values.iter().enumerate())
+        .map(|(index, grid)| Series::banded(pen(index), band.around_means(grid)))
+        .collect();
+    let mut entries: Vec<Entry> = if together {
+        let names = names.iter().map(|name| Words::from(*name));
+        series
+            .iter()
+            .map(|s| Key::Series(s.pen))
+            .zip(names)
+            .collect()
+    } else {
+        vec![
+            (Key::Series(PENS[0]), "the method named".into()),
+            (Key::Line(Pen::plain(OTHERS, 0.6)), "the others".into()),
+        ]
     };
-    let panel = (width - points(HEADING_MARGIN)) / columns as i32 - points(12.0);
-    PanelGrid {
-        x: Axis::layers(layers, label_count(panel, LAYER_LABEL)),
-        y: Axis::per_cent(if together { 6 } else { 3 }),
-        x_name: "Layer".to_owned(),
-        y_name: match together {
-            true => "Evidence tokens kept (%)".to_owned(),
-            false => "Evidence kept (%)".to_owned(),
-        },
-        lines: true,
-        count,
-        columns,
-        width,
-        height: points(height),
+    let banded = if together { &series[..] } else { &series[..1] };
+    entries.extend(band.entry(&prompts, banded));
+    let mut note = budget_words(budget);
+    if common_count(&prompts).is_none() || band == Band::None {
+        note = format!("{note}, {}", count_words(&prompts));
     }
-    .tall_enough()
+    entries.push((Key::Note, note.into()));
+    let width = figure_width(options.width)?;
+    let (columns, labels, name) = if together {
+        (1, 6, "Evidence tokens kept (%)")
+    } else {
+        let columns = grid_columns(width, LEAST_PANEL, names.len());
+        (columns, 3, "Evidence kept (%)")
+    };
+    let x = Axis::layers(layers, width, columns, 12.0);
+    let y = Axis::per_cent(labels).called(name);
+    let [shared, own] = HEIGHTS;
+    let panels = if together {
+        Panel::alone((&x, &y), shared, vec![Shape::Series(series, Marks::InTurn)])
+    } else {
+        let methods = names.iter().enumerate();
+        let alone = methods.map(|(own, name)| (Words::from(*name), in_front(&series, own)));
+        Panel::each((&x, &y), own, alone)
+    };
+    Ok(Description {
+        facts: facts(results),
+        entries,
+        panels,
+        columns,
+        ..Description::new("Evidence kept per layer", width)
+    })
+}
+
+/// Series `own` in front of the others' lines.
+fn in_front(series: &[Series], own: usize) -> Vec<Shape> {
+    let others = series.iter().enumerate().filter(|(index, _)| *index != own);
+    let line = |(_, other): (usize, &Series)| {
+        let path = other.points.iter().map(|p| (p.x, p.middle));
+        Shape::line(Pen::plain(OTHERS, 0.5), path.collect())
+    };
+    let front = Shape::Series(vec![series[own].clone()], Marks::Apart);
+    others.map(line).chain([front]).collect()
 }
 
 /// A row of `evidence.parquet`.
@@ -181,9 +136,8 @@ fn kept(results: &Results) -> Result<Vec<Kept<'_>>> {
             layer: *layer as usize,
             share,
         });
-    let rows: Vec<Kept<'_>> = rows
-        .filter(|row| row.method != FULL && row.share.is_finite())
-        .collect();
+    let rows = rows.filter(|row| row.method != FULL && row.share.is_finite());
+    let rows: Vec<Kept<'_>> = rows.collect();
     if rows.is_empty() {
         let bound = "a chart needs some: evaluate a method other than full on data whose evidence is marked";
         return Err(Error::invalid("number of rows about evidence", 0, bound));
@@ -204,40 +158,13 @@ fn by_prompt(rows: &[Kept<'_>], method: &str, layers: usize) -> Result<Vec<Vec<f
             seen += 1;
         }
     }
-    match prompts.values().flatten().all(|v| v.is_finite()) && seen == layers * prompts.len() {
-        true => Ok(prompts.into_values().collect()),
-        false => Err(Error::invalid(
-            format!("number of layers with evidence under {method}"),
-            seen,
-            format!(
-                "{} prompts of {layers} layers are expected: evaluate again",
-                prompts.len()
-            ),
-        )),
+    let count = prompts.len();
+    if prompts.values().flatten().all(|v| v.is_finite()) && seen == layers * count {
+        return Ok(prompts.into_values().collect());
     }
-}
-
-impl Drawing for Evidence {
-    fn size(&self) -> (i32, i32) {
-        self.size
-    }
-
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let top = self.heading.height();
-        self.heading.draw(sheet, self.grid.heading_left())?;
-        self.grid.draw_names(sheet, top)?;
-        if self.together {
-            let panel = self.grid.draw(sheet, top, 0, "")?;
-            let series: Vec<(Pen, Spread)> =
-                PENS.into_iter().zip(self.series.iter().cloned()).collect();
-            return draw_series(&panel, &series, Marks::InTurn);
-        }
-        for (index, (name, spread)) in self.names.iter().zip(&self.series).enumerate() {
-            let name = text::fitted(name, self.grid.panel_width());
-            let panel = self.grid.draw(sheet, top, index, &name)?;
-            self.draw_others(&panel, index)?;
-            draw_series(&panel, &[(PENS[0], spread.clone())], Marks::Every)?;
-        }
-        Ok(())
-    }
+    Err(Error::invalid(
+        format!("number of layers with evidence under {method}"),
+        seen,
+        format!("{count} prompts of {layers} layers are expected: evaluate again"),
+    ))
 }

@@ -1,325 +1,325 @@
 //! Quality against held bytes: a line per method, an interval at every budget.
 
-use plotters::prelude::{DrawingBackend, PathElement, RGBColor};
-
-use super::axis::{Axis, number};
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, name_room, points};
-use super::facts;
-use super::figure::{Figure, render};
-use super::frame::Panel;
-use super::held_quality::{Point, Series, bytes_axis, line, quality_axis, visible};
-use super::layer_series::HEIGHT_OF_LABEL;
-use super::legend::{HEADING_MARGIN, Heading, Key};
-use super::options::ChartOptions;
-use super::outcomes::{
-    FULL, check_number_of_methods, chosen_methods, count_words, distinct, outcomes, sample_noun,
+use super::chart::Chart;
+use super::figure::{
+    Axis, BASELINE, Description, EDGES, Entry, Key, Marks, OTHERS, PENS, Panel, Pen,
 };
-use super::panel_grid::PanelGrid;
-use super::pen::{BASELINE, OTHERS, PENS, Pen, REFERENCE, Spot, stroke};
-use super::series::only;
-use super::text;
+use super::figure::{Point, REFERENCE, Series, Shape, SpreadStyle, Words, ends, figure_width};
+use super::figure::{grid_columns, heading_room, labels_up, number, points, text_width};
+use super::options::{ChartOption as Opt, ChartOptions};
+use super::outcomes::{
+    FULL, Outcome, count_words, distinct, facts, outcomes, sample_means, sample_noun, shown_methods,
+};
+use super::over_prompts::{mean, mean_with_interval};
+use super::source::{Source, SourceKind};
 use crate::error::Result;
-use crate::eval::{Metric, Results};
+use crate::eval::{Direction, Metric, Results};
 
 /// Methods whose intervals can stand side by side; more get a panel each.
 const TOGETHER: usize = 6;
-const SINGLE_POINTS: f64 = 150.0;
-const MULTIPLE_POINTS: f64 = 64.0;
+/// Height of a panel of all methods, and of one of several, in points.
+const HEIGHTS: [f64; 2] = [150.0, 64.0];
 const LEAST_PANEL: f64 = 68.0;
-const BOTTOM_POINTS: f64 = 1.5;
 
 /// Methods at one budget hold the same bytes: their marks are set apart by at most this, in points.
 const APART_POINTS: (f64, f64) = (2.6, 13.0);
 
-struct Frontier {
-    size: (i32, i32),
-    heading: Heading,
-    grid: PanelGrid,
-    series: Vec<Series>,
-    /// Index of the series that the others are compared with.
-    baseline: Option<usize>,
-    /// The full cache, where the axis has a place for it.
-    full: Option<Point>,
-    together: bool,
-}
+/// Least gap between two labels of bytes, in points.
+const LABEL_GAP: f64 = 4.5;
 
-/// Draws the mean of a metric against the bytes that are held, with 95 % intervals over prompts.
+/// Most labels of a linear axis, where every second one could be left out.
+const MOST_LINEAR: usize = 6;
+
+/// The mean of a metric against the bytes that are held, with 95 % intervals over prompts.
 ///
 /// Up to six methods share a panel, where the full cache is a dotted line that ends at its own bytes. More have
 /// a panel each, with the evaluation's baseline and the other methods behind, and the full cache as a dotted line
 /// across. Where a logarithmic axis has no place for the full cache's value, the legend names it.
 ///
 /// Units: MB per prompt, or per cent of the full cache where [`ChartOptions::relative`] is set.
-/// Errors: [`crate::error::Error::UnknownName`] for a metric, column or method that is not there,
-/// [`crate::error::Error::Invalid`] for several evaluations, too many methods, or no row with a value.
-pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
+pub(super) const CHART: Chart = Chart {
+    name: "frontier",
+    about: "quality against held bytes, a line per method with 95 % intervals over prompts",
+    needs: "results: METRIC, kv_bytes, full_bytes, of 1 evaluation with 1 to 24 methods besides full",
+    reads: &[Opt::Metric, Opt::Methods, Opt::Relative, Opt::Log],
+    takes: SourceKind::Results,
+    describe,
+};
+
+/// A method at one budget.
+#[derive(Clone, Copy)]
+struct AtBudget {
+    /// Bytes held, in MB or in per cent of the full cache, and the metric over samples: prompts, or needles.
+    point: Point,
+    /// Samples behind it.
+    samples: usize,
+}
+
+/// A method at every budget that has finite bytes, by growing bytes.
+struct Method {
+    name: String,
+    budgets: Vec<AtBudget>,
+}
+
+/// What all panels share.
+struct Frontier {
+    x: Axis,
+    y: Axis,
+    methods: Vec<Method>,
+    /// Index of the method that the others are compared with.
+    baseline: Option<usize>,
+    /// The full cache, where the axis has a place for it.
+    full: Option<Point>,
+}
+
+fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
     let metric = Metric::find(options.metric.as_deref().unwrap_or("kl"))?;
-    let title = format!("{} against held KV cache", metric.title);
-    let chart = Frontier::read(only("frontier", all)?, metric, options)?;
-    render(&chart, &title, record)
+    let results: &Results = CHART.only(all)?;
+    let rows = outcomes(results, metric.name, metric.factor())?;
+    let held = rows.iter().map(|row| row.method);
+    let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
+    let method = |name: &&str| Method {
+        name: (*name).to_owned(),
+        budgets: at_budgets(&rows, name, options.relative),
+    };
+    let methods: Vec<Method> = names.iter().map(method).collect();
+    let together = methods.len() <= TOGETHER;
+    let full = at_budgets(&rows, FULL, options.relative)
+        .first()
+        .map(|at| at.point);
+    let height = HEIGHTS[usize::from(!together)];
+    let y = quality_axis(&methods, full, metric, options.log, height);
+    let y = y.called(metric.axis_name());
+    let shown = full.filter(|point| visible(&y, point));
+    let width = figure_width(options.width)?;
+    let columns = if together {
+        1
+    } else {
+        grid_columns(width, LEAST_PANEL, methods.len())
+    };
+    let panel = heading_room(width) / columns as i32 - points(10.0);
+    // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
+    let x = bytes_axis(&methods, shown.filter(|_| together), panel).called(if options.relative {
+        "Held KV cache (% of the full cache)"
+    } else {
+        "Held KV cache (MB per prompt)"
+    });
+    let frontier = Frontier {
+        x,
+        y,
+        methods,
+        baseline: names.iter().position(|name| *name == results.meta.settings.baseline),
+        full: shown,
+    };
+    let mut entries = if together {
+        let methods = frontier.methods.iter();
+        let names = methods.map(|method| Words::from(&method.name));
+        PENS.into_iter().map(Key::Series).zip(names).collect()
+    } else {
+        frontier.keys_of_panels()
+    };
+    entries.extend(full.map(|full| {
+        let key = match (shown, together) {
+            (None, _) => Key::Note,
+            (_, true) => Key::Series(REFERENCE),
+            (_, false) => Key::Line(REFERENCE),
+        };
+        (key, full_words(full, metric, options.relative).into())
+    }));
+    entries.extend(frontier.notes(together, sample_noun(&rows)));
+    let axes = (&frontier.x, &frontier.y);
+    let panels = if together {
+        Panel::alone(axes, height, frontier.together())
+    } else {
+        let methods = frontier.methods.iter().enumerate();
+        let alone = |(own, method): (usize, &Method)| {
+            (Words::from(&method.name), frontier.alone(own, method))
+        };
+        Panel::each(axes, height, methods.map(alone))
+    };
+    Ok(Description {
+        facts: facts(results),
+        entries,
+        panels,
+        columns,
+        ..Description::new(format!("{} against held KV cache", metric.title), width)
+    })
 }
 
 impl Frontier {
-    fn read(results: &Results, metric: &Metric, options: &ChartOptions) -> Result<Self> {
-        let rows = outcomes(results, metric.name, metric.factor())?;
-        let held = distinct(rows.iter().map(|row| row.method));
-        let mut methods = chosen_methods(&held, options.methods.as_deref())?;
-        methods.retain(|method| *method != FULL);
-        check_number_of_methods("frontier", methods.len())?;
-        let series: Vec<Series> = (methods.iter())
-            .map(|method| Series {
-                name: text::printable(method),
-                points: line(&rows, method, options.relative),
-            })
-            .collect();
-        let together = series.len() <= TOGETHER;
-        let baseline = methods
-            .iter()
-            .position(|m| *m == results.meta.settings.baseline);
-        let full = line(&rows, FULL, options.relative).into_iter().next();
-        let height = points(if together {
-            SINGLE_POINTS
-        } else {
-            MULTIPLE_POINTS
-        });
-        let most = label_count(height, HEIGHT_OF_LABEL);
-        let y = quality_axis(&series, full.as_ref(), metric, options.log, most);
-        let shown = full
-            .as_ref()
-            .is_some_and(|point| visible(&y, point.quality.mean));
-        let mut entries = match together {
-            true => keys_of_pens(&series),
-            false => keys_of_panels(&series, baseline),
+    /// The points of a method that the axis has a place for, with intervals inside it.
+    fn series(&self, pen: Pen, method: &Method, aside: f64) -> Series {
+        let points = method.budgets.iter().map(|at| at.point);
+        let inside = |point: Point| Point {
+            low: point.low.max(self.y.low()),
+            ..point
         };
-        entries.extend(full.as_ref().map(|full| {
-            let key = match (shown, together) {
-                (false, _) => Key::Note,
-                (true, true) => Key::Series(REFERENCE),
-                (true, false) => Key::Reference,
-            };
-            (key, full_words(full, metric, options.relative))
-        }));
-        entries.extend(notes(&series, &y, together, sample_noun(&rows)));
-        let width = figure_width(options.width)?;
-        let full = full.filter(|_| shown);
-        // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
-        let columns = match together {
-            true => 1,
-            false => PanelGrid::columns(width, LEAST_PANEL, series.len()),
-        };
-        let panel = (width - points(HEADING_MARGIN)) / columns as i32 - points(10.0);
-        let x = bytes_axis(&series, full.as_ref().filter(|_| together), panel);
-        let grid = grid(width, (x, y), series.len(), columns);
-        let x_name = match options.relative {
-            true => "Held KV cache (% of the full cache)",
-            false => "Held KV cache (MB per prompt)",
-        };
-        let grid = PanelGrid {
-            x_name: grid.x.named(x_name, name_room(width)),
-            y_name: grid.y.named(&metric.axis_name(), grid.panels_height()),
-            ..grid
+        Series {
+            pen,
+            points: points.filter(|p| visible(&self.y, p)).map(inside).collect(),
+            spread: SpreadStyle::Bars(aside),
         }
-        .tall_enough();
-        let room = width - points(HEADING_MARGIN);
-        let heading = Heading::new(
-            options.title.as_deref(),
-            facts::of_results(&results.meta),
-            entries,
-            room,
-        );
-        let height = heading.height() + grid.total_height() + points(BOTTOM_POINTS);
-        Ok(Self {
-            size: (width, height),
-            heading,
-            grid,
-            series,
-            baseline,
-            full,
-            together,
-        })
     }
 
-    fn low(&self) -> f64 {
-        self.grid.y.low()
-    }
-
-    /// The points that the axis has a place for.
-    fn shown<'s>(&'s self, series: &'s Series) -> impl Iterator<Item = &'s Point> {
-        (series.points.iter()).filter(|p| visible(&self.grid.y, p.quality.mean))
-    }
-
-    fn draw_bars<DB: DrawingBackend>(
-        &self,
-        panel: &Panel<'_, DB>,
-        (pen, series, aside): (Pen, &Series, i32),
-    ) -> Drawn<DB> {
-        for p in self.shown(series) {
-            let [low, high] = [p.quality.low, p.quality.high].map(|value| {
-                let (x, y) = panel.at(p.held, value.max(self.low()));
-                (x + aside, y)
-            });
-            if p.quality.low < p.quality.high {
-                pen.bar(&panel.sheet, low, high)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a series' means lie, moved `aside`.
-    fn spots<DB: DrawingBackend>(
-        &self,
-        panel: &Panel<'_, DB>,
-        series: &Series,
-        aside: i32,
-    ) -> Vec<Spot> {
-        let at = |p: &Point| panel.at(p.held, p.quality.mean);
-        self.shown(series)
-            .map(at)
-            .map(|(x, y)| (x + aside, y))
-            .collect()
-    }
-
-    /// Every method in one panel: bars first, then lines, then markers.
-    fn draw_together<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
-        if let Some(full) = &self.full {
-            let end = panel.at(full.held, full.quality.mean);
-            REFERENCE.line(&panel.sheet, vec![(panel.x_range().0, end.1), end])?;
-            REFERENCE.mark(&panel.sheet, end)?;
-        }
-        let gaps = self.series.len().saturating_sub(1) as f64;
+    /// Every method in one panel, in front of the way to the full cache.
+    fn together(&self) -> Vec<Shape> {
+        let gaps = self.methods.len().saturating_sub(1) as f64;
         let step = APART_POINTS.0.min(APART_POINTS.1 / gaps.max(1.0));
-        let aside = |index: usize| points((index as f64 - gaps / 2.0) * step);
-        let all = || PENS.into_iter().zip(&self.series).enumerate();
-        for (index, (pen, series)) in all() {
-            self.draw_bars(panel, (pen, series, aside(index)))?;
-        }
-        for (index, (pen, series)) in all() {
-            pen.line(&panel.sheet, self.spots(panel, series, aside(index)))?;
-        }
-        for (index, (pen, series)) in all() {
-            for spot in self.spots(panel, series, aside(index)) {
-                pen.mark(&panel.sheet, spot)?;
-            }
-        }
-        Ok(())
+        let methods = PENS.into_iter().zip(&self.methods).enumerate();
+        let series = methods.map(|(index, (pen, method))| {
+            self.series(pen, method, (index as f64 - gaps / 2.0) * step)
+        });
+        let full = self.full.iter().flat_map(|full| {
+            let (held, value) = (full.x, full.middle);
+            let end = Series::banded(REFERENCE, vec![Point::alone(held, value)]);
+            [
+                Shape::line(REFERENCE, vec![(EDGES[0], value), (held, value)]),
+                Shape::Series(vec![end], Marks::All),
+            ]
+        });
+        let series = Shape::Series(series.collect(), Marks::All);
+        full.chain([series]).collect()
     }
 
     /// One method in front of the others.
-    fn draw_alone<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, own: usize) -> Drawn<DB> {
-        let behind = |series: &Series, colour: RGBColor, width: f64| {
-            let path = self.spots(panel, series, 0);
-            let path = PathElement::new(path, stroke(colour, width));
-            panel.sheet.draw(&path)
+    fn alone(&self, own: usize, method: &Method) -> Vec<Shape> {
+        let behind = |method: &Method, pen: Pen| {
+            let points = self.series(pen, method, 0.0).points;
+            Shape::line(pen, points.iter().map(|p| (p.x, p.middle)).collect())
         };
-        for (index, series) in self.series.iter().enumerate() {
-            if index != own && Some(index) != self.baseline {
-                behind(series, OTHERS, 0.5)?;
-            }
+        let methods = self.methods.iter().enumerate();
+        let others = methods.filter(|(index, _)| *index != own && Some(*index) != self.baseline);
+        let others = others.map(|(_, method)| behind(method, Pen::plain(OTHERS, 0.5)));
+        let full = self
+            .full
+            .map(|full| Shape::line(REFERENCE, EDGES.map(|x| (x, full.middle)).to_vec()));
+        let baseline = self.baseline.and_then(|index| self.methods.get(index));
+        let baseline = baseline.map(|method| behind(method, Pen::plain(BASELINE, 0.7)));
+        let series = Shape::Series(vec![self.series(PENS[0], method, 0.0)], Marks::All);
+        others.chain(full).chain(baseline).chain([series]).collect()
+    }
+
+    fn keys_of_panels(&self) -> Vec<Entry> {
+        let line = |colour| Key::Line(Pen::plain(colour, 0.6));
+        let mut entries = vec![(Key::Series(PENS[0]), "the method named".into())];
+        if let Some(baseline) = self.baseline.and_then(|index| self.methods.get(index)) {
+            let words = format!("{}, the baseline", baseline.name);
+            entries.push((line(BASELINE), words.into()));
         }
-        if let Some(full) = &self.full {
-            let (left, right) = panel.x_range();
-            let y = panel.at(full.held, full.quality.mean).1;
-            REFERENCE.line(&panel.sheet, vec![(left, y), (right, y)])?;
+        entries.push((line(OTHERS), "the others".into()));
+        entries
+    }
+
+    fn notes(&self, together: bool, noun: &str) -> Vec<Entry> {
+        let all: Vec<&AtBudget> = self.methods.iter().flat_map(|m| &m.budgets).collect();
+        let counts: Vec<usize> = all.iter().map(|at| at.samples).collect();
+        let counts = count_words(&counts);
+        let mut notes = vec![(
+            Key::Bar(if together { REFERENCE } else { PENS[0] }),
+            format!("95 % interval of the mean, {counts} {noun}").into(),
+        )];
+        if together && self.methods.len() > 1 {
+            let aside = "marks at one budget are set apart sideways";
+            notes.push((Key::Note, aside.into()));
         }
-        if let Some(baseline) = self.baseline.and_then(|index| self.series.get(index)) {
-            behind(baseline, BASELINE, 0.7)?;
+        let absent = all.iter().filter(|at| !visible(&self.y, &at.point)).count();
+        if absent > 0 {
+            let words = format!("{absent} of {} points at 0: off this axis", all.len());
+            notes.push((Key::Note, words.into()));
         }
-        let (pen, Some(series)) = (PENS[0], self.series.get(own)) else {
-            return Ok(());
-        };
-        self.draw_bars(panel, (pen, series, 0))?;
-        let spots = self.spots(panel, series, 0);
-        pen.line(&panel.sheet, spots.clone())?;
-        spots
-            .into_iter()
-            .try_for_each(|spot| pen.mark(&panel.sheet, spot))
+        notes
     }
 }
 
-fn grid(width: i32, (x, y): (Axis, Axis), methods: usize, columns: usize) -> PanelGrid {
-    let (count, height) = match methods <= TOGETHER {
-        true => (1, SINGLE_POINTS),
-        false => (methods, MULTIPLE_POINTS),
+/// `method` at every budget by growing bytes; `relative` in per cent of the full cache.
+fn at_budgets(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<AtBudget> {
+    let own: Vec<&Outcome<'_>> = rows.iter().filter(|row| row.method == method).collect();
+    let held = |row: &&&Outcome<'_>| {
+        if relative {
+            100.0 * row.held / row.full
+        } else {
+            row.held
+        }
     };
-    PanelGrid {
-        x,
-        y,
-        x_name: String::new(),
-        y_name: String::new(),
-        lines: true,
-        count,
-        columns,
-        width,
-        height: points(height),
-    }
+    let at = |budget: &str| {
+        let rows: Vec<_> = own.iter().filter(|row| row.budget == budget).collect();
+        let bytes: Vec<f64> = rows.iter().map(held).collect();
+        let values = sample_means(rows.iter().map(|row| **row));
+        AtBudget {
+            point: mean_with_interval(mean(&bytes), &values),
+            samples: values.len(),
+        }
+    };
+    let budgets = distinct(own.iter().map(|row| row.budget));
+    let mut all: Vec<AtBudget> = budgets.into_iter().map(at).collect();
+    all.retain(|at| at.point.x.is_finite() && at.point.x > 0.0);
+    all.sort_by(|a, b| a.point.x.total_cmp(&b.point.x));
+    all
 }
 
-fn keys_of_pens(series: &[Series]) -> Vec<(Key, String)> {
-    let keys = PENS.into_iter().map(Key::Series);
-    keys.zip(series.iter().map(|s| s.name.clone())).collect()
+/// Whether a mean lies on the axis: a logarithmic one has no place for 0.
+fn visible(axis: &Axis, point: &Point) -> bool {
+    (axis.low()..=axis.high()).contains(&point.middle)
 }
 
-fn keys_of_panels(series: &[Series], baseline: Option<usize>) -> Vec<(Key, String)> {
-    let mut entries = vec![(Key::Series(PENS[0]), "the method named".to_owned())];
-    if let Some(baseline) = baseline.and_then(|index| series.get(index)) {
-        entries.push((
-            Key::Line(BASELINE),
-            format!("{}, the baseline", baseline.name),
-        ));
+fn all_points(methods: &[Method]) -> impl Iterator<Item = Point> + Clone {
+    methods.iter().flat_map(|m| &m.budgets).map(|at| at.point)
+}
+
+/// The axis of held bytes, of every method and of the full cache where it has a place, `room` units long.
+fn bytes_axis(methods: &[Method], full: Option<Point>, room: i32) -> Axis {
+    let cut = all_points(methods).map(|p| p.x);
+    let (low, most) = ends(cut.clone().chain(full.map(|p| p.x)));
+    // Marks at one budget are set apart sideways, the full cache's is not.
+    let air = (most / low).powf(0.08).max(1.15);
+    let (low, high) = (low / air, most.max(ends(cut).1 * air));
+    // The longest label, but for decimals of less than one.
+    let widest = if high >= 10.0 {
+        number(high.round())
+    } else {
+        "0.5".to_owned()
+    };
+    let most = room / (text_width(&widest) + points(LABEL_GAP));
+    Axis::log(low, high, most.max(1) as usize)
+}
+
+/// The axis of quality: logarithmic for `log`, or where values that are better lower span a decade.
+fn quality_axis(
+    methods: &[Method],
+    full: Option<Point>,
+    metric: &Metric,
+    log: bool,
+    height: f64,
+) -> Axis {
+    let (all, labels) = (all_points(methods), labels_up(height));
+    let positive = all.clone().map(|p| p.middle).filter(|mean| *mean > 0.0);
+    let (least, most) = ends(positive);
+    let spans = metric.direction == Direction::Lower && Axis::needs_log(least, most);
+    if (log || spans) && most > 0.0 {
+        let low = all.clone().map(|p| p.low).filter(|low| *low >= least / 3.0);
+        let (foot, _) = ends(low.chain([least]));
+        return Axis::log(foot, ends(all.map(|p| p.high)).1, labels);
     }
-    entries.push((Key::Line(OTHERS), "the others".to_owned()));
-    entries
+    let all = all.flat_map(|p| [p.low, p.high]);
+    let (low, high) = ends(all.chain(full.map(|p| p.middle)));
+    let labels = (2 * labels / 3).clamp(1, MOST_LINEAR);
+    // A share that is everywhere 0 or everywhere 100 % still needs a height.
+    if metric.is_share() && high <= low {
+        Axis::per_cent(labels)
+    } else {
+        Axis::covering(low, high, labels).padded()
+    }
 }
 
 /// The full cache's value and bytes.
-fn full_words(full: &Point, metric: &Metric, relative: bool) -> String {
+fn full_words(full: Point, metric: &Metric, relative: bool) -> String {
     let rounded = |v: f64, to: f64| number((v * to).round() / to);
     let precision = if metric.is_share() { 10.0 } else { 1000.0 };
-    let value = rounded(full.quality.mean, precision);
-    let held = match relative {
-        true => String::new(),
-        false => format!(", {} MB", rounded(full.held, 10.0)),
+    let value = rounded(full.middle, precision);
+    let held = if relative {
+        String::new()
+    } else {
+        format!(", {} MB", rounded(full.x, 10.0))
     };
     format!("full cache: {value} {}{held}", metric.shown_unit())
-}
-
-fn notes(series: &[Series], y: &Axis, together: bool, noun: &str) -> Vec<(Key, String)> {
-    let all = || series.iter().flat_map(|s| &s.points);
-    let counts = count_words(all().map(|p| p.samples));
-    let mut notes = vec![(
-        Key::Bar(if together { REFERENCE } else { PENS[0] }),
-        format!("95 % interval of the mean, {counts} {noun}"),
-    )];
-    if together && series.len() > 1 {
-        let aside = "marks at one budget are set apart sideways";
-        notes.push((Key::Note, aside.to_owned()));
-    }
-    let absent = all().filter(|p| !visible(y, p.quality.mean)).count();
-    if absent > 0 {
-        let words = format!("{absent} of {} points at 0: off this axis", all().count());
-        notes.push((Key::Note, words));
-    }
-    notes
-}
-
-impl Drawing for Frontier {
-    fn size(&self) -> (i32, i32) {
-        self.size
-    }
-
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let top = self.heading.height();
-        self.heading.draw(sheet, self.grid.heading_left())?;
-        self.grid.draw_names(sheet, top)?;
-        if self.together {
-            let panel = self.grid.draw(sheet, top, 0, "")?;
-            return self.draw_together(&panel);
-        }
-        for (index, series) in self.series.iter().enumerate() {
-            let name = text::fitted(&series.name, self.grid.panel_width());
-            let panel = self.grid.draw(sheet, top, index, &name)?;
-            self.draw_alone(&panel, index)?;
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,6 @@
 //! A fit's coefficients and a floor in words that a legend has room for.
 
-use super::text;
+use super::figure::Words;
 
 /// Units of time from the largest down.
 const UNITS: [(f64, &str); 5] = [
@@ -11,35 +11,24 @@ const UNITS: [(f64, &str); 5] = [
     (1e-12, "ps"),
 ];
 
-/// a·T + b·T² with its coefficients, as long as `room` units allow.
+/// a·T + b·T² with its coefficients.
 ///
 /// Units: seconds per token, and per token squared.
-pub(super) fn fit(linear: f64, quadratic: f64, room: i32) -> String {
+pub(super) fn fit(linear: f64, quadratic: f64) -> Words {
     let sign = if quadratic < 0.0 { '\u{2212}' } else { '+' };
     let lead = if linear < 0.0 { "\u{2212}" } else { "" };
     let (a, b) = (duration(linear.abs()), duration(quadratic.abs()));
     let sum = format!("{lead}{a} · T {sign} {b} · T²");
-    fitting(
-        [format!("fit of prefill: {sum}"), format!("fit: {sum}"), sum],
-        room,
-    )
+    Words::of([format!("fit of prefill: {sum}"), format!("fit: {sum}"), sum])
 }
 
-/// What the operations would take at the machine's limit, as long as `room` units allow.
-pub(super) fn floor(room: i32) -> String {
-    let all = [
+/// What the operations would take at the machine's limit.
+pub(super) fn floor() -> Words {
+    Words::of([
         "operations of prefill at the machine’s limit",
         "operations at the machine’s limit",
         "at the machine’s limit",
-    ];
-    fitting(all.map(str::to_owned), room)
-}
-
-/// The first of some wordings that fits, or the last.
-fn fitting<const N: usize>(wordings: [String; N], room: i32) -> String {
-    let fits = wordings.iter().position(|w| text::width(w) <= room);
-    let chosen = fits.unwrap_or(N - 1);
-    wordings.into_iter().nth(chosen).unwrap_or_default()
+    ])
 }
 
 /// Seconds in the largest unit that leaves a digit before the point, to three digits.
@@ -63,7 +52,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::canvas::points;
+    use crate::plot::figure::points;
 
     #[test]
     fn durations_have_three_digits_and_a_unit_that_suits_them() {
@@ -85,7 +74,7 @@ mod tests {
     #[test]
     fn words_get_shorter_before_they_are_cut() {
         let all = |linear, quadratic| {
-            [300.0, 110.0, 90.0].map(|room| fit(linear, quadratic, points(room)))
+            [300.0, 110.0, 90.0].map(|room| fit(linear, quadratic).within(points(room)))
         };
         assert_eq!(
             all(2.3149e-3, 1.5e-7),
@@ -101,6 +90,6 @@ mod tests {
             "{long}"
         );
         assert!(short.starts_with('\u{2212}'), "{short}");
-        assert!(floor(points(90.0)).len() < floor(points(300.0)).len());
+        assert!(floor().within(points(90.0)).len() < floor().within(points(300.0)).len());
     }
 }

@@ -1,127 +1,64 @@
 //! LMBA per layer: how many tokens each layer attends to, and how much that differs between prompts.
 
-use plotters::prelude::DrawingBackend;
-
-use super::axis::Axis;
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
-use super::figure::{Figure, render};
-use super::frame::Frame;
-use super::layer_series::{LAYER_LABEL, Marks, band_key, draw_series, value_axis};
-use super::legend::{HEADING_MARGIN, Heading, Key, words_room};
-use super::options::ChartOptions;
-use super::pen::{PENS, Pen};
-use super::series::{Family, at_most, by_layer, common_count, names};
-use super::spread::{Band, Spread};
-use super::text;
+use super::chart::Chart;
+use super::figure::{Axis, Description, Gaps, Key, Marks, PENS, Panel, Series, Shape};
+use super::figure::{figure_width, from_zero_or_log, spread_ends};
+use super::options::{ChartOption as Opt, ChartOptions};
+use super::over_prompts::Band;
+use super::profiles::{by_layer, column, names};
+use super::source::{Source, SourceKind, of_type};
 use crate::error::Result;
 use crate::profile::Profile;
 
-const PANEL_POINTS: f64 = 125.0;
-const BOTTOM_POINTS: f64 = 1.5;
+const HEIGHT: f64 = 125.0;
 
-struct Lmba {
-    size: (i32, i32),
-    heading: Heading,
-    x: Axis,
-    y: Axis,
-    y_name: String,
-    series: Vec<(Pen, Spread)>,
-}
-
-/// Draws LMBA against the layer, a line with markers per profile; the band is the spread over prompts.
+/// LMBA against the layer, a line with markers per profile; the band is the spread over prompts.
 ///
 /// The axis is logarithmic where [`ChartOptions::log`] asks for it.
-///
 /// Units: tokens, or per cent of T where [`ChartOptions::relative`] is set.
-/// Errors: [`crate::error::Error::UnknownName`] for a threshold that a profile lacks,
-/// [`crate::error::Error::Invalid`] for no prompt or too many profiles.
-pub(super) fn draw(profiles: &[Profile], options: &ChartOptions, record: &str) -> Result<Figure> {
-    render(&Lmba::read(profiles, options)?, "LMBA per layer", record)
-}
+pub(super) const CHART: Chart = Chart {
+    name: "lmba",
+    about: "LMBA per layer, a line per profile with the spread over prompts",
+    needs: "layers: lmba_QUERY_THRESHOLD (with --relative: ..._of_t), of 1 to 7 profiles",
+    reads: &[Opt::Query, Opt::Threshold, Opt::Relative, Opt::Log],
+    takes: SourceKind::Profiles,
+    describe,
+};
 
-impl Lmba {
-    fn read(profiles: &[Profile], options: &ChartOptions) -> Result<Self> {
-        at_most(PENS.len(), "lmba", profiles)?;
-        let (suffix, factor, unit) = if options.relative {
-            ("_of_t", 100.0, "% of T")
-        } else {
-            ("", 1.0, "tokens")
-        };
-        let query = options.query.name();
-        let family = Family {
-            prefix: format!("lmba_{query}_"),
-            suffix: suffix.to_owned(),
-        };
-        let mut values = Vec::new();
-        for profile in profiles {
-            let column = family.column(&profile.layers, options.threshold)?;
-            let mut grid = by_layer(profile, &column)?;
-            grid.iter_mut().flatten().for_each(|v| *v *= factor);
-            values.push(grid);
-        }
-        let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
-        let band = Band::of(prompts.iter().copied());
-        let spreads = values.iter().map(|grid| Spread::over_prompts(grid, band));
-        let series: Vec<(Pen, Spread)> = PENS.into_iter().zip(spreads).collect();
-
-        let width = figure_width(options.width)?;
-        let room = width - points(HEADING_MARGIN);
-        let keys = series.iter().map(|(pen, _)| Key::Series(*pen));
-        let words = names(profiles)
-            .into_iter()
-            .map(|name| name.within(words_room(room)));
-        let mut entries: Vec<(Key, String)> = keys.zip(words).collect();
-        entries.extend(
-            band.words(common_count(&prompts), words_room(room))
-                .map(|words| (band_key(&series), words)),
-        );
-        let heading = Heading::new(options.title.as_deref(), Vec::new(), entries, room);
-
-        let layers = series.iter().map(|(_, s)| s.mean.len()).max().unwrap_or(0);
-        let x = Axis::layers(layers, label_count(room, LAYER_LABEL));
-        let y = value_axis(series.iter().map(|(_, s)| s), options.log, PANEL_POINTS)?;
-        let y_name = format!("LMBA, {query}, τ={} ({unit})", options.threshold);
-        let y_name = y.named(&y_name, points(PANEL_POINTS));
-        let mut chart = Self {
-            size: (width, 0),
-            heading,
-            x,
-            y,
-            y_name,
-            series,
-        };
-        chart.size.1 = chart.heading.height()
-            + points(PANEL_POINTS).max(text::width(&chart.y_name))
-            + points(BOTTOM_POINTS)
-            + chart.frame().bottom_room();
-        Ok(chart)
+fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
+    let profiles: Vec<&Profile> = of_type(all);
+    CHART.at_most(PENS.len(), profiles.len())?;
+    let (suffix, factor, unit) = if options.relative {
+        ("_of_t", 100.0, "% of T")
+    } else {
+        ("", 1.0, "tokens")
+    };
+    let query = options.query.name();
+    let mut values = Vec::new();
+    for profile in &profiles {
+        let prefix = format!("lmba_{query}_");
+        let column = column(&profile.layers, &prefix, options.threshold, suffix)?;
+        let mut grid = by_layer(profile, &column)?;
+        grid.iter_mut().flatten().for_each(|v| *v *= factor);
+        values.push(grid);
     }
-
-    fn frame(&self) -> Frame<'_> {
-        Frame {
-            x: &self.x,
-            y: &self.y,
-            x_name: Some("Layer"),
-            y_name: Some(&self.y_name),
-            grid: true,
-        }
-    }
-}
-
-impl Drawing for Lmba {
-    fn size(&self) -> (i32, i32) {
-        self.size
-    }
-
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let frame = self.frame();
-        let (left, top) = (frame.left_room(), self.heading.height());
-        self.heading.draw(sheet, left)?;
-        let size = (
-            self.size.0 - frame.right_room(),
-            self.size.1 - top - points(BOTTOM_POINTS),
-        );
-        let panel = frame.draw(sheet, ((0, top), size), left)?;
-        draw_series(&panel, &self.series, Marks::InTurn)
-    }
+    let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
+    let band = Band::of(&prompts);
+    let points = values.iter().map(|grid| band.around_means(grid));
+    let series: Vec<Series> = (PENS.into_iter().zip(points))
+        .map(|(pen, points)| Series::banded(pen, points))
+        .collect();
+    let keys = PENS.into_iter().map(Key::Series).zip(names(&profiles));
+    let width = figure_width(options.width)?;
+    let layers = series.iter().map(|s| s.points.len()).max().unwrap_or(0);
+    let ends = spread_ends(series.iter().flat_map(|s| &s.points));
+    let x = Axis::layers(layers, width, 1, 0.0);
+    let name = format!("LMBA, {query}, τ={} ({unit})", options.threshold);
+    let y = from_zero_or_log(ends, options.log, HEIGHT)?.called(name);
+    Ok(Description {
+        entries: keys.chain(band.entry(&prompts, &series)).collect(),
+        panels: Panel::alone((&x, &y), HEIGHT, vec![Shape::Series(series, Marks::InTurn)]),
+        gaps: Some(Gaps::default()),
+        ..Description::new("LMBA per layer", width)
+    })
 }

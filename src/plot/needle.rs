@@ -1,195 +1,158 @@
-//! Needles found: length of the haystack across, depth of the needle down, a panel per method.
+//! Needles by length of the haystack and depth: which ones a cut cache still finds.
 
 use std::collections::BTreeMap;
 
-use plotters::prelude::{DrawingBackend, RGBColor, Rectangle};
-use plotters::style::Color;
-
-use super::axis::{Axis, number};
-use super::canvas::{Drawing, Drawn, Sheet, figure_width, label_count, points};
-use super::colour_bar::ColourBar;
-use super::facts;
-use super::figure::{Figure, render};
-use super::frame::Panel;
-use super::legend::{HEADING_MARGIN, Heading, Key};
-use super::options::ChartOptions;
+use super::chart::Chart;
+use super::figure::{Axis, Cell, Colour, ColourBar, Description, Key, Panel, Shape, Words, amount};
+use super::figure::{ends, figure_width, grid_columns, label_count, number, points};
+use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
-    FULL, Outcome, budget_words, check_number_of_methods, chosen_budget, chosen_methods,
-    count_words, distinct, outcomes,
+    FULL, Outcome, budget_words, chosen_budget, count_words, distinct, facts, outcomes,
+    shown_methods,
 };
-use super::panel_grid::PanelGrid;
-use super::pen::amount;
-use super::series::only;
-use super::spread::mean;
-use super::text;
+use super::over_prompts::mean;
+use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
 use crate::eval::{Direction, Metric, Results};
 
 /// Room for the axis' name and most methods' names, in points.
 const LEAST_PANEL: f64 = 86.0;
+/// Height of a depth's row in points, before the whole is held between its bounds.
 const ROW_POINTS: f64 = 7.0;
-const HEIGHT_POINTS: (f64, f64) = (48.0, 140.0);
-const BAR_GAP: f64 = 6.0;
-const BOTTOM_POINTS: f64 = 1.5;
+const HEIGHTS: (f64, f64) = (48.0, 140.0);
 const PATCHES: usize = 200;
 
 /// Behind cells that nothing was measured for.
-const UNMEASURED: RGBColor = RGBColor(225, 225, 225);
+const UNMEASURED: Colour = Colour(225, 225, 225);
 
-/// A method's means, by place on the grid of lengths and depths.
-struct Plot {
-    name: String,
-    mean: f64,
-    cells: Vec<(usize, usize, f64)>,
-}
-
-struct Needle {
-    size: (i32, i32),
-    heading: Heading,
-    grid: PanelGrid,
-    colour: Axis,
-    /// What stands beside the colour bar: the name of its values, or nothing.
-    bar_name: String,
-    light_is_low: bool,
-    plots: Vec<Plot>,
-}
-
-/// Draws the mean of a metric for every length and depth at one budget, the full cache first.
+/// The mean of a metric for every length and depth at one budget, the full cache first.
 ///
 /// Light is good. The NLL is that of the same prompt less what the full cache has, which then needs no
 /// panel of its own.
 ///
 /// Units: per cent, or nats.
-/// Errors: [`Error::UnknownName`] for a metric, column, method or budget that is not there, [`Error::Invalid`] for
-/// an evaluation without a grid of lengths and depths, or too many methods.
-pub(super) fn draw(all: &[Results], options: &ChartOptions, record: &str) -> Result<Figure> {
-    let metric = Metric::find(options.metric.as_deref().unwrap_or("contains"))?;
-    let chart = Needle::read(only("needle", all)?, metric, options)?;
-    let title = format!("{} by length and depth", metric.title);
-    render(&chart, &title, record)
+pub(super) const CHART: Chart = Chart {
+    name: "needle",
+    about: "needles found by length and depth at one budget, a panel per method, the full cache first",
+    needs: "results: METRIC, length, depth, of 1 evaluation of task needle with 1 to 24 methods",
+    reads: &[Opt::Metric, Opt::Methods, Opt::Budget],
+    takes: SourceKind::Results,
+    describe,
+};
+
+/// A method's means, by place on the grid of lengths and depths.
+struct Found {
+    name: String,
+    mean: f64,
+    cells: Vec<(usize, usize, f64)>,
 }
 
-impl Needle {
-    fn read(results: &Results, metric: &Metric, options: &ChartOptions) -> Result<Self> {
-        let rows = outcomes(results, metric.name, metric.factor())?;
-        let paired = metric.name == "nll";
-        let rows = if paired { less_full(rows) } else { rows };
-        let rows: Vec<_> = rows
-            .into_iter()
-            .filter(|row| row.length.is_finite() && row.depth.is_finite())
-            .collect();
-        if rows.is_empty() {
-            let bound = "a chart needs some: evaluate with --task needle";
-            return Err(Error::invalid(
-                "number of rows with length and depth",
-                0,
-                bound,
-            ));
-        }
-        let cut = rows.iter().filter(|row| row.method != FULL);
-        let budgets = distinct(cut.map(|row| row.budget));
-        let budget = chosen_budget(&budgets, options.budget.as_deref())?;
-        let rows: Vec<_> = rows
-            .into_iter()
-            .filter(|row| row.method == FULL || row.budget == budget)
-            .collect();
-        let held = distinct(rows.iter().map(|row| row.method));
-        let mut methods = chosen_methods(&held, options.methods.as_deref())?;
-        methods.retain(|method| *method != FULL);
-        check_number_of_methods("needle", methods.len())?;
-        let shown = |row: &Outcome<'_>| row.method == FULL || methods.contains(&row.method);
-        let rows: Vec<_> = rows.into_iter().filter(shown).collect();
-        let [lengths, depths] = [
-            |row: &Outcome<'_>| row.length,
-            |row: &Outcome<'_>| row.depth,
-        ]
-        .map(|of| ascending(rows.iter().map(of)));
-        let (plots, counts) = plots(&rows, &methods, &lengths, &depths);
-        let values = plots
-            .iter()
-            .flat_map(|plot| plot.cells.iter().map(|cell| cell.2));
-        let colour = colour_axis(values, metric, paired);
-        let width = figure_width(options.width)?;
-        let grid = grid(width, plots.len(), &lengths, &depths);
-        let colour_name = match paired {
-            true => "NLL above the full cache (nats per token)".to_owned(),
-            false => metric.axis_name(),
+fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
+    let metric = Metric::find(options.metric.as_deref().unwrap_or("contains"))?;
+    let results: &Results = CHART.only(all)?;
+    let paired = metric.name == "nll";
+    let (rows, methods, budget) = rows(results, metric, options)?;
+    let lengths = ascending(rows.iter().map(|row| row.length));
+    let depths = ascending(rows.iter().map(|row| row.depth));
+    let (found, counts) = found(&rows, &methods, &lengths, &depths);
+    let values = found.iter().flat_map(|f| f.cells.iter().map(|cell| cell.2));
+    let colour = colour_axis(values, metric, paired).called(if paired {
+        "NLL above the full cache (nats per token)".to_owned()
+    } else {
+        metric.axis_name()
+    });
+    let low_is_light = metric.direction == Direction::Lower;
+    let shade = |share: f64| amount(if low_is_light { 1.0 - share } else { share });
+    let width = figure_width(options.width)?;
+    let room = width - points(40.0);
+    let columns = grid_columns(room, LEAST_PANEL, found.len());
+    let height = (depths.len() as f64 * ROW_POINTS).clamp(HEIGHTS.0, HEIGHTS.1);
+    let x = length_axis(&lengths, room / columns as i32 - points(16.0));
+    let up = label_count(points(height), 12.0);
+    let labels = depths.iter().map(|v| number(*v)).collect();
+    let y = Axis::categories(labels, up).reversed().called("Depth (%)");
+    let panel = |found: &Found| {
+        let behind = Cell {
+            from: (x.low(), y.low()),
+            to: (x.high(), y.high()),
+            colour: UNMEASURED,
         };
-        let beside = text::width(&colour_name) <= grid.panels_height();
-        let alone = counts.iter().all(|&count| count == 1);
-        let prompts = if alone { "prompt" } else { "prompts" };
-        let counts = count_words(counts.into_iter());
-        let mut notes = vec![
-            (Key::Note, budget_words(budget)),
+        let cells = found.cells.iter().map(|&(length, depth, value)| {
+            let (x, y) = (length as f64, depth as f64);
+            Cell {
+                from: (x - 0.5, y - 0.5),
+                to: (x + 0.5, y + 0.5),
+                colour: shade(colour.fraction(value)),
+            }
+        });
+        let mean = if low_is_light {
+            format!(" {:.2}", found.mean)
+        } else {
+            format!(" {:.0}%", found.mean)
+        };
+        Panel {
+            name: Words::from(&found.name).before(mean),
+            x: x.clone(),
+            y: y.clone(),
+            height,
+            shapes: vec![Shape::Cells([behind].into_iter().chain(cells).collect())],
+        }
+    };
+    let panels: Vec<Panel> = found.iter().map(panel).collect();
+    let alone = counts.iter().all(|&count| count == 1);
+    let prompts = if alone { "prompt" } else { "prompts" };
+    let counts = count_words(&counts);
+    let patches = (0..PATCHES).map(|patch| shade((patch as f64 + 0.5) / PATCHES as f64));
+    Ok(Description {
+        facts: facts(results),
+        entries: vec![
+            (Key::Note, budget_words(budget).into()),
             (
                 Key::Note,
-                format!("{counts} {prompts} per cell, light is good"),
+                format!("{counts} {prompts} per cell, light is good").into(),
             ),
-        ];
-        // A bar as high as few panels has no room for a long name, which then stands above them.
-        if !beside {
-            notes.insert(0, (Key::Colours, colour_name.clone()));
-        }
-        let room = width - points(HEADING_MARGIN);
-        let mut chart = Self {
-            size: (width, 0),
-            heading: Heading::new(
-                options.title.as_deref(),
-                facts::of_results(&results.meta),
-                notes,
-                room,
-            ),
-            grid,
-            colour,
-            bar_name: if beside { colour_name } else { String::new() },
-            light_is_low: metric.direction == Direction::Lower,
-            plots,
-        };
-        chart.grid.width = width - chart.bar(&|_| UNMEASURED).room() - points(BAR_GAP);
-        chart.size.1 = chart.heading.height() + chart.grid.total_height() + points(BOTTOM_POINTS);
-        Ok(chart)
-    }
+        ],
+        columns,
+        bars: vec![ColourBar {
+            axis: colour,
+            colours: patches.collect(),
+            panels: 0..panels.len(),
+        }],
+        panels,
+        ..Description::new(format!("{} by length and depth", metric.title), width)
+    })
+}
 
-    fn bar<'b>(&'b self, colour: &'b dyn Fn(usize) -> RGBColor) -> ColourBar<'b> {
-        ColourBar {
-            axis: &self.colour,
-            name: &self.bar_name,
-            patches: PATCHES,
-            colour,
-        }
+/// The rows of the chosen budget and methods, with the methods besides the full cache and the budget.
+fn rows<'r>(
+    results: &'r Results,
+    metric: &Metric,
+    options: &ChartOptions,
+) -> Result<(Vec<Outcome<'r>>, Vec<&'r str>, &'r str)> {
+    let mut rows = outcomes(results, metric.name, metric.factor())?;
+    if metric.name == "nll" {
+        rows = less_full(rows);
     }
-
-    fn shade(&self, fraction: f64) -> RGBColor {
-        amount(if self.light_is_low {
-            1.0 - fraction
-        } else {
-            fraction
-        })
+    rows.retain(|row| row.length.is_finite() && row.depth.is_finite());
+    if rows.is_empty() {
+        let bound = "a chart needs some: evaluate with --task needle";
+        let what = "number of rows with length and depth";
+        return Err(Error::invalid(what, 0, bound));
     }
-
-    fn draw_cells<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>, plot: &Plot) -> Drawn<DB> {
-        let (left, right) = panel.x_range();
-        let (top, bottom) = panel.y_range();
-        let whole = [(left, top), (right, bottom)];
-        panel
-            .sheet
-            .draw(&Rectangle::new(whole, UNMEASURED.filled()))?;
-        for &(length, depth, value) in &plot.cells {
-            let (x, y) = (length as f64, depth as f64);
-            let colour = self.shade(self.colour.fraction(value));
-            panel.cell((x - 0.5, y - 0.5), (x + 0.5, y + 0.5), colour)?;
-        }
-        Ok(())
-    }
+    let cut = rows.iter().filter(|row| row.method != FULL);
+    let budgets = distinct(cut.map(|row| row.budget));
+    let budget = chosen_budget(&budgets, options.budget.as_deref())?;
+    rows.retain(|row| row.method == FULL || row.budget == budget);
+    let held = rows.iter().map(|row| row.method);
+    let methods = shown_methods(CHART.name, held, options.methods.as_deref())?;
+    rows.retain(|row| row.method == FULL || methods.contains(&row.method));
+    Ok((rows, methods, budget))
 }
 
 /// Every cut cache's value less that of the full cache on the same prompt; prompts without one are left out.
 fn less_full(rows: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
-    let full: BTreeMap<u32, f64> = rows
-        .iter()
-        .filter(|row| row.method == FULL)
-        .map(|row| (row.prompt, row.value))
-        .collect();
+    let full = rows.iter().filter(|row| row.method == FULL);
+    let full: BTreeMap<u32, f64> = full.map(|row| (row.prompt, row.value)).collect();
     let cut = rows.into_iter().filter(|row| row.method != FULL);
     cut.filter_map(|row| {
         let value = row.value - full.get(&row.prompt)?;
@@ -205,20 +168,19 @@ fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// A plot of the full cache, where it has rows, and of every method, and the number of prompts in every cell.
-fn plots(
+/// What the full cache, where it has rows, and every method found, and the number of prompts in every cell.
+fn found(
     rows: &[Outcome<'_>],
     methods: &[&str],
     lengths: &[f64],
     depths: &[f64],
-) -> (Vec<Plot>, Vec<usize>) {
+) -> (Vec<Found>, Vec<usize>) {
     let place = |values: &[f64], value: f64| values.iter().position(|v| *v == value).unwrap_or(0);
-    let (mut plots, mut counts) = (Vec::new(), Vec::new());
+    let (mut all, mut counts) = (Vec::new(), Vec::new());
     for method in [FULL].iter().chain(methods) {
-        let own = rows.iter().filter(|row| row.method == *method);
         let mut cells: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
         let mut values = Vec::new();
-        for row in own {
+        for row in rows.iter().filter(|row| row.method == *method) {
             let at = (place(lengths, row.length), place(depths, row.depth));
             cells.entry(at).or_default().push(row.value);
             values.push(row.value);
@@ -228,89 +190,47 @@ fn plots(
             continue;
         }
         counts.extend(cells.values().map(Vec::len));
-        plots.push(Plot {
-            name: match *method {
-                FULL => "full cache".to_owned(),
-                _ => text::printable(method),
-            },
+        let name = if *method == FULL {
+            "full cache"
+        } else {
+            method
+        };
+        let cells = cells.into_iter().map(|((l, d), v)| (l, d, mean(&v)));
+        all.push(Found {
+            name: name.to_owned(),
             mean: mean(&values),
-            cells: cells
-                .into_iter()
-                .map(|((l, d), v)| (l, d, mean(&v)))
-                .collect(),
+            cells: cells.collect(),
         });
     }
-    (plots, counts)
+    (all, counts)
 }
 
-fn colour_axis(values: impl Iterator<Item = f64> + Clone, metric: &Metric, paired: bool) -> Axis {
+fn colour_axis(values: impl Iterator<Item = f64>, metric: &Metric, paired: bool) -> Axis {
     if metric.is_share() && !paired {
         return Axis::covering(0.0, 100.0, 5);
     }
-    let low = values.clone().fold(f64::INFINITY, f64::min);
-    let high = values.fold(f64::NEG_INFINITY, f64::max);
+    let (low, high) = ends(values);
     // Without a difference worth a colour the bar still starts at "as good as the full cache".
     Axis::covering(low.min(0.0), high, 5)
 }
 
-fn grid(width: i32, panels: usize, lengths: &[f64], depths: &[f64]) -> PanelGrid {
-    let room = width - points(40.0);
-    let columns = PanelGrid::columns(room, LEAST_PANEL, panels);
-    let (lowest, highest) = HEIGHT_POINTS;
-    let height = points((depths.len() as f64 * ROW_POINTS).clamp(lowest, highest));
-    let (unit, x_name) = [1024.0, 1000.0]
-        .into_iter()
-        .find(|unit| lengths.iter().all(|length| length % unit == 0.0))
-        .map_or((1.0, "Length (tokens)".to_owned()), |unit| {
-            (unit, format!("Length ({} tokens)", number(unit)))
-        });
-    let labels = |values: &[f64], unit: f64| values.iter().map(|v| number(v / unit)).collect();
-    let panel = room / columns as i32 - points(16.0);
-    let widest = if unit == 1.0 { 26.0 } else { 12.0 };
-    PanelGrid {
-        x: Axis::categories(labels(lengths, unit), label_count(panel, widest)),
-        y: Axis::categories(labels(depths, 1.0), label_count(height, 12.0)).reversed(),
-        x_name,
-        y_name: "Depth (%)".to_owned(),
-        lines: false,
-        count: panels,
-        columns,
-        width,
-        height,
-    }
-}
-
-impl Drawing for Needle {
-    fn size(&self) -> (i32, i32) {
-        self.size
-    }
-
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
-        let top = self.heading.height();
-        self.heading.draw(sheet, self.grid.heading_left())?;
-        self.grid.draw_names(sheet, top)?;
-        for (index, plot) in self.plots.iter().enumerate() {
-            let mean = match self.light_is_low {
-                true => format!(" {:.2}", plot.mean),
-                false => format!(" {:.0}%", plot.mean),
-            };
-            let room = self.grid.panel_width() - text::width(&mean);
-            let name = text::fitted(&plot.name, room);
-            let panel = self
-                .grid
-                .draw(sheet, top, index, &format!("{name}{mean}"))?;
-            self.draw_cells(&panel, plot)?;
-        }
-        let shade = |patch: usize| self.shade((patch as f64 + 0.5) / PATCHES as f64);
-        let left = self.grid.width + points(BAR_GAP);
-        self.bar(&shade)
-            .draw(sheet, left, self.grid.panels_range(top))
-    }
+/// Lengths in the largest unit that all are whole in, on an axis `room` units long.
+fn length_axis(lengths: &[f64], room: i32) -> Axis {
+    let whole = |unit: &f64| lengths.iter().all(|length| length % unit == 0.0);
+    let unit = [1024.0, 1000.0].into_iter().find(whole);
+    let (name, widest) = match unit {
+        Some(unit) => (format!("Length ({} tokens)", number(unit)), 12.0),
+        None => ("Length (tokens)".to_owned(), 26.0),
+    };
+    let shown = lengths.iter().map(|v| number(v / unit.unwrap_or(1.0)));
+    Axis::categories(shown.collect(), label_count(room, widest)).called(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::draw;
+    use crate::plot::figure::text_width;
     use crate::sample_results::{SampleResults, TWELVE};
 
     /// Top and bottom of every rectangle as wide as `width`, or of any where there is none.
@@ -343,7 +263,7 @@ mod tests {
                 ..ChartOptions::default()
             };
             let all = [sample.results()];
-            let svg = draw(&all, &options, "").unwrap().svg;
+            let svg = draw("needle", &all, &options, "").unwrap().svg;
             let panels = range(&svg, Some("#E1E1E1"), None);
             // 7 points of a colour bar, 15 of a legend's key.
             let bar = range(&svg, None, Some(points(7.0)));
@@ -352,7 +272,7 @@ mod tests {
                 "nll" => "NLL above the full cache (nats per token)",
                 _ => &Metric::find(metric).unwrap().axis_name(),
             };
-            let upright = text::width(name) <= panels.1 - panels.0;
+            let upright = text_width(name) <= panels.1 - panels.0;
             let tag = svg.split("<text").find(|tag| tag.contains(name)).unwrap();
             assert_eq!(tag.contains("rotate"), upright, "{methods} {metric}");
         }
@@ -390,9 +310,9 @@ mod tests {
             row(0, "snapkv", 0.0),
             row(0, "full", 1.0),
         ];
-        let (plots, counts) = plots(&rows, &["snapkv"], &[1024.0], &[0.0]);
-        assert_eq!(plots[0].name, "full cache");
-        assert_eq!(plots[1].cells, [(0, 0, 0.5)]);
+        let (all, counts) = found(&rows, &["snapkv"], &[1024.0], &[0.0]);
+        assert_eq!(all[0].name, "full cache");
+        assert_eq!(all[1].cells, [(0, 0, 0.5)]);
         assert_eq!(counts, [1, 2]);
     }
 }

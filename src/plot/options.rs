@@ -1,6 +1,6 @@
 //! What a chart shows, and how large.
 
-use super::canvas::COLUMN;
+use super::figure::COLUMN;
 use crate::profile::{Crossing, Query};
 
 /// What to show; every chart reads the options that it declares, and every one `title` and `width`.

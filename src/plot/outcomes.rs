@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::axis::number;
-use super::spread::mean;
+use super::figure::{Words, number};
+use super::over_prompts::mean;
 use crate::error::{Error, Result};
 use crate::eval::{CLUSTER, Results};
 
@@ -49,11 +49,11 @@ pub(super) fn outcomes<'r>(
 ) -> Result<Vec<Outcome<'r>>> {
     let table = &results.results;
     let prompts = table.counts("prompt")?;
-    let [methods, budgets, errors] = ["method", "budget", "error"].map(|name| table.texts(name));
-    let (methods, budgets, errors) = (methods?, budgets?, errors?);
-    let numbers = [metric, "kv_bytes", "full_bytes", "length", "depth"].map(|n| table.numbers(n));
-    let [values, held, full, lengths, depths] = numbers;
-    let (values, held, full, lengths, depths) = (values?, held?, full?, lengths?, depths?);
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
+    let errors = table.texts("error")?;
+    let (values, held) = (table.numbers(metric)?, table.numbers("kv_bytes")?);
+    let full = table.numbers("full_bytes")?;
+    let (lengths, depths) = (table.numbers("length")?, table.numbers("depth")?);
     let clusters = match table.column(CLUSTER) {
         Some(_) => table.texts(CLUSTER)?,
         None => &[],
@@ -107,7 +107,7 @@ pub(super) fn distinct<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<&'n 
 /// `asked` is a list separated by commas, which names of methods may hold as well: at every place the longest
 /// name that is held counts.
 /// Errors: [`Error::UnknownName`], listing the methods there are; [`Error::Invalid`] for one named twice.
-pub(super) fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Result<Vec<&'h str>> {
+fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Result<Vec<&'h str>> {
     let Some(asked) = asked else {
         return Ok(held.to_vec());
     };
@@ -133,12 +133,20 @@ pub(super) fn chosen_methods<'h>(held: &[&'h str], asked: Option<&str>) -> Resul
     Ok(chosen)
 }
 
-/// Refuses no method, and more than `chart` can show.
+/// The methods besides the full cache that `chart` shows: those that were asked for, or all of `held`, whose names may
+/// repeat.
 ///
-/// Errors: [`Error::Invalid`].
-pub(super) fn check_number_of_methods(chart: &str, number: usize) -> Result<()> {
+/// Errors: those of [`chosen_methods`]; [`Error::Invalid`] for no method, and for more than a chart can show.
+pub(super) fn shown_methods<'h>(
+    chart: &str,
+    held: impl IntoIterator<Item = &'h str>,
+    asked: Option<&str>,
+) -> Result<Vec<&'h str>> {
+    let mut methods = chosen_methods(&distinct(held), asked)?;
+    methods.retain(|method| *method != FULL);
+    let number = methods.len();
     if (1..=MOST_METHODS).contains(&number) {
-        return Ok(());
+        return Ok(methods);
     }
     let what = format!("number of methods for {chart}");
     let bound = format!(
@@ -186,19 +194,27 @@ pub(super) fn sample_means<'o>(rows: impl Iterator<Item = &'o Outcome<'o>>) -> V
 
 /// What samples are called: "prompts", or "needles" where several prompts share one.
 pub(super) fn sample_noun(rows: &[Outcome<'_>]) -> &'static str {
-    match rows.iter().all(|row| row.sample == row.prompt) {
-        true => "prompts",
-        false => "needles",
+    if rows.iter().all(|row| row.sample == row.prompt) {
+        "prompts"
+    } else {
+        "needles"
     }
 }
 
 /// How many prompts stand behind means, as a figure says it.
-pub(super) fn count_words(counts: impl Iterator<Item = usize> + Clone) -> String {
-    let (low, high) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
-    match low == high {
-        true => format!("n = {low}"),
-        false => format!("n = {low}\u{2013}{high}"),
+pub(super) fn count_words(counts: &[usize]) -> String {
+    let [low, high] = [counts.iter().min(), counts.iter().max()].map(|n| n.copied().unwrap_or(0));
+    if low == high {
+        format!("n = {low}")
+    } else {
+        format!("n = {low}\u{2013}{high}")
     }
+}
+
+/// What a figure says of an evaluation: its model and data.
+pub(super) fn facts(results: &Results) -> Vec<Words> {
+    let meta = &results.meta;
+    vec![format!("{}, {}", meta.model.name, meta.data.name).into()]
 }
 
 #[cfg(test)]
@@ -253,6 +269,6 @@ mod tests {
         assert!(chosen_budget(&[], None).is_err());
         assert_eq!(budget_words("1024"), "B = 1,024 tokens per KV head");
         assert_eq!(budget_words("12%"), "B = 12% of T");
-        assert_eq!(count_words([3, 5, 4].into_iter()), "n = 3–5");
+        assert_eq!(count_words(&[3, 5, 4]), "n = 3–5");
     }
 }

@@ -1,8 +1,7 @@
 //! What a figure says of budget plans: what all share stands above it once, and each is called by what tells it from
 //! the others.
 
-use super::axis::number;
-use super::text;
+use super::figure::{Words, number};
 use crate::budget::{Budget, BudgetPlan};
 use serde_json::Value;
 
@@ -10,20 +9,20 @@ use serde_json::Value;
 #[derive(Debug, PartialEq)]
 pub(super) struct PlanWords {
     /// What all plans have in common.
-    pub(super) shared: Vec<String>,
-    /// What tells every plan from the others; equal for plans that nothing tells apart.
-    names: Vec<String>,
+    pub(super) shared: Vec<Words>,
+    /// What tells every plan from the others; those that look alike get their number in the order given, which is that
+    /// of the figure's provenance.
+    pub(super) names: Vec<Words>,
 }
 
 impl PlanWords {
     /// The words for `plans`; a lone one is called by its strategy.
-    pub(super) fn of(plans: &[BudgetPlan]) -> Self {
+    pub(super) fn of(plans: &[&BudgetPlan]) -> Self {
         let parts: [fn(&BudgetPlan) -> String; 6] =
             [strategy, model, length, by, budget, always_kept];
         let differs = |part: fn(&BudgetPlan) -> String| {
-            plans
-                .windows(2)
-                .any(|pair| part(&pair[0]) != part(&pair[1]))
+            let mut pairs = plans.windows(2);
+            pairs.any(|pair| part(pair[0]) != part(pair[1]))
         };
         let alone = plans.len() == 1;
         let names_plan = |place: usize| differs(parts[place]) || (alone && place == 0);
@@ -32,41 +31,22 @@ impl PlanWords {
         let bare: Vec<String> = (plans.iter())
             .map(|plan| joined(own.iter().map(|&place| parts[place](plan))))
             .collect();
-        let name = |(i, plan): (usize, &BudgetPlan)| {
+        let name = |(i, plan): (usize, &&BudgetPlan)| {
             let twins = (0..plans.len()).filter(|&j| j != i && bare[j] == bare[i]);
-            let others: Vec<Vec<String>> = twins.map(|j| settings(&plans[j])).collect();
+            let others: Vec<Vec<String>> = twins.map(|j| settings(plans[j])).collect();
             let own = settings(plan).into_iter();
             let telling = own.filter(|s| others.iter().any(|other| !other.contains(s)));
-            joined([bare[i].clone()].into_iter().chain(telling))
+            let name = joined([bare[i].clone()].into_iter().chain(telling));
+            Words::from(name).or_number(format!("plan {}", i + 1))
         };
         let facts = plans.first().into_iter().flat_map(|plan| {
-            let fact = |&place: &usize| with_unit(plan, parts[place](plan));
+            let fact = |&place: &usize| with_unit(plan, parts[place](plan)).into();
             shared.iter().map(fact).collect::<Vec<_>>()
         });
         Self {
             shared: facts.collect(),
             names: plans.iter().enumerate().map(name).collect(),
         }
-    }
-
-    /// A name for every plan that `room` units hold; those that would be alike get their number in the order given,
-    /// which is that of the figure's provenance.
-    pub(super) fn names(&self, room: i32) -> Vec<String> {
-        let printable: Vec<String> = self.names.iter().map(|n| text::printable(n)).collect();
-        let fitted = |name: &String| text::fitted(name, room);
-        let short: Vec<String> = printable.iter().map(fitted).collect();
-        let number = |(i, name): (usize, &String)| {
-            if short.iter().filter(|other| **other == short[i]).count() == 1 {
-                return short[i].clone();
-            }
-            let number = format!("plan {}", i + 1);
-            let after = format!(", {number}");
-            match &*text::fitted(name, room - text::width(&after)) {
-                "" | "…" => number,
-                name => format!("{name}{after}"),
-            }
-        };
-        printable.iter().enumerate().map(number).collect()
     }
 }
 
@@ -135,14 +115,20 @@ fn settings(plan: &BudgetPlan) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::budget::Granularity;
-    use crate::plot::sample::Sample;
+    use crate::plot::figure::text_width;
+    use crate::plot::tests::sample::Sample;
     use serde_json::json;
 
     const WIDE: i32 = 1_000_000;
 
+    fn of(plans: &[BudgetPlan]) -> PlanWords {
+        PlanWords::of(&plans.iter().collect::<Vec<_>>())
+    }
+
     fn words(plans: &[BudgetPlan]) -> (Vec<String>, Vec<String>) {
-        let words = PlanWords::of(plans);
-        (words.names(WIDE), words.shared)
+        let words = of(plans);
+        let shared = words.shared.iter().map(|fact| fact.within(WIDE));
+        (Words::told_apart(&words.names, WIDE), shared.collect())
     }
 
     fn plan(strategy: &str, parameters: Value, granularity: Granularity) -> BudgetPlan {
@@ -214,8 +200,8 @@ mod tests {
         );
         assert_eq!(words(&[even.clone(), even]).0, ["plan 1", "plan 2"]);
         let long = |beta: f64| plan("pyramid", json!({ "beta": beta }), Granularity::Layer);
-        let words = PlanWords::of(&[long(10.10001), long(10.20001)]);
-        let names = |shown: &str| words.names(text::width(shown));
+        let words = of(&[long(10.10001), long(10.20001)]);
+        let names = |shown: &str| Words::told_apart(&words.names, text_width(shown));
         assert_eq!(names("beta 10.10001 is whole")[1], "beta 10.20001");
         // Cut to one and the same name, and with no room for any.
         assert_eq!(names("beta…0001"), ["b…, plan 1", "b…, plan 2"]);

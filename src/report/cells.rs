@@ -5,6 +5,9 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::eval::{self, Direction, Metric, Results, probability_words};
 
+/// What stands where nothing was measured.
+const ABSENT: &str = "\u{2013}";
+
 /// What stands in a cell, and what the column is sorted by; without a number it goes last.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Cell {
@@ -14,7 +17,7 @@ pub(super) struct Cell {
 
 /// A line of a table.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(super) struct TableLine {
     /// The method, which heads the line.
     method: String,
     cells: Vec<Cell>,
@@ -22,13 +25,13 @@ pub(super) struct Row {
 
 /// A table with its words.
 #[derive(Debug, Serialize)]
-pub(super) struct Sheet {
+pub(super) struct SortableTable {
     /// Column of `results.parquet`, and the table's place on the page.
     name: String,
     title: String,
     caption: String,
     columns: Vec<&'static str>,
-    rows: Vec<Row>,
+    rows: Vec<TableLine>,
 }
 
 fn text(text: impl Into<String>) -> Cell {
@@ -38,14 +41,19 @@ fn text(text: impl Into<String>) -> Cell {
     }
 }
 
-fn number(value: f64, decimals: usize) -> Cell {
-    match value.is_finite() {
-        true => Cell {
-            text: format!("{value:.decimals$}").replace('-', "\u{2212}"),
-            sort: Some(value),
-        },
-        false => text("\u{2013}"),
+fn sorted(text: String, by: f64) -> Cell {
+    Cell {
+        text,
+        sort: Some(by),
     }
+}
+
+fn number(value: f64, decimals: usize) -> Cell {
+    if !value.is_finite() {
+        return text(ABSENT);
+    }
+    let shown = format!("{value:.decimals$}").replace('-', "\u{2212}");
+    sorted(shown, value)
 }
 
 fn budget(typed: &str) -> Cell {
@@ -59,8 +67,17 @@ fn budget(typed: &str) -> Cell {
     }
 }
 
+/// What is said of a comparison with the baseline.
+const COMPARED: [&str; 5] = [
+    "Difference",
+    "95 % interval",
+    "Verdict",
+    "Sign test p",
+    "Pairs",
+];
+
 /// A table per metric of quality that was measured.
-pub(super) fn tables(rows: &[eval::Row], baseline: &str) -> Vec<Sheet> {
+pub(super) fn tables(rows: &[eval::Row], baseline: &str) -> Vec<SortableTable> {
     let held = |row: &eval::Row| {
         let same = |r: &&eval::Row| r.method == row.method && r.budget == row.budget;
         let bytes = rows
@@ -79,18 +96,12 @@ pub(super) fn tables(rows: &[eval::Row], baseline: &str) -> Vec<Sheet> {
         .collect()
 }
 
-fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
+fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> SortableTable {
     let compared = rows.iter().any(|(row, _)| row.paired.is_some());
     // What is asked for first comes first: a phone shows the left columns.
     let mut columns = vec!["Budget", "Mean", "n"];
     if compared {
-        columns.extend([
-            "Difference",
-            "95 % interval",
-            "Verdict",
-            "Sign test p",
-            "Pairs",
-        ]);
+        columns.extend(COMPARED);
     }
     columns.push("Held (MB)");
     let better = match metric.direction {
@@ -98,17 +109,17 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
         _ => "higher is better",
     };
     let unit = metric.shown_unit();
-    let counted = match rows.iter().any(|(row, _)| row.n < row.prompts) {
-        true => "n needles, each the mean of its prompts,",
-        false => "n prompts",
+    let counted = if rows.iter().any(|(row, _)| row.n < row.prompts) {
+        "n needles, each the mean of its prompts,"
+    } else {
+        "n prompts"
     };
-    let against = match compared {
-        true => {
-            format!(" Differences are from {baseline} at the same budget, paired over the n.")
-        }
-        false => String::new(),
+    let against = if compared {
+        format!(" Differences are from {baseline} at the same budget, paired over the n.")
+    } else {
+        String::new()
     };
-    Sheet {
+    SortableTable {
         name: metric.name.to_owned(),
         title: metric.axis_name(),
         caption: format!("Mean over {counted} in {unit}; {better}.{against}"),
@@ -119,7 +130,7 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sheet {
     }
 }
 
-fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
+fn line(row: &eval::Row, held: f64, compared: bool) -> TableLine {
     let metric = row.metric;
     let decimals = if metric.is_share() { 1 } else { 4 };
     let shown = |value: f64| number(value * metric.factor(), decimals);
@@ -131,86 +142,57 @@ fn line(row: &eval::Row, held: f64, compared: bool) -> Row {
     match &row.paired {
         Some(paired) => cells.extend([
             shown(paired.difference),
-            paired.interval.map_or_else(
-                || text("\u{2013}"),
-                |interval| Cell {
-                    text: format!(
-                        "{} to {}",
-                        shown(interval.low).text,
-                        shown(interval.high).text
-                    ),
-                    sort: Some(interval.low),
-                },
-            ),
-            text(row.verdict.map_or("\u{2013}", |verdict| verdict.words())),
-            Cell {
-                text: probability_words(paired.sign_test_p),
-                sort: Some(paired.sign_test_p),
-            },
+            paired.interval.map_or(text(ABSENT), |interval| {
+                let [low, high] = [interval.low, interval.high].map(|end| shown(end).text);
+                sorted(format!("{low} to {high}"), interval.low)
+            }),
+            text(row.verdict.map_or(ABSENT, |verdict| verdict.words())),
+            sorted(probability_words(paired.sign_test_p), paired.sign_test_p),
             number(paired.n as f64, 0),
         ]),
-        None if compared => cells.extend(std::iter::repeat_n(text("\u{2013}"), 5)),
+        None if compared => cells.extend(COMPARED.map(|_| text(ABSENT))),
         None => {}
     }
     cells.push(number(held / 1e6, 2));
-    Row {
+    TableLine {
         method: row.method.clone(),
         cells,
     }
 }
 
-/// Seconds of a method at one budget, added up.
-struct Cost {
-    method: String,
-    budget: String,
-    prompts: f64,
-    prefill: f64,
-    cut: f64,
-}
-
 /// What every method and budget took, mean over prompts; none where nothing was timed.
-pub(super) fn costs(results: &Results) -> Result<Option<Sheet>> {
+pub(super) fn costs(results: &Results) -> Result<Option<SortableTable>> {
     let table = &results.timings;
     if table.rows() == 0 {
         return Ok(None);
     }
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let (prefill, cut) = (table.numbers("prefill_s")?, table.numbers("cut_s")?);
-    let times = prefill.iter().zip(&cut);
-    let mut costs: Vec<Cost> = Vec::new();
-    for ((method, budget), (prefill, cut)) in methods.iter().zip(budgets).zip(times) {
+    // Prompts, and seconds of prefill and cut, by method and budget in the order of their first row.
+    let mut costs: Vec<((&str, &str), [f64; 3])> = Vec::new();
+    let keys = methods.iter().zip(budgets);
+    for ((method, typed), (prefill, cut)) in keys.zip(prefill.into_iter().zip(cut)) {
         if !prefill.is_finite() || !cut.is_finite() {
             continue;
         }
-        let found = costs
-            .iter()
-            .position(|c| c.method == *method && c.budget == *budget);
-        let index = found.unwrap_or_else(|| {
-            costs.push(Cost {
-                method: method.clone(),
-                budget: budget.clone(),
-                prompts: 0.0,
-                prefill: 0.0,
-                cut: 0.0,
-            });
-            costs.len() - 1
-        });
-        if let Some(cost) = costs.get_mut(index) {
-            cost.prompts += 1.0;
-            cost.prefill += prefill;
-            cost.cut += cut;
+        let key = (method.as_str(), typed.as_str());
+        match costs.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, [n, before, after])) => {
+                (*n, *before, *after) = (*n + 1.0, *before + prefill, *after + cut);
+            }
+            None => costs.push((key, [1.0, prefill, cut])),
         }
     }
-    let row = |cost: &Cost| Row {
-        method: cost.method.clone(),
+    let row = |((method, typed), [n, prefill, cut]): &((&str, &str), [f64; 3])| TableLine {
+        method: (*method).to_owned(),
         cells: vec![
-            budget(&cost.budget),
-            number(cost.prompts, 0),
-            number(cost.prefill / cost.prompts, 2),
-            number(1000.0 * cost.cut / cost.prompts, 1),
+            budget(typed),
+            number(*n, 0),
+            number(prefill / n, 2),
+            number(1000.0 * cut / n, 1),
         ],
     };
-    Ok((!costs.is_empty()).then(|| Sheet {
+    Ok((!costs.is_empty()).then(|| SortableTable {
         name: "cost".to_owned(),
         title: "Time".to_owned(),
         caption:
@@ -223,7 +205,7 @@ pub(super) fn costs(results: &Results) -> Result<Option<Sheet>> {
 }
 
 /// Configurations that failed, with their errors; none where all went well.
-pub(super) fn failures(results: &Results) -> Result<Option<Sheet>> {
+pub(super) fn failures(results: &Results) -> Result<Option<SortableTable>> {
     let table = &results.results;
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let mut found: Vec<((&str, &str, &str), usize)> = Vec::new();
@@ -237,11 +219,11 @@ pub(super) fn failures(results: &Results) -> Result<Option<Sheet>> {
             None => found.push((key, 1)),
         }
     }
-    let row = |((method, typed, error), count): &((&str, &str, &str), usize)| Row {
+    let row = |((method, typed, error), count): &((&str, &str, &str), usize)| TableLine {
         method: (*method).to_owned(),
         cells: vec![budget(typed), number(*count as f64, 0), text(*error)],
     };
-    Ok((!found.is_empty()).then(|| Sheet {
+    Ok((!found.is_empty()).then(|| SortableTable {
         name: "failures".to_owned(),
         title: "Failed".to_owned(),
         caption: "Configurations that are missing from the means above.".to_owned(),

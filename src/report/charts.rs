@@ -8,19 +8,13 @@ use crate::plot::{self, ChartOptions};
 
 /// A chart with its words.
 #[derive(Debug, Serialize)]
-pub(super) struct Chart {
+pub(super) struct CaptionedChart {
     /// Name of the chart, and of its place on the page.
     name: &'static str,
     /// What to see in it.
     caption: &'static str,
     /// The SVG element.
     svg: String,
-}
-
-/// What could be drawn, and why the rest could not.
-pub(super) struct Charts {
-    pub(super) drawn: Vec<Chart>,
-    pub(super) absent: Vec<String>,
 }
 
 /// Charts of a report with their metrics, of which the first that the evaluation has is drawn.
@@ -42,20 +36,20 @@ const SHOWN: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Draws every chart of [`SHOWN`] that `results` has the data for.
-pub(super) fn charts(results: &Results, command: &str) -> Result<Charts> {
-    let mut charts = Charts {
-        drawn: Vec::new(),
-        absent: Vec::new(),
-    };
+/// Every chart of [`SHOWN`] that `results` has the data for, and why the rest could not be drawn.
+pub(super) fn charts(
+    results: &Results,
+    command: &str,
+) -> Result<(Vec<CaptionedChart>, Vec<String>)> {
+    let (mut drawn, mut absent) = (Vec::new(), Vec::new());
     for (name, metrics, caption) in SHOWN {
         match first(results, name, metrics, command) {
-            Ok(svg) => charts.drawn.push(Chart { name, caption, svg }),
-            Err(lack) if plot::is_lack(&lack) => charts.absent.push(format!("{name}: {lack}")),
+            Ok(svg) => drawn.push(CaptionedChart { name, caption, svg }),
+            Err(lack) if plot::is_lack(&lack) => absent.push(format!("{name}: {lack}")),
             Err(fault) => return Err(fault),
         }
     }
-    Ok(charts)
+    Ok((drawn, absent))
 }
 
 /// The chart of the first of `metrics` that there is, or the error of the last.
@@ -66,7 +60,9 @@ fn first(results: &Results, name: &str, metrics: &[&str], command: &str) -> Resu
             ..ChartOptions::default()
         };
         let one = std::slice::from_ref(results);
-        plot::draw(name, one, &options, command).map(|figure| element(&figure.svg).to_owned())
+        let svg = plot::draw(name, one, &options, command)?.svg;
+        // HTML does not know the XML declaration before the element.
+        Ok(svg[svg.find("<svg").unwrap_or(0)..].to_owned())
     };
     let Some((last, others)) = metrics.split_last() else {
         return draw(None);
@@ -78,9 +74,4 @@ fn first(results: &Results, name: &str, metrics: &[&str], command: &str) -> Resu
         }
     }
     draw(Some(last))
-}
-
-/// The document without its XML declaration, which HTML does not know.
-fn element(svg: &str) -> &str {
-    svg.find("<svg").map_or(svg, |start| &svg[start..])
 }

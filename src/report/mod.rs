@@ -13,8 +13,8 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::eval::{EvalRecord, Results, Row};
-use cells::Sheet;
+use crate::eval::{Results, EvalRecord, Row};
+use cells::SortableTable;
 
 /// The page, with a place for everything that is measured.
 const TEMPLATE: &str = include_str!("page.html");
@@ -26,11 +26,11 @@ struct Content<'r> {
     methods: usize,
     version: &'static str,
     command: &'r str,
-    tables: Vec<Sheet>,
-    charts: Vec<charts::Chart>,
+    tables: Vec<SortableTable>,
+    charts: Vec<charts::CaptionedChart>,
     absent: Vec<String>,
-    costs: Option<Sheet>,
-    failures: Option<Sheet>,
+    costs: Option<SortableTable>,
+    failures: Option<SortableTable>,
 }
 
 /// The page of `results`, with their comparison with `baseline`; `command` is the command line that asks
@@ -40,7 +40,7 @@ struct Content<'r> {
 ///
 /// Errors: as [`crate::plot::draw`] for a broken evaluation; what it merely lacks is left out and named.
 pub fn page(results: &Results, rows: &[Row], baseline: &str, command: &str) -> Result<String> {
-    let charts = charts::charts(results, command)?;
+    let (drawn, absent) = charts::charts(results, command)?;
     let mut environment = Environment::new();
     let broken = |problem: minijinja::Error| {
         Error::format(
@@ -59,8 +59,8 @@ pub fn page(results: &Results, rows: &[Row], baseline: &str, command: &str) -> R
         version: env!("CARGO_PKG_VERSION"),
         command,
         tables: cells::tables(rows, baseline),
-        charts: charts.drawn,
-        absent: charts.absent,
+        charts: drawn,
+        absent,
         costs: cells::costs(results)?,
         failures: cells::failures(results)?,
     };

@@ -21,18 +21,18 @@ fn speed_names_modes_units_and_lengths() {
         "2,048",
         "1,000",
     ];
-    let column = drawn("speed", &vec![sample.speed()], &ChartOptions::default());
+    let column = drawn("speed", &[sample.speed()], &ChartOptions::default());
     shows(&column, &both);
     let page = ChartOptions {
         width: PAGE,
         ..ChartOptions::default()
     };
-    let page = drawn("speed", &vec![sample.speed()], &page);
+    let page = drawn("speed", &[sample.speed()], &page);
     shows(&page, &both);
     assert!(png_info(&page).1 < png_info(&column).1);
     let mut once = sample.speed();
     once.measurements.retain(|m| m.repeat == 0);
-    let once = drawn("speed", &vec![once], &ChartOptions::default());
+    let once = drawn("speed", &[once], &ChartOptions::default());
     assert!(!words(&once.svg).iter().any(|w| w.contains("repeats")));
 }
 
@@ -57,7 +57,7 @@ fn growth_names_workloads_fit_and_floor() {
         "1,024",
         "2,048",
     ];
-    let draw = |bench, options: &ChartOptions| drawn("growth", &vec![bench], options);
+    let draw = |bench, options: &ChartOptions| drawn("growth", &[bench], options);
     let column = draw(sample.bench(), &ChartOptions::default());
     shows(&column, &both);
     let page = ChartOptions {
@@ -81,7 +81,7 @@ fn growth_names_workloads_fit_and_floor() {
 
 #[test]
 fn growth_leaves_out_what_was_not_measured() {
-    let draw = |bench| drawn("growth", &vec![bench], &ChartOptions::default());
+    let draw = |bench| drawn("growth", &[bench], &ChartOptions::default());
     let whole = draw(Sample::default().bench());
     let mut bench = Sample::default().bench();
     bench.rows.retain(|row| row.workload != "profile-32");

@@ -46,7 +46,7 @@ fn markers_on_the_rim_of_a_panel_are_whole() {
     // The legend's own disc is above all of them, the marker of layer 5 next.
     let mut places: Vec<i32> = discs.map(place).collect();
     places.sort_unstable();
-    let radius = canvas::points(1.7);
+    let radius = figure::points(1.7);
     let grid = figure.svg.split("<line ").skip(1).map(|line| {
         let after = line.split("y1=\"").nth(1).unwrap();
         after.split('"').next().unwrap().parse::<i32>().unwrap()

@@ -4,29 +4,40 @@ mod costs;
 mod evaluations;
 mod hit_rates;
 mod legibility;
+mod options_read;
 mod plans;
 mod profiles;
+mod refusals;
+pub mod sample;
+mod sample_costs;
 
 use std::io::Cursor;
 
-use super::sample::Sample;
 use super::*;
 use crate::sample_results::SampleResults;
+use sample::Sample;
 
-fn drawn<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> Figure {
-    draw(name, subject, options, "kvprof plot <chart> & more").unwrap()
+fn drawn<S: Source>(name: &str, all: &[S], options: &ChartOptions) -> Figure {
+    draw(name, all, options, "kvprof plot <chart> & more").unwrap()
 }
 
-/// Any chart of a sample: its profile, or a plan by its needs.
-fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
+/// What `chart` is drawn from, of a sample.
+fn source_of(chart: &Chart, sample: &Sample) -> Box<dyn Source> {
     match chart.takes() {
-        SubjectKind::Profiles => drawn(chart.name, &[sample.profile()], options),
-        SubjectKind::Plans => drawn(chart.name, &vec![sample.plan_by_need()], options),
-        SubjectKind::Speeds => drawn(chart.name, &[sample.speed()], options),
-        SubjectKind::Benches => drawn(chart.name, &[sample.bench()], options),
-        SubjectKind::HitRates => drawn(chart.name, &[sample.hit_rates()], options),
-        SubjectKind::Results => drawn(chart.name, &[evaluation(chart).results()], options),
+        SourceKind::Profiles => Box::new(sample.profile()),
+        SourceKind::Plans => Box::new(sample.plan_by_need()),
+        SourceKind::Speeds => Box::new(sample.speed()),
+        SourceKind::Benches => Box::new(sample.bench()),
+        SourceKind::HitRates => Box::new(sample.hit_rates()),
+        SourceKind::Results => Box::new(evaluation(chart).results()),
     }
+}
+
+/// Any chart of a sample.
+fn drawn_of(chart: &Chart, sample: &Sample, options: &ChartOptions) -> Figure {
+    let command = "kvprof plot <chart> & more";
+    let source = source_of(chart, sample);
+    chart.draw(&[&*source], options, command).unwrap()
 }
 
 /// An evaluation that `chart` can show.

@@ -12,7 +12,7 @@ fn budgets_name_strategies_and_heads() {
     let pyramid = sample.plan("pyramid", json!({}), Granularity::Layer);
     let figure = drawn(
         "budgets",
-        &vec![even.clone(), pyramid],
+        &[even.clone(), pyramid],
         &ChartOptions::default(),
     );
     shows(
@@ -28,7 +28,7 @@ fn budgets_name_strategies_and_heads() {
     );
     let absent = |word: &str| !words(&figure.svg).iter().any(|w| w.contains(word));
     assert!(absent("KV heads") && absent("uniform budget"));
-    let both = vec![even, sample.plan_by_need()];
+    let both = [even, sample.plan_by_need()];
     let words_of_heads = ["by-need, by head", "min–max of KV heads", "10"];
     shows(
         &drawn("budgets", &both, &ChartOptions::default()),
@@ -130,7 +130,7 @@ fn the_axis_says_whether_it_is_logarithmic_and_holds_every_budget() {
                 relative,
                 ..ChartOptions::default()
             };
-            let words = words(&drawn("budgets", &vec![plan.clone()], &options).svg);
+            let words = words(&drawn("budgets", &[plan.clone()], &options).svg);
             let says = words.iter().any(|w| w.contains("log scale"));
             assert_eq!(says, log, "{words:?}");
             let numbers = words
@@ -147,6 +147,6 @@ fn the_axis_says_whether_it_is_logarithmic_and_holds_every_budget() {
         log: true,
         ..ChartOptions::default()
     };
-    let refused = draw("budgets", &vec![none], &options, "").unwrap_err();
+    let refused = draw("budgets", &[none], &options, "").unwrap_err();
     assert!(refused.to_string().contains("leave out --log"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! The sheet both outputs are drawn on: its units, its sizes, and what a drawing is.
+//! The sheet both outputs are drawn on: its units and its sizes.
 
 use plotters::coord::Shift;
 use plotters::drawing::DrawingAreaErrorKind;
@@ -21,6 +21,9 @@ pub const COLUMN: f64 = 3.4;
 /// Width of a page of two columns in inches.
 pub const PAGE: f64 = 7.0;
 
+/// A position on the sheet in canvas units.
+pub(super) type Spot = (i32, i32);
+
 /// A rectangle of the sheet, measured from its own corner.
 pub(super) type Sheet<DB> = DrawingArea<DB, Shift>;
 
@@ -28,17 +31,8 @@ pub(super) type Sheet<DB> = DrawingArea<DB, Shift>;
 pub(super) type Drawn<DB, T = ()> =
     std::result::Result<T, DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
-/// A chart with its data, laid out and ready to be drawn on either output.
-pub(super) trait Drawing {
-    /// Width and height in canvas units.
-    fn size(&self) -> (i32, i32);
-
-    /// Draws on a white sheet of [`Drawing::size`].
-    fn paint<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB>;
-}
-
 /// Canvas units of `pt` points.
-pub(super) fn points(pt: f64) -> i32 {
+pub fn points(pt: f64) -> i32 {
     inches(pt / 72.0)
 }
 
@@ -50,7 +44,7 @@ pub(super) fn inches(inches: f64) -> i32 {
 /// A figure's width in canvas units.
 ///
 /// Errors: [`Error::Invalid`] outside 2 to 12 inches.
-pub(super) fn figure_width(width: f64) -> Result<i32> {
+pub fn figure_width(width: f64) -> Result<i32> {
     if (2.0..=12.0).contains(&width) {
         return Ok(inches(width));
     }
@@ -61,27 +55,28 @@ pub(super) fn figure_width(width: f64) -> Result<i32> {
     ))
 }
 
-/// The part of `sheet` of `size` units whose corner is `corner`.
-pub(super) fn part<DB: DrawingBackend>(
-    sheet: &Sheet<DB>,
-    corner: (i32, i32),
-    size: (i32, i32),
-) -> Sheet<DB> {
-    sheet.clone().shrink(corner, size)
-}
-
 /// Most tick labels that stay apart on an axis `length` units long when each needs `pt` points.
-pub(super) fn label_count(length: i32, pt: f64) -> usize {
+pub fn label_count(length: i32, pt: f64) -> usize {
     (length / points(pt)).clamp(1, 12) as usize
 }
 
 /// Room for the name of a horizontal axis in a figure `width` units wide.
-pub(super) fn name_room(width: i32) -> i32 {
+pub fn name_room(width: i32) -> i32 {
     (width * 18 / 25).min(points(NAME_POINTS))
 }
 
+/// Room that a heading has in a figure `width` units wide, beside the labels and the name of a vertical axis.
+pub fn heading_room(width: i32) -> i32 {
+    width - points(36.0)
+}
+
+/// Whether panels can stand side by side in a figure `width` units wide, each with axes of its own.
+pub fn is_page(width: i32) -> bool {
+    width >= inches(5.0)
+}
+
 /// Columns of panels that a figure `width` units wide has room for.
-pub(super) fn panel_columns(width: i32, panels: usize) -> usize {
+pub fn panel_columns(width: i32, panels: usize) -> usize {
     let columns = (width / inches(2.3)).max(1) as usize;
     columns.min(panels).max(1)
 }

@@ -4,11 +4,15 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-use super::tick_steps::{first_to_last, multiples, nice_step};
-use super::{log_ticks, text};
+use super::canvas::{heading_room, label_count, points};
+use super::text;
+use super::ticks::{self, first_to_last, multiples, nice_step};
 
 /// Ratio of the largest to the smallest value from which on a scale is logarithmic.
 const DECADE: f64 = 10.0;
+
+/// Room that a layer's label needs on an axis, in points.
+const LAYER_LABEL: f64 = 16.0;
 
 /// Spacing of values along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,33 +23,35 @@ enum Scale {
 
 /// A scale, its ends, and its ticks: labelled `major` ones and bare `minor` ones.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub struct Axis {
     scale: Scale,
     start: f64,
     end: f64,
     major: Vec<f64>,
     minor: Vec<f64>,
     /// Labels of the values 0, 1, ... instead of their numbers.
-    names: Vec<String>,
+    labels: Vec<String>,
+    /// What it measures, with its unit in parentheses where it has one.
+    name: String,
 }
 
 impl Axis {
     /// Indices 0 to `count - 1`, `pad` beyond either end, with at most `most` labels, all integral; the first and
     /// the last are labelled.
-    pub(super) fn indices(count: usize, pad: f64, most: usize) -> Self {
+    pub fn indices(count: usize, pad: f64, most: usize) -> Self {
         let last = count.saturating_sub(1);
         let step = nice_step(last as f64, most).max(1.0) as usize;
         Self::linear(-pad, last as f64 + pad, first_to_last(last, step, most))
     }
 
-    /// Half a step beyond the first and the last of `names`, every one of which is a step; at most `most`
+    /// Half a step beyond the first and the last of `labels`, every one of which is a step; at most `most`
     /// are written, the first and the last among them.
-    pub(super) fn categories(names: Vec<String>, most: usize) -> Self {
-        let count = names.len();
+    pub fn categories(labels: Vec<String>, most: usize) -> Self {
+        let count = labels.len();
         let last = count.saturating_sub(1);
         let step = count.div_ceil(most.max(1)).max(1);
         Self {
-            names,
+            labels,
             ..Self::linear(
                 -0.5,
                 count as f64 - 0.5,
@@ -54,19 +60,22 @@ impl Axis {
         }
     }
 
-    /// Layers 0 to `count - 1`, with room at either end for a marker.
-    pub(super) fn layers(count: usize, most: usize) -> Self {
-        Self::indices(count, (0.015 * count as f64).max(0.6), most)
+    /// Layers 0 to `count - 1`, with room at either end for a marker, in a figure `width` units wide of so many columns,
+    /// which lie `apart` points from each other.
+    pub fn layers(count: usize, width: i32, columns: usize, apart: f64) -> Self {
+        let panel = heading_room(width) / columns as i32 - points(apart);
+        let most = label_count(panel, LAYER_LABEL);
+        Self::indices(count, (0.015 * count as f64).max(0.6), most).called("Layer")
     }
 
     /// Values from 0 to `high`, ending on the first label that is not below it.
-    pub(super) fn from_zero(high: f64, most: usize) -> Self {
+    pub fn from_zero(high: f64, most: usize) -> Self {
         Self::covering(0.0, if high > 0.0 { high } else { 1.0 }, most)
     }
 
     /// Values from `low` to `high`, beginning and ending on labels, of which there are about `most`; equal ends are
     /// moved apart.
-    pub(super) fn covering(low: f64, high: f64, most: usize) -> Self {
+    pub fn covering(low: f64, high: f64, most: usize) -> Self {
         let (low, high) = if high > low {
             (low, high)
         } else {
@@ -81,12 +90,12 @@ impl Axis {
     }
 
     /// 0 to 100 %, with room beyond either end for a marker.
-    pub(super) fn per_cent(most: usize) -> Self {
+    pub fn per_cent(most: usize) -> Self {
         Self::covering(0.0, 100.0, most).padded()
     }
 
     /// The same labels with room beyond the outermost ones for a marker.
-    pub(super) fn padded(self) -> Self {
+    pub fn padded(self) -> Self {
         let air = 0.025 * (self.end - self.start);
         Self {
             start: self.start - air,
@@ -102,40 +111,46 @@ impl Axis {
             end,
             major,
             minor: Vec::new(),
-            names: Vec::new(),
+            labels: Vec::new(),
+            name: String::new(),
+        }
+    }
+
+    /// The same axis of what `name` says, which ends with its unit in parentheses where it has one.
+    pub fn called(self, name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..self
         }
     }
 
     /// Whether values from `low` to `high` need a logarithmic scale: a decade, on a linear one, would press the small
     /// ones together.
-    pub(super) fn needs_log(low: f64, high: f64) -> bool {
+    pub fn needs_log(low: f64, high: f64) -> bool {
         low > 0.0 && high >= DECADE * low
     }
 
     /// Positive values from `low` to `high` on a logarithmic scale that begins and ends on labels and has room for
     /// `most`.
-    pub(super) fn log(low: f64, high: f64, most: usize) -> Self {
-        let (start, end) = log_ticks::ends(positive(low), positive(high), most);
+    pub fn log(low: f64, high: f64, most: usize) -> Self {
+        let (start, end) = ticks::ends(positive(low), positive(high), most);
         Self::log_between(start, end, most)
     }
 
     /// Positive values from `low` to `high` on a logarithmic scale; both ends are kept as they are, and labelled.
-    pub(super) fn log_between(low: f64, high: f64, most: usize) -> Self {
+    pub fn log_between(low: f64, high: f64, most: usize) -> Self {
         let low = positive(low);
         let high = if high > low { high } else { low * 10.0 };
-        let (major, minor) = log_ticks::ticks(low, high, most);
+        let (major, minor) = ticks::ticks(low, high, most);
         Self {
             scale: Scale::Log,
-            start: low,
-            end: high,
-            major,
             minor,
-            names: Vec::new(),
+            ..Self::linear(low, high, major)
         }
     }
 
     /// Positive values from `low` to `high` on a logarithmic scale, labelled at `labels` and nowhere else.
-    pub(super) fn log_at(low: f64, high: f64, labels: Vec<f64>) -> Self {
+    pub fn log_at(low: f64, high: f64, labels: Vec<f64>) -> Self {
         Self {
             major: labels,
             minor: Vec::new(),
@@ -144,7 +159,7 @@ impl Axis {
     }
 
     /// The same axis running the other way.
-    pub(super) fn reversed(self) -> Self {
+    pub fn reversed(self) -> Self {
         Self {
             start: self.end,
             end: self.start,
@@ -153,7 +168,7 @@ impl Axis {
     }
 
     /// Where `value` lies: 0 at the axis' start, 1 at its end.
-    pub(super) fn fraction(&self, value: f64) -> f64 {
+    pub fn fraction(&self, value: f64) -> f64 {
         let place = |v: f64| match self.scale {
             Scale::Linear => v,
             Scale::Log => v.max(f64::MIN_POSITIVE).ln(),
@@ -167,30 +182,31 @@ impl Axis {
         self.scale == Scale::Log
     }
 
-    /// `name`, which ends with its unit in parentheses where it has one, saying so if the scale is logarithmic; in as
-    /// many words as `room` units hold.
-    pub(super) fn named(&self, name: &str, room: i32) -> String {
-        if !self.is_log() {
-            return name.to_owned();
+    /// Its name, saying so if the scale is logarithmic; in as many words as `room` units hold.
+    pub fn named(&self, room: i32) -> String {
+        let name = &self.name;
+        if !self.is_log() || name.is_empty() {
+            return name.clone();
         }
         let with = |words: &str| match name.strip_suffix(')') {
             Some(open) => format!("{open}, {words})"),
             None => format!("{name} ({words})"),
         };
         let long = with("log scale");
-        match text::width(&long) <= room {
-            true => long,
-            false => with("log"),
+        if text::width(&long) <= room {
+            long
+        } else {
+            with("log")
         }
     }
 
     /// The lowest value on the axis.
-    pub(super) fn low(&self) -> f64 {
+    pub fn low(&self) -> f64 {
         self.start.min(self.end)
     }
 
     /// Values with a label.
-    pub(super) fn major(&self) -> &[f64] {
+    pub fn major(&self) -> &[f64] {
         &self.major
     }
 
@@ -200,17 +216,17 @@ impl Axis {
     }
 
     /// The labels of [`Axis::major`].
-    pub(super) fn labels(&self) -> impl Iterator<Item = String> {
+    pub fn labels(&self) -> impl Iterator<Item = String> {
         self.major.iter().map(|&v| self.label(v))
     }
 
     fn label(&self, value: f64) -> String {
-        let name = self.names.get(value.round().max(0.0) as usize);
-        name.cloned().unwrap_or_else(|| number(value))
+        let label = self.labels.get(value.round().max(0.0) as usize);
+        label.cloned().unwrap_or_else(|| number(value))
     }
 
     /// The highest value on the axis.
-    pub(super) fn high(&self) -> f64 {
+    pub fn high(&self) -> f64 {
         self.start.max(self.end)
     }
 }
@@ -245,7 +261,7 @@ impl ValueFormatter<f64> for Axis {
 }
 
 /// A number as a reader expects it: thousands grouped, no needless decimals.
-pub(super) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let mut text = format!("{:.6}", value.abs());
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
@@ -367,10 +383,16 @@ mod tests {
     #[test]
     fn logarithmic_axes_are_named_as_such() {
         let (log, wide) = (Axis::log(1.0, 10.0, 5), 1_000_000);
-        assert_eq!(log.named("Time (s)", wide), "Time (s, log scale)");
-        assert_eq!(log.named("Time (s)", 0), "Time (s, log)");
-        assert_eq!(log.named("1 − cos", wide), "1 − cos (log scale)");
-        assert_eq!(Axis::from_zero(9.0, 5).named("Time (s)", wide), "Time (s)");
+        assert_eq!(
+            log.clone().called("Time (s)").named(wide),
+            "Time (s, log scale)"
+        );
+        assert_eq!(log.clone().called("Time (s)").named(0), "Time (s, log)");
+        assert_eq!(log.called("1 − cos").named(wide), "1 − cos (log scale)");
+        assert_eq!(
+            Axis::from_zero(9.0, 5).called("Time (s)").named(wide),
+            "Time (s)"
+        );
         assert!(Axis::needs_log(1.0, 10.0) && !Axis::needs_log(1.0, 9.9));
         assert!(!Axis::needs_log(0.0, 10.0));
     }

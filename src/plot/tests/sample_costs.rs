@@ -9,7 +9,7 @@ use serde_json::Value;
 
 impl Sample {
     /// No cache, the full one and two budgets, three repeats each, at the lengths of the sample's prompts.
-    pub(super) fn speed(&self) -> Speed {
+    pub fn speed(&self) -> Speed {
         let modes = [
             (Mode::NoCache, 1.5, 0.0),
             (Mode::Full, 0.05, 46.0),
@@ -63,7 +63,7 @@ impl Sample {
 
     /// Bare prefill, three kinds of profiling and decoding, at one, two and four times the length of the
     /// first prompt; CPU seconds are twice those on the wall.
-    pub(super) fn bench(&self) -> Bench {
+    pub fn bench(&self) -> Bench {
         let (linear, quadratic) = (2.31e-3, 1.55e-7);
         let first = self.tokens.first().map_or(512, |&t| t as usize);
         let lengths = [first, 2 * first, 4 * first];

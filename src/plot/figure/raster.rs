@@ -77,31 +77,12 @@ impl<'a> DrawingBackend for Raster<'a> {
         let mut points: Vec<BackendCoord> = path.into_iter().collect();
         points.dedup();
         for joint in points.iter().skip(1).rev().skip(1) {
-            self.pixels
-                .draw_circle(*joint, style.stroke_width() / 2, &style.color(), true)?;
+            self.draw_circle(*joint, style.stroke_width() / 2, &style.color(), true)?;
         }
         for segment in points.windows(2) {
             self.pixels.draw_path(segment.iter().copied(), style)?;
         }
         Ok(())
-    }
-
-    fn draw_circle<S: BackendStyle>(
-        &mut self,
-        center: BackendCoord,
-        radius: u32,
-        style: &S,
-        fill: bool,
-    ) -> Result<(), Fault<'a>> {
-        self.pixels.draw_circle(center, radius, style, fill)
-    }
-
-    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(
-        &mut self,
-        vert: I,
-        style: &S,
-    ) -> Result<(), Fault<'a>> {
-        self.pixels.fill_polygon(vert, style)
     }
 
     fn draw_text<S: BackendTextStyle>(

@@ -1,72 +1,61 @@
-//! What stands above the panels: an optional title, and the keys of the series. It never covers data.
+//! What stands above the panels: an optional title, facts, and the keys of the series. It never covers data.
 
-use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
-use plotters::style::Color;
+use plotters::prelude::{DrawingBackend, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color, ShapeStyle};
 
-use super::canvas::{Drawn, Sheet, points};
-use super::pen::{Pen, REFERENCE, amount, band_fill, fit_line, stroke};
+use super::canvas::{Drawn, Sheet, Spot, points};
+use super::pen::{Pen, amount, band_fill};
+use super::shapes::Series;
 use super::text;
+use super::words::Words;
 
 /// The picture beside a legend's words.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Key {
+pub enum Key {
     /// A series' line with its marker.
     Series(Pen),
     /// Bands of spread, in the colours of all series that have one.
-    Band(Vec<RGBColor>),
+    Bands(Vec<Pen>),
     /// An error bar.
     Bar(Pen),
-    /// A plain line of a colour.
-    Line(RGBColor),
-    /// The line of the full cache, or of another reference, without a marker.
-    Reference,
-    /// The line of a fitted curve.
-    Fit,
+    /// A line without a marker.
+    Line(Pen),
     /// The colours of a colour bar, from dark to light.
     Colours,
     /// No picture: words about the whole figure.
     Note,
 }
 
-/// Title and keys above the panels, already broken into lines.
+/// A legend's picture and its words.
+pub type Entry = (Key, Words);
+
+/// Title, facts and keys above the panels, already broken into lines.
 #[derive(Debug)]
 pub(super) struct Heading {
     title: Option<String>,
     lines: Vec<Vec<(Key, String)>>,
 }
 
-/// What labels and names of a vertical axis take at most usually, in points: headings begin beside them.
-pub(super) const HEADING_MARGIN: f64 = 36.0;
-
 /// Width of a key's picture, in points.
 pub(super) const KEY_POINTS: f64 = 15.0;
 const KEY_GAP: f64 = 3.0;
+/// Half the height of a key's patches, in points.
+const HALF_PATCH: f64 = 2.6;
 /// Patches of a colour bar's key: enough to look continuous.
-const KEY_PATCHES: i32 = 25;
+const KEY_PATCHES: usize = 25;
 const ENTRY_GAP: f64 = 9.0;
-
-/// Room that a legend's words have in a line of `room` units.
-pub(super) fn words_room(room: i32) -> i32 {
-    room - points(KEY_POINTS + KEY_GAP)
-}
 
 impl Heading {
     /// Breaks `facts` about the whole figure, and below them the entries, into lines that fit `room` units; what is
     /// too long for a line is shortened.
-    pub(super) fn new(
-        title: Option<&str>,
-        facts: Vec<String>,
-        entries: Vec<(Key, String)>,
-        room: i32,
-    ) -> Self {
-        let facts = facts.iter().map(|words| text::printable(words));
-        let facts = facts.map(|words| (Key::Note, words)).collect();
-        let lines = [facts, entries].map(|entries| broken(entries, room));
-        let title = title.map(|t| text::fitted(&text::printable(t), room));
+    pub(super) fn new(title: Option<&str>, facts: &[Words], entries: &[Entry], room: i32) -> Self {
+        let note = |words: &Words| (Key::Note, words.within(room));
+        let facts = broken(facts.iter().map(note), room);
+        let keys = broken(told_apart(entries, room), room);
         Self {
-            title,
-            lines: lines.concat(),
+            title: title.map(|title| Words::from(title).within(room)),
+            lines: [facts, keys].concat(),
         }
     }
 
@@ -100,12 +89,22 @@ impl Heading {
     }
 }
 
+/// Every entry with words that a line of `room` units holds.
+fn told_apart(entries: &[Entry], room: i32) -> Vec<(Key, String)> {
+    let words: Vec<Words> = entries.iter().map(|(_, words)| words.clone()).collect();
+    let beside = Words::told_apart(&words, room - Key::Colours.room());
+    let shown = |((key, words), beside): (&Entry, String)| match key {
+        Key::Note => (Key::Note, words.within(room)),
+        key => (key.clone(), beside),
+    };
+    entries.iter().zip(beside).map(shown).collect()
+}
+
 /// Entries in lines that fit `room` units.
-fn broken(entries: Vec<(Key, String)>, room: i32) -> Vec<Vec<(Key, String)>> {
+fn broken(entries: impl IntoIterator<Item = (Key, String)>, room: i32) -> Vec<Vec<(Key, String)>> {
     let mut lines: Vec<Vec<(Key, String)>> = Vec::new();
     let mut used = 0;
     for (key, words) in entries {
-        let words = text::fitted(&words, room - key.room());
         let width = key.room() + text::width(&words);
         match lines.last_mut() {
             Some(line) if used + points(ENTRY_GAP) + width <= room => {
@@ -122,6 +121,12 @@ fn broken(entries: Vec<(Key, String)>, room: i32) -> Vec<Vec<(Key, String)>> {
 }
 
 impl Key {
+    /// The bands of all series that have one.
+    pub fn bands(series: &[Series]) -> Self {
+        let banded = series.iter().filter(|series| series.is_spread());
+        Self::Bands(banded.map(|series| series.pen).collect())
+    }
+
     /// Room of the picture with the gap before its words.
     fn room(&self) -> i32 {
         match self {
@@ -131,65 +136,51 @@ impl Key {
     }
 
     fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
+        let middle = (x.0 + x.1) / 2;
         match self {
+            Self::Note => Ok(()),
+            Self::Line(pen) => pen.line(sheet, &[(x.0, y), (x.1, y)]),
             Self::Series(pen) => {
-                pen.line(sheet, vec![(x.0, y), (x.1, y)])?;
-                pen.mark(sheet, ((x.0 + x.1) / 2, y))
+                pen.line(sheet, &[(x.0, y), (x.1, y)])?;
+                pen.mark(sheet, (middle, y))
             }
             Self::Bar(pen) => {
-                let (middle, half) = ((x.0 + x.1) / 2, points(2.8));
+                let half = points(2.8);
                 pen.bar(sheet, (middle, y + half), (middle, y - half))
             }
-            Self::Line(colour) => {
-                let path = vec![(x.0, y), (x.1, y)];
-                sheet.draw(&PathElement::new(path, stroke(*colour, 0.6)))
+            Self::Bands(pens) => {
+                let count = pens.len() as i32;
+                let edge = |patch: i32| x.0 + (x.1 - x.0) * patch / count;
+                (0..).zip(pens).try_for_each(|(patch, pen)| {
+                    let (left, right) = (edge(patch), edge(patch + 1));
+                    sheet.draw(&patch_between(left, right, y, band_fill(pen.colour)))
+                })
             }
-            Self::Reference => REFERENCE.line(sheet, vec![(x.0, y), (x.1, y)]),
-            Self::Fit => fit_line(sheet, vec![(x.0, y), (x.1, y)]),
-            Self::Colours => draw_colours(sheet, x, y),
-            Self::Note => Ok(()),
-            Self::Band(colours) => draw_bands(sheet, x, y, colours),
+            Self::Colours => (0..KEY_PATCHES).try_for_each(|patch| {
+                let left = x.0 + (x.1 - x.0) * patch as i32 / KEY_PATCHES as i32;
+                let colour = amount((patch as f64 + 0.5) / KEY_PATCHES as f64);
+                sheet.draw(&patch_between(left, x.1, y, colour.filled()))
+            }),
         }
     }
 }
 
-/// A patch of every colour beside each other.
-fn draw_bands<DB: DrawingBackend>(
-    sheet: &Sheet<DB>,
-    x: (i32, i32),
-    y: i32,
-    colours: &[RGBColor],
-) -> Drawn<DB> {
-    let (half, count) = (points(2.6), colours.len() as i32);
-    let edge = |patch: i32| x.0 + (x.1 - x.0) * patch / count;
-    for (patch, colour) in (0..).zip(colours) {
-        let corners = [(edge(patch), y - half), (edge(patch + 1), y + half)];
-        sheet.draw(&Rectangle::new(corners, band_fill(*colour)))?;
-    }
-    Ok(())
-}
-
-fn draw_colours<DB: DrawingBackend>(sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
-    let half = points(2.6);
-    for patch in 0..KEY_PATCHES {
-        let left = x.0 + (x.1 - x.0) * patch / KEY_PATCHES;
-        let colour = amount((f64::from(patch) + 0.5) / f64::from(KEY_PATCHES)).filled();
-        sheet.draw(&Rectangle::new([(left, y - half), (x.1, y + half)], colour))?;
-    }
-    Ok(())
+fn patch_between(left: i32, right: i32, y: i32, fill: ShapeStyle) -> Rectangle<Spot> {
+    let half = points(HALF_PATCH);
+    Rectangle::new([(left, y - half), (right, y + half)], fill)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pen::PENS;
     use super::*;
-    use crate::plot::pen::PENS;
 
     fn heading(words: &[&str], room: f64) -> Heading {
-        let entries = words
+        let entries: Vec<Entry> = words
             .iter()
-            .map(|w| (Key::Series(PENS[0]), (*w).to_owned()))
+            .map(|&w| (Key::Series(PENS[0]), w.into()))
             .collect();
-        Heading::new(None, Vec::new(), entries, points(room))
+        Heading::new(None, &[], &entries, points(room))
     }
 
     #[test]
@@ -201,16 +192,12 @@ mod tests {
 
     #[test]
     fn facts_have_lines_of_their_own() {
-        let entry = (Key::Line(RGBColor(0, 0, 0)), "an entry".to_owned());
-        let facts = ["one", "two"].map(str::to_owned).to_vec();
-        let both = Heading::new(None, facts, vec![entry], points(300.0));
+        let entry = (Key::Line(PENS[0]), "an entry".into());
+        let facts = ["one", "two"].map(Words::from);
+        let both = Heading::new(None, &facts, &[entry], points(300.0));
         let words = |line: usize| -> Vec<_> { both.lines[line].iter().map(|e| &*e.1).collect() };
         assert_eq!((words(0), words(1)), (vec!["one", "two"], vec!["an entry"]));
-        assert!(
-            Heading::new(None, Vec::new(), Vec::new(), 0)
-                .lines
-                .is_empty()
-        );
+        assert!(Heading::new(None, &[], &[], 0).lines.is_empty());
     }
 
     #[test]

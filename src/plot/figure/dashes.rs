@@ -1,6 +1,6 @@
 //! Dashed lines: pieces of a path, drawn and left out in turns of several lengths.
 
-use super::pen::Spot;
+use super::canvas::Spot;
 
 /// The pieces of `path` that are drawn where `pattern` gives lengths that are drawn and left out in turns, in canvas
 /// units; dashes bend round corners.

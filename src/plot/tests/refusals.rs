@@ -7,10 +7,8 @@ use crate::profile::Profile;
 use crate::sample_results::SampleResults;
 use crate::table::{Column, Table};
 
-fn error<'s>(name: &str, subject: impl Into<Subject<'s>>, options: &ChartOptions) -> String {
-    draw(name, subject, options, "test")
-        .unwrap_err()
-        .to_string()
+fn error<S: Source>(name: &str, all: &[S], options: &ChartOptions) -> String {
+    draw(name, all, options, "test").unwrap_err().to_string()
 }
 
 #[test]
@@ -173,9 +171,9 @@ fn empty_incomplete_or_broken_profiles_are_refused() {
     let mut short = Sample::default().profile();
     short.meta.model.num_layers += 1;
     short.curves = Table::default();
-    for chart in CHARTS.iter().filter(|c| c.takes() == SubjectKind::Profiles) {
+    for chart in CHARTS.iter().filter(|c| c.takes() == SourceKind::Profiles) {
         let options = ChartOptions::default();
-        assert!(error(chart.name, &[] as &[Profile; 0], &options).contains("at least one"));
+        assert!(error(chart.name, &[] as &[Profile], &options).contains("at least one"));
         assert!(error(chart.name, &empty, &options).contains("number of prompts"));
         assert!(error(chart.name, &no_layers, &options).contains("number of prompts"));
         assert!(
@@ -269,16 +267,16 @@ fn one_measurement_of_speed_with_few_modes_is_drawn() {
     use crate::eval::speed::Mode;
     let options = ChartOptions::default();
     let speed = Sample::default().speed();
-    let two = vec![speed.clone(), speed.clone()];
+    let two = [speed.clone(), speed.clone()];
     assert!(error("speed", &two, &options).contains("one at a time"));
     let mut empty = speed.clone();
     empty.measurements.clear();
-    assert!(error("speed", &vec![empty], &options).contains("between 1 and 7"));
+    assert!(error("speed", &[empty], &options).contains("between 1 and 7"));
     let mut many = speed;
     for (budget, measurement) in many.measurements.iter_mut().enumerate().take(8) {
         measurement.mode = Mode::Budget(40 + budget);
     }
-    assert!(error("speed", &vec![many], &options).contains("between 1 and 7"));
+    assert!(error("speed", &[many], &options).contains("between 1 and 7"));
 }
 
 #[test]
@@ -288,9 +286,9 @@ fn one_bench_run_with_three_lengths_of_prefill_is_drawn() {
     let refused = |change: &dyn Fn(&mut crate::bench::Bench), options: &ChartOptions| {
         let mut bench = bench.clone();
         change(&mut bench);
-        error("growth", &vec![bench], options)
+        error("growth", &[bench], options)
     };
-    let two = vec![bench.clone(), bench.clone()];
+    let two = [bench.clone(), bench.clone()];
     assert!(error("growth", &two, &options).contains("once per bench run"));
     assert!(error("growth", &[Sample::default().speed()], &options).contains("with --bench"));
     let few = refused(&|b| b.rows.retain(|row| row.length < 5000), &options);

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use ab_glyph::{Font, FontRef, Point, PxScale, ScaleFont};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{BLACK, Color, FontDesc, FontFamily, FontStyle, RGBColor, TextStyle};
+use plotters::style::{BLACK, FontDesc, FontFamily, FontStyle, TextStyle};
 
 use super::canvas::{TEXT_POINTS, points};
 
@@ -39,14 +39,9 @@ fn family() -> FontFamily<'static> {
 
 /// Black text of the figure's size, anchored at `h`, `v`.
 pub(super) fn style(h: HPos, v: VPos) -> TextStyle<'static> {
-    coloured(BLACK, h, v)
-}
-
-/// Text of the figure's size in `colour`, anchored at `h`, `v`.
-pub(super) fn coloured(colour: RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
     let size = em() * SIZE_OF_ONE_EM;
     FontDesc::new(family(), size, FontStyle::Normal)
-        .color(&colour.to_rgba())
+        .color(&BLACK)
         .pos(Pos::new(h, v))
 }
 
@@ -61,7 +56,7 @@ pub(super) fn line_height() -> i32 {
 }
 
 /// Width of `text` in canvas units.
-pub(super) fn width(text: &str) -> i32 {
+pub fn width(text: &str) -> i32 {
     glyphs(text, em()).1.ceil() as i32
 }
 

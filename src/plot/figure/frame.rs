@@ -7,8 +7,8 @@ use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, TRANSPARENT};
 
 use super::axis::Axis;
-use super::canvas::{Drawn, Sheet, part, points};
-use super::pen::{Spot, stroke};
+use super::canvas::{Drawn, Sheet, Spot, points};
+use super::pen::stroke;
 use super::text;
 
 /// Colour of axes and ticks.
@@ -33,23 +33,34 @@ const SEAM_POINTS: f64 = 0.75;
 pub(super) const NAME_MARGIN: f64 = 1.0;
 
 /// What a panel shows on its axes.
-pub(super) struct Frame<'t> {
+pub(super) struct Frame<'d> {
     /// Horizontal axis.
-    pub(super) x: &'t Axis,
+    pub(super) x: &'d Axis,
     /// Vertical axis.
-    pub(super) y: &'t Axis,
+    pub(super) y: &'d Axis,
     /// Name and unit of the horizontal axis, "" for labels alone; `None` leaves its labels out too, for a
     /// panel above another.
-    pub(super) x_name: Option<&'t str>,
+    pub(super) x_name: Option<String>,
     /// Name and unit of the vertical axis, "" for labels alone; `None` leaves its labels out too, for a panel
     /// beside another.
-    pub(super) y_name: Option<&'t str>,
+    pub(super) y_name: Option<String>,
     /// Whether grid lines help to read values off.
     pub(super) grid: bool,
 }
 
+/// The rectangle between two corners, in values of the axes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell {
+    /// One corner.
+    pub from: (f64, f64),
+    /// The other.
+    pub to: (f64, f64),
+    /// What fills it.
+    pub colour: RGBColor,
+}
+
 /// A drawn panel that values can be placed on.
-pub(super) struct Panel<'a, DB: DrawingBackend> {
+pub(super) struct Area<'a, DB: DrawingBackend> {
     chart: ChartContext<'a, DB, Cartesian2d<Axis, Axis>>,
     /// The whole sheet.
     pub(super) sheet: Sheet<DB>,
@@ -59,7 +70,7 @@ impl Frame<'_> {
     /// Room that labels and name of the vertical axis take.
     pub(super) fn left_room(&self) -> i32 {
         let widest = self.y.labels().map(|l| text::width(&l)).max().unwrap_or(0);
-        let name = match self.y_name {
+        let name = match self.y_name.as_deref() {
             None => return points(NAME_MARGIN + 2.0 * TICK_POINTS),
             Some("") => 0,
             Some(_) => text::em() as i32,
@@ -69,7 +80,7 @@ impl Frame<'_> {
 
     /// Room that labels and name of the horizontal axis take.
     pub(super) fn bottom_room(&self) -> i32 {
-        match self.x_name {
+        match self.x_name.as_deref() {
             None => points(TICK_POINTS),
             Some("") => text::em() as i32 + points(2.0 * TICK_POINTS),
             Some(_) => 2 * text::em() as i32 + points(NAME_GAP + 2.0 * TICK_POINTS),
@@ -89,9 +100,9 @@ impl Frame<'_> {
         sheet: &Sheet<DB>,
         (corner, size): (Spot, (i32, i32)),
         left: i32,
-    ) -> Drawn<DB, Panel<'a, DB>> {
+    ) -> Drawn<DB, Area<'a, DB>> {
         let margin = points(NAME_MARGIN);
-        let chart = ChartBuilder::on(&part(sheet, corner, size))
+        let chart = ChartBuilder::on(&sheet.clone().shrink(corner, size))
             .margin_left(margin)
             .set_label_area_size(LabelAreaPosition::Left, left - margin)
             .set_label_area_size(LabelAreaPosition::Bottom, self.bottom_room())
@@ -99,7 +110,7 @@ impl Frame<'_> {
         // Not the part's own sheet: plotters moves what lies outside an area to its edge, which would flatten
         // markers on the rim and drop ticks.
         let sheet = sheet.use_screen_coord();
-        let mut panel = Panel { chart, sheet };
+        let mut panel = Area { chart, sheet };
         self.draw_mesh(&mut panel.chart)?;
         self.draw_minor_ticks(&panel)?;
         Ok(panel)
@@ -124,42 +135,42 @@ impl Frame<'_> {
             .axis_desc_style(lettering)
             .y_label_offset((text::DIGIT_SHIFT * text::em()).round() as i32)
             .set_all_tick_mark_size(points(TICK_POINTS));
-        match self.y_name {
+        match &self.y_name {
             Some(name) => mesh.y_desc(name),
             None => mesh.y_label_formatter(&no_label),
         };
-        match self.x_name {
+        match &self.x_name {
             Some(name) => mesh.x_desc(name),
             None => mesh.x_label_formatter(&no_label),
         };
         mesh.draw()
     }
 
-    fn draw_minor_ticks<DB: DrawingBackend>(&self, panel: &Panel<'_, DB>) -> Drawn<DB> {
+    fn draw_minor_ticks<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
         let (style, length) = (stroke(AXIS, 0.4), points(TICK_POINTS * 0.55));
         let (left, bottom) = (panel.x_range().0, panel.y_range().1);
-        for &x in self.x.minor() {
-            let x = panel.at(x, 0.0).0;
-            panel.sheet.draw(&PathElement::new(
-                vec![(x, bottom), (x, bottom + length)],
-                style,
-            ))?;
-        }
-        for &y in self.y.minor() {
-            let y = panel.at(0.0, y).1;
-            panel.sheet.draw(&PathElement::new(
-                vec![(left, y), (left - length, y)],
-                style,
-            ))?;
-        }
-        Ok(())
+        let across = self.x.minor().iter().map(|&x| panel.at(x, 0.0).0);
+        let across = across.map(|x| [(x, bottom), (x, bottom + length)]);
+        let up = self.y.minor().iter().map(|&y| panel.at(0.0, y).1);
+        let up = up.map(|y| [(left, y), (left - length, y)]);
+        (across.chain(up))
+            .try_for_each(|tick| panel.sheet.draw(&PathElement::new(tick.to_vec(), style)))
     }
 }
 
-impl<DB: DrawingBackend> Panel<'_, DB> {
-    /// Where the values `x`, `y` lie on the sheet.
+impl<DB: DrawingBackend> Area<'_, DB> {
+    /// Where the values `x`, `y` lie on the sheet; what is infinite lies on the panel's edge.
     pub(super) fn at(&self, x: f64, y: f64) -> Spot {
-        self.chart.plotting_area().map_coordinate(&(x, y))
+        let inside = self.chart.plotting_area().map_coordinate(&(x, y));
+        let or_edge = |value: f64, inside: i32, (low, high): (i32, i32)| {
+            let edge = if value > 0.0 { high } else { low };
+            if value.is_infinite() { edge } else { inside }
+        };
+        let (top, bottom) = self.y_range();
+        (
+            or_edge(x, inside.0, self.x_range()),
+            or_edge(y, inside.1, (bottom, top)),
+        )
     }
 
     /// Left and right edge.
@@ -174,16 +185,17 @@ impl<DB: DrawingBackend> Panel<'_, DB> {
         (range.start, range.end)
     }
 
-    /// Fills the rectangle between two values; it reaches under the next to the right and below, which must be drawn later, by a pixel of a
-    /// screen, so that no seam shows.
-    pub(super) fn cell(&self, from: (f64, f64), to: (f64, f64), colour: RGBColor) -> Drawn<DB> {
-        let (a, b) = (self.at(from.0, from.1), self.at(to.0, to.1));
+    /// Fills a cell, which reaches under the next to the right and below, drawn later, by a pixel of a screen.
+    pub(super) fn fill(&self, cell: &Cell) -> Drawn<DB> {
+        let (a, b) = (
+            self.at(cell.from.0, cell.from.1),
+            self.at(cell.to.0, cell.to.1),
+        );
         let (low, high) = ((a.0.min(b.0), a.1.min(b.1)), (a.0.max(b.0), a.1.max(b.1)));
-        let (_, right) = self.x_range();
-        let (_, bottom) = self.y_range();
+        let (right, bottom) = (self.x_range().1, self.y_range().1);
         let under = points(SEAM_POINTS);
         let corner = ((high.0 + under).min(right), (high.1 + under).min(bottom));
         self.sheet
-            .draw(&Rectangle::new([low, corner], colour.filled()))
+            .draw(&Rectangle::new([low, corner], cell.colour.filled()))
     }
 }

@@ -17,19 +17,19 @@ use serde_json::Value;
 type Mba = fn(usize, usize, usize) -> f64;
 
 /// What a made-up profile holds.
-pub(super) struct Sample {
+pub struct Sample {
     /// Model name.
-    pub(super) model: &'static str,
+    pub model: &'static str,
     /// T of every prompt.
-    pub(super) tokens: Vec<u32>,
+    pub tokens: Vec<u32>,
     /// L.
-    pub(super) layers: usize,
+    pub layers: usize,
     /// H_q.
-    pub(super) heads: usize,
+    pub heads: usize,
     /// H_kv.
-    pub(super) kv_heads: usize,
+    pub kv_heads: usize,
     /// MBA at 0.9 in tokens, held between 1 and T.
-    pub(super) mba: Mba,
+    pub mba: Mba,
 }
 
 impl Default for Sample {
@@ -50,7 +50,7 @@ impl Default for Sample {
 
 impl Sample {
     /// Every measurement of the sample as a profile.
-    pub(super) fn profile(&self) -> Profile {
+    pub fn profile(&self) -> Profile {
         Profile {
             meta: self.meta(),
             heads: self.heads_table(),
@@ -77,12 +77,7 @@ impl Sample {
     }
 
     /// A static strategy's plan of 128 tokens per KV head, which may say that heads could differ.
-    pub(super) fn plan(
-        &self,
-        strategy: &str,
-        parameters: Value,
-        granularity: Granularity,
-    ) -> BudgetPlan {
+    pub fn plan(&self, strategy: &str, parameters: Value, granularity: Granularity) -> BudgetPlan {
         let request = self.request(Granularity::Layer);
         let plan = BudgetPlan::allocate(strategy, parameters, &request, Self::provenance());
         BudgetPlan {
@@ -92,7 +87,7 @@ impl Sample {
     }
 
     /// A plan of 128 tokens per KV head by the MBA of each.
-    pub(super) fn plan_by_need(&self) -> BudgetPlan {
+    pub fn plan_by_need(&self) -> BudgetPlan {
         let group = self.heads / self.kv_heads;
         let cells = (0..self.layers).flat_map(|l| (0..self.kv_heads).map(move |h| (l, h)));
         let targets = Targets {
@@ -112,7 +107,7 @@ impl Sample {
     }
 
     /// Hit rates of three prompt windows and two generated ones; layer 1 has no important key.
-    pub(super) fn hit_rates(&self) -> HitRates {
+    pub fn hit_rates(&self) -> HitRates {
         let of_profile = self.meta();
         let options = HitRateOptions {
             windows: 3,
@@ -312,7 +307,7 @@ impl Sample {
 }
 
 /// Budgets as a profile has them: every one up to 16, then a quarter more each, then T.
-pub(super) fn budgets(tokens: u32) -> Vec<u32> {
+pub fn budgets(tokens: u32) -> Vec<u32> {
     let mut grid = Vec::new();
     let mut budget = 1;
     while budget < tokens {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend, WHITE};
 
-use super::canvas::{Drawing, Drawn, Sheet, UNITS_PER_INCH};
+use super::canvas::{Drawn, Sheet, UNITS_PER_INCH};
+use super::description::Description;
+use super::layout::Layout;
 use super::raster::{CHANNELS, Raster, reduce};
 use super::text::printable;
 use crate::error::{Error, Result};
@@ -39,22 +41,22 @@ impl Figure {
     }
 }
 
-/// Draws on both outputs; `title` names the figure to screen readers, `record` is its provenance.
+/// Draws a figure on both outputs, with `title` above it and `record`, its provenance, inside.
 ///
 /// Errors: [`Error::Drawing`].
-pub(super) fn render(drawing: &impl Drawing, title: &str, record: &str) -> Result<Figure> {
-    let (width, height) = drawing.size();
+pub fn render(figure: &Description, title: Option<&str>, record: &str) -> Result<Figure> {
+    let layout = Layout::of(figure, title);
     let whole_pixels = |units: i32| units.max(1) as u32 / UNITS_PER_PIXEL * UNITS_PER_PIXEL;
-    let size = (whole_pixels(width), whole_pixels(height));
+    let size = (whole_pixels(layout.size.0), whole_pixels(layout.size.1));
     Ok(Figure {
-        svg: svg(drawing, size, title, record)?,
-        png: png(drawing, size, title, record)?,
+        svg: svg(&layout, size, &figure.about, record)?,
+        png: png(&layout, size, &figure.about, record)?,
     })
 }
 
-fn paint<DB: DrawingBackend>(drawing: &impl Drawing, sheet: &Sheet<DB>) -> Drawn<DB> {
+fn paint<DB: DrawingBackend>(layout: &Layout<'_>, sheet: &Sheet<DB>) -> Drawn<DB> {
     sheet.fill(&WHITE)?;
-    drawing.paint(sheet)?;
+    layout.draw(sheet)?;
     sheet.present()
 }
 
@@ -64,11 +66,11 @@ fn drawing_error(problem: impl ToString) -> Error {
     }
 }
 
-fn svg(drawing: &impl Drawing, size: (u32, u32), title: &str, record: &str) -> Result<String> {
+fn svg(layout: &Layout<'_>, size: (u32, u32), title: &str, record: &str) -> Result<String> {
     let mut document = String::new();
     {
         let sheet = SVGBackend::with_string(&mut document, size).into_drawing_area();
-        paint(drawing, &sheet).map_err(drawing_error)?;
+        paint(layout, &sheet).map_err(drawing_error)?;
     }
     let body = document.split_once('>').map_or("", |(_, body)| body);
     let inches = |units: u32| f64::from(units) / f64::from(UNITS_PER_INCH);
@@ -95,11 +97,11 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-fn png(drawing: &impl Drawing, size: (u32, u32), title: &str, record: &str) -> Result<Vec<u8>> {
+fn png(layout: &Layout<'_>, size: (u32, u32), title: &str, record: &str) -> Result<Vec<u8>> {
     let mut fine = vec![u8::MAX; size.0 as usize * size.1 as usize * CHANNELS];
     {
         let sheet = Raster::new(&mut fine, size).into_drawing_area();
-        paint(drawing, &sheet).map_err(drawing_error)?;
+        paint(layout, &sheet).map_err(drawing_error)?;
     }
     let pixels = reduce(&fine, size.0 as usize, UNITS_PER_PIXEL as usize);
     let (width, height) = (size.0 / UNITS_PER_PIXEL, size.1 / UNITS_PER_PIXEL);

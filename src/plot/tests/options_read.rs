@@ -45,19 +45,13 @@ fn outcome(chart: &Chart, options: &ChartOptions) -> std::result::Result<Figure,
         layers: 5,
         ..SampleResults::default()
     };
-    let name = chart.name;
-    let drawn = match chart.takes() {
-        SubjectKind::Profiles => draw(name, &[sample.profile()], options, ""),
+    let source: Box<dyn Source> = match chart.takes() {
         // Equal for every layer: such a plan's axis is not logarithmic by itself.
-        SubjectKind::Plans => {
-            let plan = sample.plan("uniform", json!({}), Granularity::Layer);
-            draw(name, &[plan], options, "")
-        }
-        SubjectKind::Results => draw(name, &[results.results()], options, ""),
-        SubjectKind::HitRates => draw(name, &[sample.hit_rates()], options, ""),
-        SubjectKind::Speeds => draw(name, &[sample.speed()], options, ""),
-        SubjectKind::Benches => draw(name, &[sample.bench()], options, ""),
+        SourceKind::Plans => Box::new(sample.plan("uniform", json!({}), Granularity::Layer)),
+        SourceKind::Results => Box::new(results.results()),
+        _ => source_of(chart, &sample),
     };
+    let drawn = chart.draw(&[&*source], options, "");
     drawn.map_err(|error| error.to_string())
 }
 

@@ -1,5 +1,8 @@
-//! The bar beside a panel that says which value a colour stands for.
+//! The bar beside panels that says which value a colour stands for.
 
+use std::ops::Range;
+
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, FontTransform};
@@ -9,73 +12,60 @@ use super::canvas::{Drawn, Sheet, points};
 use super::frame::{AXIS, AXIS_POINTS};
 use super::pen::stroke;
 use super::text;
-use plotters::coord::ranged1d::Ranged;
 
 const BAR_POINTS: f64 = 7.0;
 const TICK_POINTS: f64 = 2.0;
 const GAP_POINTS: f64 = 3.0;
 
-/// A colour bar with its axis and name.
-pub(super) struct ColourBar<'t> {
-    /// Values along the bar, from its foot.
-    pub(super) axis: &'t Axis,
-    /// Name and unit of the values; "" where they stand elsewhere.
-    pub(super) name: &'t str,
-    /// Number of patches; as many as there are values, or enough to look continuous.
-    pub(super) patches: usize,
-    /// Colour of a patch, from its number.
-    pub(super) colour: &'t dyn Fn(usize) -> RGBColor,
+/// A colour bar beside some panels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColourBar {
+    /// Values along the bar, from its foot, with their name.
+    pub axis: Axis,
+    /// Colours from its foot: one for every value, or enough to look continuous.
+    pub colours: Vec<RGBColor>,
+    /// The panels that it stands beside.
+    pub panels: Range<usize>,
 }
 
-impl ColourBar<'_> {
-    /// Width in canvas units with labels and name.
-    pub(super) fn room(&self) -> i32 {
-        let widest = self
-            .axis
-            .labels()
-            .map(|l| text::width(&l))
-            .max()
-            .unwrap_or(0);
-        let name = match self.name {
-            "" => 0,
-            _ => text::em() as i32 + points(GAP_POINTS),
+impl ColourBar {
+    /// Room right of the panels for the bar with its labels, and with its `name` unless it is "".
+    pub(super) fn room(&self, name: &str) -> i32 {
+        let labels = self.axis.labels().map(|l| text::width(&l));
+        let name = if name.is_empty() {
+            0
+        } else {
+            text::em() as i32 + points(GAP_POINTS)
         };
-        points(BAR_POINTS + TICK_POINTS + GAP_POINTS) + widest + name
+        points(BAR_POINTS + TICK_POINTS + GAP_POINTS) + labels.max().unwrap_or(0) + name
     }
 
     /// Draws the bar with its left edge at `left`, from `top` to `bottom`.
     pub(super) fn draw<DB: DrawingBackend>(
         &self,
         sheet: &Sheet<DB>,
+        name: &str,
         left: i32,
         (top, bottom): (i32, i32),
     ) -> Drawn<DB> {
         let right = left + points(BAR_POINTS);
-        let patches = self.patches.max(1);
-        let edge = |i: usize| bottom - ((bottom - top) as f64 * i as f64 / patches as f64) as i32;
-        for i in 0..patches {
+        let (height, patches) = (f64::from(bottom - top), self.colours.len() as f64);
+        let edge = |i: usize| bottom - (height * i as f64 / patches) as i32;
+        for (i, colour) in self.colours.iter().enumerate() {
             let foot = if i == 0 { bottom } else { edge(i) + 3 };
             let patch = [(left, edge(i + 1)), (right, foot)];
-            sheet.draw(&Rectangle::new(patch, (self.colour)(i).filled()))?;
+            sheet.draw(&Rectangle::new(patch, colour.filled()))?;
         }
-        let outline = [
-            (left, top),
-            (right, top),
-            (right, bottom),
-            (left, bottom),
-            (left, top),
-            (right, top),
-        ];
-        sheet.draw(&PathElement::new(
-            outline.to_vec(),
-            stroke(AXIS, AXIS_POINTS),
-        ))?;
-        self.draw_labels(sheet, right, (top, bottom))
+        let corners = [(left, top), (right, top), (right, bottom), (left, bottom)];
+        let outline = [&corners[..], &corners[..2]].concat();
+        sheet.draw(&PathElement::new(outline, stroke(AXIS, AXIS_POINTS)))?;
+        self.draw_labels(sheet, name, right, (top, bottom))
     }
 
     fn draw_labels<DB: DrawingBackend>(
         &self,
         sheet: &Sheet<DB>,
+        name: &str,
         right: i32,
         (top, bottom): (i32, i32),
     ) -> Drawn<DB> {
@@ -99,8 +89,8 @@ impl ColourBar<'_> {
             sheet.draw_text(&label, &style, (label_left, lowered))?;
             widest = widest.max(text::width(&label));
         }
-        let name = text::style(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
+        let upright = text::style(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
         let name_left = label_left + widest + points(GAP_POINTS);
-        sheet.draw_text(self.name, &name, (name_left, (top + bottom) / 2))
+        sheet.draw_text(name, &upright, (name_left, (top + bottom) / 2))
     }
 }

@@ -3,11 +3,8 @@
 use plotters::prelude::{Circle, DrawingBackend, PathElement, Polygon, RGBColor, ViridisRGB};
 use plotters::style::{Color, ShapeStyle};
 
-use super::canvas::{Drawn, Sheet, points};
+use super::canvas::{Drawn, Sheet, Spot, points};
 use super::dashes::dashes;
-
-/// A position on the sheet in canvas units.
-pub(super) type Spot = (i32, i32);
 
 /// Shape of a marker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,65 +18,62 @@ pub(super) enum Mark {
     Box,
 }
 
-/// How a series is drawn everywhere: line, markers, band and legend.
+/// How a line is drawn everywhere: with its markers, its band, and in the legend.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pen {
+pub struct Pen {
     /// Colour of line, markers and (lightened) band.
     pub(super) colour: RGBColor,
     /// Points drawn and left out along the line in turns; none for a full line.
     dash: &'static [f64],
     /// Marker on every value.
     mark: Mark,
+    /// Width of the line in points.
+    width: f64,
 }
 
 /// The pens in the order in which series take them: the Okabe-Ito palette without its yellow,
 /// which is too pale for lines on white.
-pub(super) const PENS: [Pen; 7] = [
-    Pen {
-        colour: RGBColor(0, 114, 178),
-        dash: &[],
-        mark: Mark::Disc,
-    },
-    Pen {
-        colour: RGBColor(213, 94, 0),
-        dash: &[4.0, 1.5],
-        mark: Mark::Square,
-    },
-    Pen {
-        colour: RGBColor(0, 158, 115),
-        dash: &[1.5, 1.2],
-        mark: Mark::Triangle,
-    },
-    Pen {
-        colour: RGBColor(204, 121, 167),
-        dash: &[5.0, 1.2, 1.2, 1.2],
-        mark: Mark::Diamond,
-    },
-    Pen {
-        colour: RGBColor(0, 0, 0),
-        dash: &[2.6, 2.6],
-        mark: Mark::Ring,
-    },
-    Pen {
-        colour: RGBColor(230, 159, 0),
-        dash: &[4.0, 1.2, 1.2, 1.2, 1.2, 1.2],
-        mark: Mark::Wedge,
-    },
-    Pen {
-        colour: RGBColor(86, 180, 233),
-        dash: &[0.8, 1.8],
-        mark: Mark::Box,
-    },
+pub const PENS: [Pen; 7] = [
+    pen((0, 114, 178), &[], Mark::Disc),
+    pen((213, 94, 0), &[4.0, 1.5], Mark::Square),
+    pen((0, 158, 115), &[1.5, 1.2], Mark::Triangle),
+    pen((204, 121, 167), &[5.0, 1.2, 1.2, 1.2], Mark::Diamond),
+    pen((0, 0, 0), &[2.6, 2.6], Mark::Ring),
+    pen((230, 159, 0), &[4.0, 1.2, 1.2, 1.2, 1.2, 1.2], Mark::Wedge),
+    pen((86, 180, 233), &[0.8, 1.8], Mark::Box),
 ];
+
+/// The full cache, and any other reference: no method's colour, dash or marker.
+pub const REFERENCE: Pen = pen((110, 110, 110), &[1.0, 1.5], Mark::Disc);
+
+/// A fitted curve: dark, dashed, and thinner than the series that it may lie on.
+pub const FIT: Pen = Pen {
+    width: 0.5,
+    ..pen((0, 0, 0), &[2.5, 1.8], Mark::Disc)
+};
+
+/// Colour of references that are full lines.
+pub const GREY: RGBColor = REFERENCE.colour;
+
+/// Colour of series that only stand behind another for comparison.
+pub const OTHERS: RGBColor = RGBColor(178, 178, 178);
+
+/// Colour of the method that others are compared with, where each has a panel of its own.
+pub const BASELINE: RGBColor = RGBColor(50, 50, 50);
+
+const WHITE: RGBColor = RGBColor(255, 255, 255);
+
+const fn pen((r, g, b): (u8, u8, u8), dash: &'static [f64], mark: Mark) -> Pen {
+    Pen {
+        colour: RGBColor(r, g, b),
+        dash,
+        mark,
+        width: 1.0,
+    }
+}
 
 /// Opacity of a band.
 const BAND: f64 = 0.2;
-
-/// Width of a series' line in points.
-const LINE_POINTS: f64 = 1.0;
-
-/// Width of a fitted curve's line in points.
-const FIT_POINTS: f64 = 0.5;
 
 /// Half the extent of a marker in points.
 const MARK_POINTS: f64 = 1.7;
@@ -93,9 +87,22 @@ pub(super) fn stroke(colour: RGBColor, pt: f64) -> ShapeStyle {
 }
 
 impl Pen {
+    /// A full line of `colour`, `width` points wide.
+    pub const fn plain(colour: RGBColor, width: f64) -> Self {
+        Self {
+            colour,
+            width,
+            ..PENS[0]
+        }
+    }
+
     /// Draws the line through `path`.
-    pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
-        dashed_line(sheet, &path, self.dash, stroke(self.colour, LINE_POINTS))
+    pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: &[Spot]) -> Drawn<DB> {
+        let pattern: Vec<i32> = self.dash.iter().map(|&length| points(length)).collect();
+        let style = stroke(self.colour, self.width);
+        dashes(path, &pattern)
+            .into_iter()
+            .try_for_each(|piece| sheet.draw(&PathElement::new(piece, style)))
     }
 
     /// Draws a marker at `spot`.
@@ -113,15 +120,14 @@ impl Pen {
         let corners = match self.mark {
             Mark::Disc => return sheet.draw(&Circle::new(spot, r, self.colour.filled())),
             Mark::Ring => {
-                sheet.draw(&Circle::new(spot, r, RGBColor(255, 255, 255).filled()))?;
+                sheet.draw(&Circle::new(spot, r, WHITE.filled()))?;
                 let ring: Vec<(f64, f64)> = (0..=24)
                     .map(|i| (f64::from(i) * std::f64::consts::TAU / 24.0).sin_cos())
                     .collect();
                 return sheet.draw(&PathElement::new(polygon(&ring), hollow));
             }
             Mark::Box => {
-                let white = RGBColor(255, 255, 255).filled();
-                sheet.draw(&Polygon::new(polygon(&square), white))?;
+                sheet.draw(&Polygon::new(polygon(&square), WHITE.filled()))?;
                 let closed = [&square[..], &square[..2]].concat();
                 return sheet.draw(&PathElement::new(polygon(&closed), hollow));
             }
@@ -169,48 +175,13 @@ impl Pen {
     }
 }
 
-/// Colour of references and of keys that stand for every series.
-pub(super) const GREY: RGBColor = RGBColor(110, 110, 110);
-
-/// Colour of series that only stand behind another for comparison.
-pub(super) const OTHERS: RGBColor = RGBColor(178, 178, 178);
-
-/// Colour of the method that others are compared with, where each has a panel of its own.
-pub(super) const BASELINE: RGBColor = RGBColor(50, 50, 50);
-
-/// How the full cache, and any other reference, is drawn: no method's colour, dash or marker.
-pub(super) const REFERENCE: Pen = Pen {
-    colour: GREY,
-    dash: &[1.0, 1.5],
-    mark: Mark::Disc,
-};
-
-/// Draws a fitted curve: dark, dashed, and thinner than the series that it may lie on.
-pub(super) fn fit_line<DB: DrawingBackend>(sheet: &Sheet<DB>, path: Vec<Spot>) -> Drawn<DB> {
-    let style = stroke(RGBColor(0, 0, 0), FIT_POINTS);
-    dashed_line(sheet, &path, &[2.5, 1.8], style)
-}
-
-fn dashed_line<DB: DrawingBackend>(
-    sheet: &Sheet<DB>,
-    path: &[Spot],
-    dash: &[f64],
-    style: ShapeStyle,
-) -> Drawn<DB> {
-    let pattern: Vec<i32> = dash.iter().map(|&length| points(length)).collect();
-    for piece in dashes(path, &pattern) {
-        sheet.draw(&PathElement::new(piece, style))?;
-    }
-    Ok(())
-}
-
 /// Fill of a band of this colour.
 pub(super) fn band_fill(colour: RGBColor) -> ShapeStyle {
     colour.mix(BAND).filled()
 }
 
 /// Colour of an amount, 0 to 1: viridis, which is perceptually uniform and keeps its order in grey.
-pub(super) fn amount(fraction: f64) -> RGBColor {
+pub fn amount(fraction: f64) -> RGBColor {
     ViridisRGB::get_color(if fraction.is_finite() {
         fraction.clamp(0.0, 1.0)
     } else {
@@ -218,15 +189,15 @@ pub(super) fn amount(fraction: f64) -> RGBColor {
     })
 }
 
-/// Colour of a line at depth 0 to 1: viridis without its yellow end, too pale for lines on white.
-pub(super) fn depth(fraction: f64) -> RGBColor {
-    amount(fraction * 0.86)
+/// Colour of line `index` of `count`: viridis without its yellow end, too pale for lines on white.
+pub fn depth(index: usize, count: usize) -> RGBColor {
+    amount(index as f64 / count.saturating_sub(1).max(1) as f64 * 0.86)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::heading::KEY_POINTS;
     use super::*;
-    use crate::plot::legend::KEY_POINTS;
 
     #[test]
     fn no_two_pens_share_colour_dash_or_mark() {
