@@ -26,7 +26,7 @@ fn folder() -> PathBuf {
 static PROFILE: LazyLock<Profile> = LazyLock::new(|| Profile::load(&folder()).unwrap());
 
 static MEASURES: LazyLock<Measures> = LazyLock::new(|| {
-    Measures::of_profile(&PROFILE, &Needs::all(&PROFILE.meta.measures())).unwrap()
+    Measures::of_profile(&PROFILE, &Needs::all(&PROFILE.meta.settings.measures)).unwrap()
 });
 
 fn request(budget: f64, granularity: Granularity) -> Request<'static> {

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use kvprof::budget::ALLOCATORS;
 use kvprof::dataset::BUILT_IN;
 use kvprof::error::Result;
-use kvprof::generate::{self, Selector};
+use kvprof::method::prefill;
 use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
 use kvprof::model::config::{FAMILIES, ModelConfig};
 use kvprof::model::decoder::Decoder;
@@ -18,7 +18,9 @@ use kvprof::profile::{
     LayerMeasures, MeasureOptions, Profiler, Ranked, budget_grid, entropy, share,
 };
 use kvprof::registry;
-use kvprof::select::{ContinuationProbe, HeadSplit, LayerScores, SCORERS, Scorer, ScoringProbe};
+use kvprof::select::{
+    ContinuationProbe, HeadSplit, LayerScores, SCORERS, Scorer, ScoringProbe, select_layers,
+};
 use serde_json::Value;
 use tiny_model::{LAYERS, tiny_model};
 
@@ -360,18 +362,17 @@ fn a_budget_of_every_token_is_the_full_cache_bit_for_bit() {
     let ids = prompt(40);
     let deployable = SCORERS.iter().filter(|e| e.name != "oracle");
     for entry in deployable {
-        let selector = Selector {
-            scorer: registry::build("scorer", SCORERS, entry.name, Value::Null).unwrap(),
-            sinks: 2,
-            window: 3,
-            split: HeadSplit::Pooled { safeguard: 0.2 },
-        };
+        let scorer = registry::build("scorer", SCORERS, entry.name, Value::Null).unwrap();
+        let split = HeadSplit::Pooled { safeguard: 0.2 };
         for (heads, kv_heads) in GEOMETRIES {
             let decoder = decoder(heads, kv_heads, DType::F32);
-            let mut full =
-                generate::prefill(&decoder, &ids, 8, Some(&selector), &mut NoProbe).unwrap();
+            let mut full = prefill(&decoder, &ids, 8, vec![(&*scorer, 3)], &mut NoProbe).unwrap();
+            let kept_of =
+                |budgets: &[Vec<usize>]| select_layers(&full.scores[0], budgets, 2, 3, split);
             let budgets = vec![vec![40; kv_heads]; LAYERS];
-            let kept = generate::kept_slots(&full.scores, &budgets, &selector).unwrap();
+            let kept = kept_of(&budgets).unwrap();
+            let short = vec![vec![4; kv_heads]; LAYERS];
+            assert!(kept_of(&short).is_err());
             let mut cut = full.cache.copy(0).unwrap();
             cut.retain(&kept, 0).unwrap();
             for id in [3, 5, 7] {
@@ -388,8 +389,6 @@ fn a_budget_of_every_token_is_the_full_cache_bit_for_bit() {
                 assert_eq!(a, b, "{}", entry.name);
             }
             assert_eq!(cut.next_position(), 43);
-            let short = vec![vec![4; kv_heads]; LAYERS];
-            assert!(generate::kept_slots(&full.scores, &short, &selector).is_err());
         }
     }
 }

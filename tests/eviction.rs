@@ -9,13 +9,17 @@ use std::sync::OnceLock;
 
 use candle_core::Tensor;
 use kvprof::budget::{Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request};
-use kvprof::generate::{self, Selector, most_likely};
+use kvprof::eval::most_likely;
+use kvprof::generate;
+use kvprof::method::{LiveCache, prefill};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::KvCache;
 use kvprof::model::decoder::PREFILL_RUN;
 use kvprof::profile::{MeasureOptions, Profiler};
 use kvprof::registry;
-use kvprof::select::{HeadSplit, LayerScores, SCORERS, ScoringProbe, select};
+use kvprof::select::{
+    HeadSplit, LayerScores, SCORERS, Scorer, ScoringProbe, Slots, select, select_layers,
+};
 use kvprof::table::read_json_rows;
 use real_model::{fixture, model, prompt_ids};
 use serde::Deserialize;
@@ -25,6 +29,20 @@ use serde_json::{Value, json};
 ///
 /// Every tie that is met is printed, with how far apart its scores are: norms of keys alone have any.
 const TIE: f64 = 2.5 * f32::EPSILON as f64;
+
+/// A scorer with what it needs to choose slots.
+struct Selector {
+    scorer: Box<dyn Scorer>,
+    sinks: usize,
+    window: usize,
+    split: HeadSplit,
+}
+
+impl Selector {
+    fn kept(&self, scores: &[LayerScores], budgets: &[Vec<usize>]) -> Vec<Slots> {
+        select_layers(scores, budgets, self.sinks, self.window, self.split).unwrap()
+    }
+}
 
 /// A kvpress method in our terms.
 fn selector(method: &str) -> Selector {
@@ -158,9 +176,8 @@ fn check_prompt(prompt: &str, steps: usize) {
         let runs = kvpress.iter().filter(|((name, _), _)| name == method);
         for ((_, keep), theirs) in runs {
             let keep = *keep;
-            let kept = generate::kept_slots(&scores, &budgets(method, keep, theirs), selector);
-            let kept = kept.unwrap();
-            let mut cache = full.cut(&kept, 64).unwrap();
+            let kept = selector.kept(&scores, &budgets(method, keep, theirs));
+            let cache = full.cut(&kept, 64).unwrap();
             for (i, theirs) in theirs.iter().enumerate() {
                 let (layer, head) = (i / 3, i % 3);
                 let what = format!("{prompt} {method} {keep}: layer {layer} head {head}");
@@ -172,7 +189,14 @@ fn check_prompt(prompt: &str, steps: usize) {
             assert_eq!(held, theirs.iter().map(Vec::len).sum::<usize>());
             assert_eq!(tensor_bytes(&cache), held * 64 * 2 * 4);
             assert_eq!(cache.bytes(), tensor_bytes(&cache));
-            check_greedy(prompt, method, keep, &mut cache, &logits, steps);
+            check_greedy(
+                prompt,
+                method,
+                keep,
+                LiveCache::keeping(cache),
+                &logits,
+                steps,
+            );
         }
     }
     // Ties are rare: a few of hundreds of thousands of slots.
@@ -194,7 +218,7 @@ fn check_greedy(
     prompt: &str,
     method: &str,
     keep: usize,
-    cache: &mut KvCache,
+    mut cache: LiveCache,
     logits: &Tensor,
     steps: usize,
 ) {
@@ -204,15 +228,9 @@ fn check_greedy(
         .iter()
         .find(|g| g.prompt == prompt && g.method == method && g.keep == keep)
         .unwrap();
-    let done = generate::decode(
-        &model().decoder,
-        cache,
-        logits,
-        steps,
-        &[],
-        &mut |logits| Ok(most_likely(&logits.to_vec1::<f32>()?)),
-        &mut |_| Ok(()),
-    )
+    let done = generate::decode(&model().decoder, &mut cache, logits, steps, &mut |logits| {
+        Ok(Some(most_likely(&logits.to_vec1::<f32>()?)))
+    })
     .unwrap();
     assert_eq!(done.ids, want.greedy32[..steps], "{prompt} {method} {keep}");
 }
@@ -242,10 +260,10 @@ fn kept_tokens_and_continuations_of_4096_tokens_equal_kvpress() {
 fn a_budget_of_every_token_of_a_real_prompt_changes_no_bit() {
     let (ids, model) = (prompt_ids("synth1024"), model());
     let selector = selector("snapkv_w32_k5");
-    let prefilled = generate::prefill(&model.decoder, &ids, 0, Some(&selector), &mut NoProbe);
-    let full = prefilled.unwrap();
+    let scorers = vec![(&*selector.scorer, selector.window)];
+    let full = prefill(&model.decoder, &ids, 0, scorers, &mut NoProbe).unwrap();
     let budgets = vec![vec![ids.len(); 3]; 30];
-    let kept = generate::kept_slots(&full.scores, &budgets, &selector).unwrap();
+    let kept = selector.kept(&full.scores[0], &budgets);
     let mut cut = full.cache.cut(&kept, 4).unwrap();
     let mut full = full.cache;
     for id in [504, 2988, 288, 260, 1962, 314, 42, 7] {
@@ -264,7 +282,7 @@ fn budgets_from_a_prompts_own_prefill_differ_between_layers() {
     let options = MeasureOptions::default();
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
-    generate::prefill(&model.decoder, &ids, 0, None, &mut profiler).unwrap();
+    prefill(&model.decoder, &ids, 0, Vec::new(), &mut profiler).unwrap();
     let geometry = Geometry::of_model(model);
     let measures = Measures::of_prompt(geometry, ids.len(), &profiler.finish(), &options);
     let request = Request::of_measures(
@@ -296,9 +314,9 @@ fn one_prefill_scores_for_every_scorer() {
         .unwrap();
     let together: Vec<Vec<LayerScores>> = probe.finish();
     for (selector, scores) in selectors.iter().zip(together) {
-        let alone =
-            generate::prefill(&model.decoder, &ids, 0, Some(selector), &mut NoProbe).unwrap();
-        for (layer, (a, b)) in alone.scores.iter().zip(&scores).enumerate() {
+        let scorers = vec![(&*selector.scorer, selector.window)];
+        let alone = prefill(&model.decoder, &ids, 0, scorers, &mut NoProbe).unwrap();
+        for (layer, (a, b)) in alone.scores[0].iter().zip(&scores).enumerate() {
             let (sinks, window, split) = (selector.sinks, selector.window, selector.split);
             let kept = |scores| select(scores, &[100; 3], sinks, window, split).unwrap();
             let scores = a.to_rows().unwrap();

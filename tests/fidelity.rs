@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use kvprof::budget::Budget;
-use kvprof::eval::{Case, Method, Scores, Sweep};
-use kvprof::generate::{fidelity, surprise, teacher_forced};
+use kvprof::eval::{Case, Scores, Sweep, fidelity, surprise, teacher_forced};
+use kvprof::method::{LiveCache, Method};
 use kvprof::model::attention::NoProbe;
-use kvprof::model::cache::KvCache;
 use kvprof::model::decoder::PREFILL_RUN;
 use kvprof::select::Slots;
 use kvprof::table::read_json_rows;
@@ -107,7 +106,6 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
         sinks,
         window,
         max_new_tokens: fixture.continuation.len(),
-        profile: None,
     };
     let case = Case {
         id: fixture.name.clone(),
@@ -175,8 +173,8 @@ fn scores_of_a_sweep_on_1024_tokens_that_stops_early_equal_numpy() {
 }
 
 /// Logits after each token, fed one by one, and the cache back where it was.
-fn rows(cache: &mut KvCache, ids: &[u32]) -> Vec<Vec<f32>> {
-    let start = cache.next_position();
+fn rows(cache: &mut LiveCache, ids: &[u32]) -> Vec<Vec<f32>> {
+    let start = cache.cache().next_position();
     let (rows, _) = teacher_forced(&model().decoder, cache, ids).unwrap();
     cache.rewind(start).unwrap();
     rows
@@ -188,7 +186,8 @@ fn check_steps(prompt: &str) {
     let mut cache = decoder.new_cache(ids.len() + 32).unwrap();
     let first = decoder.prefill(&ids, &mut cache, PREFILL_RUN, &mut NoProbe);
     let first = first.unwrap().to_vec1::<f32>().unwrap();
-    let nll = |cache: &mut KvCache, answer: &[u32]| {
+    let mut cache = LiveCache::keeping(cache);
+    let nll = |cache: &mut LiveCache, answer: &[u32]| {
         let mut before = vec![first.clone()];
         before.extend(rows(cache, &answer[..answer.len() - 1]));
         let surprises = before
@@ -205,7 +204,7 @@ fn check_steps(prompt: &str) {
     for want in &fixture.configurations {
         let what = format!("{prompt} {} {}", want.method, want.keep);
         let kept = kvpress_kept(prompt, &want.method, want.keep);
-        let mut cut = cache.cut(&kept, 32).unwrap();
+        let mut cut = LiveCache::keeping(cache.cache().cut(&kept, 32).unwrap());
         let cut_rows = rows(&mut cut, &fixture.continuation);
         for step in 0..full.len() {
             let one = fidelity(&full[step..=step], &cut_rows[step..=step]);

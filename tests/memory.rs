@@ -5,8 +5,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use kvprof::compute::memory::resident_bytes;
-use kvprof::generate::DECODE_ROOM;
+use kvprof::method::DECODE_ROOM;
 use kvprof::model::attention::NoProbe;
+use kvprof::model::cache::Representation;
+use kvprof::model::precision::Precision;
 use kvprof::model::{ModelHeader, source};
 
 #[test]

@@ -93,6 +93,7 @@ impl Sample {
             window: Some(32),
             thresholds: vec![0.9],
             output_thresholds: vec![0.99],
+            needs: None,
         };
         let settings = ProfileSettings { measures, seed: 0 };
         ProfileRecord::new("kvprof profile", model, data, settings)

@@ -334,6 +334,7 @@ impl EvalArguments {
         } else if !self.quiet {
             eval_table::write(&mut out, &rows, &self.baseline)?;
             eval_table::write_differences(&mut out, &rows, "kl", &self.baseline)?;
+            eval_table::write_residencies(&mut out, results)?;
             if let Some(cost) = cost {
                 writeln!(out, "\n{}", cost.in_words())?;
             }

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use kvprof::eval::{METRICS, Row, Verdict, probability_words};
+use kvprof::eval::{METRICS, Results, Row, Verdict, probability_words};
 
-use super::text_table::text_table;
+use super::text_table::{cell, text_table};
 
 /// Metrics that are compared; the others are only means.
 const COLUMNS: [&str; 7] = ["kl", "top1", "nll", "f1", "em", "contains", "evidence"];
@@ -53,6 +53,68 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     for metric in about {
         writeln!(out, "{:<9} {}", metric.name, metric.about)?;
     }
+    Ok(())
+}
+
+/// Writes what caches held while they lived, where any of them is another than a full one or one that was cut once.
+pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Result<()> {
+    let Some(table) = &results.residency else {
+        return Ok(());
+    };
+    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
+    let (names, caches) = (table.texts("residency")?, table.texts("cache")?);
+    let plain = |i: &usize| names[*i] == "keep" && caches[*i] == caches[0];
+    if (0..table.rows()).all(|i| plain(&i)) {
+        return Ok(());
+    }
+    let columns = [
+        "mean_rows",
+        "peak_rows",
+        "resident_bytes",
+        "peak_bytes",
+        "offloaded_bytes",
+    ];
+    let columns = columns.map(|name| table.numbers(name));
+    let columns = columns.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let headings = [
+        "<method",
+        "budget",
+        "<cache",
+        "mean rows",
+        "peak rows",
+        "MB cut",
+        "MB peak",
+        "MB away",
+    ];
+    let mut shown = text_table(headings);
+    let mut seen: Vec<usize> = Vec::new();
+    for i in 0..table.rows() {
+        let same = |j: &usize| methods[*j] == methods[i] && budgets[*j] == budgets[i];
+        if seen.iter().any(same) {
+            continue;
+        }
+        seen.push(i);
+        let of_all: Vec<usize> = (0..table.rows()).filter(same).collect();
+        let mut cells = vec![methods[i].clone(), budgets[i].clone(), caches[i].clone()];
+        for (place, column) in columns.iter().enumerate() {
+            let values = of_all.iter().map(|&j| column[j]).filter(|v| v.is_finite());
+            let values: Vec<f64> = values.collect();
+            // A peak is the largest over prompts, everything else their mean.
+            let value = match (values.len(), place) {
+                (0, _) => None,
+                (_, 1 | 3) => Some(values.iter().copied().fold(f64::MIN, f64::max)),
+                (n, _) => Some(values.iter().sum::<f64>() / n as f64),
+            };
+            let (scale, digits) = if place < 2 { (1.0, 1) } else { (1e6, 2) };
+            cells.push(cell(value.map(|v| v / scale), digits));
+        }
+        shown.add_row(cells);
+    }
+    writeln!(
+        out,
+        "\nWhile it was fed the full cache's continuation, a KV head held (peaks over all prompts):\n{}",
+        shown.trim_fmt()
+    )?;
     Ok(())
 }
 

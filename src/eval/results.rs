@@ -1,4 +1,4 @@
-//! Results on disk: three Parquet tables and their provenance.
+//! Results on disk: four Parquet tables and their provenance.
 
 use std::path::Path;
 
@@ -49,10 +49,15 @@ pub struct Results {
     pub evidence: Table,
     /// One row per prompt, method, budget: seconds.
     pub timings: Table,
+    /// One row per prompt, method, budget: what the cache held while it lived; absent in folders of before it was kept.
+    pub residency: Option<Table>,
 }
 
 /// File names of the tables inside a results folder, in the order of [`Results`]' fields.
-pub const RESULT_TABLES: [&str; 3] = ["results", "evidence", "timings"];
+pub const RESULT_TABLES: [&str; 4] = ["results", "evidence", "timings", RESIDENCY];
+
+/// The table that older folders lack.
+const RESIDENCY: &str = "residency";
 
 /// How evaluations lie on disk.
 pub static RESULTS: RunKind = RunKind {
@@ -78,12 +83,16 @@ impl Results {
         if meta.settings.baseline.is_empty() {
             meta.settings.baseline = UNNAMED_BASELINE.to_owned();
         }
-        let [results, evidence, timings] = read_tables(folder, RESULT_TABLES)?;
+        let [results, evidence, timings, _] = RESULT_TABLES;
+        let [results, evidence, timings] = read_tables(folder, [results, evidence, timings])?;
+        let path = folder.join(format!("{RESIDENCY}.parquet"));
+        let residency = path.is_file().then(|| Table::read(&path)).transpose()?;
         Ok(Self {
             meta,
             results,
             evidence,
             timings,
+            residency,
         })
     }
 }

@@ -8,15 +8,16 @@ use crate::budget::Budget;
 use crate::method::Method;
 use crate::table::{Column, Rows, Table};
 
-/// The three tables of one prompt, in the order of [`super::RESULT_TABLES`].
+/// The four tables of one prompt, in the order of [`super::RESULT_TABLES`].
 pub fn outcome_tables(
     index: usize,
     case: &Case,
     outcome: &Outcome,
     methods: &[Method],
     budgets: &[Budget],
-) -> [Table; 3] {
+) -> [Table; 4] {
     let (mut results, mut timings) = (Rows::default(), Rows::default());
+    let mut residency = Rows::default();
     // Its columns are there even where no evidence was marked.
     let mut evidence = Rows::of_columns([
         ("prompt", Column::Count(Vec::new())),
@@ -72,8 +73,21 @@ pub fn outcome_tables(
         timings.number("cut_s", row.cut_s);
         timings.count("decode_steps", row.decode_steps);
         timings.number("decode_s", row.decode_s);
+
+        keys(&mut residency);
+        residency.text("residency", &method.residency_name);
+        residency.text("cache", &row.cache);
+        residency.number("mean_rows", row.held.mean());
+        let counted = |number: usize| match row.held.steps {
+            0 => f64::NAN,
+            _ => number as f64,
+        };
+        residency.number("peak_rows", counted(row.held.peak));
+        residency.number("resident_bytes", number(|s| s.kv_bytes as f64));
+        residency.number("peak_bytes", counted(row.held.peak_resident));
+        residency.number("offloaded_bytes", number(|s| s.offloaded_bytes as f64));
     }
-    [results.finish(), evidence.finish(), timings.finish()]
+    [results, evidence, timings, residency].map(Rows::finish)
 }
 
 /// Strategy, scorer and split; [`FULL`] where nothing is cut.

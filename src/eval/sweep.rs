@@ -51,6 +51,8 @@ pub struct Trial {
     pub scores: Result<Scores, String>,
     /// Rows that it held while it was fed the full cache's continuation.
     pub held: HeldRows,
+    /// Elements of keys and values.
+    pub cache: String,
     /// Seconds to allocate, select and cut; NaN where nothing was cut.
     pub cut_s: f64,
     /// Decoding steps that the text needed beyond what it shares with the full cache's.
@@ -188,16 +190,19 @@ impl<'s> Sweep<'s> {
         budget: Option<usize>,
         drafts: &mut Vec<Vec<u32>>,
     ) -> Trial {
+        let own = &self.methods[method];
         let mut row = Trial {
             method,
             budget,
             scores: Err(String::new()),
             held: HeldRows::default(),
+            cache: (own.representation)
+                .unwrap_or(stand.observed.cache.representation())
+                .to_string(),
             cut_s: f64::NAN,
             decode_steps: 0,
             decode_s: f64::NAN,
         };
-        let own = &self.methods[method];
         let ran = if own.is_reference() {
             Ok(self.reference_row(case, stand))
         } else {

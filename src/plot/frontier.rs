@@ -108,7 +108,9 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         x,
         y,
         methods,
-        baseline: names.iter().position(|name| *name == results.meta.settings.baseline),
+        baseline: names
+            .iter()
+            .position(|name| *name == results.meta.settings.baseline),
         full: shown,
     };
     let mut entries = if together {

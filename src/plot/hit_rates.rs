@@ -41,7 +41,10 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     };
     let layers = rates.meta.model.num_layers;
     if rates.meta.data.prompts == 0 || layers == 0 {
-        let what = format!("number of prompts in the hit rates of {}", rates.meta.model.name);
+        let what = format!(
+            "number of prompts in the hit rates of {}",
+            rates.meta.model.name
+        );
         return Err(Error::invalid(what, 0, "a chart needs at least one"));
     }
     let prompt = rates.rates(Observation::Prompt)?;

@@ -79,7 +79,10 @@ pub(super) fn finite(profile: &Profile, column: &str, value: f64) -> Result<()> 
         return Ok(());
     }
     Err(Error::NotFinite {
-        place: format!("column {column} of the profile of {}", profile.meta.model.name),
+        place: format!(
+            "column {column} of the profile of {}",
+            profile.meta.model.name
+        ),
         advice: "its weights or its dtype are at fault; profile again, with --dtype f32".to_owned(),
     })
 }
@@ -87,7 +90,10 @@ pub(super) fn finite(profile: &Profile, column: &str, value: f64) -> Result<()> 
 /// The error for a profile that holds nothing to draw.
 pub(super) fn no_prompts(profile: &Profile) -> Error {
     Error::invalid(
-        format!("number of prompts in the profile of {}", profile.meta.model.name),
+        format!(
+            "number of prompts in the profile of {}",
+            profile.meta.model.name
+        ),
         0,
         "a chart needs at least one; profile again without --limit 0",
     )

@@ -110,7 +110,8 @@ impl Source for Profile {
     fn origin(&self) -> String {
         let m = &self.meta;
         let name = format!("{} ({})", m.model.name, m.model.architecture);
-        let window = (m.settings.measures.window).map_or("all rows".to_owned(), |rows| format!("{rows} rows"));
+        let window = (m.settings.measures.window)
+            .map_or("all rows".to_owned(), |rows| format!("{rows} rows"));
         let (template, dtype, device) = (&m.data.template, &m.model.dtype, &m.model.device);
         let lines = [
             model(&name, &m.model.source, &m.model.sha256),
@@ -197,8 +198,16 @@ impl Source for Speed {
 
     fn origin(&self) -> String {
         let m = &self.meta;
-        let steps = format!("{} steps ({} without a cache)", m.settings.steps, m.settings.uncached_steps);
-        let (repeats, dtype, device, threads) = (m.settings.repeats, &m.model.dtype, &m.model.device, m.settings.threads);
+        let steps = format!(
+            "{} steps ({} without a cache)",
+            m.settings.steps, m.settings.uncached_steps
+        );
+        let (repeats, dtype, device, threads) = (
+            m.settings.repeats,
+            &m.model.dtype,
+            &m.model.device,
+            m.settings.threads,
+        );
         let (scorer, set) = (&m.settings.scorer, &m.settings.scorer_parameters);
         let lines = [
             model(&m.model.name, &m.model.source, &m.model.sha256),

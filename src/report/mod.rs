@@ -13,7 +13,7 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::eval::{Results, EvalRecord, Row};
+use crate::eval::{EvalRecord, Results, Row};
 use cells::SortableTable;
 
 /// The page, with a place for everything that is measured.

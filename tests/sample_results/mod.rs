@@ -85,6 +85,7 @@ impl SampleResults {
             results: table(tables.results),
             evidence: table(tables.evidence),
             timings: table(tables.timings),
+            residency: None,
         }
     }
 

@@ -195,6 +195,7 @@ impl Sample {
             window: Some(32),
             thresholds: vec![0.5, 0.9],
             output_thresholds: vec![0.9, 0.99, 0.999],
+            needs: None,
         };
         let settings = ProfileSettings { measures, seed: 0 };
         ProfileRecord::new("kvprof profile --model sample", model, data, settings)

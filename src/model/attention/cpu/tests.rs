@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::decode::{self, Piece};
 use super::exponential::{SMALLEST, exponential};
@@ -11,7 +11,7 @@ use super::heads::{Heads, with_heads};
 use super::{attend, prefill, probabilities};
 use crate::compute::lanes::{LANES, Lanes, Portable};
 use crate::model::attention::{GroupRows, RowReader, Watch};
-use crate::model::cache::{KvCache, Representation};
+use crate::model::cache::{Elements, KvCache, Representation};
 use crate::model::config::{FAMILIES, ModelConfig};
 
 /// Tokens of the text that caches are cut from.
@@ -23,12 +23,25 @@ fn wave(shape: (usize, usize, usize), step: f64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// Element types of caches.
-const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+const fn held_as(keys: Elements, values: Elements) -> Representation {
+    Representation { keys, values }
+}
+
+/// Types of caches: the same for keys and values, and different ones.
+const TYPES: [Representation; 5] = [
+    F32,
+    BF16,
+    F16,
+    held_as(Elements::Bfloat16, Elements::Float32),
+    held_as(Elements::Float16, Elements::Bfloat16),
+];
+const F32: Representation = Representation::both(Elements::Float32);
+const BF16: Representation = Representation::both(Elements::Bfloat16);
+const F16: Representation = Representation::both(Elements::Float16);
 
 /// A cache of one layer that keeps `lengths` tokens per KV head, the last `n` of the text among them.
 fn cut_cache(
-    dtype: DType,
+    dtype: Representation,
     group: usize,
     d: usize,
     n: usize,
@@ -49,13 +62,7 @@ fn cut_cache(
         rope_frequencies: vec![1.0; d / 2],
         tie_word_embeddings: true,
     };
-    let mut full = KvCache::new(
-        &config,
-        TOKENS,
-        Representation::of(dtype).unwrap(),
-        &Device::Cpu,
-    )
-    .unwrap();
+    let mut full = KvCache::new(&config, TOKENS, dtype, &Device::Cpu).unwrap();
     let (k, v) = (wave((h_kv, TOKENS, d), 2.3), wave((h_kv, TOKENS, d), 0.9));
     full.append(0, &k, &v).unwrap();
     full.advance(TOKENS);
@@ -134,7 +141,7 @@ fn both_kernels_equal_the_definition_on_ragged_caches() {
                     with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
                         let want = by_definition(heads);
                         let what =
-                            format!("{lengths:?} x {group} heads of {d}, {n} queries, {dtype:?}");
+                            format!("{lengths:?} x {group} heads of {d}, {n} queries, {dtype}");
                         let mut output = vec![0.0; want.len()];
                         decode::attend(heads, &mut output);
                         assert_close(&output, &want, &what);
@@ -164,7 +171,7 @@ fn blocks_of_queries_equal_the_definition() {
                 let want = by_definition(heads);
                 let mut output = vec![0.0; want.len()];
                 prefill::attend(heads, &[], &mut output);
-                let what = format!("{n} queries of {group} heads, {dtype:?}");
+                let what = format!("{n} queries of {group} heads, {dtype}");
                 assert_close(&output, &want, &what);
             })
             .unwrap();
@@ -192,12 +199,12 @@ impl RowReader for Read {
 #[test]
 fn watched_rows_are_the_probabilities_and_change_no_bit() {
     for (group, n, length, dtype) in [
-        (1, 70, 300, DType::F32),
-        (3, 130, 1035, DType::F32),
-        (3, 4, 64, DType::F16),
-        (7, 40, 129, DType::BF16),
-        (3, 70, 1035, DType::F16),
-        (60, 3, 90, DType::F32),
+        (1, 70, 300, F32),
+        (3, 130, 1035, F32),
+        (3, 4, 64, F16),
+        (7, 40, 129, BF16),
+        (3, 70, 1035, F16),
+        (60, 3, 90, F32),
     ] {
         let (queries, cache) = cut_cache(dtype, group, 24, n, &[length; 2]);
         let first = TOKENS - n;
@@ -252,12 +259,12 @@ fn the_number_of_threads_changes_no_bit() {
 /// Both kernels on every type of cache, and the exponential, with the vectors of one instruction set.
 fn check_lanes<L: Lanes>(name: &str) {
     for dtype in TYPES {
-        check_kernels::<L>(dtype, &format!("{name}, {dtype:?}"));
+        check_kernels::<L>(dtype, &format!("{name}, {dtype}"));
     }
     check_exponential::<L>(name);
 }
 
-fn check_kernels<L: Lanes>(dtype: DType, name: &str) {
+fn check_kernels<L: Lanes>(dtype: Representation, name: &str) {
     let (queries, cache) = cut_cache(dtype, 3, 40, 2, &[200, 64, 67]);
     with_heads(&queries, cache.layer(0), TOKENS - 2, |heads| {
         let want = by_definition(heads);
