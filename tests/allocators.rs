@@ -51,7 +51,7 @@ static PROFILES: LazyLock<Vec<Measures>> = LazyLock::new(|| {
 
 /// All that an allocator can read of a profile.
 fn everything(profile: &Profile) -> Measures {
-    Measures::of_profile(profile, &Needs::all(&profile.meta.measures())).unwrap()
+    Measures::of_profile(profile, &Needs::all(&profile.meta.settings.measures)).unwrap()
 }
 
 /// A plan, or `None` for a granularity that the strategy does not have.

@@ -116,7 +116,9 @@ fn slots_that_are_chosen_are_seen_as_if_the_rest_had_been_cut() {
     for (heads, kv_heads) in GEOMETRIES {
         let decoder = decoder(heads, kv_heads);
         let (cache, _) = prefilled(&decoder, &ids);
-        let head = |l: usize, h: usize| (0..T as u32).filter(move |s| (s + l as u32 + h as u32) % 3 > 0);
+        let head = |l: usize, h: usize| {
+            (0..T as u32).filter(move |s| !(s + l as u32 + h as u32).is_multiple_of(3))
+        };
         let kept: Vec<Slots> = (0..LAYERS)
             .map(|l| (0..kv_heads).map(|h| head(l, h).collect()).collect())
             .collect();
@@ -193,7 +195,7 @@ impl Residency for Slow {
 
     fn after_step(&mut self, cache: &mut KvCache) -> Result<()> {
         self.steps += 1;
-        if self.steps > 1 && (self.steps - 1) % self.every > 0 {
+        if self.steps > 1 && !(self.steps - 1).is_multiple_of(self.every) {
             return Ok(());
         }
         let importance = self.importance.lock().unwrap();

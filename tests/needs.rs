@@ -14,9 +14,11 @@ use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
 use kvprof::profile::{
-    LayerMeasures, MeasureOptions, Meta, Needs, Profile, Profiler, PromptLabel, prompt_tables,
+    LayerMeasures, MeasureOptions, Needs, Profile, ProfileRecord, ProfileSettings, Profiler,
+    PromptLabel, prompt_tables,
 };
 use kvprof::registry;
+use kvprof::run::{DataRecord, ModelRecord};
 use serde_json::{Value, json};
 use tiny_model::tiny_model;
 
@@ -110,29 +112,30 @@ impl Case<'_> {
         let tables = prompt_tables(&label, &self.layers(&options), &options);
         let [heads, kv_heads, layers, curves] = tables;
         let geometry = self.geometry();
-        let shipped = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/profiles/smollm2-135m-wikimqa-style-2k/meta.json"
-        );
-        let shipped = std::fs::read_to_string(shipped).unwrap();
+        let model = ModelRecord {
+            name: geometry.model,
+            sha256: geometry.model_sha256,
+            num_layers: geometry.layers,
+            num_heads: geometry.heads,
+            num_kv_heads: geometry.kv_heads,
+            head_dim: geometry.head_dim,
+            ..ModelRecord::default()
+        };
+        let data = DataRecord {
+            prompts: 1,
+            ..DataRecord::default()
+        };
+        let settings = ProfileSettings {
+            measures: options.clone(),
+            seed: 0,
+        };
         let profile = Profile {
-            meta: Meta {
-                model: geometry.model,
-                model_sha256: geometry.model_sha256,
-                num_layers: geometry.layers,
-                num_heads: geometry.heads,
-                num_kv_heads: geometry.kv_heads,
-                head_dim: geometry.head_dim,
-                prompts: 1,
-                window: options.window,
-                ..serde_json::from_str(&shipped).unwrap()
-            },
+            meta: ProfileRecord::new("kvprof profile", model, data, settings),
             heads,
             kv_heads,
             layers,
             curves,
         };
-        assert_eq!(profile.meta.measures(), options);
         Measures::of_profile(&profile, &Needs::all(&options)).unwrap()
     }
 

@@ -10,8 +10,11 @@ use super::text_table::{bar, cell, text_table};
 /// Widest bar, in characters.
 const BAR: usize = 24;
 
+/// A predicted number as the table shows it.
+type InWords = fn(&Prediction) -> String;
+
 /// What is predicted of a plan, by name.
-const MEASURES: [(&str, fn(&Prediction) -> String); 3] = [
+const MEASURES: [(&str, InWords); 3] = [
     ("retained mass", |p| {
         format!("{:.2} %", 100.0 * p.mean_mass())
     }),

@@ -76,7 +76,7 @@ impl<'a> Asked<'a> {
         let rankings = rankings.map(|cut| (cut.ranking.name.as_str(), &*cut.ranking.scorer));
         let residencies = methods.iter().filter_map(|m| m.residency.prompt_scorer());
         let mut asked: Vec<Self> = Vec::new();
-        for (name, scorer) in rankings.chain(residencies.map(|(name, s)| (name, s))) {
+        for (name, scorer) in rankings.chain(residencies) {
             let one = Self::of(name, scorer);
             if !asked.iter().any(|known| known.scores_like(&one)) {
                 asked.push(one);
