@@ -79,17 +79,19 @@ impl Kind {
 
     fn can_be(&self, value: f64) -> bool {
         let (least, most) = self.values;
-        match most.is_finite() {
-            true => (least - SLACK..=most + SLACK).contains(&value),
-            false => value >= least,
+        if most.is_finite() {
+            (least - SLACK..=most + SLACK).contains(&value)
+        } else {
+            value >= least
         }
     }
 
     fn values_in_words(&self) -> String {
         let (least, most) = self.values;
-        match most.is_finite() {
-            true => format!("{least} to {most}"),
-            false => format!("{least} or more"),
+        if most.is_finite() {
+            format!("{least} to {most}")
+        } else {
+            format!("{least} or more")
         }
     }
 }

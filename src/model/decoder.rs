@@ -74,9 +74,10 @@ impl Decoder {
             .map(|l| Layer::load(&mut weights, c, l))
             .collect::<Result<_>>()?;
         let norm = weights.tensor("output_norm.weight", &[c.hidden_size])?;
-        let head = match c.tie_word_embeddings {
-            true => None,
-            false => Some(weights.linear("output", c.vocab_size, c.hidden_size)?),
+        let head = if c.tie_word_embeddings {
+            None
+        } else {
+            Some(weights.linear("output", c.vocab_size, c.hidden_size)?)
         };
         weights.refuse_leftovers()?;
         Ok(Self {
@@ -291,9 +292,10 @@ impl Decoder {
             let seen = chosen.as_ref().unwrap_or(held);
             let mut watches = Vec::new();
             probe.watch(&run, &mut watches)?;
-            let attend = match self.as_on_device {
-                true => attention::attend_on_device,
-                false => attention::attend,
+            let attend = if self.as_on_device {
+                attention::attend_on_device
+            } else {
+                attention::attend
             };
             let attended = attend(&queries, seen, first, &watches)?;
             probe.observe(&AttentionView {

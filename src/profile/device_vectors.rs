@@ -23,9 +23,10 @@ pub(super) fn on_device(
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
     let kv_heads = view.cache.heads.len();
-    let projection = match work.has_outputs() {
-        true => Some(view.output_projection()?.to_dtype(DType::F32)?.t()?),
-        false => None,
+    let projection = if work.has_outputs() {
+        Some(view.output_projection()?.to_dtype(DType::F32)?.t()?)
+    } else {
+        None
     };
     let ranked = |vectors: Option<Tensor>, own: &VectorWork| -> Result<Vectors> {
         let mut measured = Vectors::default();

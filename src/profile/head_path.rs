@@ -98,17 +98,16 @@ impl<'a> HeadPath<'a> {
     pub(super) fn way(&self, stretch: &Stretch, renormalise: bool) -> f64 {
         let [from, to] = stretch.budgets;
         let way = self.ways[to] - self.ways[from];
-        match renormalise {
-            false => way,
-            true => {
-                let start = self.mass(from);
-                renormalised_way(
-                    way,
-                    self.mass(to) - start,
-                    start,
-                    self.reaches[stretch.place],
-                )
-            }
+        if renormalise {
+            let start = self.mass(from);
+            renormalised_way(
+                way,
+                self.mass(to) - start,
+                start,
+                self.reaches[stretch.place],
+            )
+        } else {
+            way
         }
     }
 

@@ -15,9 +15,10 @@ const MARGIN: f64 = 1.0 + 1e-3;
 /// Each moves it by p·(v − c) / (mass so far): less than (Σ p·‖v‖ + mass·reach) / (mass at the start), `way` being
 /// that sum, where no c on the way is longer than `reach`.
 pub(super) fn renormalised_way(way: f64, mass: f64, start_mass: f64, reach: f64) -> f64 {
-    match start_mass > 0.0 {
-        true => (way + mass * reach) / start_mass,
-        false => f64::INFINITY,
+    if start_mass > 0.0 {
+        (way + mass * reach) / start_mass
+    } else {
+        f64::INFINITY
     }
 }
 

@@ -61,15 +61,17 @@ pub(super) fn on_host(
     work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let layer = match work.has_outputs() {
-        true => Some(HostLayer::of(view)?),
-        false => None,
+    let layer = if work.has_outputs() {
+        Some(HostLayer::of(view)?)
+    } else {
+        None
     };
     let kv_heads = view.cache.heads.len();
     let ranked = |plain: &[Vec<f64>], own: &VectorWork| -> Result<Vectors> {
-        let ranked: Vec<Ranked> = match own.ranks_heads() {
-            true => plain.par_iter().map(|v| Ranked::new(v)).collect(),
-            false => Vec::new(),
+        let ranked: Vec<Ranked> = if own.ranks_heads() {
+            plain.par_iter().map(|v| Ranked::new(v)).collect()
+        } else {
+            Vec::new()
         };
         let budgets = |ranked: &Ranked| at_thresholds(ranked, &work.thresholds);
         let mass = |r: &Ranked| grid.iter().map(|&b| r.retained_mass(b)).collect();

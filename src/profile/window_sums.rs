@@ -49,10 +49,7 @@ impl WindowSums {
     pub(super) fn new(run: &AttentionRun, rows: usize, work: &Work) -> Self {
         let (h_q, h_kv, tokens) = (run.query_heads, run.kv_heads, run.prompt_tokens);
         let group = h_q / h_kv;
-        let rows = match work.rows || work.pools() {
-            true => rows,
-            false => 1,
-        };
+        let rows = if work.rows || work.pools() { rows } else { 1 };
         let thresholds = work.rows.then(|| work.thresholds.clone());
         let zeros = vec![0.0; thresholds.as_ref().map_or(0, Vec::len)];
         let keeps_last = work.last.is_some();
@@ -204,9 +201,10 @@ impl WindowSums {
         let pooled_on_device = sums.as_mut().and_then(RowSums::take_from_device);
         let rows = self.rows.into_inner();
         let rows = rows.unwrap_or_else(PoisonError::into_inner);
-        let last_on_device = match rows.last_on_device.is_empty() {
-            true => None,
-            false => Some(Tensor::cat(&rows.last_on_device, 0)?),
+        let last_on_device = if rows.last_on_device.is_empty() {
+            None
+        } else {
+            Some(Tensor::cat(&rows.last_on_device, 0)?)
         };
         let mut spreads = Vec::new();
         let vectors = if pooled_on_device.is_some() || last_on_device.is_some() {

@@ -57,9 +57,10 @@ impl LayerScores {
 /// Differs: Metal computes no float64, in which all scores are; there attention and keys come to the CPU, and scores
 /// are made and ranked on it.
 pub fn place_of_scores(device: &Device) -> Device {
-    match device.is_metal() {
-        true => Device::Cpu,
-        false => device.clone(),
+    if device.is_metal() {
+        Device::Cpu
+    } else {
+        device.clone()
     }
 }
 

@@ -52,9 +52,10 @@ impl<'a> ScoringProbe<'a> {
             .filter_map(|rows| Some((rows, sums.get(&rows)?)))
             .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
             .collect::<Result<_>>()?;
-        let keys = match self.needs.iter().any(|n| n.keys) {
-            true => Some(keys_of(view, &device)?),
-            false => None,
+        let keys = if self.needs.iter().any(|n| n.keys) {
+            Some(keys_of(view, &device)?)
+        } else {
+            None
         };
         for (i, (scorer, window)) in self.scorers.iter().enumerate() {
             let observation = LayerObservation {
@@ -89,13 +90,12 @@ impl AttentionProbe for ScoringProbe<'_> {
     }
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        match view.is_last() {
-            true => self.score(view),
-            false => {
-                let sums = self.layers[view.layer].0.values_mut();
-                sums.for_each(RowSums::join);
-                Ok(())
-            }
+        if view.is_last() {
+            self.score(view)
+        } else {
+            let sums = self.layers[view.layer].0.values_mut();
+            sums.for_each(RowSums::join);
+            Ok(())
         }
     }
 }
@@ -127,10 +127,11 @@ fn divided(sums: &Tensor, by: usize) -> Result<Tensor> {
 fn keys_of(view: &AttentionView<'_>, place: &Device) -> Result<Vec<Tensor>> {
     let keys = view.cache.heads.iter().map(|head| {
         let keys = head.keys()?;
-        match keys.device().same_device(place) {
-            true => Ok(keys),
+        if keys.device().same_device(place) {
+            Ok(keys)
+        } else {
             // Of its own: with a view the whole buffer of the layer would be brought over.
-            false => Ok(keys.force_contiguous()?.to_device(place)?),
+            Ok(keys.force_contiguous()?.to_device(place)?)
         }
     });
     keys.collect()

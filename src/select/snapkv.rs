@@ -44,11 +44,12 @@ pub(super) const ENTRY: Entry<dyn Scorer> = Entry {
     differs: "the mean over the rows for their sum, and one score for the query heads that share a KV head",
     build: |p| {
         let scorer = parse::<SnapKv>(p)?;
-        match scorer.kernel.is_multiple_of(2) {
-            true => Err(serde::de::Error::custom(
+        if scorer.kernel.is_multiple_of(2) {
+            Err(serde::de::Error::custom(
                 "kernel must be odd, to be centred on a token",
-            )),
-            false => Ok(Box::new(scorer)),
+            ))
+        } else {
+            Ok(Box::new(scorer))
         }
     },
 };

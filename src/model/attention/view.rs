@@ -52,9 +52,10 @@ impl AttentionView<'_> {
         let queries = self
             .queries
             .narrow(1, positions.start - self.rows.start, positions.len())?;
-        let probabilities = match self.as_on_device {
-            true => super::blocks::probabilities,
-            false => super::probabilities,
+        let probabilities = if self.as_on_device {
+            super::blocks::probabilities
+        } else {
+            super::probabilities
         };
         probabilities(&queries.contiguous()?, self.cache, positions.start)
     }
