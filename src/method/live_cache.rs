@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::DECODE_ROOM;
 use crate::error::{Error, Result};
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::cache::KvCache;
@@ -56,7 +57,13 @@ impl LiveCache {
     ///
     /// Errors: the residency's.
     pub fn new(mut cache: KvCache, mut residency: Box<dyn Residency>) -> Result<Self> {
+        let held = |cache: &KvCache| cache.lengths().iter().flatten().sum::<usize>();
+        let before = held(&cache);
         residency.after_step(&mut cache)?;
+        // Where much leaves at once, its room is given back; later it is what new tokens need.
+        if held(&cache) * 8 < before * 7 {
+            cache.compact(DECODE_ROOM)?;
+        }
         Ok(Self {
             cache,
             residency,

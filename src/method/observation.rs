@@ -189,12 +189,7 @@ impl Observed<'_> {
     /// [`Observed::select`].
     pub fn kept(&self, method: &Method, budget: Option<Budget>) -> Result<Vec<Slots>> {
         let Some(cut) = &method.cut else {
-            let every = |held: &usize| (0..*held as u32).collect();
-            let layers = self.cache.lengths();
-            return Ok(layers
-                .iter()
-                .map(|layer| layer.iter().map(every).collect())
-                .collect());
+            return Ok(self.cache.slots());
         };
         self.select(&cut.ranking, &self.allocate(cut, budget)?)
     }

@@ -144,13 +144,21 @@ impl KvCache {
     /// Differs: there is no `Clone`, since tensors share their memory and caches must not.
     /// Errors: [`Error::Candle`] when the device has no room.
     pub fn copy(&self, room: usize) -> Result<Self> {
-        let all = |n: usize| (0..n as u32).collect();
-        let lengths = self.lengths();
-        let kept: Vec<Vec<Vec<u32>>> = lengths
-            .iter()
-            .map(|layer| layer.iter().map(|&n| all(n)).collect())
-            .collect();
-        self.cut(&kept, room)
+        self.cut(&self.slots(), room)
+    }
+
+    /// Frees all room but that of the tokens that are held and of `room` more, layer by layer.
+    ///
+    /// Errors: [`Error::Candle`] when the device has no room.
+    pub fn compact(&mut self, room: usize) -> Result<()> {
+        self.retain(&self.slots(), room)
+    }
+
+    /// Every slot that is held, `[layer][kv_head][slot]`.
+    pub fn slots(&self) -> Vec<Vec<Vec<u32>>> {
+        let head = |head: &HeadCache| (0..head.len() as u32).collect();
+        let layer = |layer: &LayerCache| layer.heads.iter().map(head).collect();
+        self.layers.iter().map(layer).collect()
     }
 
     /// Forgets every token from `position` on, so that a text can be continued in another way.
