@@ -30,6 +30,8 @@
 //! [`model::Model::message_ids`] into token ids. [`model::decoder::Decoder::prefill`] runs them and
 //! shows every layer to a [`profile::Profiler`]; [`profile::ProfileRun`] writes what it measured, and
 //! [`profile::Profile::load`] reads it back for [`plot::draw`].
+//! [`method::observe`] prefills a prompt once for many methods; [`generate::Generator`] cuts and decodes for one,
+//! [`eval::Sweep`] for all.
 
 // The made-up evaluation under tests/ names the library as integration tests do.
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub struct BenchModel {
     pub sha256: String,
     /// Device it ran on.
     pub device: String,
-    /// Element type of the cache and, but on the CPU, of everything else.
+    /// What products are computed in, and what the cache holds where that is another type: `f32, cache bf16`.
     pub dtype: String,
 }
 

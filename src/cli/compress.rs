@@ -59,7 +59,8 @@ pub struct CompressArguments {
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
-    /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), or a plan.json
+    /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), a plan.json, or
+    /// `none`
     #[arg(long, value_name = "ROWS", help_heading = "While decoding")]
     decode_budget: Option<String>,
     /// Which token leaves a KV head that is over it: h2o (least accumulated attention), tova (least of the last

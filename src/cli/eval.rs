@@ -43,7 +43,8 @@ pub struct EvalArguments {
     prompts: PromptArguments,
     #[command(flatten)]
     needles: NeedleArguments,
-    /// Methods, separated by commas; `kvprof list methods` names them, others are STRATEGY+SCORER+SPLIT
+    /// Methods, separated by commas; `kvprof list methods` names them, others are spelled
+    /// STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE)
     #[arg(
         long,
         default_value = "full,snapkv,ada-kv,pyramid,zigzag,mass-optimal,output-optimal,streaming,tova,knorm,oracle"

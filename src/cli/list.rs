@@ -28,7 +28,7 @@ enum Kind {
     Strategies,
     /// What leaves a cache while it lives, likewise
     Residencies,
-    /// Methods of `kvprof eval`: strategy, scorer and head split, with their papers and what differs from them
+    /// Named methods of `kvprof eval`, with their papers and what differs from them
     Methods,
     /// Metrics of `kvprof eval`
     Metrics,

@@ -1,6 +1,7 @@
 //! Evaluation: one prefill, every method and budget, paired statistics.
 //!
-//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show. A new metric is a column and one line of [`METRICS`].
+//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show.
+//! A new metric is a column and one line of [`METRICS`].
 
 pub mod answer;
 mod bootstrap;

@@ -117,7 +117,8 @@ impl<'s> Sweep<'s> {
 
     /// Prefills one prompt once and tries every configuration; `done` hears of each.
     ///
-    /// A configuration that fails is a row with its error; memory peaks at the full cache and one cut copy.
+    /// A configuration that fails is a row with its error; memory peaks at the full cache and one cut copy, two
+    /// where the cut one cannot be rewound.
     /// Errors: those of prefill and of the full cache's own continuation; [`Error::Invalid`] for a prompt
     /// that is not longer than the window.
     pub fn run(&self, case: &Case, done: &mut dyn FnMut()) -> Result<Outcome> {
