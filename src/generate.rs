@@ -82,9 +82,9 @@ pub struct Generated {
 
 /// A cache as its cut left it.
 pub struct CutCache {
-    /// Tokens of every KV head, `[layer][kv_head]`.
+    /// Tokens that the cut kept of every KV head, `[layer][kv_head]`.
     pub lengths: Vec<Vec<usize>>,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values when decoding begins.
     pub held_bytes: usize,
     /// Bytes of the buffers, with room for tokens to come.
     pub allocated_bytes: usize,
@@ -103,12 +103,11 @@ impl Generator<'_> {
         let methods = std::slice::from_ref(self.method);
         let observed = observe(self.model, ids, self.prompt_room(), methods, self.floor)?;
         let start = Instant::now();
-        let kept = match &self.method.cut {
-            Some(cut) => {
-                let budgets = observed.allocate(cut, self.budget)?;
-                observed.select(&cut.ranking, &budgets)?
-            }
-            None => observed.kept(self.method, None)?,
+        let kept = if let Some(cut) = &self.method.cut {
+            let budgets = observed.allocate(cut, self.budget)?;
+            observed.select(&cut.ranking, &budgets)?
+        } else {
+            observed.cache.slots()
         };
         let chosen_s = start.elapsed().as_secs_f64();
         listener.before_cut(&observed, &kept)?;
@@ -156,7 +155,10 @@ impl Generator<'_> {
         let start = Instant::now();
         let live = observed.into_cut(self.method, kept, self.most.min(DECODE_ROOM))?;
         let cut = CutCache {
-            lengths: live.cache().lengths(),
+            lengths: kept
+                .iter()
+                .map(|l| l.iter().map(Vec::len).collect())
+                .collect(),
             held_bytes: live.bytes().resident,
             allocated_bytes: live.cache().allocated_bytes(),
             seconds: chosen_s + start.elapsed().as_secs_f64(),

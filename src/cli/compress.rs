@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use kvprof::budget::{ALLOCATORS, Budget, BudgetPlan, Floor, Geometry, Granularity};
+use kvprof::error::Error;
+use kvprof::method::residency::DecodeBudget;
 use kvprof::method::{Allocation, Cut, Measured, Method, RESIDENCIES, Ranking, RuledAllocation};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, Scorer};
@@ -16,7 +18,8 @@ use super::parameters::object;
 #[group(skip)]
 #[command(
     next_help_heading = "Compression",
-    group(clap::ArgGroup::new("cut").args(["plan", "strategy"]))
+    group(clap::ArgGroup::new("cut").args(["plan", "strategy"])),
+    group(clap::ArgGroup::new("change").args(["plan", "strategy", "decode_budget"]).multiple(true))
 )]
 pub struct CompressArguments {
     /// Budget plan made by `kvprof allocate`
@@ -51,10 +54,10 @@ pub struct CompressArguments {
     #[arg(long = "scorer-set", value_name = "KEY=VALUE", requires = "cut")]
     scorer_parameters: Vec<String>,
     /// First tokens that always stay (4, or the plan's)
-    #[arg(long, requires = "cut")]
+    #[arg(long, requires = "change")]
     sinks: Option<usize>,
     /// Last tokens that always stay, and the rows that scorers look from (32, or the plan's)
-    #[arg(long, requires = "cut")]
+    #[arg(long, requires = "change")]
     window: Option<usize>,
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
@@ -103,11 +106,6 @@ pub struct Compression {
 }
 
 impl CompressArguments {
-    /// Whether anything but the full cache was asked for.
-    pub fn changes_the_cache(&self) -> bool {
-        self.plan.is_some() || self.strategy.is_some() || self.decode_budget.is_some()
-    }
-
     /// What was asked for, checked as far as it goes without a model.
     pub fn compression(&self) -> anyhow::Result<Compression> {
         let (allocation, sinks, window) = match (&self.plan, &self.strategy, self.budget) {
@@ -133,8 +131,10 @@ impl CompressArguments {
         });
         let mut method = Method::of_cut("generate", cut.transpose()?);
         if let Some(rows) = &self.decode_budget {
-            method.residency_name = format!("evict-{}", self.decode_policy);
+            method.residency_name = self.policy()?;
             let parameters = serde_json::json!({"budget": rows, "every": self.evict_every});
+            // Said by itself what is wrong with the rows, without the parameters around it.
+            rows.parse::<DecodeBudget>().context("--decode-budget")?;
             let name = &method.residency_name;
             method.residency = registry::build("decode policy", RESIDENCIES, name, parameters)?;
         }
@@ -146,6 +146,18 @@ impl CompressArguments {
         };
         compression.check_floor()?;
         Ok(compression)
+    }
+
+    /// The residency that `--decode-policy` names.
+    fn policy(&self) -> anyhow::Result<String> {
+        let known = RESIDENCIES
+            .iter()
+            .filter_map(|r| r.name.strip_prefix("evict-"));
+        let asked = self.decode_policy.trim_start_matches("evict-");
+        if known.clone().any(|name| name == asked) {
+            return Ok(format!("evict-{asked}"));
+        }
+        Err(Error::unknown("decode policy", &self.decode_policy, known).into())
     }
 
     fn rule(&self, name: &str) -> anyhow::Result<RuledAllocation> {
@@ -200,7 +212,7 @@ impl Compression {
 
     /// Refuses a plan for another model, before its weights are loaded.
     pub fn check_model(&self, geometry: &Geometry) -> anyhow::Result<()> {
-        if let Some(Allocation::Plan(plan)) = self.allocation() {
+        for plan in self.method.plans() {
             plan.check_geometry(geometry)?;
             if plan.for_other_weights(geometry) {
                 eprintln!(

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use kvprof::budget::{Budget, Geometry, profile_digest};
+use kvprof::budget::{Budget, Floor, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
 use kvprof::eval::{Case, EvalRecord, EvalSettings, Results, Sweep, compare, outcome_tables};
@@ -121,6 +121,10 @@ impl EvalArguments {
             cases = set.cases_of(header)?;
             self.check_cases(&cases, &methods, &header.config)?;
             check_profile(profile.as_ref(), &header.files, &header.config)?;
+            let geometry = Geometry::of_files(&header.files, &header.config);
+            methods
+                .iter()
+                .try_for_each(|m| m.check_geometry(&geometry))?;
             let longest = cases.iter().map(|case| case.ids.len()).max();
             Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
         })?;
@@ -235,6 +239,14 @@ impl EvalArguments {
                 case.id,
                 self.max_new_tokens
             );
+        }
+        let floor = Floor::of(self.sinks, self.window);
+        for (case, method) in cases
+            .iter()
+            .flat_map(|c| methods.iter().map(move |m| (c, m)))
+        {
+            let checked = method.residency.check(case.ids.len(), &floor);
+            checked.with_context(|| format!("method {} on prompt {}", method.name, case.id))?;
         }
         if methods.iter().any(|m| m.cut.is_some()) {
             for case in cases {

@@ -62,9 +62,11 @@ pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Res
         return Ok(());
     };
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
-    let (names, caches) = (table.texts("residency")?, table.texts("cache")?);
-    let plain = |i: &usize| names[*i] == "keep" && caches[*i] == caches[0];
-    if (0..table.rows()).all(|i| plain(&i)) {
+    let caches = table.texts("cache")?;
+    let lives = |method: &serde_json::Value| {
+        method.get("residency").is_some() || method.get("cache").is_some()
+    };
+    if !results.meta.settings.methods.iter().any(lives) {
         return Ok(());
     }
     let columns = [
@@ -112,7 +114,7 @@ pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Res
     }
     writeln!(
         out,
-        "\nWhile it was fed the full cache's continuation, a KV head held (peaks over all prompts):\n{}",
+        "\nWhile they were fed the full cache's continuation: rows of a KV head, bytes of the whole cache (peaks over all\nprompts, else means):\n{}",
         shown.trim_fmt()
     )?;
     Ok(())

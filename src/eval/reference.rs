@@ -108,7 +108,9 @@ impl Reference {
                 live.rewind(start + at + 1)?;
                 decode_on(model, &mut live, said.ids, next, self.most, drafts)?
             } else {
-                let mut live = fresh()?;
+                // One copy at a time.
+                drop(live);
+                live = fresh()?;
                 live.feed(decoder, &said.ids)?;
                 decode_on(model, &mut live, said.ids, next, self.most, &[])?
             };
@@ -117,6 +119,7 @@ impl Reference {
             live.rewind(start)?;
             Again::Rewound(&mut live)
         } else {
+            drop(live);
             Again::Fresh(fresh)
         };
         Ok(Continued {
@@ -139,6 +142,9 @@ enum Again<'a> {
 impl Again<'_> {
     /// Logits after each of `ids`.
     fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         match self {
             Self::Fresh(fresh) => fresh()?.feed(decoder, ids),
             Self::Rewound(live) => {

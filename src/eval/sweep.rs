@@ -11,7 +11,7 @@ use crate::method::{DECODE_ROOM, HeldRows, LiveCache, Method, Observed, observe}
 use crate::model::Model;
 use crate::model::attention::NoProbe;
 use crate::model::cache::KvCache;
-use crate::select::ContinuationProbe;
+use crate::select::{ContinuationProbe, Slots};
 
 /// What is tried on every prompt.
 pub struct Sweep<'a> {
@@ -64,11 +64,11 @@ pub struct Trial {
 /// What one configuration did; NaN where a metric does not apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// Mean tokens per KV head that were kept.
+    /// Mean tokens per KV head that the cut kept.
     pub budget_tokens: f64,
-    /// Bytes of the cache after the cut that a step may read.
+    /// Bytes of the cache when decoding begins that a step may read.
     pub kv_bytes: usize,
-    /// Bytes of the cache after the cut that are kept elsewhere.
+    /// Bytes of the cache when decoding begins that are kept elsewhere.
     pub offloaded_bytes: usize,
     /// Token F1 of the answer.
     pub f1: f64,
@@ -82,7 +82,7 @@ pub struct Scores {
     pub kl: f64,
     /// Share of its steps with the same most likely token.
     pub top1: f64,
-    /// Share of evidence tokens kept, per layer; empty where no evidence is marked.
+    /// Share of evidence tokens held when decoding begins, per layer; empty where no evidence is marked.
     pub evidence: Vec<f64>,
     /// The generated text.
     pub answer: String,
@@ -255,7 +255,7 @@ impl<'s> Sweep<'s> {
         let live = observed.cut(method, &kept, DECODE_ROOM)?;
         *cut_s = start.elapsed().as_secs_f64();
         let bytes = live.bytes();
-        let budget_tokens = mean_length(&live.cache().lengths());
+        let budget_tokens = mean_kept(&kept);
         let evidence = evidence_held(live.cache(), &case.evidence);
         let fresh = || observed.cut(method, &kept, DECODE_ROOM);
         let reference = &stand.reference;
@@ -302,10 +302,10 @@ impl<'s> Sweep<'s> {
     }
 }
 
-/// Mean tokens per KV head.
-fn mean_length(lengths: &[Vec<usize>]) -> f64 {
-    let heads = || lengths.iter().flatten();
-    heads().sum::<usize>() as f64 / heads().count().max(1) as f64
+/// Mean tokens kept per KV head.
+fn mean_kept(kept: &[Slots]) -> f64 {
+    let heads = || kept.iter().flatten();
+    heads().map(Vec::len).sum::<usize>() as f64 / heads().count().max(1) as f64
 }
 
 /// Share of evidence tokens that each layer holds, mean over its KV heads.
@@ -342,6 +342,7 @@ mod tests {
         assert_eq!(share_held(&[0, 2, 3], &[2, 3]), 1.0);
         assert_eq!(share_held(&[3, 0, 1], &[2, 3]), 0.5);
         assert_eq!(share_held(&[], &[2, 3]), 0.0);
-        assert_eq!(mean_length(&[vec![3, 2], vec![1, 1]]), 7.0 / 4.0);
+        let kept = [vec![vec![0, 2, 3], vec![1, 2]], vec![vec![0], vec![4]]];
+        assert_eq!(mean_kept(&kept), 7.0 / 4.0);
     }
 }

@@ -1,5 +1,6 @@
 //! A method: five axes that say what a cache holds and how it changes.
 
+use candle_core::Device;
 use serde_json::{Value, json};
 
 use super::residency::{Keep, ResidencyRule};
@@ -8,7 +9,9 @@ use crate::budget::{
     TokenBudgets,
 };
 use crate::error::{Error, Result};
+use crate::files::sha256_hex;
 use crate::model::cache::Representation;
+use crate::model::precision::Precision;
 use crate::profile::{MeasureOptions, Needs, Profile};
 use crate::select::{HeadSplit, Scorer};
 
@@ -151,6 +154,39 @@ impl Method {
             .is_some_and(|rule| matches!(rule.measured, Measured::Profile(_)))
     }
 
+    /// Refuses plans for a model of another geometry.
+    ///
+    /// Errors: as [`BudgetPlan::check_geometry`].
+    pub fn check_geometry(&self, model: &Geometry) -> Result<()> {
+        self.plans().try_for_each(|plan| plan.check_geometry(model))
+    }
+
+    /// The plans that it takes its tokens from, those that bound a living cache among them.
+    pub fn plans(&self) -> impl Iterator<Item = &BudgetPlan> {
+        let cut = self.cut.as_ref().and_then(|cut| match &cut.allocation {
+            Allocation::Plan(plan) => Some(&**plan),
+            Allocation::Rule(_) => None,
+        });
+        cut.into_iter().chain(self.residency.plan())
+    }
+
+    /// Refuses what a device does not do: eviction anywhere but on the CPU, and caches that its attention cannot read.
+    ///
+    /// Errors: [`Error::Unsupported`].
+    pub fn check_device(&self, device: &Device, precision: Precision) -> Result<()> {
+        if let Some(cache) = self.representation {
+            Precision { cache, ..precision }.check(device)?;
+        }
+        if self.residency_name == "keep" || device.is_cpu() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: "letting tokens leave a cache while it lives on",
+            found: format!("{:?}", device.location()),
+            supported: "--device cpu".into(),
+        })
+    }
+
     /// Refuses a prompt of `tokens` that could not be served, whatever is measured of it.
     ///
     /// Errors: [`Error::Invalid`] with the value and the bound.
@@ -193,6 +229,10 @@ impl Method {
         if self.residency_name != "keep" {
             described["residency"] = self.residency_name.as_str().into();
             described["residency_parameters"] = self.residency.parameters();
+            if let Some(plan) = self.residency.plan() {
+                let text = serde_json::to_string(plan).unwrap_or_default();
+                described["residency_plan_sha256"] = sha256_hex(text.as_bytes()).into();
+            }
         }
         if let Some(representation) = self.representation {
             described["cache"] = representation.to_string().into();

@@ -30,7 +30,7 @@ pub struct HeldRows {
     heads: usize,
     /// The most rows of any KV head at any step.
     pub peak: usize,
-    /// The most bytes that were resident after any step.
+    /// The most bytes that were resident at any step.
     pub peak_resident: usize,
 }
 
@@ -114,10 +114,8 @@ impl LiveCache {
     ///
     /// Shapes: float32 logits, `(vocab)`. Errors: those of the decoder and of the residency.
     pub fn step(&mut self, decoder: &Decoder, id: u32) -> Result<Tensor> {
-        self.held.count(&self.cache.lengths(), 1);
-        let logits = decoder.step(id, &mut self.cache, &mut *self.residency)?;
-        self.note_bytes();
-        Ok(logits)
+        self.count_coming(1);
+        decoder.step(id, &mut self.cache, &mut *self.residency)
     }
 
     /// Logits after each of `ids`: all at once where it can be rewound, else step by step; none for no ids.
@@ -133,7 +131,7 @@ impl LiveCache {
 
     /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.
     ///
-    /// Shapes and errors: as [`LiveCache::feed`].
+    /// Shapes: as [`LiveCache::feed`]. Errors: as there; [`Error::Invalid`] where it cannot be rewound.
     pub fn feed_watched(
         &mut self,
         decoder: &Decoder,
@@ -143,9 +141,12 @@ impl LiveCache {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        self.held.count(&self.cache.lengths(), ids.len());
+        if !self.can_rewind() {
+            let bound = "a cache that tokens leave is fed one at a time";
+            return Err(Error::invalid("tokens fed at once", ids.len(), bound));
+        }
+        self.count_coming(ids.len());
         let rows = decoder.feed(ids, &mut self.cache, probe, &mut *self.residency)?;
-        self.note_bytes();
         Ok(rows.to_vec2()?)
     }
 
@@ -157,12 +158,15 @@ impl LiveCache {
             let bound = "tokens that left this cache while it lived cannot be brought back";
             return Err(Error::invalid("position to go back to", position, bound));
         }
+        self.cache.rewind(position)?;
         self.residency.rewind(position);
-        self.cache.rewind(position)
+        Ok(())
     }
 
-    fn note_bytes(&mut self) {
-        let resident = self.bytes().resident;
+    /// Counts what is held while `steps` tokens come, before any can leave.
+    fn count_coming(&mut self, steps: usize) {
+        self.held.count(&self.cache.lengths(), steps);
+        let resident = self.bytes().resident + self.cache.bytes_of(steps);
         self.held.peak_resident = self.held.peak_resident.max(resident);
     }
 }

@@ -120,6 +120,10 @@ pub fn observe<'a>(
     methods: &'a [Method],
     floor: Floor,
 ) -> Result<Observed<'a>> {
+    let decoder = &model.decoder;
+    for method in methods {
+        method.check_device(decoder.device(), decoder.precision())?;
+    }
     let mut asked = Asked::by(methods);
     let during_prefill = |a: &Asked<'_>| !a.looks_ahead(floor.window);
     let scorers = asked.iter().filter(|a| during_prefill(a));
@@ -131,7 +135,7 @@ pub fn observe<'a>(
     };
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
-    let prefilled = prefill(&model.decoder, ids, room, scorers, &mut profiler)?;
+    let prefilled = prefill(decoder, ids, room, scorers, &mut profiler)?;
     let layers = profiler.finish();
     let measures = Measures::of_prompt(Geometry::of_model(model), ids.len(), &layers, &options);
     let scored = asked.iter_mut().filter(|a| during_prefill(a));

@@ -20,7 +20,17 @@ impl Method {
     /// Errors: [`Error::UnknownName`], [`Error::Invalid`].
     pub fn parse(text: &str) -> Result<Self> {
         let text = text.trim();
-        let mut axes = split_outside_parentheses(text, '+');
+        let mut axes: Vec<&str> = split_outside_parentheses(text, '+');
+        axes.iter_mut().for_each(|axis| *axis = axis.trim());
+        if let Some(living) = axes.iter().position(|axis| is_residency(axis))
+            && (living == 0
+                || axes[living + 1..]
+                    .iter()
+                    .any(|axis| !axis.starts_with("cache(")))
+        {
+            let bound = "residencies stand last: full+evict-h2o, or STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE)";
+            return Err(Error::invalid("method", text, bound));
+        }
         let mut method = Self::of_cut(text, None);
         while axes.len() > 1 && method.read_living_axis(axes[axes.len() - 1])? {
             axes.pop();
@@ -50,16 +60,8 @@ impl Method {
             self.representation = Some(inside.parse()?);
             return Ok(true);
         }
-        let name = text.split('(').next().unwrap_or(text);
-        if !RESIDENCIES.iter().any(|r| r.name == name) {
+        if !is_residency(text) {
             return Ok(false);
-        }
-        if self.residency_name != "keep" {
-            return Err(Error::invalid(
-                "method",
-                text,
-                "a cache has one residency, not two",
-            ));
         }
         let (name, parameters) = with_parameters(text)?;
         self.residency = registry::build("residency", RESIDENCIES, name, parameters)?;
@@ -145,6 +147,12 @@ impl Ranking {
             split: split.parse()?,
         })
     }
+}
+
+/// Whether an axis names a residency, with parameters or without.
+fn is_residency(axis: &str) -> bool {
+    let name = axis.split('(').next().unwrap_or(axis);
+    RESIDENCIES.iter().any(|r| r.name == name)
 }
 
 /// `name(key=value,...)` as its name and its parameters.
@@ -280,7 +288,9 @@ mod tests {
         assert!(said("zigzag(treshold=1)").contains("threshold"));
         assert!(said("").contains("method"));
         assert!(said("snapkv+evict-h2o(bugdet=3)").contains("budget"));
-        assert!(said("snapkv+evict-h2o+evict-tova").contains("one residency"));
+        assert!(said("snapkv+evict-h2o+evict-tova").contains("stand last"));
+        assert!(said("evict-h2o(budget=64)").contains("full+evict-h2o"));
+        assert!(said("snapkv+evict-h2o+per-head").contains("stand last"));
         assert!(said("snapkv+cache(q3)").contains("bf16"));
         assert!(said("snapkv+cache(f16)+cache(bf16)").contains("twice"));
         assert!(Method::parse_list("zigzag,zigzag").is_err());

@@ -39,9 +39,10 @@ pub(super) const CHART: Chart = Chart {
 fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
     let results: &Results = CHART.only(all)?;
     let mut rows = kept(results)?;
-    let budgets = distinct(rows.iter().map(|row| row.budget));
+    let of_budget = rows.iter().filter(|row| row.budget != FULL);
+    let budgets = distinct(of_budget.map(|row| row.budget));
     let budget = chosen_budget(&budgets, options.budget.as_deref())?;
-    rows.retain(|row| row.budget == budget);
+    rows.retain(|row| row.budget == FULL || row.budget == budget);
     let held = rows.iter().map(|row| row.method);
     let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
     let layers = results.meta.model.num_layers;

@@ -139,10 +139,10 @@ fn rows<'r>(
         let what = "number of rows with length and depth";
         return Err(Error::invalid(what, 0, bound));
     }
-    let cut = rows.iter().filter(|row| row.method != FULL);
+    let cut = rows.iter().filter(|row| row.budget != FULL);
     let budgets = distinct(cut.map(|row| row.budget));
     let budget = chosen_budget(&budgets, options.budget.as_deref())?;
-    rows.retain(|row| row.method == FULL || row.budget == budget);
+    rows.retain(|row| row.budget == FULL || row.budget == budget);
     let held = rows.iter().map(|row| row.method);
     let methods = shown_methods(CHART.name, held, options.methods.as_deref())?;
     rows.retain(|row| row.method == FULL || methods.contains(&row.method));

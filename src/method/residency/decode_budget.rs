@@ -57,6 +57,14 @@ impl DecodeBudget {
         }
     }
 
+    /// The plan that it is, if it is one.
+    pub(super) fn plan(&self) -> Option<&BudgetPlan> {
+        match self {
+            Self::Plan(_, plan) => Some(plan),
+            _ => None,
+        }
+    }
+
     /// The fewest rows that any KV head gets for a prompt of `tokens`; `None` where that depends on the cut.
     pub(super) fn fewest(&self, tokens: usize) -> Result<Option<usize>> {
         Ok(match self {
@@ -91,13 +99,17 @@ impl FromStr for DecodeBudget {
                 Ok(Self::Plan(file.to_owned(), Box::new(plan)))
             }
             number => {
-                let budget = number.parse::<Budget>().map_err(|_| {
+                let numeric = number.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+                let budget = number.parse::<Budget>();
+                let budget = budget.and_then(|b| b.check().map(|()| b));
+                budget.map(Self::Alike).map_err(|problem| {
+                    if numeric {
+                        return problem;
+                    }
                     let bound = "expected rows of every KV head (128), a share of the prompt (12%), kept, none, or \
                                  a plan's file (plan.json)";
                     Error::invalid("decode budget", format!("'{number}'"), bound)
-                })?;
-                budget.check()?;
-                Ok(Self::Alike(budget))
+                })
             }
         }
     }

@@ -188,7 +188,7 @@ impl Residency for Eviction {
     /// Leaves room for the tokens that come until the next eviction, so that no step ever sees more than the budget.
     fn after_step(&mut self, cache: &mut KvCache) -> Result<()> {
         let now = cache.next_position();
-        if self.evicted_at.is_some_and(|then| now < then + self.every) {
+        if (self.evicted_at).is_some_and(|then| now.saturating_sub(then) < self.every) {
             return Ok(());
         }
         self.evicted_at = Some(now);
@@ -196,15 +196,12 @@ impl Residency for Eviction {
             let heads = cache.layer(layer).heads.iter().zip(&self.importance[layer]);
             let leaving: Vec<Vec<u32>> = heads
                 .zip(&self.budgets[layer])
-                .map(|((head, importance), budget)| {
-                    let most = budget.saturating_sub(self.every);
-                    least_important(
-                        head,
-                        importance,
-                        head.len().saturating_sub(most),
-                        now,
-                        &self.floor,
-                    )
+                .map(|((head, importance), &budget)| {
+                    let excess = match budget {
+                        usize::MAX => 0,
+                        rows => head.len().saturating_sub(rows - self.every),
+                    };
+                    least_important(head, importance, excess, now, &self.floor)
                 })
                 .collect();
             cache.evict(layer, &leaving)?;
@@ -236,7 +233,7 @@ fn least_important(
     let positions = head.positions();
     let may_leave = |slot: &u32| {
         let position = positions[*slot as usize] as usize;
-        position >= floor.sinks && position + floor.window < now
+        position >= floor.sinks && now.saturating_sub(position) > floor.window
     };
     let mut slots: Vec<u32> = (0..positions.len() as u32).filter(may_leave).collect();
     let order = |a: &u32, b: &u32| {

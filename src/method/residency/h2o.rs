@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::eviction::{EvictionOptions, HeadRows, Importance};
 use super::{DecodeBudget, FirstCache, ResidencyRule};
-use crate::budget::Floor;
+use crate::budget::{BudgetPlan, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -14,7 +14,8 @@ use crate::select::{H2o, Scorer};
 /// Over the budget, the token that has received the least attention since it came leaves its KV head.
 ///
 /// Paper: arXiv:2306.14048 (H2O), algorithm 1. Differs: per KV head, with the mean over its query heads; first tokens
-/// never leave; the budget counts the new token, and may differ by head; `from=decode` forgets what the prompt paid.
+/// never leave; the budget counts the new token, and may differ by head; `from=decode` forgets what the prompt paid, so that
+/// what leaves at once after it leaves by age.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct EvictH2o {
@@ -87,6 +88,10 @@ impl ResidencyRule for EvictH2o {
 
     fn prompt_scorer(&self) -> Option<(&'static str, &'static dyn Scorer)> {
         (self.from == Since::Prompt).then_some(("h2o", &PROMPT))
+    }
+
+    fn plan(&self) -> Option<&BudgetPlan> {
+        self.budget.plan()
     }
 
     fn check(&self, tokens: usize, floor: &Floor) -> Result<()> {

@@ -17,7 +17,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::budget::Floor;
+use crate::budget::{BudgetPlan, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::Entry;
@@ -46,6 +46,11 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
 
     /// What must be known of the prompt's tokens when decoding begins.
     fn prompt_scorer(&self) -> Option<(&'static str, &'static dyn Scorer)> {
+        None
+    }
+
+    /// The plan that bounds its rows, where there is one.
+    fn plan(&self) -> Option<&BudgetPlan> {
         None
     }
 

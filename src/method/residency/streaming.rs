@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::eviction::{EvictionOptions, HeadRows, Importance};
 use super::{FirstCache, ResidencyRule};
-use crate::budget::Floor;
+use crate::budget::{BudgetPlan, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -33,6 +33,10 @@ impl ResidencyRule for EvictStreaming {
 
     fn can_rewind(&self) -> bool {
         false
+    }
+
+    fn plan(&self) -> Option<&BudgetPlan> {
+        self.0.budget.plan()
     }
 
     fn check(&self, tokens: usize, floor: &Floor) -> Result<()> {

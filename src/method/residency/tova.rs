@@ -5,15 +5,17 @@ use serde_json::Value;
 
 use super::eviction::{EvictionOptions, HeadRows, Importance};
 use super::{FirstCache, ResidencyRule};
-use crate::budget::Floor;
+use crate::budget::{BudgetPlan, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
+use crate::select::{Scorer, Tova};
 
 /// Over the budget, the token that the last query attends to least leaves its KV head.
 ///
 /// Paper: arXiv:2401.06104 (TOVA), section 3. Differs: per KV head with the mean over its query heads, where the paper
-/// averages over all heads of the layer; sinks and window of the method are kept, which `sinks=0,window=0` leaves out.
+/// averages over all heads of the layer; what leaves at once after the prompt is what its last row, averaged over all
+/// heads, sees least of; sinks and window of the method are kept, which `sinks=0,window=0` leaves out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct EvictTova(EvictionOptions);
@@ -26,6 +28,9 @@ pub(super) const ENTRY: Entry<dyn ResidencyRule> = Entry {
     build: |p| Ok(Box::new(parse::<EvictTova>(p)?)),
 };
 
+/// What the prompt's last row pays.
+static PROMPT: Tova = Tova {};
+
 impl ResidencyRule for EvictTova {
     fn parameters(&self) -> Value {
         described(self)
@@ -33,6 +38,14 @@ impl ResidencyRule for EvictTova {
 
     fn can_rewind(&self) -> bool {
         false
+    }
+
+    fn prompt_scorer(&self) -> Option<(&'static str, &'static dyn Scorer)> {
+        Some(("tova", &PROMPT))
+    }
+
+    fn plan(&self) -> Option<&BudgetPlan> {
+        self.0.budget.plan()
     }
 
     fn check(&self, tokens: usize, floor: &Floor) -> Result<()> {

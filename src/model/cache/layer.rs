@@ -9,7 +9,7 @@ use super::super::step_table::StepTable;
 use super::head::HeadCache;
 use super::moved_rows::MovedRows;
 use super::representation::{Elements, Representation};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The cache of one layer: one buffer of keys and one of values, in which every KV head has its own room.
 ///
@@ -40,7 +40,7 @@ pub struct PackedHeads<'a> {
 impl LayerCache {
     /// Empty rooms of so many tokens.
     ///
-    /// Errors: [`crate::error::Error::Candle`] when the device has no room.
+    /// Errors: [`Error::Candle`] when the device has no room.
     pub(super) fn new(
         capacities: &[usize],
         head_dim: usize,
@@ -171,13 +171,17 @@ impl LayerCache {
 
     /// The listed slots, ascending, in buffers of their own with room for `room` more tokens per head.
     ///
-    /// Errors: [`crate::error::Error::Invalid`] for slots that do not ascend or are not there.
+    /// Errors: [`Error::Invalid`] for slots that do not ascend or are not there.
     pub fn cut(
         &self,
         kept: &[Vec<u32>],
         room: usize,
         representation: Representation,
     ) -> Result<Self> {
+        if kept.len() != self.heads.len() {
+            let bound = format!("one per KV head is needed: {}", self.heads.len());
+            return Err(Error::invalid("lists of slots", kept.len(), bound));
+        }
         let pairs = || self.heads.iter().zip(kept);
         pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;
         let capacities: Vec<usize> = kept.iter().map(|slots| slots.len() + room).collect();
@@ -193,7 +197,7 @@ impl LayerCache {
     /// Differs: in place, one row moved for each that leaves, so that the cost does not grow with what is held; a
     /// head's slots are taken from the last to the first, as `swap_remove` would take them.
     /// Shapes: `leaving` `[kv_head][slot]`, ascending.
-    /// Errors: [`crate::error::Error::Invalid`] as for [`LayerCache::cut`], before anything has moved.
+    /// Errors: [`Error::Invalid`] as for [`LayerCache::cut`], before anything has moved.
     pub(super) fn evict(&mut self, leaving: &[Vec<u32>]) -> Result<()> {
         let pairs = || self.heads.iter().zip(leaving);
         pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;

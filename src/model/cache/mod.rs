@@ -242,6 +242,12 @@ impl KvCache {
         heads.map(|head| head.bytes(head.len())).sum()
     }
 
+    /// Bytes of the keys and values of `tokens` more in every head.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
+        let heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads.map(|head| head.bytes(tokens)).sum()
+    }
+
     /// Bytes of the buffers, room for tokens to come included.
     pub fn allocated_bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::allocated_bytes).sum()

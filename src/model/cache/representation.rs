@@ -108,8 +108,11 @@ impl FromStr for Representation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let Some((keys, values)) = text.split_once(',') else {
-            return Elements::named(text.trim()).map(Self::both);
+        let (keys, values) = match text.split_once(',') {
+            Some(both) => both,
+            // Half of a pair is no type of its own.
+            None if text.contains('=') => (text, ""),
+            None => return Elements::named(text.trim()).map(Self::both),
         };
         let part = |text: &str, letter: &str| {
             let name = text.trim().strip_prefix(letter);
@@ -164,6 +167,7 @@ mod tests {
         let said = |text: &str| text.parse::<Representation>().unwrap_err().to_string();
         assert!(said("q8").contains("bf16"), "{}", said("q8"));
         assert!(said("bf16,f16").contains("k=TYPE,v=TYPE"));
+        assert!(said("k=f16").contains("k=TYPE,v=TYPE"));
         assert!(said("v=bf16,k=f16").contains("k=TYPE,v=TYPE"));
         assert!(said("k=bf16,v=f64").contains("f64"));
         assert!(Elements::of(DType::U32).is_err());
