@@ -11,6 +11,7 @@ pub mod needle;
 mod python_list;
 mod read;
 mod record;
+mod scale;
 mod template;
 mod text;
 pub mod wikimqa_style;

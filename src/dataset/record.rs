@@ -217,6 +217,14 @@ impl Record {
     }
 }
 
+/// The fields of a JSON object.
+pub(super) fn columns(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(columns) => columns,
+        _ => Map::new(),
+    }
+}
+
 /// Text, a number or a truth value as text.
 fn plain_text(value: &Value) -> Option<String> {
     match value {
