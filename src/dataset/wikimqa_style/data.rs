@@ -219,7 +219,6 @@ mod tests {
 
     use super::super::making::Wanted;
     use super::super::passage::{Draft, MENTIONS, Orders};
-    use super::super::question::{equip, maker};
     use super::super::world::{Fact, World};
     use super::*;
     use crate::dataset::dice::Dice;
@@ -237,14 +236,14 @@ mod tests {
     ];
 
     /// A world with everything that can be related to something.
-    fn world(data: &'static Data, dice: &mut Dice) -> World {
+    fn world(data: &'static Data, dice: Dice) -> World {
         let mut world = World::new(data, dice);
-        world.person(dice, Wanted::of(0));
-        world.river(dice, 0, true);
+        world.person(Wanted::of(0));
+        world.river(0, true);
         for kind in Kind::WORKS {
-            let person = maker(&mut world, dice, kind, None);
-            equip(&mut world, dice, person, "sibling");
-            world.work(dice, kind, person, None);
+            let person = world.maker(kind, None);
+            world.equip(person, "sibling");
+            world.work(kind, person, None);
         }
         world
     }
@@ -252,7 +251,7 @@ mod tests {
     #[test]
     fn the_file_is_read_and_every_slot_is_known() {
         let data = Data::load().unwrap();
-        let world = world(data, &mut Dice::new(1, 0));
+        let world = world(data, Dice::new(1, 0));
         let mut known: HashSet<&str> = MENTIONS.iter().copied().collect();
         known.extend(data.rolls.keys());
         known.extend([
@@ -293,8 +292,7 @@ mod tests {
             .flat_map(|kind| data.of(*kind).text.values().flatten().copied())
             .collect();
         for seed in 0..400 {
-            let mut dice = Dice::new(seed, 0);
-            let (world, mut deck) = (world(data, &mut dice), Deck::default());
+            let (mut world, mut deck) = (world(data, Dice::new(seed, 0)), Deck::default());
             // Where a passage may not say the day of death, it says the place alone.
             let days = (0..world.things.len()).map(|id| Fact::new(id, "died"));
             let orders = Orders {
@@ -303,7 +301,7 @@ mod tests {
                 named: false,
             };
             for thing in 0..world.things.len() {
-                let draft = Draft::new(&world, thing, &orders, &mut dice, &mut deck).unwrap();
+                let draft = Draft::new(&mut world, thing, &orders, &mut deck).unwrap();
                 for sentence in draft.sentences {
                     assert!(!sentence.text.contains(['{', '}']), "{}", sentence.text);
                 }

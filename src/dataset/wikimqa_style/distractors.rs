@@ -5,9 +5,8 @@ use std::collections::HashMap;
 
 use super::data::Kind;
 use super::making::Wanted;
-use super::question::{Question, equip, maker, some_kind};
+use super::question::Question;
 use super::world::{Fact, Id, World};
-use crate::dataset::dice::Dice;
 
 /// A thing that gets a passage, and what its passage must say to be a good distractor.
 #[derive(Clone, Debug)]
@@ -36,18 +35,18 @@ pub(super) struct Distractors {
 
 impl Distractors {
     /// Makes twins of the gold things and finds their neighbours.
-    pub(super) fn new(world: &mut World, dice: &mut Dice, question: &Question) -> Self {
+    pub(super) fn new(world: &mut World, question: &Question) -> Self {
         let gold = question.things();
-        let mut queue = twins(world, dice, question);
+        let mut queue = twins(world, question);
         let near = |thing: &Id| {
-            let prose = world.data.of(world.things[*thing].kind);
+            let prose = world.prose(*thing);
             let relations = prose.near.iter();
             relations
                 .flat_map(|what| world.related(*thing, what))
                 .collect::<Vec<_>>()
         };
         let mut neighbours: Vec<_> = gold.iter().flat_map(near).collect();
-        dice.shuffle(&mut neighbours);
+        world.dice.shuffle(&mut neighbours);
         queue.extend(neighbours.into_iter().map(Distractor::about));
         queue.reverse();
         Self {
@@ -58,12 +57,12 @@ impl Distractors {
     }
 
     /// The next distractor; there is always another.
-    pub(super) fn next(&mut self, world: &mut World, dice: &mut Dice) -> Distractor {
+    pub(super) fn next(&mut self, world: &mut World) -> Distractor {
         loop {
             // Twins and neighbours thin out in favour of strangers, or all would be one family.
-            let stranger = self.queue.is_empty() || (self.taken.len() > 6 && dice.chance(50));
+            let stranger = self.queue.is_empty() || (self.taken.len() > 6 && world.dice.chance(50));
             if stranger {
-                let cluster = strangers(world, dice, &self.gold);
+                let cluster = strangers(world, &self.gold);
                 self.queue
                     .extend(cluster.into_iter().rev().map(Distractor::about));
             }
@@ -78,7 +77,7 @@ impl Distractors {
 }
 
 /// For every gold fact a twin of its thing that has a fact of the same kind.
-fn twins(world: &mut World, dice: &mut Dice, question: &Question) -> Vec<Distractor> {
+fn twins(world: &mut World, question: &Question) -> Vec<Distractor> {
     let mut twins: HashMap<Id, Id> = HashMap::new();
     let mut made = Vec::new();
     // People first, so that a work's twin can be by its maker's twin.
@@ -90,10 +89,10 @@ fn twins(world: &mut World, dice: &mut Dice, question: &Question) -> Vec<Distrac
             }
             let twin = match twins.get(thing) {
                 Some(twin) => *twin,
-                None => twin(world, dice, *thing, &twins),
+                None => twin(world, *thing, &twins),
             };
             if people {
-                equip(world, dice, twin, fact.what);
+                world.equip(twin, fact.what);
             }
             twins.insert(*thing, twin);
             let says = world.fact(twin, fact.what).into_iter().collect();
@@ -104,40 +103,40 @@ fn twins(world: &mut World, dice: &mut Dice, question: &Question) -> Vec<Distrac
 }
 
 /// A new thing that is easily confused with another.
-fn twin(world: &mut World, dice: &mut Dice, id: Id, twins: &HashMap<Id, Id>) -> Id {
+fn twin(world: &mut World, id: Id, twins: &HashMap<Id, Id>) -> Id {
     let of = &world.things[id];
     let (country, key) = (of.country, of.key.clone());
     match of.kind {
-        Kind::Person => twin_person(world, dice, id),
+        Kind::Person => twin_person(world, id),
         kind @ (Kind::Film | Kind::Book | Kind::Song) => {
-            let same_frame = dice.chance(50);
+            let same_frame = world.dice.chance(50);
             let by = world.link(id, "maker").and_then(|by| twins.get(&by));
             let by = match by {
                 Some(twin) => *twin,
-                None => maker(world, dice, kind, Some(country)),
+                None => world.maker(kind, Some(country)),
             };
-            world.work(dice, kind, by, Some((id, same_frame)))
+            world.work(kind, by, Some((id, same_frame)))
         }
-        Kind::School => world.school(dice, country, Some(key)),
+        Kind::School => world.school(country, Some(key)),
         Kind::Firm => {
             let business = world.word(id, "business");
             let mut kinds = Kind::WORKS.into_iter();
             let produced = kinds.find(|kind| world.data.of(*kind).producer.1 == business);
-            world.firm(dice, country, produced.map(|kind| (kind, 1935)))
+            world.firm(country, produced.map(|kind| (kind, 1935)))
         }
-        Kind::Town => world.town(dice, country),
+        Kind::Town => world.town(country),
         Kind::River => {
             let tributary = world.link(id, "mouth").is_some();
-            world.river(dice, country, tributary)
+            world.river(country, tributary)
         }
     }
 }
 
 /// Somebody of the same trade and country who shares a name with `id`.
-fn twin_person(world: &mut World, dice: &mut Dice, id: Id) -> Id {
+fn twin_person(world: &mut World, id: Id) -> Id {
     let of = &world.things[id];
-    let share_family = dice.chance(60);
-    let born = (world.born(id) + dice.between(-12, 12)).clamp(1840, 1950);
+    let share_family = world.dice.chance(60);
+    let born = (world.born(id) + world.dice.between(-12, 12)).clamp(1840, 1950);
     let wanted = Wanted {
         trade: Some(world.word(id, "trade")),
         born: Some(born),
@@ -146,60 +145,64 @@ fn twin_person(world: &mut World, dice: &mut Dice, id: Id) -> Id {
         female: (!share_family).then(|| world.is_female(id)),
         ..Wanted::of(of.country)
     };
-    let twin = world.person(dice, wanted);
-    world.give_parents(dice, twin);
-    if dice.chance(60) {
-        world.give_spouse(dice, twin);
+    let twin = world.person(wanted);
+    world.give_parents(twin);
+    if world.dice.chance(60) {
+        world.give_spouse(twin);
     }
     twin
 }
 
 /// New things that have nothing to do with the question, mostly of the kinds it is about.
-fn strangers(world: &mut World, dice: &mut Dice, gold: &[Id]) -> Vec<Id> {
-    let country = dice.below(world.countries.len());
-    let like = dice.chance(65).then(|| dice.pick(gold)).flatten();
-    let other = dice.below(6);
+fn strangers(world: &mut World, gold: &[Id]) -> Vec<Id> {
+    let country = world.dice.below(world.countries.len());
+    let like = world
+        .dice
+        .chance(65)
+        .then(|| world.dice.pick(gold))
+        .flatten();
+    let other = world.dice.below(6);
     let kind = like.map(|id| world.things[id].kind);
     match (kind, other) {
-        (Some(kind), _) if kind.is_work() => work_and_maker(world, dice, kind),
+        (Some(kind), _) if kind.is_work() => work_and_maker(world, kind),
         (Some(Kind::Person), _) => {
             let trade = like.map(|id| world.word(id, "trade"));
-            related_people(world, dice, trade)
+            related_people(world, trade)
         }
         (Some(Kind::River), _) | (None, 0) => {
-            let river = world.river(dice, country, true);
+            let river = world.river(country, true);
             [river]
                 .into_iter()
                 .chain(world.link(river, "mouth"))
                 .collect()
         }
-        (Some(Kind::Town), _) | (None, 1) => vec![world.town(dice, country)],
-        (Some(Kind::School), _) => vec![world.school(dice, country, None)],
+        (Some(Kind::Town), _) | (None, 1) => vec![world.town(country)],
+        (Some(Kind::School), _) => vec![world.school(country, None)],
         (Some(_), _) | (None, 2) => {
-            let firm = world.firm(dice, country, None);
+            let firm = world.firm(country, None);
             [firm]
                 .into_iter()
                 .chain(world.link(firm, "maker"))
                 .collect()
         }
-        (None, 3) => related_people(world, dice, None),
+        (None, 3) => related_people(world, None),
         (None, _) => {
-            let kind = some_kind(dice);
-            work_and_maker(world, dice, kind)
+            let kind = world.some_kind();
+            work_and_maker(world, kind)
         }
     }
 }
 
-fn work_and_maker(world: &mut World, dice: &mut Dice, kind: Kind) -> Vec<Id> {
-    let person = maker(world, dice, kind, None);
-    vec![world.work(dice, kind, person, None), person]
+fn work_and_maker(world: &mut World, kind: Kind) -> Vec<Id> {
+    let person = world.maker(kind, None);
+    vec![world.work(kind, person, None), person]
 }
 
 /// Two related people; works make it natural to be a director, so that trade brings a work along.
-fn related_people(world: &mut World, dice: &mut Dice, trade: Option<&'static str>) -> Vec<Id> {
+fn related_people(world: &mut World, trade: Option<&'static str>) -> Vec<Id> {
     let mut kinds = Kind::WORKS.into_iter();
     if let Some(kind) = kinds.find(|kind| trade == Some(world.data.of(*kind).trade)) {
-        let mut things = work_and_maker(world, dice, kind);
+        let mut things = work_and_maker(world, kind);
         things.reverse();
         return things;
     }
@@ -207,12 +210,12 @@ fn related_people(world: &mut World, dice: &mut Dice, trade: Option<&'static str
         trade,
         ..Wanted::default()
     };
-    let person = world.person(dice, wanted);
-    let (father, mother) = world.give_parents(dice, person);
-    let spouse = world.give_spouse(dice, person);
-    if dice.chance(50) {
-        world.give_school(dice, person);
+    let person = world.person(wanted);
+    let (father, mother) = world.give_parents(person);
+    let spouse = world.give_spouse(person);
+    if world.dice.chance(50) {
+        world.give_school(person);
     }
-    let other = dice.pick(&[father, mother, spouse]).unwrap_or(spouse);
+    let other = world.dice.pick(&[father, mother, spouse]).unwrap_or(spouse);
     vec![person, other]
 }

@@ -112,13 +112,13 @@ fn record(
     count_tokens: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Map<String, Value>> {
     for attempt in 0..ATTEMPTS {
-        let mut dice = Dice::new(options.seed, index as u64 * ATTEMPTS + attempt);
-        let mut world = World::new(data, &mut dice);
-        let Some(question) = turns.question(&mut world, &mut dice, index) else {
+        let dice = Dice::new(options.seed, index as u64 * ATTEMPTS + attempt);
+        let mut world = World::new(data, dice);
+        let Some(question) = turns.question(&mut world, index) else {
             continue;
         };
         let scale = Scale::new(count_tokens, &question.text);
-        let drafts = passages(&mut world, &mut dice, &question, &scale, options.tokens)?;
+        let drafts = passages(&mut world, &question, &scale, options.tokens)?;
         if let Some(drafts) = drafts
             && question.has_one_answer(&world)
             && let Some(record) = finish(options, index, &question, &drafts)
@@ -134,13 +134,12 @@ fn record(
 /// The passages of one context in their order; `None` if they cannot be made to fit.
 fn passages(
     world: &mut World,
-    dice: &mut Dice,
     question: &Question,
     scale: &Scale<'_>,
     tokens: usize,
 ) -> Result<Option<Vec<Draft>>> {
     let gold: HashSet<Fact> = question.gold.iter().map(|(_, fact)| *fact).collect();
-    let mut distractors = Distractors::new(world, dice, question);
+    let mut distractors = Distractors::new(world, question);
     let mut deck = Deck::default();
     let mut drafts = Vec::new();
     for thing in question.things() {
@@ -151,13 +150,13 @@ fn passages(
             gold: &gold,
             named: question.answer_is_subject,
         };
-        let Some(draft) = Draft::new(world, thing, &orders, dice, &mut deck) else {
+        let Some(draft) = Draft::new(world, thing, &orders, &mut deck) else {
             return Ok(None);
         };
         drafts.push(draft);
     }
     // The share of all possible sentences that a context uses: the less, the more passages it has.
-    let share = usize::try_from(dice.between(55, 85)).unwrap_or(70);
+    let share = usize::try_from(world.dice.between(55, 85)).unwrap_or(70);
     // Tokens of what drafts say already, and of what they could say as well.
     let measure = |draft: &Draft| -> Result<(usize, usize)> {
         let open = draft.sentences.iter().filter(|sentence| !sentence.chosen);
@@ -173,24 +172,24 @@ fn passages(
     let ways = gold.iter().flat_map(|fact| shortcuts(*fact));
     let elsewhere: HashSet<_> = ways.chain(gold.iter().copied()).collect();
     while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < tokens {
-        let distractor = distractors.next(world, dice);
+        let distractor = distractors.next(world);
         let orders = Orders {
             need: &distractor.says,
             gold: &elsewhere,
             named: false,
         };
-        if let Some(draft) = Draft::new(world, distractor.thing, &orders, dice, &mut deck) {
+        if let Some(draft) = Draft::new(world, distractor.thing, &orders, &mut deck) {
             let (says, could_say) = measure(&draft)?;
             (stated, optional) = (stated + says, optional + could_say);
             drafts.push(draft);
         }
     }
-    dice.shuffle(&mut drafts);
+    world.dice.shuffle(&mut drafts);
     let size = scale.message(compose(&drafts).text)?;
     if size > tokens && drafts.len() == MIN_PASSAGES {
         return Err(too_small(tokens, size));
     }
-    Ok(fill_up(&mut drafts, scale, tokens, dice)?.then_some(drafts))
+    Ok(fill_up(&mut drafts, scale, tokens, &mut world.dice)?.then_some(drafts))
 }
 
 /// Facts which would lead to a gold fact by another way, and so are said in no distractor.

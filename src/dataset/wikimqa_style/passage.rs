@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use super::data::{How, Kind, Prose, Roll, Step};
 use super::world::{Fact, Id, World};
-use crate::dataset::dice::Dice;
 use crate::dataset::text::{Deck, fill, fill_slots, slots, thousands};
 
 /// One sentence of a passage.
@@ -43,13 +42,12 @@ impl Draft {
     ///
     /// `None` if a needed fact found no sentence.
     pub(super) fn new(
-        world: &World,
+        world: &mut World,
         thing: Id,
         orders: &Orders<'_>,
-        dice: &mut Dice,
         deck: &mut Deck,
     ) -> Option<Self> {
-        let mut sentences = Writer::new(world, thing, orders, dice, deck).write();
+        let mut sentences = Writer::new(world, thing, orders, deck).write();
         sentences.sort_by_key(|sentence| sentence.rank);
         for fact in orders.need {
             let says = |sentence: &&mut Sentence| sentence.facts.contains(fact);
@@ -60,18 +58,17 @@ impl Draft {
             thing,
             title: world.title(thing),
             sentences,
-            appetite: dice.pick(&[1, 1, 2, 2, 3, 5]).unwrap_or(1),
+            appetite: world.dice.pick(&[1, 1, 2, 2, 3, 5]).unwrap_or(1),
         })
     }
 }
 
 /// Collects the sentences of one passage.
 struct Writer<'a> {
-    world: &'a World,
+    world: &'a mut World,
     thing: Id,
     prose: &'static Prose,
     orders: &'a Orders<'a>,
-    dice: &'a mut Dice,
     deck: &'a mut Deck,
     /// What stands for some slots in the whole passage.
     mentions: Vec<(&'static str, String)>,
@@ -86,39 +83,33 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(
-        world: &'a World,
-        thing: Id,
-        orders: &'a Orders<'a>,
-        dice: &'a mut Dice,
-        deck: &'a mut Deck,
-    ) -> Self {
+    fn new(world: &'a mut World, thing: Id, orders: &'a Orders<'a>, deck: &'a mut Deck) -> Self {
         let kind = world.things[thing].kind;
-        let prose = world.data.of(kind);
+        let prose = world.prose(thing);
         let mut towns = world.towns_of(world.things[thing].country);
         towns.retain(|&town| town != thing);
         let short = match prose.short[..] {
             [only] => only,
-            _ => dice.word(&prose.short),
+            _ => world.dice.word(&prose.short),
         };
+        let short = fill_slots(short, &|what| world.text(thing, what));
         let possessive = pronouns(world, thing)[2];
         let mut mentions = vec![("N", world.called(thing)), ("P", possessive.to_owned())];
         if matches!(kind, Kind::Firm | Kind::School) {
-            mentions.push(("staff", thousands(dice.between(4, 190) * 10)));
+            mentions.push(("staff", thousands(world.dice.between(4, 190) * 10)));
         }
         Self {
-            world,
             thing,
             prose,
             orders,
-            dice,
             deck,
             mentions,
-            short: fill_slots(short, &|what| world.text(thing, what)),
+            short,
             towns,
             other: None,
             patterns: vec![],
             said: vec![],
+            world,
         }
     }
 
@@ -143,7 +134,10 @@ impl<'a> Writer<'a> {
         let needed = |what| fact(what).is_some_and(|fact| self.orders.need.contains(&fact));
         let sure = step.or_needed.is_some_and(needed);
         has && step.if_said.is_none_or(said)
-            && (sure || step.chance.is_none_or(|percent| self.dice.chance(percent)))
+            && (sure
+                || step
+                    .chance
+                    .is_none_or(|percent| self.world.dice.chance(percent)))
     }
 
     fn take(&mut self, step: &Step) {
@@ -155,14 +149,17 @@ impl<'a> Writer<'a> {
             How::Each => {
                 for other in self.world.related(self.thing, step.text) {
                     self.other = Some((step.text, other));
-                    let noun = self.world.data.of(self.world.things[other].kind).noun;
+                    let noun = self.world.prose(other).noun;
                     self.say(step.rank, self.prose.text(step.text, noun));
                 }
                 self.other = None;
             }
             How::Chat => {
                 for _ in 0..step.count {
-                    if let Some(pattern) = self.deck.draw(self.dice, patterns, &self.patterns) {
+                    if let Some(pattern) =
+                        self.deck
+                            .draw(&mut self.world.dice, patterns, &self.patterns)
+                    {
                         self.push(step.rank, vec![], pattern);
                     }
                 }
@@ -177,7 +174,7 @@ impl<'a> Writer<'a> {
             facts.is_some_and(|facts| self.may_say(&facts))
         };
         let allowed: Vec<_> = patterns.iter().copied().filter(allowed).collect();
-        if let Some(pattern) = self.deck.draw(self.dice, &allowed, &[]) {
+        if let Some(pattern) = self.deck.draw(&mut self.world.dice, &allowed, &[]) {
             let facts = self.facts(&[pattern]).unwrap_or_default();
             self.push(0, facts, pattern);
         }
@@ -194,7 +191,7 @@ impl<'a> Writer<'a> {
         let named = self.must_name(&facts);
         let mut fit = patterns.to_vec();
         fit.retain(|pattern| !named || pattern.contains("{S}"));
-        if let Some(pattern) = self.deck.draw(self.dice, &fit, &self.patterns) {
+        if let Some(pattern) = self.deck.draw(&mut self.world.dice, &fit, &self.patterns) {
             self.push(rank, facts, pattern);
         }
     }
@@ -209,20 +206,14 @@ impl<'a> Writer<'a> {
     }
 
     fn fact(&self, slot: &'static str) -> Option<Fact> {
-        let world = self.world;
         if let Some((first, what)) = slot.split_once('.') {
-            return world.fact(self.related(first)?, what);
+            return self.world.fact(self.related(first)?, what);
         }
-        match (slot, self.other) {
-            ("sibling" | "sibling_word", Some((_, other))) => {
-                Some(Fact::kinship(self.thing, other))
+        match self.other {
+            Some((what, other)) if what == slot => {
+                Some(self.world.relation(self.thing, what, other))
             }
-            ("offspring", Some((_, child))) if world.is_female(self.thing) => {
-                Some(Fact::new(child, "mother"))
-            }
-            ("offspring", Some((_, child))) => Some(Fact::new(child, "father")),
-            ("made", Some((_, work))) => Some(Fact::new(work, "maker")),
-            _ => world.fact(self.thing, slot),
+            _ => self.world.fact(self.thing, slot),
         }
     }
 
@@ -236,24 +227,21 @@ impl<'a> Writer<'a> {
 
     /// What stands for a slot that is neither a mention nor rolled.
     fn value(&self, slot: &str) -> Option<String> {
-        let world = self.world;
         if let Some((first, what)) = slot.split_once('.') {
-            return world.text(self.related(first)?, what);
+            return self.world.text(self.related(first)?, what);
         }
         match self.other {
-            Some((relation, other)) if relation == slot => Some(world.called(other)),
-            Some((_, other)) if slot == "sibling_word" => {
-                let older = world.birthday(other) < world.birthday(self.thing);
-                let word = match (older, world.is_female(other)) {
-                    (true, true) => "older sister",
-                    (true, false) => "older brother",
-                    (false, true) => "younger sister",
-                    (false, false) => "younger brother",
-                };
-                Some(word.to_owned())
-            }
-            _ => world.text(self.thing, slot),
+            Some((what, other)) if what == slot => Some(self.world.called(other)),
+            Some((_, other)) if slot == "sibling_word" => Some(self.sibling_word(other)),
+            _ => self.world.text(self.thing, slot),
         }
+    }
+
+    fn sibling_word(&self, other: Id) -> String {
+        let older = self.world.birthday(other) < self.world.birthday(self.thing);
+        let age = if older { "older" } else { "younger" };
+        let female = self.world.is_female(other);
+        format!("{age} {}", if female { "sister" } else { "brother" })
     }
 
     fn has_said(&self, fact: &Fact) -> bool {
@@ -280,7 +268,7 @@ impl<'a> Writer<'a> {
         }
         let [pronoun, object, _] = pronouns(self.world, self.thing);
         let (mut subject, mut object) = (pronoun.to_owned(), object.to_owned());
-        if !self.dice.chance(55) {
+        if !self.world.dice.chance(55) {
             (subject, object) = (self.short.clone(), self.short.clone());
         }
         if self.must_name(&facts) {
@@ -292,7 +280,7 @@ impl<'a> Writer<'a> {
                 values.extend(self.value(name).map(|value| (name, value)));
             }
         }
-        let text = fill(self.dice, pattern, &|slot| {
+        let text = fill(&mut self.world.dice, pattern, &|slot| {
             let found = values.iter().find(|(name, _)| *name == slot);
             found.map(|(_, value)| value.clone())
         });
@@ -305,27 +293,26 @@ impl<'a> Writer<'a> {
     }
 
     fn roll(&mut self, name: &str) -> Option<String> {
-        let world = self.world;
-        Some(match world.data.rolls.get(name)? {
+        Some(match self.world.data.rolls.get(name)? {
             Roll::Town => {
-                let town = self.dice.pick(&self.towns);
-                town.map_or("the old ford".to_owned(), |town| world.title(town))
+                let town = self.world.dice.pick(&self.towns);
+                town.map_or("the old ford".to_owned(), |id| self.world.title(id))
             }
-            Roll::Word(words) => self.dice.word(words).to_owned(),
-            Roll::Number(low, high) => self.dice.between(*low, *high).to_string(),
+            Roll::Word(words) => self.world.dice.word(words).to_owned(),
+            Roll::Number(low, high) => self.world.dice.between(*low, *high).to_string(),
             Roll::Age(from, to, until) => {
-                let number = |what| world.number(self.thing, what);
+                let number = |what| self.world.number(self.thing, what);
                 let start = number("born").or(number("year")).unwrap_or_default();
                 let end = number("died").map_or(*until, |died| (died - 1).min(*until));
                 let (low, high) = (start + from, (start + to).min(end));
-                self.dice.between(low, high.max(low)).to_string()
+                self.world.dice.between(low, high.max(low)).to_string()
             }
         })
     }
 }
 
 /// Slots that speak of the passage's thing, or are drawn once for the passage.
-pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "staff"];
+pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "staff", "sibling_word"];
 
 /// Subject, object and possessive.
 fn pronouns(world: &World, thing: Id) -> [&'static str; 3] {

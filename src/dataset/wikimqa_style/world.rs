@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::data::{Data, Kind};
+use super::data::{Data, Kind, Prose};
 use super::names::Names;
 use crate::dataset::dice::Dice;
 use crate::dataset::text::thousands;
@@ -120,15 +120,16 @@ pub(super) struct World {
     pub(super) names: Names,
     pub(super) countries: Vec<Country>,
     pub(super) things: Vec<Thing>,
+    pub(super) dice: Dice,
 }
 
 impl World {
     /// A world with a country for every sound and nothing in them.
-    pub(super) fn new(data: &'static Data, dice: &mut Dice) -> Self {
+    pub(super) fn new(data: &'static Data, mut dice: Dice) -> Self {
         let mut names = Names::new(data);
         let mut countries = Vec::new();
         for sound in &data.sounds {
-            let name = names.fresh(dice, sound, &data.country_ends);
+            let name = names.fresh(&mut dice, sound, &data.country_ends);
             let adjective = format!("{}an", name.strip_suffix('a').unwrap_or(&name));
             countries.push(Country { name, adjective });
         }
@@ -137,6 +138,7 @@ impl World {
             names,
             countries,
             things: Vec::new(),
+            dice,
         }
     }
 
@@ -146,10 +148,14 @@ impl World {
         frame.replace('#', key)
     }
 
+    /// How things of this one's kind are made and written about.
+    pub(super) fn prose(&self, thing: Id) -> &'static Prose {
+        self.data.of(self.things[thing].kind)
+    }
+
     /// A thing's title as running text has it.
     pub(super) fn called(&self, thing: Id) -> String {
-        let prose = self.data.of(self.things[thing].kind);
-        prose.called.replace('#', &self.title(thing))
+        self.prose(thing).called.replace('#', &self.title(thing))
     }
 
     fn value(&self, thing: Id, what: &str) -> Option<Value> {
@@ -220,9 +226,23 @@ impl World {
     pub(super) fn fact(&self, thing: Id, what: &'static str) -> Option<Fact> {
         match what {
             "country" | "nat" => Some(Fact::new(thing, "country")),
-            "spouse" => Some(Fact::marriage(thing, self.link(thing, what)?)),
-            "sibling" => Some(Fact::kinship(thing, *self.siblings(thing).first()?)),
+            "spouse" | "sibling" => {
+                let other = *self.related(thing, what).first()?;
+                Some(self.relation(thing, what, other))
+            }
             _ => self.value(thing, what).map(|_| Fact::new(thing, what)),
+        }
+    }
+
+    /// The fact that `thing` stands in a relation to `other`, kept with whom it is kept.
+    pub(super) fn relation(&self, thing: Id, what: &'static str, other: Id) -> Fact {
+        match what {
+            "spouse" => Fact::marriage(thing, other),
+            "sibling" | "brother" | "sister" => Fact::kinship(thing, other),
+            "offspring" if self.is_female(thing) => Fact::new(other, "mother"),
+            "offspring" => Fact::new(other, "father"),
+            "made" => Fact::new(other, "maker"),
+            _ => Fact::new(thing, what),
         }
     }
 
@@ -256,6 +276,11 @@ impl World {
     pub(super) fn related(&self, thing: Id, what: &str) -> Vec<Id> {
         match what {
             "sibling" => self.siblings(thing),
+            "brother" | "sister" => {
+                let mut siblings = self.siblings(thing);
+                siblings.retain(|&id| self.is_female(id) == (what == "sister"));
+                siblings
+            }
             "offspring" => self.leading_to(thing, &["father", "mother"]),
             "made" => self.leading_to(thing, &["maker"]),
             _ => self.link(thing, what).into_iter().collect(),
