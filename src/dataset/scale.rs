@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::record::{Kind, Record, columns};
+use super::kind::Kind;
+use super::record::{Record, columns};
 use super::template::Template;
 use crate::error::{Error, Result};
 
