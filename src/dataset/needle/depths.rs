@@ -111,11 +111,8 @@ fn unreadable(text: &str) -> Error {
 }
 
 fn too_many() -> Error {
-    Error::invalid(
-        "number of depths",
-        format!("more than {MOST}"),
-        "widen the step",
-    )
+    let count = format!("more than {MOST}");
+    Error::invalid("number of depths", count, "widen the step")
 }
 
 #[cfg(test)]

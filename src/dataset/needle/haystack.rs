@@ -163,18 +163,12 @@ impl Writer {
         changes.sort_by_key(|(rest, ..)| *rest);
         for (_, place, other) in changes.into_iter().take(TRIALS) {
             let mut changed = first.to_vec();
-            match changed.get_mut(place) {
-                Some(sentence) => {
-                    *sentence = Sentence {
-                        opens: sentence.opens,
-                        ..other.clone()
-                    }
-                }
-                None => changed.push(Sentence {
-                    opens: false,
-                    ..other.clone()
-                }),
-            }
+            let opens = first.get(place).is_some_and(|replaced| replaced.opens);
+            let sentence = Sentence {
+                opens,
+                ..other.clone()
+            };
+            changed.splice(place..(place + 1).min(count), [sentence]);
             let size = self.size(&changed, HALF, scale)?;
             if let Some(rest) = tokens.checked_sub(size).filter(|r| *r < best.0) {
                 best = (rest, changed);
@@ -204,12 +198,7 @@ impl Writer {
         let opens = self.left == 0;
         if opens {
             let scene = self.dice.below(self.prose.scenes.len());
-            self.scene = self
-                .prose
-                .scenes
-                .get(scene)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+            self.scene = self.prose.scenes.get(scene).map_or(&[], Vec::as_slice);
             self.left = 3 + self.dice.below(4);
         }
         self.left -= 1;

@@ -102,11 +102,8 @@ fn check(options: &Options) -> Result<Vec<usize>> {
     let seeds = options.seeds.end.saturating_sub(options.seeds.start);
     for (what, count) in [("lengths", lengths.len() as u64), ("seeds", seeds)] {
         if count == 0 {
-            return Err(Error::invalid(
-                format!("number of {what}"),
-                0,
-                "one is needed",
-            ));
+            let what = format!("number of {what}");
+            return Err(Error::invalid(what, 0, "one is needed"));
         }
     }
     if let Some(&longest) = lengths.last().filter(|&&l| l > MAX_TOKENS) {
