@@ -45,14 +45,8 @@ pub(super) struct Data {
     pub(super) comparison: Vec<Comparison>,
     pub(super) bridge_comparison: Vec<Comparison>,
     pub(super) inference: Vec<Kinship>,
-    person: Prose,
-    film: Prose,
-    book: Prose,
-    song: Prose,
-    firm: Prose,
-    school: Prose,
-    town: Prose,
-    river: Prose,
+    /// In the order of [`Kind`].
+    kinds: [Prose; 8],
     pub(super) rolls: BTreeMap<&'static str, Roll>,
     pub(super) trades: Vec<&'static str>,
     pub(super) sounds: Vec<Sound>,
@@ -67,16 +61,7 @@ impl Data {
     }
 
     pub(super) fn of(&self, kind: Kind) -> &Prose {
-        match kind {
-            Kind::Person => &self.person,
-            Kind::Film => &self.film,
-            Kind::Book => &self.book,
-            Kind::Song => &self.song,
-            Kind::Firm => &self.firm,
-            Kind::School => &self.school,
-            Kind::Town => &self.town,
-            Kind::River => &self.river,
-        }
+        &self.kinds[kind as usize]
     }
 }
 
@@ -222,7 +207,7 @@ mod tests {
     use super::super::world::{Fact, World};
     use super::*;
     use crate::dataset::dice::Dice;
-    use crate::dataset::text::{Deck, slots};
+    use crate::dataset::text::slots;
 
     const KINDS: [Kind; 8] = [
         Kind::Person,
@@ -264,7 +249,9 @@ mod tests {
         ]);
         let facts = world.things.iter().flat_map(|thing| thing.facts.keys());
         known.extend(facts);
-        for prose in KINDS.map(|kind| data.of(kind)) {
+        for kind in KINDS {
+            let prose = data.of(kind);
+            assert_eq!(format!("{kind:?}").to_lowercase(), prose.noun);
             assert!(prose.rolls.iter().all(|name| data.rolls.contains_key(name)));
             for step in &prose.plan {
                 let made = ["film", "book", "song", "firm"];
@@ -292,7 +279,7 @@ mod tests {
             .flat_map(|kind| data.of(*kind).text.values().flatten().copied())
             .collect();
         for seed in 0..400 {
-            let (mut world, mut deck) = (world(data, Dice::new(seed, 0)), Deck::default());
+            let mut world = world(data, Dice::new(seed, 0));
             // Where a passage may not say the day of death, it says the place alone.
             let days = (0..world.things.len()).map(|id| Fact::new(id, "died"));
             let orders = Orders {
@@ -301,12 +288,12 @@ mod tests {
                 named: false,
             };
             for thing in 0..world.things.len() {
-                let draft = Draft::new(&mut world, thing, &orders, &mut deck).unwrap();
+                let draft = Draft::new(&mut world, thing, &orders).unwrap();
                 for sentence in draft.sentences {
                     assert!(!sentence.text.contains(['{', '}']), "{}", sentence.text);
                 }
             }
-            unused.retain(|pattern| !deck.has_spent(pattern));
+            unused.retain(|pattern| !world.deck.has_spent(pattern));
         }
         assert!(unused.is_empty(), "{unused:?}");
     }

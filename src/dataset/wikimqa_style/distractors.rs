@@ -9,20 +9,7 @@ use super::question::Question;
 use super::world::{Fact, Id, World};
 
 /// A thing that gets a passage, and what its passage must say to be a good distractor.
-#[derive(Clone, Debug)]
-pub(super) struct Distractor {
-    pub(super) thing: Id,
-    pub(super) says: Vec<Fact>,
-}
-
-impl Distractor {
-    fn about(thing: Id) -> Self {
-        Self {
-            thing,
-            says: vec![],
-        }
-    }
-}
+type Distractor = (Id, Vec<Fact>);
 
 /// Hands out distractors for one question, the hardest first.
 #[derive(Debug)]
@@ -47,7 +34,7 @@ impl Distractors {
         };
         let mut neighbours: Vec<_> = gold.iter().flat_map(near).collect();
         world.dice.shuffle(&mut neighbours);
-        queue.extend(neighbours.into_iter().map(Distractor::about));
+        queue.extend(neighbours.into_iter().map(|thing| (thing, vec![])));
         queue.reverse();
         Self {
             queue,
@@ -64,12 +51,12 @@ impl Distractors {
             if stranger {
                 let cluster = strangers(world, &self.gold);
                 self.queue
-                    .extend(cluster.into_iter().rev().map(Distractor::about));
+                    .extend(cluster.into_iter().rev().map(|thing| (thing, vec![])));
             }
             if let Some(next) = self.queue.pop()
-                && !self.taken.contains(&next.thing)
+                && !self.taken.contains(&next.0)
             {
-                self.taken.push(next.thing);
+                self.taken.push(next.0);
                 return next;
             }
         }
@@ -96,7 +83,7 @@ fn twins(world: &mut World, question: &Question) -> Vec<Distractor> {
             }
             twins.insert(*thing, twin);
             let says = world.fact(twin, fact.what).into_iter().collect();
-            made.push(Distractor { thing: twin, says });
+            made.push((twin, says));
         }
     }
     made

@@ -32,7 +32,6 @@ use self::world::{Fact, World};
 use super::dice::Dice;
 use super::record::columns;
 use super::scale::Scale;
-use super::text::Deck;
 use crate::error::{Error, Result};
 
 /// Smallest message in tokens that holds ten passages and a question.
@@ -140,7 +139,6 @@ fn passages(
 ) -> Result<Option<Vec<Draft>>> {
     let gold: HashSet<Fact> = question.gold.iter().map(|(_, fact)| *fact).collect();
     let mut distractors = Distractors::new(world, question);
-    let mut deck = Deck::default();
     let mut drafts = Vec::new();
     for thing in question.things() {
         let here = question.gold.iter().filter(|(of, _)| *of == thing);
@@ -150,7 +148,7 @@ fn passages(
             gold: &gold,
             named: question.answer_is_subject,
         };
-        let Some(draft) = Draft::new(world, thing, &orders, &mut deck) else {
+        let Some(draft) = Draft::new(world, thing, &orders) else {
             return Ok(None);
         };
         drafts.push(draft);
@@ -172,13 +170,13 @@ fn passages(
     let ways = gold.iter().flat_map(|fact| shortcuts(*fact));
     let elsewhere: HashSet<_> = ways.chain(gold.iter().copied()).collect();
     while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < tokens {
-        let distractor = distractors.next(world);
+        let (thing, says) = distractors.next(world);
         let orders = Orders {
-            need: &distractor.says,
+            need: &says,
             gold: &elsewhere,
             named: false,
         };
-        if let Some(draft) = Draft::new(world, distractor.thing, &orders, &mut deck) {
+        if let Some(draft) = Draft::new(world, thing, &orders) {
             let (says, could_say) = measure(&draft)?;
             (stated, optional) = (stated + says, optional + could_say);
             drafts.push(draft);

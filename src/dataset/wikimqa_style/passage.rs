@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::data::{How, Kind, Prose, Roll, Step};
 use super::world::{Fact, Id, World};
-use crate::dataset::text::{Deck, fill, fill_slots, slots, thousands};
+use crate::dataset::text::{fill, fill_slots, slots, thousands};
 
 /// One sentence of a passage.
 #[derive(Clone, Debug)]
@@ -41,13 +41,8 @@ impl Draft {
     /// All that could be said about `thing`, the lead and what is needed being chosen.
     ///
     /// `None` if a needed fact found no sentence.
-    pub(super) fn new(
-        world: &mut World,
-        thing: Id,
-        orders: &Orders<'_>,
-        deck: &mut Deck,
-    ) -> Option<Self> {
-        let mut sentences = Writer::new(world, thing, orders, deck).write();
+    pub(super) fn new(world: &mut World, thing: Id, orders: &Orders<'_>) -> Option<Self> {
+        let mut sentences = Writer::new(world, thing, orders).write();
         sentences.sort_by_key(|sentence| sentence.rank);
         for fact in orders.need {
             let says = |sentence: &&mut Sentence| sentence.facts.contains(fact);
@@ -69,7 +64,6 @@ struct Writer<'a> {
     thing: Id,
     prose: &'static Prose,
     orders: &'a Orders<'a>,
-    deck: &'a mut Deck,
     /// What stands for some slots in the whole passage.
     mentions: Vec<(&'static str, String)>,
     /// The family name, or the kind of thing with its article.
@@ -83,7 +77,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(world: &'a mut World, thing: Id, orders: &'a Orders<'a>, deck: &'a mut Deck) -> Self {
+    fn new(world: &'a mut World, thing: Id, orders: &'a Orders<'a>) -> Self {
         let kind = world.things[thing].kind;
         let prose = world.prose(thing);
         let mut towns = world.towns_of(world.things[thing].country);
@@ -102,7 +96,6 @@ impl<'a> Writer<'a> {
             thing,
             prose,
             orders,
-            deck,
             mentions,
             short,
             towns,
@@ -156,10 +149,7 @@ impl<'a> Writer<'a> {
             }
             How::Chat => {
                 for _ in 0..step.count {
-                    if let Some(pattern) =
-                        self.deck
-                            .draw(&mut self.world.dice, patterns, &self.patterns)
-                    {
+                    if let Some(pattern) = self.world.draw(patterns, &self.patterns) {
                         self.push(step.rank, vec![], pattern);
                     }
                 }
@@ -174,7 +164,7 @@ impl<'a> Writer<'a> {
             facts.is_some_and(|facts| self.may_say(&facts))
         };
         let allowed: Vec<_> = patterns.iter().copied().filter(allowed).collect();
-        if let Some(pattern) = self.deck.draw(&mut self.world.dice, &allowed, &[]) {
+        if let Some(pattern) = self.world.draw(&allowed, &[]) {
             let facts = self.facts(&[pattern]).unwrap_or_default();
             self.push(0, facts, pattern);
         }
@@ -191,7 +181,7 @@ impl<'a> Writer<'a> {
         let named = self.must_name(&facts);
         let mut fit = patterns.to_vec();
         fit.retain(|pattern| !named || pattern.contains("{S}"));
-        if let Some(pattern) = self.deck.draw(&mut self.world.dice, &fit, &self.patterns) {
+        if let Some(pattern) = self.world.draw(&fit, &self.patterns) {
             self.push(rank, facts, pattern);
         }
     }

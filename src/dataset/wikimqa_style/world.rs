@@ -6,7 +6,7 @@ use std::fmt;
 use super::data::{Data, Kind, Prose};
 use super::names::Names;
 use crate::dataset::dice::Dice;
-use crate::dataset::text::thousands;
+use crate::dataset::text::{Deck, thousands};
 
 /// Place of a thing in the [`World`].
 pub(super) type Id = usize;
@@ -121,6 +121,7 @@ pub(super) struct World {
     pub(super) countries: Vec<Country>,
     pub(super) things: Vec<Thing>,
     pub(super) dice: Dice,
+    pub(super) deck: Deck,
 }
 
 impl World {
@@ -139,7 +140,17 @@ impl World {
             countries,
             things: Vec::new(),
             dice,
+            deck: Deck::default(),
         }
+    }
+
+    /// A pattern that the context has not used yet, as far as there is one, and that is not `here`.
+    pub(super) fn draw(
+        &mut self,
+        list: &[&'static str],
+        here: &[&'static str],
+    ) -> Option<&'static str> {
+        self.deck.draw(&mut self.dice, list, here)
     }
 
     /// The title of a thing's passage.
