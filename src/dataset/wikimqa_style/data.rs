@@ -29,10 +29,6 @@ pub(super) enum Kind {
 impl Kind {
     /// Kinds that have a maker and a producer.
     pub(super) const WORKS: [Self; 3] = [Self::Film, Self::Book, Self::Song];
-
-    pub(super) fn is_work(self) -> bool {
-        Self::WORKS.contains(&self)
-    }
 }
 
 /// The whole file.
@@ -48,6 +44,8 @@ pub(super) struct Data {
     /// In the order of [`Kind`].
     kinds: [Prose; 8],
     pub(super) rolls: BTreeMap<&'static str, Roll>,
+    /// Names of months with their days.
+    pub(super) months: [(&'static str, i32); 12],
     pub(super) trades: Vec<&'static str>,
     pub(super) sounds: Vec<Sound>,
     pub(super) country_ends: Vec<&'static str>,
@@ -88,11 +86,7 @@ pub(super) enum Wins {
 
 /// A kinship's word, and the two steps that lead to it.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Kinship(
-    pub(super) &'static str,
-    pub(super) &'static str,
-    pub(super) &'static str,
-);
+pub(super) struct Kinship(#[serde(borrow)] pub(super) [&'static str; 3]);
 
 /// A slot that is filled anew for each sentence.
 #[derive(Debug, Deserialize)]

@@ -142,42 +142,33 @@ fn twin_person(world: &mut World, id: Id) -> Id {
 
 /// New things that have nothing to do with the question, mostly of the kinds it is about.
 fn strangers(world: &mut World, gold: &[Id]) -> Vec<Id> {
-    let country = world.dice.below(world.countries.len());
-    let like = world
-        .dice
-        .chance(65)
-        .then(|| world.dice.pick(gold))
-        .flatten();
+    let country = world.some_country();
+    let alike = world.dice.chance(65);
+    let like = if alike { world.dice.pick(gold) } else { None };
     let other = world.dice.below(6);
-    let kind = like.map(|id| world.things[id].kind);
-    match (kind, other) {
-        (Some(kind), _) if kind.is_work() => work_and_maker(world, kind),
-        (Some(Kind::Person), _) => {
+    let kind = match (like, other) {
+        (Some(id), _) => world.things[id].kind,
+        (None, 0) => Kind::River,
+        (None, 1) => Kind::Town,
+        (None, 2) => Kind::Firm,
+        (None, 3) => Kind::Person,
+        (None, _) => world.some_kind(),
+    };
+    let (thing, leads) = match kind {
+        Kind::Film | Kind::Book | Kind::Song => return work_and_maker(world, kind),
+        Kind::Person => {
             let trade = like.map(|id| world.word(id, "trade"));
-            related_people(world, trade)
+            return related_people(world, trade);
         }
-        (Some(Kind::River), _) | (None, 0) => {
-            let river = world.river(country, true);
-            [river]
-                .into_iter()
-                .chain(world.link(river, "mouth"))
-                .collect()
-        }
-        (Some(Kind::Town), _) | (None, 1) => vec![world.town(country)],
-        (Some(Kind::School), _) => vec![world.school(country, None)],
-        (Some(_), _) | (None, 2) => {
-            let firm = world.firm(country, None);
-            [firm]
-                .into_iter()
-                .chain(world.link(firm, "maker"))
-                .collect()
-        }
-        (None, 3) => related_people(world, None),
-        (None, _) => {
-            let kind = world.some_kind();
-            work_and_maker(world, kind)
-        }
-    }
+        Kind::River => (world.river(country, true), "mouth"),
+        Kind::Town => return vec![world.town(country)],
+        Kind::School => return vec![world.school(country, None)],
+        Kind::Firm => (world.firm(country, None), "maker"),
+    };
+    [thing]
+        .into_iter()
+        .chain(world.link(thing, leads))
+        .collect()
 }
 
 fn work_and_maker(world: &mut World, kind: Kind) -> Vec<Id> {
@@ -193,11 +184,10 @@ fn related_people(world: &mut World, trade: Option<&'static str>) -> Vec<Id> {
         things.reverse();
         return things;
     }
-    let wanted = Wanted {
+    let person = world.person(Wanted {
         trade,
         ..Wanted::default()
-    };
-    let person = world.person(wanted);
+    });
     let (father, mother) = world.give_parents(person);
     let spouse = world.give_spouse(person);
     if world.dice.chance(50) {

@@ -68,16 +68,23 @@ pub(super) fn fill_up(
     dice: &mut Dice,
 ) -> Result<bool> {
     let enough = tokens - tokens / 50;
-    let mut open = open_sentences(drafts, scale)?;
+    // Draft and place of each sentence that could still be added.
+    let mut open = Vec::new();
+    for (draft, passage) in drafts.iter().enumerate() {
+        let places = 0..passage.sentences.len();
+        let unchosen = places.filter(|&place| !passage.sentences[place].chosen);
+        open.extend(unchosen.map(|place| (draft, place)));
+    }
     let mut added = Vec::new();
     let mut size = scale.message(compose(drafts).text)?;
     // Each round corrects what adding up sentences misjudged; the rounds converge within a few tokens.
     for _ in 0..100 {
         while let Some(place) = next_sentence(&open, drafts, tokens.saturating_sub(size), dice) {
-            let sentence = open.swap_remove(place);
-            drafts[sentence.draft].sentences[sentence.place].chosen = true;
+            let (draft, place) = open.swap_remove(place);
+            let sentence = &mut drafts[draft].sentences[place];
+            sentence.chosen = true;
             size += sentence.tokens;
-            added.push(sentence);
+            added.push((draft, place));
         }
         size = scale.message(compose(drafts).text)?;
         if (enough..=tokens).contains(&size) {
@@ -87,50 +94,36 @@ pub(super) fn fill_up(
             return Ok(false);
         }
         while size > tokens {
-            let Some(last) = added.pop() else {
+            let Some((draft, place)) = added.pop() else {
                 return Ok(false);
             };
-            drafts[last.draft].sentences[last.place].chosen = false;
+            drafts[draft].sentences[place].chosen = false;
             size = scale.message(compose(drafts).text)?;
         }
     }
     Ok(false)
 }
 
-/// A sentence that could still be added.
-struct Open {
-    draft: usize,
-    place: usize,
-    tokens: usize,
-}
-
-fn open_sentences(drafts: &[Draft], scale: &Scale<'_>) -> Result<Vec<Open>> {
-    let mut open = Vec::new();
-    for (draft, passage) in drafts.iter().enumerate() {
-        for (place, sentence) in passage.sentences.iter().enumerate() {
-            if !sentence.chosen {
-                open.push(Open {
-                    draft,
-                    place,
-                    tokens: scale.sentence(&sentence.text)?,
-                });
-            }
-        }
-    }
-    Ok(open)
-}
-
 /// A sentence of at most `left` tokens, from a passage with an appetite if possible.
-fn next_sentence(open: &[Open], drafts: &[Draft], left: usize, dice: &mut Dice) -> Option<usize> {
+fn next_sentence(
+    open: &[(usize, usize)],
+    drafts: &[Draft],
+    left: usize,
+    dice: &mut Dice,
+) -> Option<usize> {
+    let tokens = |at: usize| {
+        let (draft, place) = open[at];
+        drafts[draft].sentences[place].tokens
+    };
     // A few tries find a sentence at once while there is room; the scan is for the last gap.
     for _ in 0..8 {
-        let place = dice.below(open.len());
-        let sentence = open.get(place)?;
-        let hungry = dice.below(5) < drafts[sentence.draft].appetite;
-        if sentence.tokens <= left && hungry {
-            return Some(place);
+        let at = dice.below(open.len());
+        let (draft, _) = open.get(at)?;
+        let hungry = dice.below(5) < drafts[*draft].appetite;
+        if tokens(at) <= left && hungry {
+            return Some(at);
         }
     }
-    let fits = (0..open.len()).filter(|&place| open[place].tokens <= left);
-    fits.max_by_key(|&place| open[place].tokens)
+    let fits = (0..open.len()).filter(|&at| tokens(at) <= left);
+    fits.max_by_key(|&at| tokens(at))
 }

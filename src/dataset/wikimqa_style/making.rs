@@ -68,7 +68,7 @@ impl World {
             .family
             .unwrap_or_else(|| self.names.fresh(&mut self.dice, sound, &sound.families));
         let year = wanted.born.unwrap_or_else(|| self.dice.between(1872, 1958));
-        let born = Date::in_year(year, &mut self.dice);
+        let born = Date::in_year(year, self.data, &mut self.dice);
         let birthplace = self.some_town(country);
         let mut facts = vec![
             ("child", Value::Word(child)),
@@ -77,7 +77,7 @@ impl World {
         ];
         let death_year = year + self.dice.between(47, 92);
         if death_year < TODAY {
-            let died = Date::in_year(death_year, &mut self.dice);
+            let died = Date::in_year(death_year, self.data, &mut self.dice);
             let place = self.some_town(country);
             facts.extend([
                 ("died", Value::Day(died)),
@@ -246,12 +246,8 @@ impl World {
         let key = self.town_name(country);
         self.names.take(&frame.replace('#', &key));
         let seat = self.some_town(country);
-        let founder = Wanted {
-            trade: Some(self.data.of(kind).trade),
-            born: Some(year - self.dice.between(27, 44)),
-            ..Wanted::of(country)
-        };
-        let founder = self.person(founder);
+        let trade = self.data.of(kind).trade;
+        let founder = self.tradesman(country, trade, year, (27, 44));
         let facts = [
             ("business", Value::Word(business)),
             ("year", Value::Number(year)),
@@ -266,20 +262,18 @@ impl World {
     pub(super) fn work(&mut self, kind: Kind, maker: Id, like: Option<(Id, bool)>) -> Id {
         let prose = self.data.of(kind);
         let country = self.things[maker].country;
-        let (mut key, frame) = match like {
-            Some((other, true)) => {
-                let frame = self.things[other].frame.clone();
-                (self.town_name(country), frame)
-            }
-            Some((other, false)) => {
-                let Thing { key, frame, .. } = &self.things[other];
+        let other = like.map(|(other, _)| &self.things[other]);
+        let (mut key, frame) = match (like, other) {
+            (Some((_, false)), Some(Thing { key, frame, .. })) => {
                 let mut frames = prose.titles.clone();
                 frames.retain(|other| other != frame);
                 (key.clone(), self.dice.word(&frames).to_owned())
             }
-            None => {
+            (_, other) => {
+                let frame = other.map(|other| other.frame.clone());
                 let key = self.town_name(country);
-                (key, self.dice.word(&prose.titles).to_owned())
+                let new = || self.dice.word(&prose.titles).to_owned();
+                (key, frame.unwrap_or_else(new))
             }
         };
         if !self.names.take(&frame.replace('#', &key)) {
@@ -290,11 +284,8 @@ impl World {
         let last = self.number(maker, "died").unwrap_or(2012);
         // A film needs cinemas and a song a gramophone.
         let first = if kind == Kind::Book { 0 } else { 1914 };
-        let year = self
-            .dice
-            .between(born + 26, (born + 60).min(last))
-            .max(first)
-            .min(last.max(first));
+        let year = self.dice.between(born + 26, (born + 60).min(last));
+        let year = year.max(first).min(last.max(first));
         let producer = self.some_producer(kind, country, year);
         let mut facts = vec![
             ("maker", Value::Thing(maker)),
@@ -303,7 +294,10 @@ impl World {
         ];
         if kind == Kind::Film {
             for role in ["star", "co_star"] {
-                facts.push((role, Value::Thing(self.actor(country, year))));
+                facts.push((
+                    role,
+                    Value::Thing(self.tradesman(country, "actor", year, (22, 44))),
+                ));
             }
         }
         facts.push(("genre", Value::Word(self.dice.word(&prose.genres))));
@@ -342,8 +336,12 @@ impl World {
     /// Makes sure that a relation of a person exists, as far as it can be arranged.
     pub(super) fn equip(&mut self, person: Id, what: &str) {
         match what {
-            "father" | "mother" => drop(self.give_parents(person)),
-            "spouse" => drop(self.give_spouse(person)),
+            "father" | "mother" => {
+                self.give_parents(person);
+            }
+            "spouse" => {
+                self.give_spouse(person);
+            }
             "sibling" => {
                 let female = self.dice.chance(50);
                 self.give_sibling(person, female);
@@ -353,13 +351,21 @@ impl World {
         }
     }
 
-    fn actor(&mut self, country: usize, year: i32) -> Id {
-        let actor = Wanted {
-            trade: Some("actor"),
-            born: Some(year - self.dice.between(22, 44)),
+    /// Somebody with a trade, born so many years before `year`.
+    fn tradesman(
+        &mut self,
+        country: usize,
+        trade: &'static str,
+        year: i32,
+        (least, most): (i32, i32),
+    ) -> Id {
+        let born = Some(year - self.dice.between(least, most));
+        let trade = Some(trade);
+        self.person(Wanted {
+            trade,
+            born,
             ..Wanted::of(country)
-        };
-        self.person(actor)
+        })
     }
 
     /// A firm old enough to have produced a work of `year`.

@@ -155,16 +155,9 @@ fn passages(
     }
     // The share of all possible sentences that a context uses: the less, the more passages it has.
     let share = usize::try_from(world.dice.between(55, 85)).unwrap_or(70);
-    // Tokens of what drafts say already, and of what they could say as well.
-    let measure = |draft: &Draft| -> Result<(usize, usize)> {
-        let open = draft.sentences.iter().filter(|sentence| !sentence.chosen);
-        let optional = open.map(|sentence| scale.sentence(&sentence.text));
-        let stated = scale.text(&compose(std::slice::from_ref(draft)).text)?;
-        Ok((stated, optional.sum::<Result<usize>>()?))
-    };
     let (mut stated, mut optional) = (scale.message(String::new())?, 0);
-    for draft in &drafts {
-        let (says, could_say) = measure(draft)?;
+    for draft in &mut drafts {
+        let (says, could_say) = measure(draft, scale)?;
         (stated, optional) = (stated + says, optional + could_say);
     }
     let ways = gold.iter().flat_map(|fact| shortcuts(*fact));
@@ -176,8 +169,8 @@ fn passages(
             gold: &elsewhere,
             named: false,
         };
-        if let Some(draft) = Draft::new(world, thing, &orders) {
-            let (says, could_say) = measure(&draft)?;
+        if let Some(mut draft) = Draft::new(world, thing, &orders) {
+            let (says, could_say) = measure(&mut draft, scale)?;
             (stated, optional) = (stated + says, optional + could_say);
             drafts.push(draft);
         }
@@ -188,6 +181,17 @@ fn passages(
         return Err(too_small(tokens, size));
     }
     Ok(fill_up(&mut drafts, scale, tokens, &mut world.dice)?.then_some(drafts))
+}
+
+/// Measures what a draft could say as well; tokens of what it says already, and of that.
+fn measure(draft: &mut Draft, scale: &Scale<'_>) -> Result<(usize, usize)> {
+    let stated = scale.text(&compose(std::slice::from_ref(draft)).text)?;
+    let mut optional = 0;
+    for sentence in draft.sentences.iter_mut().filter(|s| !s.chosen) {
+        sentence.tokens = scale.sentence(&sentence.text)?;
+        optional += sentence.tokens;
+    }
+    Ok((stated, optional))
 }
 
 /// Facts which would lead to a gold fact by another way, and so are said in no distractor.

@@ -12,6 +12,8 @@ pub(super) struct Sentence {
     pub(super) text: String,
     pub(super) facts: Vec<Fact>,
     rank: u8,
+    /// What it adds to a context, once measured.
+    pub(super) tokens: usize,
     /// Whether the sentence is in the passage.
     pub(super) chosen: bool,
 }
@@ -278,6 +280,7 @@ impl<'a> Writer<'a> {
             text,
             facts,
             rank,
+            tokens: 0,
             chosen: false,
         });
     }

@@ -206,7 +206,7 @@ fn decide(
 impl Kinship {
     /// Everybody in the world who is this to `person`, by blood or by marriage.
     fn of(self, world: &World, person: Id) -> Vec<Id> {
-        let Self(_, first, second) = self;
+        let Self([_, first, second]) = self;
         let Some(between) = world.link(person, first) else {
             return vec![];
         };
@@ -224,7 +224,7 @@ impl Kinship {
 
     /// The two facts from which this follows, with the people whose passages say them, and the answer.
     fn steps(self, world: &World, person: Id) -> Option<([(Id, Fact); 2], Id)> {
-        let Self(_, first, second) = self;
+        let Self([_, first, second]) = self;
         let between = world.link(person, first)?;
         let answer = *world.related(between, second).first()?;
         let steps = [(person, first, between), (between, second, answer)];
@@ -235,7 +235,7 @@ impl Kinship {
 
 /// A question for a kinship that no passage states.
 fn inference(world: &mut World, kinship: Kinship) -> Option<Question> {
-    let Kinship(word, first, second) = kinship;
+    let Kinship([word, first, second]) = kinship;
     let person = Wanted {
         born: Some(world.dice.between(1898, 1950)),
         ..Wanted::default()
@@ -286,7 +286,7 @@ mod tests {
         let uncle = world.give_sibling(father, false);
         let aunt = world.give_spouse(uncle);
 
-        let kinship = |word: &str| *data.inference.iter().find(|kin| kin.0 == word).unwrap();
+        let kinship = |word: &str| *data.inference.iter().find(|kin| kin.0[0] == word).unwrap();
         let of = |word: &str| kinship(word).of(&world, child);
         assert_eq!(of("mother-in-law"), [spouses_parents.1]);
         assert_eq!(of("sister-in-law"), [sister_in_law]);

@@ -44,30 +44,21 @@ impl Fact {
 pub(super) struct Date {
     pub(super) year: i32,
     month: usize,
+    name: &'static str,
     day: i32,
 }
 
-const MONTHS: [(&str, i32); 12] = [
-    ("January", 31),
-    ("February", 28),
-    ("March", 31),
-    ("April", 30),
-    ("May", 31),
-    ("June", 30),
-    ("July", 31),
-    ("August", 31),
-    ("September", 30),
-    ("October", 31),
-    ("November", 30),
-    ("December", 31),
-];
-
 impl Date {
     /// A random day of `year`.
-    pub(super) fn in_year(year: i32, dice: &mut Dice) -> Self {
-        let month = dice.below(MONTHS.len());
-        let day = dice.between(1, MONTHS[month].1);
-        Self { year, month, day }
+    pub(super) fn in_year(year: i32, data: &'static Data, dice: &mut Dice) -> Self {
+        let month = dice.below(data.months.len());
+        let (name, days) = data.months[month];
+        Self {
+            year,
+            month,
+            name,
+            day: dice.between(1, days),
+        }
     }
 
     /// Whole years from this day to `later`.
@@ -79,7 +70,7 @@ impl Date {
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.day, MONTHS[self.month].0, self.year)
+        write!(f, "{} {} {}", self.day, self.name, self.year)
     }
 }
 
@@ -310,7 +301,13 @@ mod tests {
 
     #[test]
     fn ages_count_birthdays() {
-        let day = |year, month, day| Date { year, month, day };
+        let months = &Data::load().unwrap().months;
+        let day = |year, month: usize, day| Date {
+            year,
+            month,
+            name: months[month].0,
+            day,
+        };
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 9)), 49);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 10)), 50);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 5, 1)), 50);
