@@ -76,11 +76,8 @@ impl FromStr for Depths {
 
 impl fmt::Display for Depths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, depth) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
-            write!(f, "{comma}{depth}")?;
-        }
-        Ok(())
+        let depths: Vec<String> = self.0.iter().map(f64::to_string).collect();
+        f.write_str(&depths.join(","))
     }
 }
 

@@ -30,11 +30,9 @@ impl Fact {
         let name = format!("{first}{second} {}", part(&prose.holders, rest));
         // Five digits without a leading zero, which a reader may rightly leave out.
         let answer = (10_000 + Dice::new(seed, STREAM).below(90_000)).to_string();
+        let sentence = prose.sentence.replace("{name}", &name);
         Self {
-            sentence: prose
-                .sentence
-                .replace("{name}", &name)
-                .replace("{code}", &answer),
+            sentence: sentence.replace("{code}", &answer),
             question: prose.question.replace("{name}", &name),
             answer,
         }

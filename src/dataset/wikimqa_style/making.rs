@@ -61,12 +61,9 @@ impl World {
         } else {
             ("son", &sound.men)
         };
-        let frame = wanted
-            .frame
-            .unwrap_or_else(|| self.names.fresh(&mut self.dice, sound, ends) + " #");
-        let family = wanted
-            .family
-            .unwrap_or_else(|| self.names.fresh(&mut self.dice, sound, &sound.families));
+        let mut name = |ends| self.names.fresh(&mut self.dice, sound, ends);
+        let frame = wanted.frame.unwrap_or_else(|| name(ends) + " #");
+        let family = wanted.family.unwrap_or_else(|| name(&sound.families));
         let year = wanted.born.unwrap_or_else(|| self.dice.between(1872, 1958));
         let born = Date::in_year(year, self.data, &mut self.dice);
         let birthplace = self.some_town(country);
@@ -336,12 +333,8 @@ impl World {
     /// Makes sure that a relation of a person exists, as far as it can be arranged.
     pub(super) fn equip(&mut self, person: Id, what: &str) {
         match what {
-            "father" | "mother" => {
-                self.give_parents(person);
-            }
-            "spouse" => {
-                self.give_spouse(person);
-            }
+            "father" | "mother" => _ = self.give_parents(person),
+            "spouse" => _ = self.give_spouse(person),
             "sibling" => {
                 let female = self.dice.chance(50);
                 self.give_sibling(person, female);

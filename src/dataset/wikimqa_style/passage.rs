@@ -128,11 +128,9 @@ impl<'a> Writer<'a> {
         let said = |what| fact(what).is_some_and(|fact| self.has_said(&fact));
         let needed = |what| fact(what).is_some_and(|fact| self.orders.need.contains(&fact));
         let sure = step.or_needed.is_some_and(needed);
+        // The dice are thrown only where all else allows the step.
         has && step.if_said.is_none_or(said)
-            && (sure
-                || step
-                    .chance
-                    .is_none_or(|percent| self.world.dice.chance(percent)))
+            && (sure || step.chance.is_none_or(|p| self.world.dice.chance(p)))
     }
 
     fn take(&mut self, step: &Step) {
