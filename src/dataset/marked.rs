@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::record::Kind;
+use super::kind::Kind;
 
 /// How RULER's generator begins every needle, the wanted ones and the others.
 const RULER_NEEDLE: &str = "One of the special magic ";

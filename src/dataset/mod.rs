@@ -6,16 +6,19 @@
 mod built_in;
 pub mod cut;
 mod dice;
+mod kind;
 mod marked;
 pub mod needle;
 mod python_list;
 mod read;
 mod record;
+mod scale;
 mod template;
 mod text;
 pub mod wikimqa_style;
 
 pub use built_in::{BUILT_IN, BuiltIn, DEFAULT};
+pub use kind::Kind;
 pub use read::{Dataset, read_jsonl, read_parquet, write_jsonl};
-pub use record::{Kind, Record};
+pub use record::Record;
 pub use template::{Rendered, Template};

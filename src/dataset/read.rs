@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::built_in::BUILT_IN;
-use super::record::{Kind, Record};
+use super::kind::Kind;
+use super::record::Record;
 use crate::error::{Error, Result};
 use crate::{files, table};
 

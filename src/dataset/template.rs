@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
-use super::record::{Kind, Record};
+use super::kind::Kind;
+use super::record::Record;
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -4,12 +4,6 @@ use std::collections::HashSet;
 
 use super::dice::Dice;
 
-/// What stands for the slots of a pattern.
-pub(super) type Slots = Vec<(&'static str, String)>;
-
-/// Small numbers in words.
-pub(super) const FEW: &[&str] = &["three", "four", "five", "six", "seven", "eight", "nine"];
-
 /// Draws patterns so that none repeats within a context before its list is used up.
 #[derive(Debug, Default)]
 pub(super) struct Deck {
@@ -43,39 +37,61 @@ impl Deck {
     }
 }
 
-/// A sentence from a pattern.
+#[cfg(test)]
+impl Deck {
+    pub(super) fn has_spent(&self, pattern: &str) -> bool {
+        self.spent.contains(pattern)
+    }
+}
+
+/// A sentence from a pattern; slots that `value` does not know stay as they are.
 ///
 /// `{name}` is a slot, `[one|two]` a choice (not nested, slots allowed inside), `a~` the indefinite
 /// article that fits the next word. The first letter becomes a capital.
-pub(super) fn fill(dice: &mut Dice, pattern: &str, slots: &Slots) -> String {
-    let mut chosen = String::new();
-    let mut rest = pattern;
-    while let Some((before, after)) = rest.split_once('[') {
-        let (choices, after) = after.split_once(']').unwrap_or((after, ""));
+pub(super) fn fill(
+    dice: &mut Dice,
+    pattern: &str,
+    value: &dyn Fn(&str) -> Option<String>,
+) -> String {
+    let chosen = replace_between(pattern, ['[', ']'], |choices| {
         let choices: Vec<_> = choices.split('|').collect();
-        chosen += before;
-        chosen += dice.pick(&choices).unwrap_or_default();
-        rest = after;
-    }
-    chosen += rest;
+        dice.pick(&choices).unwrap_or_default().to_owned()
+    });
+    capitalised(&articles(&fill_slots(&chosen, value)))
+}
 
-    let mut filled = String::new();
-    let mut rest = chosen.as_str();
-    while let Some((before, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        filled += before;
-        match slots.iter().find(|(slot, _)| *slot == name) {
-            Some((_, value)) => filled += value,
-            None => filled += &format!("{{{name}}}"),
-        }
+/// `text` with its slots filled.
+pub(super) fn fill_slots(text: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
+    replace_between(text, ['{', '}'], |name| {
+        value(name).unwrap_or_else(|| format!("{{{name}}}"))
+    })
+}
+
+/// The names of the slots of a pattern.
+pub(super) fn slots(pattern: &str) -> impl Iterator<Item = &str> {
+    let after = pattern.split('{').skip(1);
+    after.filter_map(|rest| Some(rest.split_once('}')?.0))
+}
+
+/// `text` with every stretch between two marks, and the marks, replaced.
+fn replace_between(
+    text: &str,
+    [open, close]: [char; 2],
+    mut by: impl FnMut(&str) -> String,
+) -> String {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(open) {
+        let (inner, after) = after.split_once(close).unwrap_or((after, ""));
+        result += before;
+        result += &by(inner);
         rest = after;
     }
-    filled += rest;
-    capitalised(&articles(&filled))
+    result + rest
 }
 
 /// `text` with its first letter in upper case.
-pub(super) fn capitalised(text: &str) -> String {
+fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters
         .next()
@@ -127,7 +143,11 @@ mod tests {
     #[test]
     fn slots_choices_and_articles() {
         let mut dice = Dice::new(1, 0);
-        let slots = vec![("x", "orange".to_owned()), ("year", "1894".to_owned())];
+        let slots = |name: &str| match name {
+            "x" => Some("orange".to_owned()),
+            "year" => Some("1894".to_owned()),
+            _ => None,
+        };
         assert_eq!(
             fill(&mut dice, "a~ {x} and a~ pear.", &slots),
             "An orange and a pear."
@@ -142,6 +162,11 @@ mod tests {
         assert_eq!(
             both,
             HashSet::from(["Red end".to_owned(), "An orange end".to_owned()])
+        );
+        assert_eq!(fill(&mut dice, "no {y}", &slots), "No {y}");
+        assert_eq!(
+            super::slots("{x} [and|{year}]").collect::<Vec<_>>(),
+            ["x", "year"]
         );
         assert!(!starts_with_vowel_sound("university") && !starts_with_vowel_sound("1934"));
     }

@@ -76,11 +76,8 @@ impl FromStr for Depths {
 
 impl fmt::Display for Depths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, depth) in self.0.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
-            write!(f, "{comma}{depth}")?;
-        }
-        Ok(())
+        let depths: Vec<String> = self.0.iter().map(f64::to_string).collect();
+        f.write_str(&depths.join(","))
     }
 }
 
@@ -111,11 +108,8 @@ fn unreadable(text: &str) -> Error {
 }
 
 fn too_many() -> Error {
-    Error::invalid(
-        "number of depths",
-        format!("more than {MOST}"),
-        "widen the step",
-    )
+    let count = format!("more than {MOST}");
+    Error::invalid("number of depths", count, "widen the step")
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::prose::{SCENES, WHEN, WHO};
-use super::scale::Scale;
+use super::prose::Prose;
 use crate::dataset::dice::Dice;
+use crate::dataset::scale::Scale;
 use crate::dataset::text::{Deck, fill};
 use crate::error::{Error, Result};
 
@@ -38,6 +38,8 @@ pub(super) struct Sentence {
 
 /// All sentences of a seed in their order, written as they are needed.
 pub(super) struct Writer {
+    prose: &'static Prose,
+    needle: String,
     dice: Dice,
     deck: Deck,
     said: HashSet<String>,
@@ -50,8 +52,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn of_seed(seed: u64) -> Self {
+    pub(super) fn new(prose: &'static Prose, seed: u64, needle: &str) -> Self {
         Self {
+            prose,
+            needle: needle.to_owned(),
             dice: Dice::new(seed, 0),
             deck: Deck::default(),
             said: HashSet::new(),
@@ -81,17 +85,17 @@ impl Writer {
 
     fn fit(&mut self, tokens: usize, scale: &Scale<'_>) -> Result<Option<Vec<Sentence>>> {
         let mut count = self.estimate(tokens, scale)?;
-        let mut size = scale.size(&self.written[..count], HALF)?;
+        let mut size = self.size(&self.written[..count], HALF, scale)?;
         while size > tokens && count > LEAST {
             count -= 1;
-            size = scale.size(&self.written[..count], HALF)?;
+            size = self.size(&self.written[..count], HALF, scale)?;
         }
         if size > tokens {
             return Ok(None);
         }
         loop {
             self.write(count + 1, scale)?;
-            let longer = scale.size(&self.written[..=count], HALF)?;
+            let longer = self.size(&self.written[..=count], HALF, scale)?;
             if longer > tokens {
                 break;
             }
@@ -101,16 +105,26 @@ impl Writer {
         self.refined(count, tokens, tokens - size, scale).map(Some)
     }
 
-    /// The shortest haystack there is.
-    pub(super) fn shortest(&mut self, scale: &Scale<'_>) -> Result<&[Sentence]> {
+    /// Tokens of the whole prompt with the needle at `depth`.
+    pub(super) fn size(
+        &self,
+        haystack: &[Sentence],
+        depth: f64,
+        scale: &Scale<'_>,
+    ) -> Result<usize> {
+        scale.message(hide(&self.needle, haystack, depth).text)
+    }
+
+    /// Tokens of the shortest prompt there is.
+    pub(super) fn shortest(&mut self, depth: f64, scale: &Scale<'_>) -> Result<usize> {
         self.write(LEAST, scale)?;
-        Ok(&self.written[..LEAST])
+        self.size(&self.written[..LEAST], depth, scale)
     }
 
     /// How many sentences come near the length when their tokens are added up.
     fn estimate(&mut self, tokens: usize, scale: &Scale<'_>) -> Result<usize> {
         self.write(LEAST, scale)?;
-        let mut sum = scale.size(&[], HALF)?;
+        let mut sum = self.size(&[], HALF, scale)?;
         let mut count = 0;
         loop {
             self.write(count + 1, scale)?;
@@ -149,19 +163,13 @@ impl Writer {
         changes.sort_by_key(|(rest, ..)| *rest);
         for (_, place, other) in changes.into_iter().take(TRIALS) {
             let mut changed = first.to_vec();
-            match changed.get_mut(place) {
-                Some(sentence) => {
-                    *sentence = Sentence {
-                        opens: sentence.opens,
-                        ..other.clone()
-                    }
-                }
-                None => changed.push(Sentence {
-                    opens: false,
-                    ..other.clone()
-                }),
-            }
-            let size = scale.size(&changed, HALF)?;
+            let opens = first.get(place).is_some_and(|replaced| replaced.opens);
+            let sentence = Sentence {
+                opens,
+                ..other.clone()
+            };
+            changed.splice(place..(place + 1).min(count), [sentence]);
+            let size = self.size(&changed, HALF, scale)?;
             if let Some(rest) = tokens.checked_sub(size).filter(|r| *r < best.0) {
                 best = (rest, changed);
                 if rest <= NEAR {
@@ -189,7 +197,8 @@ impl Writer {
     fn next(&mut self) -> Result<(String, bool)> {
         let opens = self.left == 0;
         if opens {
-            self.scene = self.dice.pick(SCENES).unwrap_or_default();
+            let scene = self.dice.below(self.prose.scenes.len());
+            self.scene = self.prose.scenes.get(scene).map_or(&[], Vec::as_slice);
             self.left = 3 + self.dice.below(4);
         }
         self.left -= 1;
@@ -197,11 +206,13 @@ impl Writer {
             let Some(pattern) = self.deck.draw(&mut self.dice, self.scene, &[]) else {
                 break;
             };
-            let slots = vec![
-                ("who", self.dice.word(WHO).to_owned()),
-                ("when", self.dice.word(WHEN).to_owned()),
-            ];
-            let text = fill(&mut self.dice, pattern, &slots);
+            let who = self.dice.word(&self.prose.who);
+            let when = self.dice.word(&self.prose.when);
+            let text = fill(&mut self.dice, pattern, &|slot| match slot {
+                "who" => Some(who.to_owned()),
+                "when" => Some(when.to_owned()),
+                _ => None,
+            });
             if self.said.insert(text.clone()) {
                 return Ok((text, opens));
             }
@@ -314,7 +325,7 @@ mod tests {
 
     #[test]
     fn sentences_differ_and_hold_nothing_like_a_code() {
-        let mut writer = Writer::of_seed(1);
+        let mut writer = Writer::new(Prose::load().unwrap(), 1, "");
         let mut seen = HashSet::new();
         let mut opening = 0;
         for _ in 0..6_000 {
@@ -336,11 +347,11 @@ mod tests {
 
     #[test]
     fn text_ends_some_day_with_an_error() {
-        let mut writer = Writer::of_seed(0);
+        let mut writer = Writer::new(Prose::load().unwrap(), 0, "");
         writer.scene = &["{who} slept.", "{who} woke."];
         writer.left = usize::MAX;
         let ending = (0..).find_map(|_| writer.next().err()).unwrap().to_string();
         assert!(ending.contains("does not repeat"), "{ending}");
-        assert_eq!(writer.said.len(), 2 * WHO.len());
+        assert_eq!(writer.said.len(), 2 * writer.prose.who.len());
     }
 }

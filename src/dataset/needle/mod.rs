@@ -11,7 +11,6 @@ mod depths;
 mod fact;
 mod haystack;
 mod prose;
-mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +22,10 @@ use serde_json::{Map, Value, json};
 pub use self::depths::Depths;
 use self::fact::Fact;
 use self::haystack::{LEAST, Writer, hide};
-use self::scale::Scale;
+use self::prose::Prose;
 use super::read::{Dataset, read_jsonl};
+use super::record::columns;
+use super::scale::Scale;
 use crate::error::{Error, Result};
 
 /// Largest prompt in tokens.
@@ -59,11 +60,12 @@ pub fn build(
     count_tokens: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Vec<Map<String, Value>>> {
     let lengths = check(options)?;
+    let prose = Prose::load()?;
     let mut records = Vec::new();
     for seed in options.seeds.clone() {
-        let fact = Fact::of_seed(seed);
-        let scale = Scale::new(count_tokens, &fact);
-        let mut writer = Writer::of_seed(seed);
+        let fact = Fact::of_seed(prose, seed);
+        let scale = Scale::new(count_tokens, &fact.question);
+        let mut writer = Writer::new(prose, seed, &fact.sentence);
         for &length in &lengths {
             for &depth in options.depths.percent() {
                 match record(&mut writer, &scale, &fact, (length, depth, seed))? {
@@ -100,11 +102,8 @@ fn check(options: &Options) -> Result<Vec<usize>> {
     let seeds = options.seeds.end.saturating_sub(options.seeds.start);
     for (what, count) in [("lengths", lengths.len() as u64), ("seeds", seeds)] {
         if count == 0 {
-            return Err(Error::invalid(
-                format!("number of {what}"),
-                0,
-                "one is needed",
-            ));
+            let what = format!("number of {what}");
+            return Err(Error::invalid(what, 0, "one is needed"));
         }
     }
     if let Some(&longest) = lengths.last().filter(|&&l| l > MAX_TOKENS) {
@@ -133,12 +132,12 @@ fn record(
             return Ok(None);
         };
         // Elsewhere than where it was measured, the needle may cost a token more.
-        match scale.size(&haystack, depth)?.checked_sub(length) {
+        match writer.size(&haystack, depth, scale)?.checked_sub(length) {
             None | Some(0) => break hide(&fact.sentence, &haystack, depth),
             Some(over) => room = room.saturating_sub(over),
         }
     };
-    let columns = json!({
+    Ok(Some(columns(json!({
         "input": fact.question,
         "context": hidden.text,
         "answers": [fact.answer, fact.sentence],
@@ -150,11 +149,7 @@ fn record(
         "all_classes": null,
         "_id": format!("needle-{length}-{depth}-{seed}"),
         "evidence": [[hidden.needle.start, hidden.needle.end]],
-    });
-    match columns {
-        Value::Object(columns) => Ok(Some(columns)),
-        _ => Ok(None),
-    }
+    }))))
 }
 
 /// The error that names the shortest length at which all seeds and depths can be built.
@@ -163,14 +158,14 @@ fn too_short(
     length: usize,
     count_tokens: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Error> {
+    let prose = Prose::load()?;
     let mut shortest = 0;
     for seed in options.seeds.clone() {
-        let fact = Fact::of_seed(seed);
-        let scale = Scale::new(count_tokens, &fact);
-        let mut writer = Writer::of_seed(seed);
-        let haystack = writer.shortest(&scale)?;
+        let fact = Fact::of_seed(prose, seed);
+        let scale = Scale::new(count_tokens, &fact.question);
+        let mut writer = Writer::new(prose, seed, &fact.sentence);
         for &depth in options.depths.percent() {
-            shortest = scale.size(haystack, depth)?.max(shortest);
+            shortest = writer.shortest(depth, &scale)?.max(shortest);
         }
     }
     let bound = format!(

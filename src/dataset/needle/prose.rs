@@ -1,183 +1,70 @@
-//! What the haystack speaks of: everyday scenes without names, numbers or codes.
-//!
-//! Patterns are in the notation of [`crate::dataset::text::fill`].
+//! What haystacks and needles are made of: `datasets/needle.json`.
 
-/// Who does something: the slot `{who}`.
-pub(super) const WHO: &[&str] = &[
-    "the ferryman",
-    "the baker's daughter",
-    "a retired sailor",
-    "the choirmaster",
-    "an old gardener",
-    "the postman",
-    "a girl in a yellow coat",
-    "the carpenter",
-    "the schoolteacher",
-    "a visiting painter",
-    "the innkeeper",
-    "the youngest cousin",
-    "a tired shepherd",
-    "the clockmaker",
-    "the piano tuner",
-    "a patient nurse",
-    "the lighthouse keeper",
-    "an apprentice glazier",
-    "the widow next door",
-    "a travelling cook",
-    "the night porter",
-    "the beekeeper",
-    "a cheerful plumber",
-    "the botanist",
-    "the station master",
-    "an amateur astronomer",
-    "the cellist",
-    "a student of law",
-    "the mill owner",
-    "a weaver from the valley",
-    "the harbour pilot",
-    "my grandfather",
-    "a boy with muddy boots",
-    "the florist",
-    "an absent-minded professor",
-    "the seamstress",
-];
+use std::path::Path;
+use std::sync::LazyLock;
 
-/// When: the slot `{when}`, always after the verb.
-pub(super) const WHEN: &[&str] = &[
-    "before breakfast",
-    "at dusk",
-    "on the first warm day",
-    "after the rain",
-    "late in the afternoon",
-    "during the long winter",
-    "while the kettle boiled",
-    "on market day",
-    "just after sunrise",
-    "towards the end of the week",
-    "in the quiet hour after lunch",
-    "when the lamps were lit",
-    "at the turn of the season",
-    "shortly before the bells rang",
-    "on a grey morning",
-    "every other evening",
-    "once the visitors had gone",
-    "under a pale moon",
-    "in the middle of the harvest",
-    "on the way home",
-    "as the fog lifted",
-    "all through the spring",
-];
+use serde::Deserialize;
 
-/// Scenes; a paragraph stays within one of them.
-pub(super) const SCENES: &[&[&str]] = &[
-    &[
-        "{who} mended the [fishing net|torn sail|leaking hull|frayed rope|wooden oar] {when}.",
-        "the [ferry|trawler|barge|rowing boat|schooner] came in {when}, low in the water and [smelling of tar|painted a fresh green|followed by gulls|loaded with timber].",
-        "nobody on the [quay|pier|slipway|breakwater] spoke while {who} [counted the crates|coiled the lines|watched the tide|lit a pipe].",
-        "waves [slapped|knocked|murmured|broke] against the [stones|pilings|sea wall|steps] {when}.",
-        "{who} claimed that the [herring|mackerel|eels|crabs|mussels] were better in years of [strong wind|soft rain|early frost|little sun].",
-        "a [bell|horn|whistle|shout] from the [headland|customs house|far shore|deck] told {who} that the [pilot|mail|tide|last boat] was near.",
-        "salt had [bleached|cracked|softened|whitened] the [benches|shutters|doors|railings] along the [promenade|harbour street|fish market|boathouse].",
-        "{when}, {who} carried a basket of [oysters|smoked fish|seaweed|driftwood] up the [steep lane|iron stairs|narrow alley|sandy path].",
-        "the gulls [quarrelled|waited|circled|slept] above the [nets|chimneys|masts|warehouse roof] until {who} [chased them off|threw them scraps|closed the shutters|went indoors].",
-    ],
-    &[
-        "{who} pruned the [roses|apple trees|old vine|quince hedge|blackcurrants] {when}.",
-        "the soil near the [well|south wall|compost heap|greenhouse] was [dark|heavy|warm|full of worms] {when}.",
-        "{who} planted [beans|tulips|leeks|sunflowers|radishes|thyme] in [crooked rows|a wide circle|two old barrels|the shade of the fence].",
-        "a [blackbird|hedgehog|toad|wren|bumblebee] lived beneath the [rhubarb|woodpile|broken pot|stone bench] and ignored {who}.",
-        "nothing smelled as good as the [lilac|cut grass|wet earth|lavender|tomato leaves] {when}.",
-        "{who} argued that [snails|magpies|late frosts|dry summers] had ruined the [lettuce|cherries|strawberries|young peas].",
-        "the [watering can|rake|wheelbarrow|spade|ladder] stood where {who} had left it, [rusting|shining|half buried in leaves|home to a spider].",
-        "{when}, neighbours came to admire the [pears|dahlias|pumpkins|hollyhocks] and to [borrow a hoe|exchange seeds|gossip|complain about the heat].",
-        "{who} built a [trellis|bird table|little bridge|cold frame] from [hazel poles|old windows|driftwood|bricks] {when}.",
-    ],
-    &[
-        "{who} kneaded the [rye dough|pastry|flat bread|sweet rolls] {when}, humming all the while.",
-        "a pot of [lentils|onion soup|plum jam|barley broth|fish stew] simmered on the [stove|back burner|open fire|iron range].",
-        "{who} could not decide whether the sauce needed [lemon|pepper|butter|a little honey|more time].",
-        "the [copper pans|blue plates|wooden spoons|linen towels] were [washed|counted|put away|polished] {when}.",
-        "steam clouded the [windows|mirror|glass of the door|spectacles of the guests] while {who} [sliced pears|beat the eggs|strained the broth|told a long story].",
-        "everyone agreed that the [cheese|gingerbread|pickled cabbage|roast chestnut] tasted of [smoke|summer|the cellar|far-off places].",
-        "{who} taught the children to [peel apples in one ribbon|fold dumplings|taste before adding salt|sharpen a knife] {when}.",
-        "{when} the kitchen was empty, but for a [sleeping cat|bowl of walnuts|forgotten apron|single candle].",
-        "an argument about [garlic|burnt toast|the proper way to boil rice|the last slice of cake] ended when {who} [laughed|opened a window|brought out the cider|burst into song].",
-    ],
-    &[
-        "the path to the [pass|summit|upper meadow|glacier|ridge] was [covered with scree|soft with moss|slippery|marked with cairns] {when}.",
-        "{who} rested beside a [stream|boulder|shepherd's hut|wind-bent pine] and ate [dried figs|bread and bacon|a cold pancake|hard cheese].",
-        "clouds [gathered|drifted|broke|hung] over the [northern slope|valley|far peaks|tarn] {when}.",
-        "{who} had seen [an eagle|fresh tracks|a herd of ibex|a fox with her cubs] near the [treeline|waterfall|cliff|lake].",
-        "the echo of a [falling stone|cowbell|distant train|woodcutter's axe] [came back twice|faded slowly|startled the goats|pleased the hikers].",
-        "{when}, the [snow|heather|bare rock|larch forest] turned [pink|grey|golden|almost violet].",
-        "{who} warned that the [rope bridge|short cut|eastern gully|ice] was not to be trusted {when}.",
-        "a [hut warden|guide|surveyor|poet] once [slept|got lost|waited out a storm|made coffee] in the [cave|chapel|barn] below the [saddle|moraine|notch].",
-        "water from the [spring|meltwater pool|trough|mossy pipe] was so cold that {who} [gasped|shouted|dropped the flask|drank only a mouthful].",
-    ],
-    &[
-        "{who} set up a stall with [honey|woollen socks|clay pots|second-hand books|candles] {when}.",
-        "the crowd around the [juggler|knife grinder|puppet theatre|chestnut seller] [grew|thinned|applauded|blocked the street] {when}.",
-        "{who} bargained for a [copper kettle|brass lamp|straw hat|rocking chair|birdcage] and [paid too much|walked away|won|was given a plum as consolation].",
-        "baskets of [mushrooms|apricots|eggs|green walnuts|radishes] stood beneath a [striped awning|plane tree|torn umbrella|painted sign].",
-        "a [goat|small dog|goose|stray balloon] escaped, and {who} [ran after it|pretended not to notice|blamed the butcher|laughed until the tears came].",
-        "the [clock above the arcade|weather vane|fountain|town gate] was [being repaired|wrapped in scaffolding|admired by tourists|silent] {when}.",
-        "{who} said that nobody knows [cloth|cheese|horses|old coins|good tea] any more.",
-        "{when} the square was swept, and only [straw|petals|a few feathers|the smell of frying] remained.",
-        "two [sisters|farmers|pedlars|musicians] shared a [bench|cup of coffee|sack of onions|joke] with {who} {when}.",
-    ],
-    &[
-        "{who} borrowed a book about [moths|glaciers|sea voyages|medieval music|bridges] and returned it [late|with a pressed flower in it|unread|the next day].",
-        "the reading room was [warm|draughty|nearly empty|full of coughing] {when}.",
-        "dust lay on the [atlas|globe|bound newspapers|card catalogue] that {who} had [promised to clean|never opened|inherited|moved to the window].",
-        "{who} whispered that the [third shelf|ladder|green lamp|old map] was [crooked|haunted|out of place|worth a fortune].",
-        "a page about [whales|comets|tin mines|orchids|tulip growers] had been [torn out|underlined|mended with tape|copied by hand].",
-        "{when}, {who} fell asleep over a [novel|dictionary|treatise on clouds|volume of letters].",
-        "the [librarian|bookbinder|caretaker] complained of [mice|damp|noisy chairs|missing pencils] {when}.",
-        "rain [ran down|tapped on|blurred] the [skylight|tall windows|glass dome] while {who} [copied a poem|looked for a quotation|sorted postcards|sketched a beetle].",
-        "children came {when} to hear about [dragons|polar explorers|a talking fox|the moon] and left [quietly|with ink on their fingers|full of questions|in a noisy line].",
-    ],
-    &[
-        "the [night train|slow train|goods train|railcar] stopped at the [halt|junction|border|viaduct] {when}.",
-        "{who} shared a compartment with [a violin case|two nuns|a sleeping soldier|a crate of hens|an inventor].",
-        "beyond the window [birches|tile roofs|flooded fields|slag heaps|vineyards] passed, [one after another|in thin rain|under a low sun|half hidden by smoke].",
-        "{who} lost a [glove|ticket|hat|thermos flask|left shoe] between the [waiting room|platform|dining car|luggage rack] and the street.",
-        "the [signalman|conductor|stoker|inspector] [waved|yawned|saluted|checked a pocket watch] {when}.",
-        "a [whistle|jolt|long silence|loud announcement] woke {who} {when}.",
-        "the timetable promised [a connection|clean seats|hot soup|a view of the sea], but {who} [knew better|hoped in vain|was content|wrote a letter of complaint].",
-        "{when} the rails [shone|sang|vanished in the snow|smelled of iron] beyond the [tunnel|embankment|water tower|last signal].",
-        "luggage was piled on the [trolley|platform|roof|steps], and {who} [sat on it|guarded it|tripped over it|tied it up with string].",
-    ],
-    &[
-        "{who} repaired a [cuckoo clock|bellows|sewing machine|spinning wheel|music box] {when}.",
-        "shavings of [oak|cedar|brass|pear wood|ash] covered the [bench|floor|vice|windowsill].",
-        "{who} preferred [hand tools|bone glue|linseed oil|old screws] to anything [new|electric|sold in town|made abroad].",
-        "the [lathe|furnace|grindstone|band saw] was [silent|running|in pieces|being oiled] {when}.",
-        "a customer wanted a [cradle|weathercock|violin bridge|brass hinge|picture frame], and {who} [hesitated|made a drawing|asked for patience|began at once].",
-        "every [drawer|jar|hook|shelf] held [nails|dried flowers|springs|labels|scraps of leather] of some forgotten purpose.",
-        "{when} the apprentice [swept|sang|cut a thumb|asked too many questions], which amused {who}.",
-        "{who} measured the [beam|plank|pane|barrel] again and found it [too short|warped|perfect|a hair too wide].",
-        "the smell of [varnish|hot metal|sawdust|turpentine] stayed in the coat of {who} [for days|until the wash|all winter|like a second lining].",
-    ],
-    &[
-        "the [choir|brass band|string quartet|village orchestra] rehearsed {when}, [mostly in tune|with the doors open|without the tenor|by candlelight].",
-        "{who} tuned the [harp|cello|upright piano|mandolin|organ] {when}.",
-        "a melody from the [balcony|chapel|cellar|bandstand] reminded {who} of [a lost summer|the sea|an old quarrel|dancing lessons].",
-        "{who} refused to play [waltzes|hymns|marches|anything by heart] {when}.",
-        "the audience [stamped|wept|coughed|rose] when the [flute|drum|second violin|soprano] [came in|fell silent|missed the entry|held the last note].",
-        "sheets of music [blew off the stand|were passed around|lay under the stairs|had been eaten by mice], and {who} [improvised|blushed|blamed the wind|went to fetch more].",
-        "{when} someone practised the same [scale|bar|trill|song] until {who} [closed the window|joined in|threatened to move away|fell asleep].",
-        "the [concert hall|barn|ballroom|courtyard] had an echo that {who} [loved|feared|measured|could not explain].",
-        "after the [encore|overture|last dance|lullaby], {who} [packed up the instruments|bowed|poured the tea|opened the shutters].",
-    ],
-    &[
-        "wind from the [west|moor|estuary|mountains] [rattled the shutters|flattened the barley|brought a smell of rain|emptied the streets] {when}.",
-        "{who} kept a diary of [frosts|cloud shapes|first swallows|thunderstorms|river levels].",
-        "the barometer in the [hall|pharmacy|town hall|pilot's office] [fell|rose|stuck|was wrong again] {when}.",
-        "fog [lay in|crept along|filled|slowly left] the [valley|canal|orchard|lower town] {when}.",
-        "{who} could tell from the [swallows|ache in one knee|colour of the hills|behaviour of ants] that [snow|a dry spell|hail|a mild night] was coming.",
-        "the [puddles|gutters|rain barrels|ditches] [froze|overflowed|dried up|mirrored the sky] {when}.",
-        "lightning struck the [poplar|flagpole|old tower|empty barn], and {who} [ran outside|hid under the table|counted aloud|lost a wager].",
-        "a rainbow stood above the [gasworks|cemetery|brickyard|water meadows] {when}, and {who} [stopped to look|paid no attention|took it for an omen|reached for a brush].",
-        "{when} the river [rose|carried branches|turned brown|lay still] beneath the [footbridge|willows|mill|terraces].",
-    ],
-];
+use crate::error::{Error, Result};
+
+const SOURCE: &str = include_str!("../../../datasets/needle.json");
+
+static PROSE: LazyLock<serde_json::Result<Prose>> = LazyLock::new(|| serde_json::from_str(SOURCE));
+
+/// Words and patterns, in the notation of [`crate::dataset::text::fill`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prose {
+    /// First and second halves of the names of places, and what has a pass code there.
+    #[serde(borrow)]
+    pub(super) first: Vec<&'static str>,
+    pub(super) second: Vec<&'static str>,
+    pub(super) holders: Vec<&'static str>,
+    /// The needle, and the question that asks for it.
+    pub(super) sentence: &'static str,
+    pub(super) question: &'static str,
+    /// Who does something, and when: the slots of scenes.
+    pub(super) who: Vec<&'static str>,
+    pub(super) when: Vec<&'static str>,
+    /// Everyday scenes without names, numbers or codes; a paragraph stays within one of them.
+    pub(super) scenes: Vec<Vec<&'static str>>,
+}
+
+impl Prose {
+    pub(super) fn load() -> Result<&'static Self> {
+        let problem = |e| Error::format(Path::new("datasets/needle.json"), format!("{e}"));
+        PROSE.as_ref().map_err(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::text::slots;
+
+    #[test]
+    fn the_file_is_read_and_every_slot_is_known() {
+        let prose = Prose::load().unwrap();
+        let used = |text| slots(text).collect::<Vec<_>>();
+        assert_eq!(used(prose.sentence), ["name", "code"]);
+        assert_eq!(used(prose.question), ["name"]);
+        for pattern in prose.scenes.iter().flatten() {
+            assert!(
+                used(pattern)
+                    .iter()
+                    .all(|slot| ["who", "when"].contains(slot)),
+                "{pattern}"
+            );
+            assert_eq!(
+                pattern.matches('{').count(),
+                used(pattern).len(),
+                "{pattern}"
+            );
+            assert_eq!(
+                pattern.matches('[').count(),
+                pattern.matches(']').count(),
+                "{pattern}"
+            );
+        }
+    }
+}

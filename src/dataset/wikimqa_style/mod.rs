@@ -8,34 +8,30 @@
 //! Paper: 2WikiMultihopQA (arXiv 2011.01060) for the four types of question, LongBench (arXiv
 //! 2308.14508) for the fields. Differs: text, names and questions are our own.
 
-mod compare;
+mod data;
 mod distractors;
 mod fit;
-mod kin;
+mod making;
 mod names;
 mod passage;
-mod people;
-mod prose_houses;
-mod prose_people;
-mod prose_places;
-mod prose_works;
 mod question;
 #[cfg(test)]
 mod tests;
-mod things;
 mod world;
 
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use self::data::Data;
 use self::distractors::Distractors;
-use self::fit::{Scale, compose, fill_up};
+use self::fit::{compose, fill_up};
 use self::passage::{Draft, Orders};
-use self::question::{Question, Turns, has_one_answer};
-use self::world::{Fact, Relation, Thing, World};
+use self::question::{Question, Turns};
+use self::world::{Fact, World};
 use super::dice::Dice;
-use super::text::Deck;
+use super::record::columns;
+use super::scale::Scale;
 use crate::error::{Error, Result};
 
 /// Smallest message in tokens that holds ten passages and a question.
@@ -77,9 +73,10 @@ pub fn generate(
     count_tokens: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Vec<Map<String, Value>>> {
     check(options)?;
-    let turns = Turns::new(options.seed);
+    let data = Data::load()?;
+    let turns = Turns::new(data, options.seed);
     (0..options.questions)
-        .map(|index| record(options, &turns, index, count_tokens))
+        .map(|index| record(options, data, &turns, index, count_tokens))
         .collect()
 }
 
@@ -108,20 +105,21 @@ fn too_small(tokens: usize, needed: usize) -> Error {
 
 fn record(
     options: &Options,
+    data: &'static Data,
     turns: &Turns,
     index: usize,
     count_tokens: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Map<String, Value>> {
     for attempt in 0..ATTEMPTS {
-        let mut dice = Dice::new(options.seed, index as u64 * ATTEMPTS + attempt);
-        let mut world = World::new(&mut dice);
-        let Some(question) = turns.question(&mut world, &mut dice, index) else {
+        let dice = Dice::new(options.seed, index as u64 * ATTEMPTS + attempt);
+        let mut world = World::new(data, dice);
+        let Some(question) = turns.question(&mut world, index) else {
             continue;
         };
-        let scale = Scale::new(count_tokens, &question.text, options.tokens);
-        let drafts = passages(&mut world, &mut dice, &question, &scale)?;
+        let scale = Scale::new(count_tokens, &question.text);
+        let drafts = passages(&mut world, &question, &scale, options.tokens)?;
         if let Some(drafts) = drafts
-            && has_one_answer(&world, &question)
+            && question.has_one_answer(&world)
             && let Some(record) = finish(options, index, &question, &drafts)
         {
             return Ok(record);
@@ -135,74 +133,76 @@ fn record(
 /// The passages of one context in their order; `None` if they cannot be made to fit.
 fn passages(
     world: &mut World,
-    dice: &mut Dice,
     question: &Question,
     scale: &Scale<'_>,
+    tokens: usize,
 ) -> Result<Option<Vec<Draft>>> {
     let gold: HashSet<Fact> = question.gold.iter().map(|(_, fact)| *fact).collect();
-    let mut distractors = Distractors::new(world, dice, question);
-    let mut deck = Deck::default();
+    let mut distractors = Distractors::new(world, question);
     let mut drafts = Vec::new();
     for thing in question.things() {
-        let facts = question
-            .gold
-            .iter()
-            .filter(|(of, _)| *of == thing)
-            .map(|(_, fact)| *fact);
-        let need: Vec<_> = facts.collect();
+        let here = question.gold.iter().filter(|(of, _)| *of == thing);
+        let need: Vec<_> = here.map(|(_, fact)| *fact).collect();
         let orders = Orders {
             need: &need,
             gold: &gold,
             named: question.answer_is_subject,
         };
-        match Draft::new(world, thing, &orders, dice, &mut deck) {
-            Some(draft) => drafts.push(draft),
-            None => return Ok(None),
-        }
+        let Some(draft) = Draft::new(world, thing, &orders) else {
+            return Ok(None);
+        };
+        drafts.push(draft);
     }
     // The share of all possible sentences that a context uses: the less, the more passages it has.
-    let share = usize::try_from(dice.between(55, 85)).unwrap_or(70);
-    let (mut stated, mut optional) = (scale.message(&[])?, 0);
-    for draft in &drafts {
-        stated += scale.passage(draft)?;
-        optional += scale.optional(draft)?;
+    let share = usize::try_from(world.dice.between(55, 85)).unwrap_or(70);
+    let (mut stated, mut optional) = (scale.message(String::new())?, 0);
+    for draft in &mut drafts {
+        let (says, could_say) = measure(draft, scale)?;
+        (stated, optional) = (stated + says, optional + could_say);
     }
-    let elsewhere = gold
-        .iter()
-        .flat_map(|fact| shortcuts(*fact))
-        .chain(gold.clone())
-        .collect();
-    while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < scale.tokens {
-        let distractor = distractors.next(world, dice);
+    let ways = gold.iter().flat_map(|fact| shortcuts(*fact));
+    let elsewhere: HashSet<_> = ways.chain(gold.iter().copied()).collect();
+    while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < tokens {
+        let (thing, says) = distractors.next(world);
         let orders = Orders {
-            need: &distractor.says,
+            need: &says,
             gold: &elsewhere,
             named: false,
         };
-        if let Some(draft) = Draft::new(world, distractor.thing, &orders, dice, &mut deck) {
-            stated += scale.passage(&draft)?;
-            optional += scale.optional(&draft)?;
+        if let Some(mut draft) = Draft::new(world, thing, &orders) {
+            let (says, could_say) = measure(&mut draft, scale)?;
+            (stated, optional) = (stated + says, optional + could_say);
             drafts.push(draft);
         }
     }
-    dice.shuffle(&mut drafts);
-    let size = scale.message(&drafts)?;
-    if size > scale.tokens && drafts.len() == MIN_PASSAGES {
-        return Err(too_small(scale.tokens, size));
+    world.dice.shuffle(&mut drafts);
+    let size = scale.message(compose(&drafts).text)?;
+    if size > tokens && drafts.len() == MIN_PASSAGES {
+        return Err(too_small(tokens, size));
     }
-    Ok(fill_up(&mut drafts, scale, dice)?.then_some(drafts))
+    Ok(fill_up(&mut drafts, scale, tokens, &mut world.dice)?.then_some(drafts))
+}
+
+/// Measures what a draft could say as well; tokens of what it says already, and of that.
+fn measure(draft: &mut Draft, scale: &Scale<'_>) -> Result<(usize, usize)> {
+    let stated = scale.text(&compose(std::slice::from_ref(draft)).text)?;
+    let mut optional = 0;
+    for sentence in draft.sentences.iter_mut().filter(|s| !s.chosen) {
+        sentence.tokens = scale.sentence(&sentence.text)?;
+        optional += sentence.tokens;
+    }
+    Ok((stated, optional))
 }
 
 /// Facts which would lead to a gold fact by another way, and so are said in no distractor.
 fn shortcuts(fact: Fact) -> Vec<Fact> {
-    let parents =
-        |thing: Thing| [Relation::Father, Relation::Mother].map(|what| Fact { of: thing, what });
-    match fact.what {
+    let people = match fact.what {
         // Who knows one parent and that parent's spouse knows the other.
-        Relation::Father | Relation::Mother => parents(fact.of).to_vec(),
-        Relation::Sibling(other) => [parents(fact.of), parents(Thing::Person(other))].concat(),
+        "father" | "mother" | "sibling" => vec![fact.of, fact.with],
         _ => vec![],
-    }
+    };
+    let parents = |person: world::Id| ["father", "mother"].map(|what| Fact::new(person, what));
+    people.into_iter().flat_map(parents).collect()
 }
 
 /// The finished record, if its evidence holds what it must.
@@ -217,13 +217,12 @@ fn finish(
         return None;
     }
     let context = compose(drafts);
-    let place = |(thing, fact): &(Thing, Fact)| context.only_place(*thing, *fact);
-    let spans: Vec<_> = question.gold.iter().map(place).collect::<Option<_>>()?;
-    let evidence: Vec<_> = spans
-        .iter()
-        .map(|span| json!([span.start, span.end]))
-        .collect();
-    let columns = json!({
+    let mut evidence = Vec::new();
+    for (thing, fact) in &question.gold {
+        let span = context.only_place(*thing, *fact)?;
+        evidence.push([span.start, span.end]);
+    }
+    Some(columns(json!({
         "input": question.text,
         "context": context.text,
         "answers": [question.answer],
@@ -232,11 +231,7 @@ fn finish(
         "language": "en",
         "all_classes": null,
         "_id": format!("wikimqa-style-{}-{index:04}", options.seed),
-        "type": question.kind.name(),
+        "type": question.kind,
         "evidence": evidence,
-    });
-    match columns {
-        Value::Object(columns) => Some(columns),
-        _ => None,
-    }
+    })))
 }

@@ -2,18 +2,18 @@
 
 use std::collections::HashSet;
 
-use super::world::{Fact, Id, Relation, Thing, World};
-use super::{prose_houses, prose_people, prose_places, prose_works};
-use crate::dataset::dice::Dice;
-use crate::dataset::text::{Deck, Slots, fill};
+use super::data::{How, Kind, Prose, Roll, Step};
+use super::world::{Fact, Id, World};
+use crate::dataset::text::{fill, fill_slots, slots, thousands};
 
 /// One sentence of a passage.
 #[derive(Clone, Debug)]
 pub(super) struct Sentence {
     pub(super) text: String,
     pub(super) facts: Vec<Fact>,
-    /// Sentences stand in a passage in this order.
-    pub(super) rank: u8,
+    rank: u8,
+    /// What it adds to a context, once measured.
+    pub(super) tokens: usize,
     /// Whether the sentence is in the passage.
     pub(super) chosen: bool,
 }
@@ -21,7 +21,7 @@ pub(super) struct Sentence {
 /// A passage in the making.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    pub(super) thing: Thing,
+    pub(super) thing: Id,
     pub(super) title: String,
     pub(super) sentences: Vec<Sentence>,
     /// How readily the passage grows, for long and short ones.
@@ -43,189 +43,207 @@ impl Draft {
     /// All that could be said about `thing`, the lead and what is needed being chosen.
     ///
     /// `None` if a needed fact found no sentence.
-    pub(super) fn new(
-        world: &World,
-        thing: Thing,
-        orders: &Orders<'_>,
-        dice: &mut Dice,
-        deck: &mut Deck,
-    ) -> Option<Self> {
-        let mut writer = Writer {
-            world,
-            thing,
-            orders,
-            dice,
-            deck,
-            slots: vec![],
-            rolls: vec![],
-            mentions: None,
-            patterns: vec![],
-            said: vec![],
-        };
-        match thing {
-            Thing::Person(id) => prose_people::write(&mut writer, id),
-            Thing::Work(id) => prose_works::write(&mut writer, id),
-            Thing::House(id) => prose_houses::write(&mut writer, id),
-            Thing::Town(id) => prose_places::write_town(&mut writer, id),
-            Thing::River(id) => prose_places::write_river(&mut writer, id),
-        }
-        let mut sentences = writer.said;
+    pub(super) fn new(world: &mut World, thing: Id, orders: &Orders<'_>) -> Option<Self> {
+        let mut sentences = Writer::new(world, thing, orders).write();
         sentences.sort_by_key(|sentence| sentence.rank);
         for fact in orders.need {
-            sentences
-                .iter_mut()
-                .find(|s| s.facts.contains(fact))?
-                .chosen = true;
+            let says = |sentence: &&mut Sentence| sentence.facts.contains(fact);
+            sentences.iter_mut().find(says)?.chosen = true;
         }
         sentences.first_mut()?.chosen = true;
-        let appetite = dice.pick(&[1, 1, 2, 2, 3, 5]).unwrap_or(1);
         Some(Self {
             thing,
             title: world.title(thing),
             sentences,
-            appetite,
+            appetite: world.dice.pick(&[1, 1, 2, 2, 3, 5]).unwrap_or(1),
         })
     }
 }
 
-/// How a passage speaks of its subject.
-#[derive(Clone, Debug)]
-pub(super) struct Mentions {
-    pub(super) full: String,
-    /// The family name, or the kind of thing with its article.
-    pub(super) short: String,
-    /// he, she, it.
-    pub(super) pronoun: &'static str,
-    /// him, her, it.
-    pub(super) object: &'static str,
-    /// his, her, its.
-    pub(super) possessive: &'static str,
-}
-
-/// A slot that is filled anew for each sentence.
-#[derive(Clone, Debug)]
-pub(super) enum Roll {
-    /// A number within bounds.
-    Number(i32, i32),
-    /// One of some words.
-    Word(&'static [&'static str]),
-    /// The name of one of some towns.
-    Town(Vec<Id>),
-}
-
 /// Collects the sentences of one passage.
-pub(super) struct Writer<'a> {
-    pub(super) world: &'a World,
-    pub(super) thing: Thing,
+struct Writer<'a> {
+    world: &'a mut World,
+    thing: Id,
+    prose: &'static Prose,
     orders: &'a Orders<'a>,
-    pub(super) dice: &'a mut Dice,
-    deck: &'a mut Deck,
-    slots: Slots,
-    rolls: Vec<(&'static str, Roll)>,
-    mentions: Option<Mentions>,
+    /// What stands for some slots in the whole passage.
+    mentions: Vec<(&'static str, String)>,
+    /// The family name, or the kind of thing with its article.
+    short: String,
+    /// The other towns of the country.
+    towns: Vec<Id>,
+    /// The thing that the sentence is about, and its relation to the passage's.
+    other: Option<(&'static str, Id)>,
     patterns: Vec<&'static str>,
     said: Vec<Sentence>,
 }
 
-impl Writer<'_> {
-    /// Sets how the passage speaks of its subject.
-    pub(super) fn introduce(&mut self, mentions: Mentions) {
-        self.slot("N", mentions.full.clone());
-        self.slot("P", mentions.possessive.to_owned());
-        self.mentions = Some(mentions);
+impl<'a> Writer<'a> {
+    fn new(world: &'a mut World, thing: Id, orders: &'a Orders<'a>) -> Self {
+        let kind = world.things[thing].kind;
+        let prose = world.prose(thing);
+        let mut towns = world.towns_of(world.things[thing].country);
+        towns.retain(|&town| town != thing);
+        let short = match prose.short[..] {
+            [only] => only,
+            _ => world.dice.word(&prose.short),
+        };
+        let short = fill_slots(short, &|what| world.text(thing, what));
+        let possessive = pronouns(world, thing)[2];
+        let mut mentions = vec![("N", world.called(thing)), ("P", possessive.to_owned())];
+        if matches!(kind, Kind::Firm | Kind::School) {
+            mentions.push(("staff", thousands(world.dice.between(4, 190) * 10)));
+        }
+        Self {
+            thing,
+            prose,
+            orders,
+            mentions,
+            short,
+            towns,
+            other: None,
+            patterns: vec![],
+            said: vec![],
+            world,
+        }
     }
 
-    /// Sets what stands for a slot of the patterns.
-    pub(super) fn slot(&mut self, name: &'static str, value: impl Into<String>) {
-        self.slots.retain(|(slot, _)| *slot != name);
-        self.slots.push((name, value.into()));
-    }
-
-    /// Lets a slot be filled anew for each sentence.
-    pub(super) fn roll(&mut self, name: &'static str, roll: Roll) {
-        self.rolls.push((name, roll));
-    }
-
-    /// Whether a sentence says the fact `what` of the passage's thing.
-    pub(super) fn has_said(&self, what: Relation) -> bool {
-        let fact = self.fact(what);
-        self.said
-            .iter()
-            .any(|sentence| sentence.facts.contains(&fact))
-    }
-
-    /// Whether the passage must say the fact `what` of its thing.
-    pub(super) fn must_say(&self, what: Relation) -> bool {
-        self.orders.need.contains(&self.fact(what))
-    }
-
-    /// The fact `what` of the passage's thing.
-    pub(super) fn fact(&self, what: Relation) -> Fact {
-        self.world.fact(self.thing, what).unwrap_or(Fact {
-            of: self.thing,
-            what,
-        })
-    }
-
-    /// Opens the passage with one of several leads, each with the facts it says.
-    pub(super) fn lead(&mut self, leads: &[(&[Relation], &'static str)]) {
-        let mut allowed = Vec::new();
-        for (what, pattern) in leads {
-            let facts: Vec<_> = what.iter().map(|&what| self.fact(what)).collect();
-            if self.may_say(&facts) {
-                allowed.push((facts, *pattern));
+    fn write(mut self) -> Vec<Sentence> {
+        let mut taken = false;
+        for step in &self.prose.plan {
+            if step.otherwise && taken {
+                continue;
+            }
+            taken = self.applies(step);
+            if taken {
+                self.take(step);
             }
         }
-        let patterns: Vec<_> = allowed.iter().map(|(_, pattern)| *pattern).collect();
-        let Some(pattern) = self.deck.draw(self.dice, &patterns, &[]) else {
-            return;
+        self.said
+    }
+
+    fn applies(&mut self, step: &Step) -> bool {
+        let fact = |what| self.world.fact(self.thing, what);
+        let has = step.has.is_none_or(|what| fact(what).is_some());
+        let said = |what| fact(what).is_some_and(|fact| self.has_said(&fact));
+        let needed = |what| fact(what).is_some_and(|fact| self.orders.need.contains(&fact));
+        let sure = step.or_needed.is_some_and(needed);
+        // The dice are thrown only where all else allows the step.
+        has && step.if_said.is_none_or(said)
+            && (sure || step.chance.is_none_or(|p| self.world.dice.chance(p)))
+    }
+
+    fn take(&mut self, step: &Step) {
+        let by = step.by.map_or("", |what| self.world.word(self.thing, what));
+        let patterns = self.prose.text(step.text, by);
+        match step.how {
+            How::Lead => self.lead(patterns),
+            How::Say => self.say(step.rank, patterns),
+            How::Each => {
+                for other in self.world.related(self.thing, step.text) {
+                    self.other = Some((step.text, other));
+                    let noun = self.world.prose(other).noun;
+                    self.say(step.rank, self.prose.text(step.text, noun));
+                }
+                self.other = None;
+            }
+            How::Chat => {
+                for _ in 0..step.count {
+                    if let Some(pattern) = self.world.draw(patterns, &self.patterns) {
+                        self.push(step.rank, vec![], pattern);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the passage with a pattern whose facts may be said.
+    fn lead(&mut self, patterns: &[&'static str]) {
+        let allowed = |pattern: &&'static str| {
+            let facts = self.facts(&[*pattern]);
+            facts.is_some_and(|facts| self.may_say(&facts))
         };
-        if let Some((facts, _)) = allowed.into_iter().find(|(_, p)| *p == pattern) {
+        let allowed: Vec<_> = patterns.iter().copied().filter(allowed).collect();
+        if let Some(pattern) = self.world.draw(&allowed, &[]) {
+            let facts = self.facts(&[pattern]).unwrap_or_default();
             self.push(0, facts, pattern);
         }
     }
 
-    /// Says facts of the passage's thing in one sentence, unless they were said.
-    pub(super) fn say(&mut self, rank: u8, what: &[Relation], patterns: &[&'static str]) {
-        let facts = what.iter().map(|&what| self.fact(what)).collect();
-        self.say_facts(rank, facts, patterns);
-    }
-
-    /// Says any facts in one sentence, unless they were said.
-    pub(super) fn say_facts(&mut self, rank: u8, facts: Vec<Fact>, patterns: &[&'static str]) {
-        let said = |fact: &Fact| {
-            self.said
-                .iter()
-                .any(|sentence| sentence.facts.contains(fact))
+    /// Says the facts of the patterns in one sentence, unless one is missing or was said.
+    fn say(&mut self, rank: u8, patterns: &[&'static str]) {
+        let Some(facts) = self.facts(patterns) else {
+            return;
         };
-        if facts.iter().any(said) || !self.may_say(&facts) {
+        if facts.iter().any(|fact| self.has_said(fact)) || !self.may_say(&facts) {
             return;
         }
         let named = self.must_name(&facts);
-        let fit: Vec<_> = patterns
-            .iter()
-            .copied()
-            .filter(|p| !named || p.contains("{S}"))
-            .collect();
-        if let Some(pattern) = self.deck.draw(self.dice, &fit, &self.patterns) {
+        let mut fit = patterns.to_vec();
+        fit.retain(|pattern| !named || pattern.contains("{S}"));
+        if let Some(pattern) = self.world.draw(&fit, &self.patterns) {
             self.push(rank, facts, pattern);
         }
     }
 
-    /// Adds sentences that say nothing anybody will ask for.
-    pub(super) fn chat(&mut self, rank: u8, count: usize, patterns: &[&'static str]) {
-        for _ in 0..count {
-            if let Some(pattern) = self.deck.draw(self.dice, patterns, &self.patterns) {
-                self.push(rank, vec![], pattern);
-            }
+    /// The facts that stand for the slots of the patterns; `None` if there is not one for each.
+    fn facts(&self, patterns: &[&'static str]) -> Option<Vec<Fact>> {
+        let names = patterns.iter().flat_map(|&pattern| slots(pattern));
+        names
+            .filter(|name| !MENTIONS.contains(name) && !self.world.data.rolls.contains_key(name))
+            .map(|name| self.fact(name))
+            .collect()
+    }
+
+    fn fact(&self, slot: &'static str) -> Option<Fact> {
+        if let Some((first, what)) = slot.split_once('.') {
+            return self.world.fact(self.related(first)?, what);
         }
+        match self.other {
+            Some((what, other)) if what == slot => {
+                Some(self.world.relation(self.thing, what, other))
+            }
+            _ => self.world.fact(self.thing, slot),
+        }
+    }
+
+    /// The thing that the passage's thing has this relation to.
+    fn related(&self, what: &str) -> Option<Id> {
+        match self.other {
+            Some((relation, other)) if relation == what => Some(other),
+            _ => self.world.link(self.thing, what),
+        }
+    }
+
+    /// What stands for a slot that is neither a mention nor rolled.
+    fn value(&self, slot: &str) -> Option<String> {
+        if let Some((first, what)) = slot.split_once('.') {
+            return self.world.text(self.related(first)?, what);
+        }
+        match self.other {
+            Some((what, other)) if what == slot => Some(self.world.called(other)),
+            Some((_, other)) if slot == "sibling_word" => Some(self.sibling_word(other)),
+            _ => self.world.text(self.thing, slot),
+        }
+    }
+
+    fn sibling_word(&self, other: Id) -> String {
+        let older = self.world.birthday(other) < self.world.birthday(self.thing);
+        let age = if older { "older" } else { "younger" };
+        let female = self.world.is_female(other);
+        format!("{age} {}", if female { "sister" } else { "brother" })
+    }
+
+    fn has_said(&self, fact: &Fact) -> bool {
+        self.said
+            .iter()
+            .any(|sentence| sentence.facts.contains(fact))
     }
 
     /// Whether a gold fact is said only where it is needed.
     fn may_say(&self, facts: &[Fact]) -> bool {
-        facts
-            .iter()
-            .all(|f| !self.orders.gold.contains(f) || self.orders.need.contains(f))
+        let Orders { need, gold, .. } = self.orders;
+        facts.iter().all(|f| !gold.contains(f) || need.contains(f))
     }
 
     fn must_name(&self, facts: &[Fact]) -> bool {
@@ -234,39 +252,64 @@ impl Writer<'_> {
 
     fn push(&mut self, rank: u8, facts: Vec<Fact>, pattern: &'static str) {
         self.patterns.push(pattern);
-        for (name, roll) in self.rolls.clone() {
-            let value = match roll {
-                Roll::Number(low, high) => self.dice.between(low, high.max(low)).to_string(),
-                Roll::Word(words) => self.dice.word(words).to_owned(),
-                Roll::Town(towns) => match self.dice.pick(&towns) {
-                    Some(town) => self.world.towns[town].name.clone(),
-                    None => "the old ford".to_owned(),
-                },
-            };
-            self.slot(name, value);
+        let mut values = self.mentions.clone();
+        for name in &self.prose.rolls {
+            values.extend(self.roll(name).map(|value| (*name, value)));
         }
-        let named = self.must_name(&facts);
-        if let Some(mentions) = self.mentions.clone() {
-            let by_pronoun = self.dice.chance(55);
-            let object = if by_pronoun {
-                mentions.object.to_owned()
-            } else {
-                mentions.short.clone()
-            };
-            let subject = match () {
-                () if named => mentions.full,
-                () if by_pronoun => mentions.pronoun.to_owned(),
-                () => mentions.short,
-            };
-            self.slot("S", subject);
-            self.slot("O", object);
+        let [pronoun, object, _] = pronouns(self.world, self.thing);
+        let (mut subject, mut object) = (pronoun.to_owned(), object.to_owned());
+        if !self.world.dice.chance(55) {
+            (subject, object) = (self.short.clone(), self.short.clone());
         }
-        let text = fill(self.dice, pattern, &self.slots);
+        if self.must_name(&facts) {
+            subject = self.world.called(self.thing);
+        }
+        values.extend([("S", subject), ("O", object)]);
+        for name in slots(pattern) {
+            if values.iter().all(|(known, _)| *known != name) {
+                values.extend(self.value(name).map(|value| (name, value)));
+            }
+        }
+        let text = fill(&mut self.world.dice, pattern, &|slot| {
+            let found = values.iter().find(|(name, _)| *name == slot);
+            found.map(|(_, value)| value.clone())
+        });
         self.said.push(Sentence {
             text,
             facts,
             rank,
+            tokens: 0,
             chosen: false,
         });
+    }
+
+    fn roll(&mut self, name: &str) -> Option<String> {
+        Some(match self.world.data.rolls.get(name)? {
+            Roll::Town => {
+                let town = self.world.dice.pick(&self.towns);
+                town.map_or("the old ford".to_owned(), |id| self.world.title(id))
+            }
+            Roll::Word(words) => self.world.dice.word(words).to_owned(),
+            Roll::Number(low, high) => self.world.dice.between(*low, *high).to_string(),
+            Roll::Age(from, to, until) => {
+                let number = |what| self.world.number(self.thing, what);
+                let start = number("born").or(number("year")).unwrap_or_default();
+                let end = number("died").map_or(*until, |died| (died - 1).min(*until));
+                let (low, high) = (start + from, (start + to).min(end));
+                self.world.dice.between(low, high.max(low)).to_string()
+            }
+        })
+    }
+}
+
+/// Slots that speak of the passage's thing, or are drawn once for the passage.
+pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "staff", "sibling_word"];
+
+/// Subject, object and possessive.
+fn pronouns(world: &World, thing: Id) -> [&'static str; 3] {
+    match world.word(thing, "child") {
+        "daughter" => ["she", "her", "her"],
+        "son" => ["he", "him", "his"],
+        _ => ["it", "it", "its"],
     }
 }

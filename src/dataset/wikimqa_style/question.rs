@@ -1,54 +1,36 @@
 //! The four types of question, each with the facts it rests on and its one answer.
 
-use super::compare::{Compared, bridge_comparison, comparison};
-use super::kin::Kin;
-use super::people::Wanted;
-use super::things::maker_trade;
-use super::world::{Fact, Id, Relation, Thing, WorkKind, World};
+use super::data::{Comparison, Data, Kind, Kinship, Wins};
+use super::making::Wanted;
+use super::world::{Fact, Id, World};
 use crate::dataset::dice::Dice;
 
-/// Types of question, named as 2WikiMultihopQA names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
-    Compositional,
-    Comparison,
-    BridgeComparison,
-    Inference,
-}
-
-impl Type {
-    pub(super) const ALL: [Self; 4] = [
-        Self::Compositional,
-        Self::Comparison,
-        Self::BridgeComparison,
-        Self::Inference,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Compositional => "compositional",
-            Self::Comparison => "comparison",
-            Self::BridgeComparison => "bridge_comparison",
-            Self::Inference => "inference",
-        }
-    }
-}
+/// Types of question, named as 2WikiMultihopQA names them; they take turns.
+const TYPES: [&str; 4] = [
+    "compositional",
+    "comparison",
+    "bridge_comparison",
+    "inference",
+];
 
 /// A question and what answers it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Question {
-    pub(super) kind: Type,
+    /// One of the four types.
+    pub(super) kind: &'static str,
     pub(super) text: String,
     pub(super) answer: String,
     /// Each fact the answer rests on, with the thing whose passage says it, in order of reasoning.
-    pub(super) gold: Vec<(Thing, Fact)>,
+    pub(super) gold: Vec<(Id, Fact)>,
     /// Whether the answer is the subject of a gold sentence.
     pub(super) answer_is_subject: bool,
+    /// The kinship that it asks for.
+    kinship: Option<Kinship>,
 }
 
 impl Question {
     /// The things whose passages hold the gold facts, each once.
-    pub(super) fn things(&self) -> Vec<Thing> {
+    pub(super) fn things(&self) -> Vec<Id> {
         let mut things = Vec::new();
         for (thing, _) in &self.gold {
             if !things.contains(thing) {
@@ -57,371 +39,266 @@ impl Question {
         }
         things
     }
+
+    /// Whether the finished world still has exactly the answer there was.
+    pub(super) fn has_one_answer(&self, world: &World) -> bool {
+        // Every relation but kinship is a function, of things whose names are unique.
+        let (Some(kinship), Some((person, _))) = (self.kinship, self.gold.first()) else {
+            return self.kinship.is_none();
+        };
+        matches!(kinship.of(world, *person)[..], [only] if world.title(only) == self.answer)
+    }
 }
 
 /// Hands out the variants of every type in turn, in an order of its own for each seed.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
-    compositional: Vec<Step>,
-    comparison: Vec<Compared>,
-    bridge: Vec<Compared>,
-    kin: Vec<Kin>,
+    data: &'static Data,
+    orders: [Vec<usize>; TYPES.len()],
 }
 
 impl Turns {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(data: &'static Data, seed: u64) -> Self {
         let mut dice = Dice::new(seed, u64::MAX);
-        let mut turns = Self {
-            compositional: Step::ALL.to_vec(),
-            comparison: Compared::ALL.to_vec(),
-            bridge: Compared::BRIDGED.to_vec(),
-            kin: Kin::ALL.to_vec(),
-        };
-        dice.shuffle(&mut turns.compositional);
-        dice.shuffle(&mut turns.comparison);
-        dice.shuffle(&mut turns.bridge);
-        dice.shuffle(&mut turns.kin);
-        turns
+        let variants = [
+            data.compositional.len(),
+            data.comparison.len(),
+            data.bridge_comparison.len(),
+            data.inference.len(),
+        ];
+        let orders = variants.map(|count| {
+            let mut order: Vec<usize> = (0..count).collect();
+            dice.shuffle(&mut order);
+            order
+        });
+        Self { data, orders }
     }
 
     /// Question number `index` in a new world; `None` where chance made it ambiguous.
-    pub(super) fn question(
-        &self,
-        world: &mut World,
-        dice: &mut Dice,
-        index: usize,
-    ) -> Option<Question> {
-        let (kind, turn) = (Type::ALL[index % Type::ALL.len()], index / Type::ALL.len());
-        match kind {
-            Type::Compositional => compositional(
-                world,
-                dice,
-                *self.compositional.get(turn % self.compositional.len())?,
-            ),
-            Type::Comparison => comparison(
-                world,
-                dice,
-                *self.comparison.get(turn % self.comparison.len())?,
-            ),
-            Type::BridgeComparison => {
-                bridge_comparison(world, dice, *self.bridge.get(turn % self.bridge.len())?)
-            }
-            Type::Inference => inference(world, dice, *self.kin.get(turn % self.kin.len())?),
-        }
+    pub(super) fn question(&self, world: &mut World, index: usize) -> Option<Question> {
+        let (turn, kind) = (index / TYPES.len(), index % TYPES.len());
+        let order = &self.orders[kind];
+        let variant = *order.get(turn % order.len().max(1))?;
+        let question = match kind {
+            0 => compositional(world, *self.data.compositional.get(variant)?),
+            1 => compare(world, self.data.comparison.get(variant)?, false),
+            2 => compare(world, self.data.bridge_comparison.get(variant)?, true),
+            _ => inference(world, *self.data.inference.get(variant)?),
+        };
+        let kind = TYPES[kind];
+        question.map(|question| Question { kind, ..question })
     }
 }
 
-/// The second step of a compositional question.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// From a work or firm over its maker to something about that person.
-    Maker(Relation),
-    /// From a work over its producer.
-    Producer(Relation),
-    /// From a person over their school.
-    School(Relation),
-    /// From a tributary over the river it joins.
-    Mouth,
-}
-
-impl Step {
-    const ALL: [Self; 13] = [
-        Self::Maker(Relation::Father),
-        Self::Maker(Relation::Mother),
-        Self::Maker(Relation::Spouse),
-        Self::Maker(Relation::Born),
-        Self::Maker(Relation::Birthplace),
-        Self::Maker(Relation::Died),
-        Self::Maker(Relation::DeathPlace),
-        Self::Maker(Relation::School),
-        Self::Producer(Relation::Seat),
-        Self::Producer(Relation::Founder),
-        Self::School(Relation::Seat),
-        Self::School(Relation::Year),
-        Self::Mouth,
-    ];
-}
-
-/// A maker of works, with relatives and a school, so that many things could be asked.
-pub(super) fn maker(world: &mut World, dice: &mut Dice, kind: WorkKind, wanted: Wanted) -> Id {
-    let born = wanted.born.or_else(|| Some(dice.between(1886, 1916)));
-    let person = world.person(
-        dice,
-        Wanted {
-            trade: Some(maker_trade(kind)),
-            born,
-            ..wanted
-        },
-    );
-    world.give_parents(dice, person);
-    world.give_spouse(dice, person);
-    world.give_school(dice, person);
-    if dice.chance(40) {
-        let female = dice.chance(50);
-        world.give_sibling(dice, person, female);
-    }
-    person
-}
-
-/// A kind of work, at random.
-pub(super) fn some_kind(dice: &mut Dice) -> WorkKind {
-    dice.pick(&[
-        WorkKind::Film,
-        WorkKind::Film,
-        WorkKind::Book,
-        WorkKind::Song,
-    ])
-    .unwrap_or(WorkKind::Film)
-}
-
-/// "the film X", "the song "X"".
-fn the_work(world: &World, work: Id) -> String {
-    let work = &world.works[work];
-    let text = super::prose_works::in_text(work);
-    match work.kind {
-        WorkKind::Film => format!("the film {text}"),
-        WorkKind::Book => format!("the book {text}"),
-        WorkKind::Song => format!("the song {text}"),
-    }
-}
-
-/// What the maker of a kind of work is called.
-pub(super) fn maker_word(kind: WorkKind) -> &'static str {
-    match kind {
-        WorkKind::Film => "director",
-        WorkKind::Book => "author",
-        WorkKind::Song => "singer",
-    }
-}
-
-fn compositional(world: &mut World, dice: &mut Dice, step: Step) -> Option<Question> {
-    let (first, first_what, second, second_what, between) = match step {
-        Step::Maker(what) if dice.chance(20) => {
-            let country = dice.below(world.countries.len());
-            let firm = world.firm(dice, country, None);
-            let founder = world.houses[firm].founder;
-            equip(world, dice, founder, what);
-            let between = format!("the founder of {}", world.houses[firm].name);
-            (
-                Thing::House(firm),
-                Relation::Founder,
-                Thing::Person(founder),
-                what,
-                between,
-            )
-        }
-        Step::Maker(what) => {
-            let kind = some_kind(dice);
-            let person = maker(world, dice, kind, Wanted::default());
-            let work = world.work(dice, kind, person, None);
-            let between = format!("the {} of {}", maker_word(kind), the_work(world, work));
-            (
-                Thing::Work(work),
-                Relation::Maker,
-                Thing::Person(person),
-                what,
-                between,
-            )
-        }
-        Step::Producer(what) => {
-            let kind = some_kind(dice);
-            let person = maker(world, dice, kind, Wanted::default());
-            let work = world.work(dice, kind, person, None);
-            let house = world.works[work].producer;
-            let did = match kind {
-                WorkKind::Film => "produced",
-                WorkKind::Book => "published",
-                WorkKind::Song => "released",
-            };
-            let between = format!("the company that {did} {}", the_work(world, work));
-            (
-                Thing::Work(work),
-                Relation::Producer,
-                Thing::House(house),
-                what,
-                between,
-            )
-        }
-        Step::School(what) => {
-            let kind = some_kind(dice);
-            let person = maker(world, dice, kind, Wanted::default());
-            let school = world.give_school(dice, person);
-            let between = format!("the school that {} attended", world.name(person));
-            (
-                Thing::Person(person),
-                Relation::School,
-                Thing::House(school),
-                what,
-                between,
-            )
-        }
-        Step::Mouth => {
-            let country = dice.below(world.countries.len());
-            let river = world.river(dice, country, true);
-            let mouth = world.rivers[river].mouth?;
-            let title = world.title(Thing::River(river));
-            let between = format!("the river into which the {title} flows");
-            (
-                Thing::River(river),
-                Relation::Mouth,
-                Thing::River(mouth),
-                Relation::Length,
-                between,
-            )
-        }
-    };
-    let gold = vec![
-        (first, world.fact(first, first_what)?),
-        (second, world.fact(second, second_what)?),
-    ];
-    Some(Question {
-        kind: Type::Compositional,
-        text: ask(dice, second_what, second, &between),
-        answer: value(world, second, second_what)?,
-        gold,
-        answer_is_subject: false,
-    })
-}
-
-/// Makes sure that a relation of a person exists, as far as it can be arranged.
-pub(super) fn equip(world: &mut World, dice: &mut Dice, person: Id, what: Relation) {
-    match what {
-        Relation::Father | Relation::Mother => {
-            world.give_parents(dice, person);
-        }
-        Relation::Spouse => {
-            world.give_spouse(dice, person);
-        }
-        Relation::Sibling(_) => {
-            let female = dice.chance(50);
-            world.give_sibling(dice, person, female);
-        }
-        Relation::School if world.people[person].born.year > 1890 => {
-            world.give_school(dice, person);
-        }
-        _ => {}
-    }
-}
-
-/// The question for one more fact about `between`.
-fn ask(dice: &mut Dice, what: Relation, of: Thing, between: &str) -> String {
-    let patterns: &[&'static str] = match what {
-        Relation::Father => &["Who is the father of #?", "Who was the father of #?"],
-        Relation::Mother => &["Who is the mother of #?", "Who was the mother of #?"],
-        Relation::Spouse => &["Who is the spouse of #?", "Who was # married to?"],
-        Relation::Born => &["When was # born?", "What is the date of birth of #?"],
-        Relation::Birthplace => &["Where was # born?", "What is the place of birth of #?"],
-        Relation::Died => &["When did # die?", "What is the date of death of #?"],
-        Relation::DeathPlace => &["Where did # die?", "What is the place of death of #?"],
-        Relation::School => &["Which school did # attend?", "Where did # go to school?"],
-        Relation::Seat if matches!(of, Thing::House(_)) => {
-            &["In which town is #?", "Where is # based?"]
-        }
-        Relation::Founder => &["Who founded #?", "Who is the founder of #?"],
-        Relation::Year => &["In which year was # founded?", "When was # founded?"],
-        _ => &["How long is #?", "What is the length of #?"],
-    };
-    dice.word(patterns).replace('#', between)
-}
-
-/// A fact's value as passages write it.
-fn value(world: &World, thing: Thing, what: Relation) -> Option<String> {
-    let town = |id: Id| world.towns[id].name.clone();
-    Some(match thing {
-        Thing::Person(id) => {
-            let person = &world.people[id];
-            match what {
-                Relation::Father => world.name(person.parents?.0),
-                Relation::Mother => world.name(person.parents?.1),
-                Relation::Spouse => world.name(person.spouse?.0),
-                Relation::Born => person.born.to_string(),
-                Relation::Birthplace => town(person.birthplace),
-                Relation::Died => person.died?.0.to_string(),
-                Relation::DeathPlace => town(person.died?.1),
-                Relation::School => world.houses[person.school?].name.clone(),
-                _ => return None,
-            }
-        }
-        Thing::House(id) => match what {
-            Relation::Seat => town(world.houses[id].seat),
-            Relation::Year => world.houses[id].year.to_string(),
-            Relation::Founder => world.name(world.houses[id].founder),
-            _ => return None,
-        },
-        Thing::River(id) => format!("{} kilometres", world.rivers[id].kilometres),
-        _ => return None,
-    })
-}
-
-fn inference(world: &mut World, dice: &mut Dice, kin: Kin) -> Option<Question> {
-    let born = Some(dice.between(1898, 1950));
-    let person = world.person(
-        dice,
-        Wanted {
-            born,
-            ..Wanted::default()
-        },
-    );
-    world.give_school(dice, person);
-    let (father, mother) = world.give_parents(dice, person);
-    match kin {
-        Kin::Grandparent { father_side, .. } => {
-            world.give_spouse(dice, person);
-            world.give_parents(dice, if father_side { father } else { mother });
-        }
-        Kin::ParentInLaw { .. } => {
-            let spouse = world.give_spouse(dice, person);
-            world.give_parents(dice, spouse);
-        }
-        Kin::SiblingInLaw { female } => {
-            let spouse = world.give_spouse(dice, person);
-            world.give_sibling(dice, spouse, female);
-        }
-        Kin::ParentsSibling {
-            father_side,
-            female,
-        } => {
-            world.give_spouse(dice, person);
-            let parent = if father_side { father } else { mother };
-            world.give_sibling(dice, parent, female);
-            if dice.chance(50) {
-                world.give_sibling(dice, parent, !female);
-            }
-        }
-    }
-    let (facts, between, answer) = kin.steps(world, person)?;
-    let name = world.name(person);
-    let text = if dice.chance(50) {
-        format!("Who is {name}'s {}?", kin.word())
+/// A question over two steps: from a thing to another, and to a fact of that one.
+fn compositional(world: &mut World, [by, what]: [&'static str; 2]) -> Option<Question> {
+    let first = if by == "mouth" {
+        let country = world.some_country();
+        world.river(country, true)
+    } else if by == "maker" && world.dice.chance(20) {
+        let country = world.some_country();
+        let firm = world.firm(country, None);
+        let founder = world.link(firm, by)?;
+        world.equip(founder, what);
+        firm
     } else {
-        format!("Who is the {} of {name}?", kin.word())
+        let kind = world.some_kind();
+        let person = world.maker(kind, None);
+        if by == "school" {
+            person
+        } else {
+            world.work(kind, person, None)
+        }
     };
+    let second = world.link(first, by)?;
+    let between = world.prose(first).bridges.get(by)?;
+    let between = between.replace('#', &world.called(first));
+    let questions = world.prose(second).questions.get(what)?;
     Some(Question {
-        kind: Type::Inference,
-        text,
-        answer: world.name(answer),
+        text: world.dice.word(questions).replace('#', &between),
+        answer: world.text(second, what)?,
         gold: vec![
-            (Thing::Person(person), facts[0]),
-            (Thing::Person(between), facts[1]),
+            (first, world.fact(first, by)?),
+            (second, world.fact(second, what)?),
         ],
-        answer_is_subject: false,
+        ..Question::default()
     })
 }
 
-/// Whether a kinship question of the finished world still has exactly the answer it had.
-pub(super) fn has_one_answer(world: &World, question: &Question) -> bool {
-    if question.kind != Type::Inference {
-        // Every other relation asked for is a function, of things whose names are unique.
-        return true;
-    }
-    let Some((Thing::Person(person), _)) = question.gold.first() else {
-        return false;
+/// A question that compares two things by a fact of each, or two works by a fact of their makers where
+/// `bridge` is set.
+fn compare(world: &mut World, by: &Comparison, bridge: bool) -> Option<Question> {
+    let one = world.some_country();
+    let count = world.countries.len();
+    let other = (one + 1 + world.dice.below(count - 1)) % count;
+    let countries = [one, if world.dice.chance(50) { one } else { other }];
+    let kind = world.some_kind();
+    let (asked, measured) = if bridge {
+        let makers = countries.map(|country| world.maker(kind, Some(country)));
+        (makers.map(|maker| world.work(kind, maker, None)), makers)
+    } else {
+        let trade = world.some_kind();
+        let of = by.of.unwrap_or(kind);
+        let things = countries.map(|country| compared(world, of, trade, country));
+        (things, things)
     };
-    Kin::ALL
-        .iter()
-        .filter(|kin| question.text.contains(kin.word()))
-        .any(|kin| {
-            let everybody = kin.of(world, *person);
-            everybody.len() == 1 && world.name(everybody[0]) == question.answer
-        })
+    let first = by.ask.len() == 1 || world.dice.chance(if bridge { 50 } else { 60 });
+    let (wins, pattern) = by.ask.get(usize::from(!first))?;
+    let [a, b] = asked.map(|thing| world.called(thing));
+    let prose = world.data.of(kind);
+    let text = pattern
+        .replace("{kind}", prose.noun)
+        .replace("{who}", prose.maker);
+    let mut gold = Vec::new();
+    for (asked, measured) in asked.into_iter().zip(measured) {
+        if bridge {
+            gold.push((asked, world.fact(asked, "maker")?));
+        }
+        gold.push((measured, world.fact(measured, by.what)?));
+    }
+    Some(Question {
+        text: text.replace("{a}", &a).replace("{b}", &b),
+        answer: decide(world, by.what, *wins, measured, asked)?,
+        gold,
+        answer_is_subject: *wins != Wins::Same,
+        ..Question::default()
+    })
+}
+
+/// A thing to compare with another of its kind; a person has the trade of those who make a kind of work.
+fn compared(world: &mut World, kind: Kind, trade: Kind, country: usize) -> Id {
+    match kind {
+        Kind::Film | Kind::Book | Kind::Song => {
+            let person = world.maker(kind, Some(country));
+            world.work(kind, person, None)
+        }
+        Kind::Person => world.maker(trade, Some(country)),
+        Kind::Firm => world.firm(country, None),
+        Kind::School => world.school(country, None),
+        Kind::Town => world.town(country),
+        Kind::River => {
+            let tributary = world.dice.chance(50);
+            world.river(country, tributary)
+        }
+    }
+}
+
+/// The one of `asked` whose counterpart in `measured` wins, or whether both are from the same country.
+fn decide(
+    world: &World,
+    what: &str,
+    wins: Wins,
+    measured: [Id; 2],
+    asked: [Id; 2],
+) -> Option<String> {
+    if wins == Wins::Same {
+        let [a, b] = measured.map(|thing| world.things[thing].country);
+        return Some(if a == b { "yes" } else { "no" }.to_owned());
+    }
+    let [a, b] = measured.map(|thing| world.number(thing, what));
+    let (a, b) = (a?, b?);
+    // A near tie would be a question about arithmetic, not about the passages.
+    let apart = if what == "population" { 1000 } else { 2 };
+    let second = (a < b) == (wins == Wins::Most);
+    (a.abs_diff(b) >= apart).then(|| world.title(asked[usize::from(second)]))
+}
+
+impl Kinship {
+    /// Everybody in the world who is this to `person`, by blood or by marriage.
+    fn of(self, world: &World, person: Id) -> Vec<Id> {
+        let Self([_, first, second]) = self;
+        let Some(between) = world.link(person, first) else {
+            return vec![];
+        };
+        let mut found = world.related(between, second);
+        if matches!(second, "brother" | "sister") {
+            let spouse = first == "spouse";
+            let siblings = world.siblings(if spouse { person } else { between });
+            let in_laws = siblings
+                .into_iter()
+                .filter_map(|id| world.link(id, "spouse"));
+            found.extend(in_laws.filter(|&id| world.is_female(id) == (second == "sister")));
+        }
+        found
+    }
+
+    /// The two facts from which this follows, with the people whose passages say them, and the answer.
+    fn steps(self, world: &World, person: Id) -> Option<([(Id, Fact); 2], Id)> {
+        let Self([_, first, second]) = self;
+        let between = world.link(person, first)?;
+        let answer = *world.related(between, second).first()?;
+        let steps = [(person, first, between), (between, second, answer)];
+        let fact = |(of, what, other)| (of, world.relation(of, what, other));
+        Some((steps.map(fact), answer))
+    }
+}
+
+/// A question for a kinship that no passage states.
+fn inference(world: &mut World, kinship: Kinship) -> Option<Question> {
+    let Kinship([word, first, second]) = kinship;
+    let person = Wanted {
+        born: Some(world.dice.between(1898, 1950)),
+        ..Wanted::default()
+    };
+    let person = world.person(person);
+    world.give_school(person);
+    world.give_parents(person);
+    world.give_spouse(person);
+    let between = world.link(person, first)?;
+    if matches!(second, "father" | "mother") {
+        world.give_parents(between);
+    } else {
+        world.give_sibling(between, second == "sister");
+        if first != "spouse" && world.dice.chance(50) {
+            world.give_sibling(between, second != "sister");
+        }
+    }
+    let (gold, answer) = kinship.steps(world, person)?;
+    let name = world.title(person);
+    let text = if world.dice.chance(50) {
+        format!("Who is {name}'s {word}?")
+    } else {
+        format!("Who is the {word} of {name}?")
+    };
+    Some(Question {
+        text,
+        answer: world.title(answer),
+        gold: gold.to_vec(),
+        kinship: Some(kinship),
+        ..Question::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kinship_is_found_in_a_family() {
+        let data = Data::load().unwrap();
+        let mut world = World::new(data, Dice::new(5, 0));
+        let child = world.person(Wanted::default());
+        let spouse = world.give_spouse(child);
+        let spouses_parents = world.give_parents(spouse);
+        let sister_in_law = world.give_sibling(spouse, true);
+        let (father, mother) = world.give_parents(child);
+        let grandparents = world.give_parents(mother);
+        let uncle = world.give_sibling(father, false);
+        let aunt = world.give_spouse(uncle);
+
+        let kinship = |word: &str| *data.inference.iter().find(|kin| kin.0[0] == word).unwrap();
+        let of = |word: &str| kinship(word).of(&world, child);
+        assert_eq!(of("mother-in-law"), [spouses_parents.1]);
+        assert_eq!(of("sister-in-law"), [sister_in_law]);
+        assert!(of("brother-in-law").is_empty());
+        assert_eq!(of("maternal grandfather"), [grandparents.0]);
+        assert_eq!(of("paternal uncle"), [uncle]);
+        assert_eq!(of("paternal aunt"), [aunt]);
+        assert!(of("maternal uncle").is_empty());
+
+        let (steps, answer) = kinship("paternal uncle").steps(&world, child).unwrap();
+        assert_eq!(answer, uncle);
+        assert_eq!(steps[0], (child, Fact::new(child, "father")));
+        assert_eq!(steps[1], (father, Fact::kinship(uncle, father)));
+    }
 }

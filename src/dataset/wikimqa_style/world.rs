@@ -1,59 +1,42 @@
-//! The invented world: people, works, firms, schools, towns and rivers, and how they are related.
+//! The invented world: things, and the facts by which they are related.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::names::{NameOf, Names};
+use super::data::{Data, Kind, Prose};
+use super::names::Names;
 use crate::dataset::dice::Dice;
+use crate::dataset::text::{Deck, thousands};
 
-/// Place of a thing in its list of the [`World`].
+/// Place of a thing in the [`World`].
 pub(super) type Id = usize;
 
-/// Anything that can have a passage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Thing {
-    Person(Id),
-    Work(Id),
-    House(Id),
-    Town(Id),
-    River(Id),
-}
-
-/// What a fact says about its thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Relation {
-    /// Of a film its director, of a book its author, of a song its performer.
-    Maker,
-    /// The year of a work, or the founding year of a house.
-    Year,
-    /// The country, or a person's nationality.
-    Country,
-    /// The firm behind a work.
-    Producer,
-    Cast,
-    Founder,
-    /// The town of a house.
-    Seat,
-    Born,
-    Birthplace,
-    Died,
-    DeathPlace,
-    Father,
-    Mother,
-    /// Kept with the spouse who comes first.
-    Spouse,
-    /// Kept with the sibling who comes first.
-    Sibling(Id),
-    School,
-    Length,
-    Mouth,
-    Population,
-}
-
 /// One thing that a sentence can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Fact {
-    pub(super) of: Thing,
-    pub(super) what: Relation,
+    pub(super) of: Id,
+    pub(super) what: &'static str,
+    /// The other one of two siblings; otherwise the thing itself.
+    pub(super) with: Id,
+}
+
+impl Fact {
+    pub(super) fn new(of: Id, what: &'static str) -> Self {
+        Self { of, what, with: of }
+    }
+
+    /// The fact that two people are married.
+    pub(super) fn marriage(one: Id, other: Id) -> Self {
+        Self::new(one.min(other), "spouse")
+    }
+
+    /// The fact that two people are siblings.
+    pub(super) fn kinship(one: Id, other: Id) -> Self {
+        Self {
+            with: one.max(other),
+            ..Self::new(one.min(other), "sibling")
+        }
+    }
 }
 
 /// A day of the calendar.
@@ -61,32 +44,20 @@ pub(super) struct Fact {
 pub(super) struct Date {
     pub(super) year: i32,
     month: usize,
+    name: &'static str,
     day: i32,
 }
 
-const MONTHS: [(&str, i32); 12] = [
-    ("January", 31),
-    ("February", 28),
-    ("March", 31),
-    ("April", 30),
-    ("May", 31),
-    ("June", 30),
-    ("July", 31),
-    ("August", 31),
-    ("September", 30),
-    ("October", 31),
-    ("November", 30),
-    ("December", 31),
-];
-
 impl Date {
     /// A random day of `year`.
-    pub(super) fn in_year(year: i32, dice: &mut Dice) -> Self {
-        let month = dice.below(MONTHS.len());
+    pub(super) fn in_year(year: i32, data: &'static Data, dice: &mut Dice) -> Self {
+        let month = dice.below(data.months.len());
+        let (name, days) = data.months[month];
         Self {
             year,
             month,
-            day: dice.between(1, MONTHS[month].1),
+            name,
+            day: dice.between(1, days),
         }
     }
 
@@ -99,214 +70,228 @@ impl Date {
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.day, MONTHS[self.month].0, self.year)
+        write!(f, "{} {} {}", self.day, self.name, self.year)
     }
 }
 
+/// What a fact says of its thing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value {
+    Word(&'static str),
+    Number(i32),
+    Inhabitants(i32),
+    Kilometres(i32),
+    Day(Date),
+    Thing(Id),
+}
+
+/// Anything that can have a passage.
+#[derive(Debug)]
+pub(super) struct Thing {
+    pub(super) kind: Kind,
+    /// The invented word in the title, of a person the family name; and the words around it, with `#`
+    /// in its place.
+    pub(super) key: String,
+    pub(super) frame: String,
+    pub(super) country: usize,
+    pub(super) facts: BTreeMap<&'static str, Value>,
+}
+
+/// A country's name, and what comes from there.
 #[derive(Debug)]
 pub(super) struct Country {
-    pub(super) name: String,
-    pub(super) adjective: String,
-}
-
-#[derive(Debug)]
-pub(super) struct Town {
-    pub(super) name: String,
-    pub(super) country: Id,
-    pub(super) population: i32,
-}
-
-#[derive(Debug)]
-pub(super) struct River {
-    pub(super) name: String,
-    pub(super) country: Id,
-    pub(super) kilometres: i32,
-    /// The river it flows into; none flows into the sea.
-    pub(super) mouth: Option<Id>,
-}
-
-#[derive(Debug)]
-pub(super) struct Person {
-    pub(super) first: String,
-    pub(super) family: String,
-    pub(super) female: bool,
-    pub(super) country: Id,
-    pub(super) trade: &'static str,
-    pub(super) born: Date,
-    pub(super) birthplace: Id,
-    pub(super) died: Option<(Date, Id)>,
-    /// Father and mother.
-    pub(super) parents: Option<(Id, Id)>,
-    /// Spouse and year of the wedding.
-    pub(super) spouse: Option<(Id, i32)>,
-    pub(super) school: Option<Id>,
-}
-
-/// Kinds of [`Work`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WorkKind {
-    Film,
-    Book,
-    Song,
-}
-
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) kind: WorkKind,
-    pub(super) title: String,
-    /// The invented word in the title, and the words around it.
-    pub(super) key: String,
-    pub(super) frame: &'static str,
-    pub(super) genre: &'static str,
-    pub(super) year: i32,
-    pub(super) country: Id,
-    pub(super) maker: Id,
-    pub(super) producer: Id,
-    pub(super) cast: Vec<Id>,
-}
-
-/// Kinds of [`House`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HouseKind {
-    Firm,
-    School,
-}
-
-#[derive(Debug)]
-pub(super) struct House {
-    pub(super) kind: HouseKind,
-    pub(super) name: String,
-    /// The invented word in the name.
-    pub(super) key: String,
-    pub(super) business: &'static str,
-    pub(super) year: i32,
-    pub(super) seat: Id,
-    pub(super) founder: Id,
+    name: String,
+    adjective: String,
 }
 
 /// Everything there is, and the names already given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct World {
+    pub(super) data: &'static Data,
     pub(super) names: Names,
     pub(super) countries: Vec<Country>,
-    pub(super) towns: Vec<Town>,
-    pub(super) rivers: Vec<River>,
-    pub(super) people: Vec<Person>,
-    pub(super) works: Vec<Work>,
-    pub(super) houses: Vec<House>,
+    pub(super) things: Vec<Thing>,
+    pub(super) dice: Dice,
+    pub(super) deck: Deck,
 }
 
 impl World {
-    /// A world with five countries and nothing in them.
-    pub(super) fn new(dice: &mut Dice) -> Self {
-        let mut world = Self::default();
-        for sound in 0..5 {
-            let name = world.names.fresh(dice, NameOf::Country, sound);
-            let adjective = match name.strip_suffix(['a', 'e', 'o']) {
-                Some(stem) if name.ends_with('a') => format!("{stem}an"),
-                _ => format!("{name}an"),
-            };
-            world.countries.push(Country { name, adjective });
+    /// A world with a country for every sound and nothing in them.
+    pub(super) fn new(data: &'static Data, mut dice: Dice) -> Self {
+        let mut names = Names::new(data);
+        let mut countries = Vec::new();
+        for sound in &data.sounds {
+            let name = names.fresh(&mut dice, sound, &data.country_ends);
+            let adjective = format!("{}an", name.strip_suffix('a').unwrap_or(&name));
+            countries.push(Country { name, adjective });
         }
-        world
+        Self {
+            data,
+            names,
+            countries,
+            things: Vec::new(),
+            dice,
+            deck: Deck::default(),
+        }
+    }
+
+    /// A pattern that the context has not used yet, as far as there is one, and that is not `here`.
+    pub(super) fn draw(
+        &mut self,
+        list: &[&'static str],
+        here: &[&'static str],
+    ) -> Option<&'static str> {
+        self.deck.draw(&mut self.dice, list, here)
     }
 
     /// The title of a thing's passage.
-    pub(super) fn title(&self, thing: Thing) -> String {
-        match thing {
-            Thing::Person(id) => self.name(id),
-            Thing::Work(id) => self.works[id].title.clone(),
-            Thing::House(id) => self.houses[id].name.clone(),
-            Thing::Town(id) => self.towns[id].name.clone(),
-            Thing::River(id) => format!("{} River", self.rivers[id].name),
+    pub(super) fn title(&self, thing: Id) -> String {
+        let Thing { frame, key, .. } = &self.things[thing];
+        frame.replace('#', key)
+    }
+
+    /// How things of this one's kind are made and written about.
+    pub(super) fn prose(&self, thing: Id) -> &'static Prose {
+        self.data.of(self.things[thing].kind)
+    }
+
+    /// A thing's title as running text has it.
+    pub(super) fn called(&self, thing: Id) -> String {
+        self.prose(thing).called.replace('#', &self.title(thing))
+    }
+
+    fn value(&self, thing: Id, what: &str) -> Option<Value> {
+        self.things[thing].facts.get(what).copied()
+    }
+
+    /// The thing to which a fact leads.
+    pub(super) fn link(&self, thing: Id, what: &str) -> Option<Id> {
+        match self.value(thing, what)? {
+            Value::Thing(other) => Some(other),
+            _ => None,
         }
     }
 
-    /// A person's full name.
-    pub(super) fn name(&self, person: Id) -> String {
-        let person = &self.people[person];
-        format!("{} {}", person.first, person.family)
-    }
-
-    /// Country of a thing.
-    pub(super) fn country(&self, thing: Thing) -> Id {
-        match thing {
-            Thing::Person(id) => self.people[id].country,
-            Thing::Work(id) => self.works[id].country,
-            Thing::House(id) => self.towns[self.houses[id].seat].country,
-            Thing::Town(id) => self.towns[id].country,
-            Thing::River(id) => self.rivers[id].country,
+    /// The word that a fact gives; empty without one.
+    pub(super) fn word(&self, thing: Id, what: &str) -> &'static str {
+        match self.value(thing, what) {
+            Some(Value::Word(word)) => word,
+            _ => "",
         }
     }
 
-    /// The fact that two people are married.
-    pub(super) fn marriage(&self, one: Id, other: Id) -> Fact {
-        Fact {
-            of: Thing::Person(one.min(other)),
-            what: Relation::Spouse,
+    /// The number, or the year, that a fact gives.
+    pub(super) fn number(&self, thing: Id, what: &str) -> Option<i32> {
+        match self.value(thing, what)? {
+            Value::Number(n) | Value::Inhabitants(n) | Value::Kilometres(n) => Some(n),
+            Value::Day(date) => Some(date.year),
+            Value::Word(_) | Value::Thing(_) => None,
         }
     }
 
-    /// The fact that two people are siblings.
-    pub(super) fn kinship(&self, one: Id, other: Id) -> Fact {
-        Fact {
-            of: Thing::Person(one.min(other)),
-            what: Relation::Sibling(one.max(other)),
+    /// The year in which a person was born.
+    pub(super) fn born(&self, person: Id) -> i32 {
+        self.number(person, "born").unwrap_or_default()
+    }
+
+    /// The day on which a person was born.
+    pub(super) fn birthday(&self, person: Id) -> Option<Date> {
+        match self.value(person, "born")? {
+            Value::Day(date) => Some(date),
+            _ => None,
         }
+    }
+
+    pub(super) fn is_female(&self, person: Id) -> bool {
+        self.word(person, "child") == "daughter"
+    }
+
+    /// What passages write for a fact.
+    pub(super) fn text(&self, thing: Id, what: &str) -> Option<String> {
+        let country = &self.countries[self.things[thing].country];
+        Some(match what {
+            "country" => country.name.clone(),
+            "nat" => country.adjective.clone(),
+            "key" => self.things[thing].key.clone(),
+            _ => match self.value(thing, what)? {
+                Value::Word(word) => word.to_owned(),
+                Value::Number(n) => n.to_string(),
+                Value::Inhabitants(n) => thousands(n),
+                Value::Kilometres(n) => format!("{n} kilometres"),
+                Value::Day(date) => date.to_string(),
+                Value::Thing(other) => self.called(other),
+            },
+        })
     }
 
     /// The fact about `thing`, kept with whom symmetric facts are kept; `None` if there is none.
-    pub(super) fn fact(&self, thing: Thing, what: Relation) -> Option<Fact> {
-        if let (Thing::Person(id), Relation::Spouse) = (thing, what) {
-            return self.people[id]
-                .spouse
-                .map(|(other, _)| self.marriage(id, other));
-        }
-        if let (Thing::Person(id), Relation::Sibling(_)) = (thing, what) {
-            return self
-                .siblings(id)
-                .first()
-                .map(|&other| self.kinship(id, other));
-        }
-        let there = match (thing, what) {
-            (Thing::Person(id), Relation::Died | Relation::DeathPlace) => {
-                self.people[id].died.is_some()
+    pub(super) fn fact(&self, thing: Id, what: &'static str) -> Option<Fact> {
+        match what {
+            "country" | "nat" => Some(Fact::new(thing, "country")),
+            "spouse" | "sibling" => {
+                let other = *self.related(thing, what).first()?;
+                Some(self.relation(thing, what, other))
             }
-            (Thing::Person(id), Relation::Father | Relation::Mother) => {
-                self.people[id].parents.is_some()
-            }
-            (Thing::Person(id), Relation::School) => self.people[id].school.is_some(),
-            (Thing::River(id), Relation::Mouth) => self.rivers[id].mouth.is_some(),
-            _ => true,
-        };
-        there.then_some(Fact { of: thing, what })
+            _ => self.value(thing, what).map(|_| Fact::new(thing, what)),
+        }
+    }
+
+    /// The fact that `thing` stands in a relation to `other`, kept with whom it is kept.
+    pub(super) fn relation(&self, thing: Id, what: &'static str, other: Id) -> Fact {
+        match what {
+            "spouse" => Fact::marriage(thing, other),
+            "sibling" | "brother" | "sister" => Fact::kinship(thing, other),
+            "offspring" if self.is_female(thing) => Fact::new(other, "mother"),
+            "offspring" => Fact::new(other, "father"),
+            "made" => Fact::new(other, "maker"),
+            _ => Fact::new(thing, what),
+        }
+    }
+
+    /// The things that pass a test, in the order in which they were made.
+    pub(super) fn all(&self, is_one: impl Fn(&Thing) -> bool) -> Vec<Id> {
+        let ids = 0..self.things.len();
+        ids.filter(|&id| is_one(&self.things[id])).collect()
     }
 
     /// The towns of a country.
-    pub(super) fn towns_of(&self, country: Id) -> Vec<Id> {
-        (0..self.towns.len())
-            .filter(|&town| self.towns[town].country == country)
-            .collect()
+    pub(super) fn towns_of(&self, country: usize) -> Vec<Id> {
+        self.all(|thing| thing.kind == Kind::Town && thing.country == country)
+    }
+
+    /// Father and mother.
+    pub(super) fn parents(&self, person: Id) -> Option<(Id, Id)> {
+        Some((self.link(person, "father")?, self.link(person, "mother")?))
     }
 
     /// Brothers and sisters.
     pub(super) fn siblings(&self, person: Id) -> Vec<Id> {
-        let Some(parents) = self.people[person].parents else {
+        let Some((father, _)) = self.parents(person) else {
             return vec![];
         };
-        (0..self.people.len())
-            .filter(|&other| other != person && self.people[other].parents == Some(parents))
-            .collect()
+        let mut siblings = self.leading_to(father, &["father"]);
+        siblings.retain(|&other| other != person);
+        siblings
     }
 
-    /// Sons and daughters.
-    pub(super) fn children(&self, person: Id) -> Vec<Id> {
-        let is_child = |parents: Option<(Id, Id)>| {
-            parents.is_some_and(|(father, mother)| father == person || mother == person)
-        };
-        (0..self.people.len())
-            .filter(|&child| is_child(self.people[child].parents))
-            .collect()
+    /// The things that stand in a relation to `thing`.
+    pub(super) fn related(&self, thing: Id, what: &str) -> Vec<Id> {
+        match what {
+            "sibling" => self.siblings(thing),
+            "brother" | "sister" => {
+                let mut siblings = self.siblings(thing);
+                siblings.retain(|&id| self.is_female(id) == (what == "sister"));
+                siblings
+            }
+            "offspring" => self.leading_to(thing, &["father", "mother"]),
+            "made" => self.leading_to(thing, &["maker"]),
+            _ => self.link(thing, what).into_iter().collect(),
+        }
+    }
+
+    fn leading_to(&self, thing: Id, by: &[&str]) -> Vec<Id> {
+        let leads = |value: Option<&Value>| matches!(value, Some(Value::Thing(id)) if *id == thing);
+        self.all(|other| by.iter().any(|what| leads(other.facts.get(*what))))
     }
 }
 
@@ -316,7 +301,13 @@ mod tests {
 
     #[test]
     fn ages_count_birthdays() {
-        let day = |year, month, day| Date { year, month, day };
+        let months = &Data::load().unwrap().months;
+        let day = |year, month: usize, day| Date {
+            year,
+            month,
+            name: months[month].0,
+            day,
+        };
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 9)), 49);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 10)), 50);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 5, 1)), 50);
