@@ -4,7 +4,7 @@ use super::geometry::Granularity;
 use super::readable_number::readable_number;
 use super::request::Request;
 use crate::error::{Error, Result};
-use crate::profile::{BudgetMeasure, Profile, Query};
+use crate::profile::{BudgetMeasure, Query};
 
 /// The minimum budgets of attention: by layer LMBA, by head the MBA of KV heads.
 pub(super) fn attention_budgets(
@@ -27,21 +27,6 @@ pub(super) fn shares(request: &Request<'_>, measure: &BudgetMeasure) -> Result<V
         BudgetMeasure::KvHeads { .. } => normalised(&mean, &column),
         _ => normalised(&request.geometry.repeated(&mean), &column),
     }
-}
-
-/// The longest prompt of a profile: the reference length at which nothing measured is cut off.
-///
-/// Errors: [`Error::Invalid`] for a profile without prompts.
-pub fn longest_prompt(profile: &Profile) -> Result<usize> {
-    let tokens = profile.layers.counts("tokens")?.iter();
-    longest(tokens.map(|&t| t as usize))
-}
-
-pub(super) fn longest(prompts: impl Iterator<Item = usize>) -> Result<usize> {
-    prompts.max().ok_or_else(|| {
-        let bound = "at least one is needed: profile a data set that has prompts";
-        Error::invalid("number of prompts in the profile", 0, bound)
-    })
 }
 
 /// Mean over prompts of a measure with as many values for every prompt.

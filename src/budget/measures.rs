@@ -1,7 +1,7 @@
 //! What allocators read: the measures of a profile's prompts, or of one prompt in its own prefill.
 
 use super::geometry::Geometry;
-use super::measured::longest;
+use super::longest::longest;
 use crate::error::{Error, Result};
 use crate::profile::{
     BudgetMeasure, CurveMeasure, LayerMeasures, MeasureOptions, Needs, Points, Profile, budget_grid,
