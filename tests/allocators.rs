@@ -54,10 +54,9 @@ fn everything(profile: &Profile) -> Measures {
 
 /// A plan, or `None` for a granularity that the strategy does not have.
 fn allocate(strategy: &str, request: &Request<'_>) -> Option<Result<BudgetPlan, Error>> {
-    match BudgetPlan::allocate(strategy, json!({}), request, Provenance::default()) {
-        Err(Error::Unsupported { what, .. }) if what == "granularity" => None,
-        other => Some(other),
-    }
+    let plan = BudgetPlan::allocate(strategy, json!({}), request, Provenance::default());
+    let lacks = |e: &Error| matches!(e, Error::Unsupported { what, .. } if *what == "granularity");
+    (!plan.as_ref().is_err_and(lacks)).then_some(plan)
 }
 
 fn check(plan: &BudgetPlan, request: &Request<'_>) -> Result<(), TestCaseError> {
