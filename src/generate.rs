@@ -134,9 +134,9 @@ impl Generator<'_> {
         })
     }
 
-    /// A cache that will be cut needs no room for an answer before.
+    /// A cache that will be cut, or that tokens leave, needs no room for an answer before.
     fn prompt_room(&self) -> usize {
-        if self.method.cut.is_some() {
+        if self.method.cut.is_some() || !self.method.residency.can_rewind() {
             0
         } else {
             self.most.min(MOST_ROOM)
