@@ -117,7 +117,7 @@ fn h2o_counts_what_the_prompt_paid_in_heads_of_any_length_and_no_step_exceeds_a_
         for step in 0..36u32 {
             // A step sees what is held before it, and its own token.
             let seen = live.cache().lengths();
-            let bounded = |(seen, most): (&usize, &usize)| seen < *most;
+            let bounded = |(seen, most): (&usize, &usize)| seen < most;
             let mut pairs = seen.iter().flatten().zip(budgets.iter().flatten());
             assert!(
                 pairs.all(bounded),
