@@ -70,6 +70,7 @@ impl Data {
         DATA.as_ref().map_err(problem)
     }
 
+    /// How things of a kind are made; for one that is like another, what it does not share with it.
     pub(super) fn recipe(&self, kind: Kind) -> &Recipe {
         &self.kinds[kind as usize]
     }

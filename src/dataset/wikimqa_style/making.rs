@@ -10,7 +10,7 @@ const TODAY: i32 = 2015;
 impl World {
     /// A kind, or one of those for which it stands.
     pub(super) fn some_kind(&mut self, kind: Kind) -> Kind {
-        match self.recipe(kind).one_of[..] {
+        match self.data.recipe(kind).one_of[..] {
             [] => kind,
             ref kinds => {
                 let one = self.dice.pick(kinds).unwrap_or(kind);
@@ -197,20 +197,12 @@ impl World {
         self.make(Kind::Person, facts)
     }
 
-    fn set(&mut self, thing: Id, facts: [(&'static str, Value); 2]) {
-        self.things[thing].facts.extend(facts);
-    }
-
     fn marry(&mut self, one: Id, other: Id, wedding: i32) {
         for (person, spouse) in [(one, other), (other, one)] {
-            let wedding = ("wedding", Value::Number(wedding));
-            self.set(person, [("spouse", Value::Thing(spouse)), wedding]);
+            let facts = &mut self.things[person].facts;
+            facts.insert("spouse", Value::Thing(spouse));
+            facts.insert("wedding", Value::Number(wedding));
         }
-    }
-
-    fn set_parents(&mut self, child: Id, (father, mother): (Id, Id)) {
-        let (father, mother) = (Value::Thing(father), Value::Thing(mother));
-        self.set(child, [("father", father), ("mother", mother)]);
     }
 
     /// Makes sure that a person has parents, who are married to each other.
@@ -225,7 +217,9 @@ impl World {
         let mother = self.relative(child, &["country"], "daughter", mothers_year);
         let wedding = born - self.dice.between(7, 8);
         self.marry(father, mother, wedding);
-        self.set_parents(child, (father, mother));
+        let facts = &mut self.things[child].facts;
+        facts.insert("father", Value::Thing(father));
+        facts.insert("mother", Value::Thing(mother));
         (father, mother)
     }
 
@@ -235,13 +229,11 @@ impl World {
         if let Some(sibling) = siblings.find(|&other| self.is_female(other) == female) {
             return sibling;
         }
-        let parents = self.give_parents(person);
+        self.give_parents(person);
         let gap = self.dice.between(2, 6) * if self.dice.chance(50) { 1 } else { -1 };
         let child = if female { "daughter" } else { "son" };
         let born = self.born(person) + gap;
-        let sibling = self.relative(person, &["country", "key"], child, born);
-        self.set_parents(sibling, parents);
-        sibling
+        self.relative(person, &["country", "key", "father", "mother"], child, born)
     }
 
     /// Makes sure that a person is married.

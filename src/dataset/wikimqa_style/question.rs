@@ -119,7 +119,7 @@ fn compare(world: &mut World, by: &Comparison, bridge: bool) -> Option<Question>
     let other = (one + 1 + world.dice.below(count - 1)) % count;
     let countries = [one, if world.dice.chance(50) { one } else { other }];
     let kind = world.some_kind(Kind::Work);
-    let recipe = world.recipe(kind);
+    let recipe = world.data.recipe(kind);
     let maker = recipe.by?;
     let of = if bridge {
         maker
@@ -137,7 +137,7 @@ fn compare(world: &mut World, by: &Comparison, bridge: bool) -> Option<Question>
     let (wins, pattern) = by.ask.get(usize::from(!first))?;
     let text = pattern
         .replace("{kind}", recipe.noun)
-        .replace("{who}", world.recipe(maker).noun)
+        .replace("{who}", world.data.recipe(maker).noun)
         .replace("{a}", &world.called(asked[0]))
         .replace("{b}", &world.called(asked[1]));
     let mut gold = Vec::new();

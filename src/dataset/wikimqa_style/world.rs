@@ -129,11 +129,6 @@ impl World {
         self.deck.draw(&mut self.dice, list, here)
     }
 
-    /// How things of a kind are made; for one that is like another, what it does not share with it.
-    pub(super) fn recipe(&self, kind: Kind) -> &'static Recipe {
-        self.data.recipe(kind)
-    }
-
     /// How things of this one's kind are written about and asked for.
     pub(super) fn prose(&self, thing: Id) -> &'static Recipe {
         self.data.prose(self.things[thing].kind)
