@@ -32,12 +32,13 @@ impl Dice {
         self.below(100) < percent
     }
 
-    /// One of the words of a list written in this program.
+    /// One of the words of a list written in this program; no dice are thrown for a single one.
     pub(super) fn word(&mut self, words: &[&'static str]) -> &'static str {
-        words
-            .get(self.below(words.len()))
-            .copied()
-            .unwrap_or_default()
+        match words {
+            [] => "",
+            [only] => only,
+            _ => words[self.below(words.len())],
+        }
     }
 
     /// One of `items`, if there is any.

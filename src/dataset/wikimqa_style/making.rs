@@ -1,114 +1,208 @@
-//! Births, marriages, foundations and works: how the world gets its things.
+//! How the world gets its things: the facts that the data lists for their kind, and relatives.
 
-use super::data::Kind;
-use super::world::{Date, Id, Thing, Value, World};
+use super::data::{Draw, Fill, Kind, Making, Number};
+use super::world::{Date, Facts, Id, Thing, Value, World};
+use crate::dataset::text::fill_slots;
 
-/// What is decided about a person before they exist; the rest is left to chance.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Wanted {
-    pub(super) country: Option<usize>,
-    pub(super) female: Option<bool>,
-    pub(super) trade: Option<&'static str>,
-    /// The first name, with `#` behind it.
-    pub(super) frame: Option<String>,
-    pub(super) family: Option<String>,
-    pub(super) born: Option<i32>,
-}
-
-impl Wanted {
-    /// Anybody of a country.
-    pub(super) fn of(country: usize) -> Self {
-        Self {
-            country: Some(country),
-            ..Self::default()
-        }
-    }
-}
-
-/// Nobody in the world is known to have died after this year.
+/// Nobody in the world is known to have died in this year or later.
 const TODAY: i32 = 2015;
 
 impl World {
-    fn add(
+    /// A kind, or one of those for which it stands.
+    pub(super) fn some_kind(&mut self, kind: Kind) -> Kind {
+        match self.data.recipe(kind).one_of[..] {
+            [] => kind,
+            ref kinds => {
+                let one = self.dice.pick(kinds).unwrap_or(kind);
+                self.some_kind(one)
+            }
+        }
+    }
+
+    /// A new thing of a kind with some facts given; all others are drawn.
+    pub(super) fn make(&mut self, kind: Kind, given: Facts) -> Id {
+        self.make_with(kind, given, &[], 0)
+    }
+
+    /// A new thing, of whose facts some are drawn from another thing.
+    pub(super) fn make_with(
         &mut self,
         kind: Kind,
-        (frame, key): (String, String),
-        country: usize,
-        facts: impl IntoIterator<Item = (&'static str, Value)>,
+        facts: Facts,
+        with: &'static [Fill],
+        from: Id,
     ) -> Id {
-        self.things.push(Thing {
-            kind,
-            key,
-            frame,
-            country,
-            facts: facts.into_iter().collect(),
-        });
-        self.things.len() - 1
-    }
-
-    fn set(&mut self, thing: Id, what: &'static str, value: Value) {
-        self.things[thing].facts.insert(what, value);
-    }
-
-    /// A new person without relatives.
-    pub(super) fn person(&mut self, wanted: Wanted) -> Id {
-        let places = self.countries.len();
-        let country = wanted.country.unwrap_or_else(|| self.dice.below(places));
-        let female = wanted.female.unwrap_or_else(|| self.dice.chance(45));
-        let sound = &self.data.sounds[country];
-        let (child, ends) = if female {
-            ("daughter", &sound.women)
-        } else {
-            ("son", &sound.men)
-        };
-        let mut name = |ends| self.names.fresh(&mut self.dice, sound, ends);
-        let frame = wanted.frame.unwrap_or_else(|| name(ends) + " #");
-        let family = wanted.family.unwrap_or_else(|| name(&sound.families));
-        let year = wanted.born.unwrap_or_else(|| self.dice.between(1872, 1958));
-        let born = Date::in_year(year, self.data, &mut self.dice);
-        let birthplace = self.some_town(country);
-        let mut facts = vec![
-            ("child", Value::Word(child)),
-            ("born", Value::Day(born)),
-            ("birthplace", Value::Thing(birthplace)),
-        ];
-        let death_year = year + self.dice.between(47, 92);
-        if death_year < TODAY {
-            let died = Date::in_year(death_year, self.data, &mut self.dice);
-            let place = self.some_town(country);
-            facts.extend([
-                ("died", Value::Day(died)),
-                ("death_place", Value::Thing(place)),
-                ("age", Value::Number(born.years_until(died))),
-            ]);
+        let kind = self.some_kind(kind);
+        self.things.push(Thing { kind, facts });
+        let thing = self.things.len() - 1;
+        self.fill(thing, with, from);
+        for recipe in self.data.recipes(kind) {
+            self.fill(thing, &recipe.facts, thing);
         }
-        let trades = &self.data.trades;
-        let trade = wanted.trade.unwrap_or_else(|| self.dice.word(trades));
-        facts.push(("trade", Value::Word(trade)));
-        self.add(Kind::Person, (frame, family), country, facts)
+        for recipe in self.data.recipes(kind) {
+            self.fill(thing, &recipe.then, thing);
+        }
+        let title = self.title(thing);
+        self.names.take(&title);
+        thing
     }
 
-    /// Somebody from the country of `person`, with the same family name where `shares_name` is set.
-    fn relative(&mut self, person: Id, female: bool, shares_name: bool, born: i32) -> Id {
-        let wanted = Wanted {
-            female: Some(female),
-            family: shares_name.then(|| self.things[person].key.clone()),
-            born: Some(born),
-            ..Wanted::of(self.things[person].country)
+    fn make_for(&mut self, making: &'static Making, thing: Id) -> Id {
+        let country = self.copies(thing, &["country"]);
+        self.make_with(making.kind, country, &making.with, thing)
+    }
+
+    /// Something easily confused with a thing; the same at every call.
+    pub(super) fn twin(&mut self, thing: Id) -> Id {
+        if let Some(twin) = self.twins.get(&thing) {
+            return *twin;
+        }
+        let kind = self.things[thing].kind;
+        let mut recipes = self.data.recipes(kind);
+        let twin = match recipes.find_map(|recipe| recipe.twin.as_ref()) {
+            Some(making) => self.make_for(making, thing),
+            None => self.make(kind, self.copies(thing, &["country"])),
         };
-        self.person(wanted)
+        self.twins.insert(thing, twin);
+        twin
+    }
+
+    pub(super) fn some_country(&mut self) -> Value {
+        Value::Country(self.dice.below(self.countries.len()))
+    }
+
+    /// Gives a thing the facts it lacks, drawing them from a thing.
+    fn fill(&mut self, thing: Id, facts: &'static [Fill], from: Id) {
+        for fill in facts {
+            let has = |what| self.things[thing].facts.contains_key(what);
+            let open = !has(fill.fact) && fill.has.is_none_or(has) && !fill.unless.is_some_and(has);
+            if open
+                && fill.chance.is_none_or(|p| self.dice.chance(p))
+                && let Some(value) = self.draw(&fill.draw, from)
+            {
+                self.things[thing].facts.insert(fill.fact, value);
+            }
+        }
+    }
+
+    /// A value for `thing`; `None` where a fact that it needs is missing.
+    pub(super) fn draw(&mut self, draw: &'static Draw, thing: Id) -> Option<Value> {
+        Some(match draw {
+            Draw::Country => self.some_country(),
+            Draw::Town => {
+                let towns = self.known(Kind::Town, thing);
+                let known = self.dice.below(towns.len() + 4) >= 4;
+                let known = known.then(|| self.dice.pick(&towns)).flatten();
+                let new = || self.make(Kind::Town, self.copies(thing, &["country"]));
+                Value::Thing(known.unwrap_or_else(new))
+            }
+            Draw::OtherTown => {
+                let towns = self.known(Kind::Town, thing);
+                let town = self.dice.pick(&towns);
+                town.map_or(Value::Word("the old ford"), Value::Thing)
+            }
+            Draw::Word(words) => Value::Word(self.dice.word(words)),
+            Draw::Title(frames) => {
+                let key = self.text(thing, "key")?;
+                let mut frames = frames.clone();
+                frames.retain(|frame| self.names.is_free(&frame.replace('#', &key)));
+                Value::Word(self.dice.word(&frames))
+            }
+            Draw::Invent(ends) => {
+                let sound = &self.data.sounds[self.country(thing)];
+                let ends = fill_slots(ends, &|what| self.text(thing, what));
+                let ends = sound.ends.get(ends.as_str())?;
+                Value::Name(self.names.fresh(&mut self.dice, sound, ends))
+            }
+            Draw::Copy(what) => self.value(thing, what)?.clone(),
+            Draw::Free(what) => {
+                let name = self.text(thing, what)?;
+                let title = self.word(thing, "frame").replace('#', &name);
+                self.names.is_free(&title).then_some(Value::Name(name))?
+            }
+            Draw::Twin(what) => Value::Thing(*self.twins.get(&self.link(thing, what)?)?),
+            Draw::By(what, words) => Value::Word(words.get(self.word(thing, what))?),
+            Draw::Number(number) => self.draw_number(number, thing)?,
+            Draw::Grade(what, grades) => {
+                let number = self.number(thing, what)?;
+                Value::Word(grades.iter().find(|(above, _)| number < *above)?.1)
+            }
+            Draw::DayIn(what) => {
+                let year = self.number(thing, what).filter(|year| *year < TODAY)?;
+                Value::Day(Date::in_year(year, self.data, &mut self.dice))
+            }
+            Draw::Years(from, to) => {
+                Value::Number(self.day(thing, from)?.years_until(self.day(thing, to)?))
+            }
+            Draw::OneOf(draws) => {
+                let draw = self.dice.below(draws.len());
+                return self.draw(draws.get(draw)?, thing);
+            }
+            Draw::New(making) => Value::Thing(self.make_for(making, thing)),
+            Draw::Known(chance, making) => {
+                let known = self.known(making.kind, thing);
+                let known = self.dice.chance(*chance).then(|| self.dice.pick(&known));
+                let new = || self.make_for(making, thing);
+                Value::Thing(known.flatten().unwrap_or_else(new))
+            }
+            Draw::Kin(what) => {
+                self.equip(thing, what);
+                return None;
+            }
+        })
+    }
+
+    fn draw_number(&mut self, number: &Number, thing: Id) -> Option<Value> {
+        let (low, high) = number.between;
+        let base = number.after.or(number.before);
+        let base = base.map_or(Some(0), |what| self.number(thing, what))?;
+        let drawn = if number.before.is_some() {
+            base - self.dice.between(low, high)
+        } else {
+            let end = |(what, more)| Some(self.number(thing, what)? + more);
+            let ends = [number.until.and_then(end), number.most];
+            let high = ends.into_iter().flatten().fold(base + high, i32::min);
+            self.dice.between(base + low, high.max(base + low))
+        };
+        let (least, most) = number.within.unwrap_or((i32::MIN, i32::MAX));
+        let drawn = drawn.clamp(least, most) * number.times.unwrap_or(1);
+        Some(match number.unit {
+            Some(unit) => Value::Amount(drawn, unit),
+            None => Value::Number(drawn),
+        })
+    }
+
+    /// Things of a kind from the country of `thing`, and older where they have a year.
+    fn known(&self, kind: Kind, thing: Id) -> Vec<Id> {
+        let (country, year) = (self.country(thing), self.number(thing, "year"));
+        let mut known = self.all(|other| other.kind == kind);
+        known.retain(|&other| {
+            let older = self.number(other, "year").is_none_or(|y| Some(y) < year);
+            other != thing && older && self.country(other) == country
+        });
+        known
+    }
+
+    /// Somebody with some of the facts of `person`.
+    fn relative(
+        &mut self,
+        person: Id,
+        shares: &[&'static str],
+        child: &'static str,
+        born: i32,
+    ) -> Id {
+        let mut facts = self.copies(person, shares);
+        facts.insert("child", Value::Word(child));
+        facts.insert("birth_year", Value::Number(born));
+        self.make(Kind::Person, facts)
     }
 
     fn marry(&mut self, one: Id, other: Id, wedding: i32) {
         for (person, spouse) in [(one, other), (other, one)] {
-            self.set(person, "spouse", Value::Thing(spouse));
-            self.set(person, "wedding", Value::Number(wedding));
+            let facts = &mut self.things[person].facts;
+            facts.insert("spouse", Value::Thing(spouse));
+            facts.insert("wedding", Value::Number(wedding));
         }
-    }
-
-    fn set_parents(&mut self, child: Id, (father, mother): (Id, Id)) {
-        self.set(child, "father", Value::Thing(father));
-        self.set(child, "mother", Value::Thing(mother));
     }
 
     /// Makes sure that a person has parents, who are married to each other.
@@ -118,12 +212,14 @@ impl World {
         }
         let born = self.born(child);
         let fathers_year = born - self.dice.between(28, 36);
-        let father = self.relative(child, false, true, fathers_year);
+        let father = self.relative(child, &["country", "key"], "son", fathers_year);
         let mothers_year = born - self.dice.between(26, 32);
-        let mother = self.relative(child, true, false, mothers_year);
+        let mother = self.relative(child, &["country"], "daughter", mothers_year);
         let wedding = born - self.dice.between(7, 8);
         self.marry(father, mother, wedding);
-        self.set_parents(child, (father, mother));
+        let facts = &mut self.things[child].facts;
+        facts.insert("father", Value::Thing(father));
+        facts.insert("mother", Value::Thing(mother));
         (father, mother)
     }
 
@@ -133,11 +229,11 @@ impl World {
         if let Some(sibling) = siblings.find(|&other| self.is_female(other) == female) {
             return sibling;
         }
-        let parents = self.give_parents(person);
+        self.give_parents(person);
         let gap = self.dice.between(2, 6) * if self.dice.chance(50) { 1 } else { -1 };
-        let sibling = self.relative(person, female, true, self.born(person) + gap);
-        self.set_parents(sibling, parents);
-        sibling
+        let child = if female { "daughter" } else { "son" };
+        let born = self.born(person) + gap;
+        self.relative(person, &["country", "key", "father", "mother"], child, born)
     }
 
     /// Makes sure that a person is married.
@@ -147,187 +243,15 @@ impl World {
         }
         let born = self.born(person);
         let spouses_year = born + self.dice.between(-5, 5);
-        let female = !self.is_female(person);
-        let spouse = self.relative(person, female, false, spouses_year);
+        let child = if self.is_female(person) {
+            "son"
+        } else {
+            "daughter"
+        };
+        let spouse = self.relative(person, &["country"], child, spouses_year);
         let wedding = born.max(spouses_year) + self.dice.between(21, 30);
         self.marry(person, spouse, wedding);
         spouse
-    }
-
-    /// Makes sure that a person went to a school.
-    pub(super) fn give_school(&mut self, person: Id) {
-        if self.link(person, "school").is_none() {
-            let school = self.school(self.things[person].country, None);
-            self.set(person, "school", Value::Thing(school));
-        }
-    }
-
-    /// A new word that sounds like a town of the country.
-    fn town_name(&mut self, country: usize) -> String {
-        let sound = &self.data.sounds[country];
-        self.names.fresh(&mut self.dice, sound, &sound.towns)
-    }
-
-    /// A new town.
-    pub(super) fn town(&mut self, country: usize) -> Id {
-        let name = self.town_name(country);
-        let population = match self.dice.below(3) {
-            0 => self.dice.between(900, 9_000),
-            1 => self.dice.between(9_000, 70_000),
-            _ => self.dice.between(70_000, 400_000),
-        };
-        let size = match population {
-            ..5_000 => "village",
-            5_000..70_000 => "town",
-            _ => "city",
-        };
-        let facts = [
-            ("population", Value::Inhabitants(population)),
-            ("size", Value::Word(size)),
-        ];
-        self.add(Kind::Town, ("#".to_owned(), name), country, facts)
-    }
-
-    /// A town of the country, new ones becoming rarer the more it has.
-    fn some_town(&mut self, country: usize) -> Id {
-        let towns = self.towns_of(country);
-        let known = (self.dice.below(towns.len() + 4) >= 4).then(|| self.dice.pick(&towns));
-        known.flatten().unwrap_or_else(|| self.town(country))
-    }
-
-    /// A new river, flowing into another where `tributary` is set.
-    pub(super) fn river(&mut self, country: usize, tributary: bool) -> Id {
-        let mouth = tributary.then(|| self.river(country, false));
-        let sound = &self.data.sounds[country];
-        let name = self.names.fresh(&mut self.dice, sound, &sound.rivers);
-        let (low, high) = if tributary { (18, 160) } else { (190, 890) };
-        let length = Value::Kilometres(self.dice.between(low, high));
-        let facts = mouth.map(|mouth| ("mouth", Value::Thing(mouth)));
-        let facts = facts.into_iter().chain([("length", length)]);
-        self.add(Kind::River, ("# River".to_owned(), name), country, facts)
-    }
-
-    /// A new firm; `for_works` makes it a film studio, publisher or record label founded before a
-    /// given year.
-    pub(super) fn firm(&mut self, country: usize, for_works: Option<(Kind, i32)>) -> Id {
-        let (form, years) = match for_works {
-            Some((kind, before)) => (self.data.of(kind).producer, (before - 28, before - 1)),
-            None => {
-                let houses = &self.data.of(Kind::Firm).houses;
-                (self.dice.pick(houses).unwrap_or_default(), (1870, 1985))
-            }
-        };
-        let year = self.dice.between(years.0, years.1);
-        self.house(Kind::Firm, country, form, year)
-    }
-
-    /// A new school, sharing the invented word of another where `key` is given and the name is free.
-    pub(super) fn school(&mut self, country: usize, key: Option<String>) -> Id {
-        let schools = &self.data.of(Kind::School).houses;
-        let form = self.dice.pick(schools).unwrap_or_default();
-        let year = self.dice.between(1790, 1880);
-        let id = self.house(Kind::School, country, form, year);
-        if let Some(key) = key.filter(|key| self.names.take(&form.0.replace('#', key))) {
-            self.things[id].key = key;
-        }
-        id
-    }
-
-    fn house(
-        &mut self,
-        kind: Kind,
-        country: usize,
-        (frame, business): (&'static str, &'static str),
-        year: i32,
-    ) -> Id {
-        let key = self.town_name(country);
-        self.names.take(&frame.replace('#', &key));
-        let seat = self.some_town(country);
-        let trade = self.data.of(kind).trade;
-        let founder = self.tradesman(country, trade, year, (27, 44));
-        let facts = [
-            ("business", Value::Word(business)),
-            ("year", Value::Number(year)),
-            ("seat", Value::Thing(seat)),
-            ("maker", Value::Thing(founder)),
-        ];
-        self.add(kind, (frame.to_owned(), key), country, facts)
-    }
-
-    /// A new work by `maker`, easily confused with another: by the words around the invented one where
-    /// `like` says true, otherwise by the invented word.
-    pub(super) fn work(&mut self, kind: Kind, maker: Id, like: Option<(Id, bool)>) -> Id {
-        let prose = self.data.of(kind);
-        let country = self.things[maker].country;
-        let other = like.map(|(other, _)| &self.things[other]);
-        let (mut key, frame) = match (like, other) {
-            (Some((_, false)), Some(Thing { key, frame, .. })) => {
-                let mut frames = prose.titles.clone();
-                frames.retain(|other| other != frame);
-                (key.clone(), self.dice.word(&frames).to_owned())
-            }
-            (_, other) => {
-                let frame = other.map(|other| other.frame.clone());
-                let key = self.town_name(country);
-                let new = || self.dice.word(&prose.titles).to_owned();
-                (key, frame.unwrap_or_else(new))
-            }
-        };
-        if !self.names.take(&frame.replace('#', &key)) {
-            key = self.town_name(country);
-            self.names.take(&frame.replace('#', &key));
-        }
-        let born = self.born(maker);
-        let last = self.number(maker, "died").unwrap_or(2012);
-        // A film needs cinemas and a song a gramophone.
-        let first = if kind == Kind::Book { 0 } else { 1914 };
-        let year = self.dice.between(born + 26, (born + 60).min(last));
-        let year = year.max(first).min(last.max(first));
-        let producer = self.some_producer(kind, country, year);
-        let mut facts = vec![
-            ("maker", Value::Thing(maker)),
-            ("year", Value::Number(year)),
-            ("producer", Value::Thing(producer)),
-        ];
-        if kind == Kind::Film {
-            for role in ["star", "co_star"] {
-                facts.push((
-                    role,
-                    Value::Thing(self.tradesman(country, "actor", year, (22, 44))),
-                ));
-            }
-        }
-        facts.push(("genre", Value::Word(self.dice.word(&prose.genres))));
-        self.add(kind, (frame, key), country, facts)
-    }
-
-    /// A maker of works, with relatives and a school, so that many things could be asked.
-    pub(super) fn maker(&mut self, kind: Kind, country: Option<usize>) -> Id {
-        let born = Some(self.dice.between(1886, 1916));
-        let wanted = Wanted {
-            country,
-            trade: Some(self.data.of(kind).trade),
-            born,
-            ..Wanted::default()
-        };
-        let person = self.person(wanted);
-        self.give_parents(person);
-        self.give_spouse(person);
-        self.give_school(person);
-        if self.dice.chance(40) {
-            self.equip(person, "sibling");
-        }
-        person
-    }
-
-    /// A kind of work, at random.
-    pub(super) fn some_kind(&mut self) -> Kind {
-        let kinds = [Kind::Film, Kind::Film, Kind::Book, Kind::Song];
-        self.dice.pick(&kinds).unwrap_or(Kind::Film)
-    }
-
-    pub(super) fn some_country(&mut self) -> usize {
-        self.dice.below(self.countries.len())
     }
 
     /// Makes sure that a relation of a person exists, as far as it can be arranged.
@@ -339,41 +263,13 @@ impl World {
                 let female = self.dice.chance(50);
                 self.give_sibling(person, female);
             }
-            "school" if self.born(person) > 1890 => self.give_school(person),
+            "school" if self.born(person) > 1890 && self.link(person, what).is_none() => {
+                let school = self.make(Kind::School, self.copies(person, &["country"]));
+                self.things[person]
+                    .facts
+                    .insert("school", Value::Thing(school));
+            }
             _ => {}
         }
-    }
-
-    /// Somebody with a trade, born so many years before `year`.
-    fn tradesman(
-        &mut self,
-        country: usize,
-        trade: &'static str,
-        year: i32,
-        (least, most): (i32, i32),
-    ) -> Id {
-        let born = Some(year - self.dice.between(least, most));
-        let trade = Some(trade);
-        self.person(Wanted {
-            trade,
-            born,
-            ..Wanted::of(country)
-        })
-    }
-
-    /// A firm old enough to have produced a work of `year`.
-    fn some_producer(&mut self, kind: Kind, country: usize, year: i32) -> Id {
-        let business = self.data.of(kind).producer.1;
-        let mut known = self.all(|thing| thing.kind == Kind::Firm && thing.country == country);
-        known.retain(|&firm| {
-            self.word(firm, "business") == business
-                && self
-                    .number(firm, "year")
-                    .is_some_and(|founded| founded < year)
-        });
-        let known = self.dice.chance(50).then(|| self.dice.pick(&known));
-        known
-            .flatten()
-            .unwrap_or_else(|| self.firm(country, Some((kind, year))))
     }
 }

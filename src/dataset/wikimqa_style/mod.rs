@@ -165,7 +165,7 @@ fn passages(
     while drafts.len() < MIN_PASSAGES || stated + optional * share / 100 < tokens {
         let (thing, says) = distractors.next(world);
         let orders = Orders {
-            need: &says,
+            need: says.as_slice(),
             gold: &elsewhere,
             named: false,
         };

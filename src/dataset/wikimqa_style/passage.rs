@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::data::{How, Kind, Prose, Roll, Step};
+use super::data::{How, Recipe, Step};
 use super::world::{Fact, Id, World};
-use crate::dataset::text::{fill, fill_slots, slots, thousands};
+use crate::dataset::text::{fill, fill_slots, slots};
 
 /// One sentence of a passage.
 #[derive(Clone, Debug)]
@@ -64,14 +64,12 @@ impl Draft {
 struct Writer<'a> {
     world: &'a mut World,
     thing: Id,
-    prose: &'static Prose,
+    prose: &'static Recipe,
     orders: &'a Orders<'a>,
     /// What stands for some slots in the whole passage.
     mentions: Vec<(&'static str, String)>,
     /// The family name, or the kind of thing with its article.
     short: String,
-    /// The other towns of the country.
-    towns: Vec<Id>,
     /// The thing that the sentence is about, and its relation to the passage's.
     other: Option<(&'static str, Id)>,
     patterns: Vec<&'static str>,
@@ -80,32 +78,25 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(world: &'a mut World, thing: Id, orders: &'a Orders<'a>) -> Self {
-        let kind = world.things[thing].kind;
         let prose = world.prose(thing);
-        let mut towns = world.towns_of(world.things[thing].country);
-        towns.retain(|&town| town != thing);
-        let short = match prose.short[..] {
-            [only] => only,
-            _ => world.dice.word(&prose.short),
-        };
-        let short = fill_slots(short, &|what| world.text(thing, what));
-        let possessive = pronouns(world, thing)[2];
-        let mut mentions = vec![("N", world.called(thing)), ("P", possessive.to_owned())];
-        if matches!(kind, Kind::Firm | Kind::School) {
-            mentions.push(("staff", thousands(world.dice.between(4, 190) * 10)));
-        }
-        Self {
+        let short = world.dice.word(&prose.short);
+        let mut writer = Self {
+            short: fill_slots(short, &|what| world.text(thing, what)),
+            mentions: vec![
+                ("N", world.called(thing)),
+                ("P", pronouns(world, thing)[2].to_owned()),
+            ],
             thing,
             prose,
             orders,
-            mentions,
-            short,
-            towns,
             other: None,
             patterns: vec![],
             said: vec![],
             world,
-        }
+        };
+        let once = writer.rolls(&prose.once);
+        writer.mentions.extend(once);
+        writer
     }
 
     fn write(mut self) -> Vec<Sentence> {
@@ -149,7 +140,7 @@ impl<'a> Writer<'a> {
             }
             How::Chat => {
                 for _ in 0..step.count {
-                    if let Some(pattern) = self.world.draw(patterns, &self.patterns) {
+                    if let Some(pattern) = self.world.pattern(patterns, &self.patterns) {
                         self.push(step.rank, vec![], pattern);
                     }
                 }
@@ -164,7 +155,7 @@ impl<'a> Writer<'a> {
             facts.is_some_and(|facts| self.may_say(&facts))
         };
         let allowed: Vec<_> = patterns.iter().copied().filter(allowed).collect();
-        if let Some(pattern) = self.world.draw(&allowed, &[]) {
+        if let Some(pattern) = self.world.pattern(&allowed, &[]) {
             let facts = self.facts(&[pattern]).unwrap_or_default();
             self.push(0, facts, pattern);
         }
@@ -181,7 +172,7 @@ impl<'a> Writer<'a> {
         let named = self.must_name(&facts);
         let mut fit = patterns.to_vec();
         fit.retain(|pattern| !named || pattern.contains("{S}"));
-        if let Some(pattern) = self.world.draw(&fit, &self.patterns) {
+        if let Some(pattern) = self.world.pattern(&fit, &self.patterns) {
             self.push(rank, facts, pattern);
         }
     }
@@ -228,7 +219,7 @@ impl<'a> Writer<'a> {
     }
 
     fn sibling_word(&self, other: Id) -> String {
-        let older = self.world.birthday(other) < self.world.birthday(self.thing);
+        let older = self.world.day(other, "born") < self.world.day(self.thing, "born");
         let age = if older { "older" } else { "younger" };
         let female = self.world.is_female(other);
         format!("{age} {}", if female { "sister" } else { "brother" })
@@ -253,9 +244,7 @@ impl<'a> Writer<'a> {
     fn push(&mut self, rank: u8, facts: Vec<Fact>, pattern: &'static str) {
         self.patterns.push(pattern);
         let mut values = self.mentions.clone();
-        for name in &self.prose.rolls {
-            values.extend(self.roll(name).map(|value| (*name, value)));
-        }
+        values.extend(self.rolls(&self.prose.rolls));
         let [pronoun, object, _] = pronouns(self.world, self.thing);
         let (mut subject, mut object) = (pronoun.to_owned(), object.to_owned());
         if !self.world.dice.chance(55) {
@@ -283,27 +272,21 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn roll(&mut self, name: &str) -> Option<String> {
-        Some(match self.world.data.rolls.get(name)? {
-            Roll::Town => {
-                let town = self.world.dice.pick(&self.towns);
-                town.map_or("the old ford".to_owned(), |id| self.world.title(id))
+    /// What some rolls give, as passages write it.
+    fn rolls(&mut self, names: &[&'static str]) -> Vec<(&'static str, String)> {
+        let mut values = Vec::new();
+        for name in names {
+            let draw = self.world.data.rolls.get(name);
+            if let Some(value) = draw.and_then(|draw| self.world.draw(draw, self.thing)) {
+                values.push((*name, self.world.written(&value)));
             }
-            Roll::Word(words) => self.world.dice.word(words).to_owned(),
-            Roll::Number(low, high) => self.world.dice.between(*low, *high).to_string(),
-            Roll::Age(from, to, until) => {
-                let number = |what| self.world.number(self.thing, what);
-                let start = number("born").or(number("year")).unwrap_or_default();
-                let end = number("died").map_or(*until, |died| (died - 1).min(*until));
-                let (low, high) = (start + from, (start + to).min(end));
-                self.world.dice.between(low, high.max(low)).to_string()
-            }
-        })
+        }
+        values
     }
 }
 
 /// Slots that speak of the passage's thing, or are drawn once for the passage.
-pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "staff", "sibling_word"];
+pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "sibling_word"];
 
 /// Subject, object and possessive.
 fn pronouns(world: &World, thing: Id) -> [&'static str; 3] {

@@ -1,8 +1,7 @@
 //! The four types of question, each with the facts it rests on and its one answer.
 
 use super::data::{Comparison, Data, Kind, Kinship, Wins};
-use super::making::Wanted;
-use super::world::{Fact, Id, World};
+use super::world::{Fact, Facts, Id, Value, World};
 use crate::dataset::dice::Dice;
 
 /// Types of question, named as 2WikiMultihopQA names them; they take turns.
@@ -80,7 +79,7 @@ impl Turns {
         let order = &self.orders[kind];
         let variant = *order.get(turn % order.len().max(1))?;
         let question = match kind {
-            0 => compositional(world, *self.data.compositional.get(variant)?),
+            0 => compositional(world, self.data.compositional.get(variant)?),
             1 => compare(world, self.data.comparison.get(variant)?, false),
             2 => compare(world, self.data.bridge_comparison.get(variant)?, true),
             _ => inference(world, *self.data.inference.get(variant)?),
@@ -91,26 +90,13 @@ impl Turns {
 }
 
 /// A question over two steps: from a thing to another, and to a fact of that one.
-fn compositional(world: &mut World, [by, what]: [&'static str; 2]) -> Option<Question> {
-    let first = if by == "mouth" {
-        let country = world.some_country();
-        world.river(country, true)
-    } else if by == "maker" && world.dice.chance(20) {
-        let country = world.some_country();
-        let firm = world.firm(country, None);
-        let founder = world.link(firm, by)?;
-        world.equip(founder, what);
-        firm
-    } else {
-        let kind = world.some_kind();
-        let person = world.maker(kind, None);
-        if by == "school" {
-            person
-        } else {
-            world.work(kind, person, None)
-        }
-    };
+fn compositional(
+    world: &mut World,
+    (kind, by, what): &(Kind, &'static str, &'static str),
+) -> Option<Question> {
+    let first = world.make(*kind, Facts::new());
     let second = world.link(first, by)?;
+    world.equip(second, what);
     let between = world.prose(first).bridges.get(by)?;
     let between = between.replace('#', &world.called(first));
     let questions = world.prose(second).questions.get(what)?;
@@ -128,27 +114,32 @@ fn compositional(world: &mut World, [by, what]: [&'static str; 2]) -> Option<Que
 /// A question that compares two things by a fact of each, or two works by a fact of their makers where
 /// `bridge` is set.
 fn compare(world: &mut World, by: &Comparison, bridge: bool) -> Option<Question> {
-    let one = world.some_country();
     let count = world.countries.len();
+    let one = world.dice.below(count);
     let other = (one + 1 + world.dice.below(count - 1)) % count;
     let countries = [one, if world.dice.chance(50) { one } else { other }];
-    let kind = world.some_kind();
-    let (asked, measured) = if bridge {
-        let makers = countries.map(|country| world.maker(kind, Some(country)));
-        (makers.map(|maker| world.work(kind, maker, None)), makers)
+    let kind = world.some_kind(Kind::Work);
+    let recipe = world.data.recipe(kind);
+    let maker = recipe.by?;
+    let of = if bridge {
+        maker
     } else {
-        let trade = world.some_kind();
-        let of = by.of.unwrap_or(kind);
-        let things = countries.map(|country| compared(world, of, trade, country));
-        (things, things)
+        world.dice.pick(&by.of).unwrap_or(kind)
+    };
+    let from = |country| Facts::from([("country", Value::Country(country))]);
+    let measured = countries.map(|country| world.make(of, from(country)));
+    let asked = if bridge {
+        measured.map(|maker| world.make(kind, Facts::from([("maker", Value::Thing(maker))])))
+    } else {
+        measured
     };
     let first = by.ask.len() == 1 || world.dice.chance(if bridge { 50 } else { 60 });
     let (wins, pattern) = by.ask.get(usize::from(!first))?;
-    let [a, b] = asked.map(|thing| world.called(thing));
-    let prose = world.data.of(kind);
     let text = pattern
-        .replace("{kind}", prose.noun)
-        .replace("{who}", prose.maker);
+        .replace("{kind}", recipe.noun)
+        .replace("{who}", world.data.recipe(maker).noun)
+        .replace("{a}", &world.called(asked[0]))
+        .replace("{b}", &world.called(asked[1]));
     let mut gold = Vec::new();
     for (asked, measured) in asked.into_iter().zip(measured) {
         if bridge {
@@ -157,50 +148,30 @@ fn compare(world: &mut World, by: &Comparison, bridge: bool) -> Option<Question>
         gold.push((measured, world.fact(measured, by.what)?));
     }
     Some(Question {
-        text: text.replace("{a}", &a).replace("{b}", &b),
-        answer: decide(world, by.what, *wins, measured, asked)?,
+        text,
+        answer: decide(world, by, *wins, measured, asked)?,
         gold,
         answer_is_subject: *wins != Wins::Same,
         ..Question::default()
     })
 }
 
-/// A thing to compare with another of its kind; a person has the trade of those who make a kind of work.
-fn compared(world: &mut World, kind: Kind, trade: Kind, country: usize) -> Id {
-    match kind {
-        Kind::Film | Kind::Book | Kind::Song => {
-            let person = world.maker(kind, Some(country));
-            world.work(kind, person, None)
-        }
-        Kind::Person => world.maker(trade, Some(country)),
-        Kind::Firm => world.firm(country, None),
-        Kind::School => world.school(country, None),
-        Kind::Town => world.town(country),
-        Kind::River => {
-            let tributary = world.dice.chance(50);
-            world.river(country, tributary)
-        }
-    }
-}
-
 /// The one of `asked` whose counterpart in `measured` wins, or whether both are from the same country.
 fn decide(
     world: &World,
-    what: &str,
+    by: &Comparison,
     wins: Wins,
     measured: [Id; 2],
     asked: [Id; 2],
 ) -> Option<String> {
     if wins == Wins::Same {
-        let [a, b] = measured.map(|thing| world.things[thing].country);
+        let [a, b] = measured.map(|thing| world.country(thing));
         return Some(if a == b { "yes" } else { "no" }.to_owned());
     }
-    let [a, b] = measured.map(|thing| world.number(thing, what));
+    let [a, b] = measured.map(|thing| world.number(thing, by.what));
     let (a, b) = (a?, b?);
-    // A near tie would be a question about arithmetic, not about the passages.
-    let apart = if what == "population" { 1000 } else { 2 };
     let second = (a < b) == (wins == Wins::Most);
-    (a.abs_diff(b) >= apart).then(|| world.title(asked[usize::from(second)]))
+    (a.abs_diff(b) >= by.apart).then(|| world.title(asked[usize::from(second)]))
 }
 
 impl Kinship {
@@ -236,14 +207,7 @@ impl Kinship {
 /// A question for a kinship that no passage states.
 fn inference(world: &mut World, kinship: Kinship) -> Option<Question> {
     let Kinship([word, first, second]) = kinship;
-    let person = Wanted {
-        born: Some(world.dice.between(1898, 1950)),
-        ..Wanted::default()
-    };
-    let person = world.person(person);
-    world.give_school(person);
-    world.give_parents(person);
-    world.give_spouse(person);
+    let person = world.make(Kind::Relation, Facts::new());
     let between = world.link(person, first)?;
     if matches!(second, "father" | "mother") {
         world.give_parents(between);
@@ -277,7 +241,7 @@ mod tests {
     fn every_kinship_is_found_in_a_family() {
         let data = Data::load().unwrap();
         let mut world = World::new(data, Dice::new(5, 0));
-        let child = world.person(Wanted::default());
+        let child = world.make(Kind::Person, Facts::new());
         let spouse = world.give_spouse(child);
         let spouses_parents = world.give_parents(spouse);
         let sister_in_law = world.give_sibling(spouse, true);
@@ -299,6 +263,6 @@ mod tests {
         let (steps, answer) = kinship("paternal uncle").steps(&world, child).unwrap();
         assert_eq!(answer, uncle);
         assert_eq!(steps[0], (child, Fact::new(child, "father")));
-        assert_eq!(steps[1], (father, Fact::kinship(uncle, father)));
+        assert_eq!(steps[1], (father, Fact::between(uncle, "sibling", father)));
     }
 }

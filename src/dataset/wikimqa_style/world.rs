@@ -1,12 +1,11 @@
 //! The invented world: things, and the facts by which they are related.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 
-use super::data::{Data, Kind, Prose};
+use super::data::{Data, Kind, Recipe};
 use super::names::Names;
 use crate::dataset::dice::Dice;
-use crate::dataset::text::{Deck, thousands};
+use crate::dataset::text::{Deck, fill_slots, thousands};
 
 /// Place of a thing in the [`World`].
 pub(super) type Id = usize;
@@ -16,7 +15,7 @@ pub(super) type Id = usize;
 pub(super) struct Fact {
     pub(super) of: Id,
     pub(super) what: &'static str,
-    /// The other one of two siblings; otherwise the thing itself.
+    /// The other one of two relatives; otherwise the thing itself.
     pub(super) with: Id,
 }
 
@@ -25,40 +24,28 @@ impl Fact {
         Self { of, what, with: of }
     }
 
-    /// The fact that two people are married.
-    pub(super) fn marriage(one: Id, other: Id) -> Self {
-        Self::new(one.min(other), "spouse")
-    }
-
-    /// The fact that two people are siblings.
-    pub(super) fn kinship(one: Id, other: Id) -> Self {
-        Self {
-            with: one.max(other),
-            ..Self::new(one.min(other), "sibling")
-        }
+    /// A fact of two people, the same from both sides.
+    pub(super) fn between(one: Id, what: &'static str, other: Id) -> Self {
+        let (of, with) = (one.min(other), one.max(other));
+        Self { of, what, with }
     }
 }
 
 /// A day of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Date {
-    pub(super) year: i32,
+    year: i32,
+    /// From 0.
     month: usize,
-    name: &'static str,
     day: i32,
 }
 
 impl Date {
     /// A random day of `year`.
-    pub(super) fn in_year(year: i32, data: &'static Data, dice: &mut Dice) -> Self {
+    pub(super) fn in_year(year: i32, data: &Data, dice: &mut Dice) -> Self {
         let month = dice.below(data.months.len());
-        let (name, days) = data.months[month];
-        Self {
-            year,
-            month,
-            name,
-            day: dice.between(1, days),
-        }
+        let day = dice.between(1, data.months[month].1);
+        Self { year, month, day }
     }
 
     /// Whole years from this day to `later`.
@@ -68,33 +55,28 @@ impl Date {
     }
 }
 
-impl fmt::Display for Date {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.day, self.name, self.year)
-    }
-}
-
 /// What a fact says of its thing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Value {
     Word(&'static str),
+    Name(String),
     Number(i32),
-    Inhabitants(i32),
-    Kilometres(i32),
+    /// A number written with commas, and of what.
+    Amount(i32, &'static str),
     Day(Date),
+    /// Place among the countries.
+    Country(usize),
     Thing(Id),
 }
+
+/// What there is to say of a thing.
+pub(super) type Facts = BTreeMap<&'static str, Value>;
 
 /// Anything that can have a passage.
 #[derive(Debug)]
 pub(super) struct Thing {
     pub(super) kind: Kind,
-    /// The invented word in the title, of a person the family name; and the words around it, with `#`
-    /// in its place.
-    pub(super) key: String,
-    pub(super) frame: String,
-    pub(super) country: usize,
-    pub(super) facts: BTreeMap<&'static str, Value>,
+    pub(super) facts: Facts,
 }
 
 /// A country's name, and what comes from there.
@@ -111,6 +93,8 @@ pub(super) struct World {
     pub(super) names: Names,
     pub(super) countries: Vec<Country>,
     pub(super) things: Vec<Thing>,
+    /// Things made to be confused with others.
+    pub(super) twins: HashMap<Id, Id>,
     pub(super) dice: Dice,
     pub(super) deck: Deck,
 }
@@ -130,13 +114,14 @@ impl World {
             names,
             countries,
             things: Vec::new(),
+            twins: HashMap::new(),
             dice,
             deck: Deck::default(),
         }
     }
 
     /// A pattern that the context has not used yet, as far as there is one, and that is not `here`.
-    pub(super) fn draw(
+    pub(super) fn pattern(
         &mut self,
         list: &[&'static str],
         here: &[&'static str],
@@ -144,15 +129,16 @@ impl World {
         self.deck.draw(&mut self.dice, list, here)
     }
 
-    /// The title of a thing's passage.
-    pub(super) fn title(&self, thing: Id) -> String {
-        let Thing { frame, key, .. } = &self.things[thing];
-        frame.replace('#', key)
+    /// How things of this one's kind are written about and asked for.
+    pub(super) fn prose(&self, thing: Id) -> &'static Recipe {
+        self.data.prose(self.things[thing].kind)
     }
 
-    /// How things of this one's kind are made and written about.
-    pub(super) fn prose(&self, thing: Id) -> &'static Prose {
-        self.data.of(self.things[thing].kind)
+    /// The title of a thing's passage.
+    pub(super) fn title(&self, thing: Id) -> String {
+        let text = |what: &str| self.text(thing, what);
+        let key = text("key").unwrap_or_default();
+        fill_slots(self.prose(thing).title, &text).replace('#', &key)
     }
 
     /// A thing's title as running text has it.
@@ -160,14 +146,24 @@ impl World {
         self.prose(thing).called.replace('#', &self.title(thing))
     }
 
-    fn value(&self, thing: Id, what: &str) -> Option<Value> {
-        self.things[thing].facts.get(what).copied()
+    /// What a fact says; `maker.born` is a fact of the thing to which `maker` leads.
+    pub(super) fn value(&self, thing: Id, what: &str) -> Option<&Value> {
+        match what.split_once('.') {
+            Some((first, what)) => self.value(self.link(thing, first)?, what),
+            None => self.things[thing].facts.get(what),
+        }
+    }
+
+    /// Some facts, to be given to another thing.
+    pub(super) fn copies(&self, thing: Id, facts: &[&'static str]) -> Facts {
+        let copy = |what: &&'static str| Some((*what, self.value(thing, what)?.clone()));
+        facts.iter().filter_map(copy).collect()
     }
 
     /// The thing to which a fact leads.
     pub(super) fn link(&self, thing: Id, what: &str) -> Option<Id> {
         match self.value(thing, what)? {
-            Value::Thing(other) => Some(other),
+            Value::Thing(other) => Some(*other),
             _ => None,
         }
     }
@@ -183,23 +179,31 @@ impl World {
     /// The number, or the year, that a fact gives.
     pub(super) fn number(&self, thing: Id, what: &str) -> Option<i32> {
         match self.value(thing, what)? {
-            Value::Number(n) | Value::Inhabitants(n) | Value::Kilometres(n) => Some(n),
+            Value::Number(n) | Value::Amount(n, _) => Some(*n),
             Value::Day(date) => Some(date.year),
-            Value::Word(_) | Value::Thing(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The day that a fact gives.
+    pub(super) fn day(&self, thing: Id, what: &str) -> Option<Date> {
+        match self.value(thing, what)? {
+            Value::Day(date) => Some(*date),
+            _ => None,
+        }
+    }
+
+    /// The place of a thing's country among all.
+    pub(super) fn country(&self, thing: Id) -> usize {
+        match self.value(thing, "country") {
+            Some(Value::Country(country)) => *country,
+            _ => 0,
         }
     }
 
     /// The year in which a person was born.
     pub(super) fn born(&self, person: Id) -> i32 {
-        self.number(person, "born").unwrap_or_default()
-    }
-
-    /// The day on which a person was born.
-    pub(super) fn birthday(&self, person: Id) -> Option<Date> {
-        match self.value(person, "born")? {
-            Value::Day(date) => Some(date),
-            _ => None,
-        }
+        self.number(person, "birth_year").unwrap_or_default()
     }
 
     pub(super) fn is_female(&self, person: Id) -> bool {
@@ -208,26 +212,31 @@ impl World {
 
     /// What passages write for a fact.
     pub(super) fn text(&self, thing: Id, what: &str) -> Option<String> {
-        let country = &self.countries[self.things[thing].country];
-        Some(match what {
-            "country" => country.name.clone(),
-            "nat" => country.adjective.clone(),
-            "key" => self.things[thing].key.clone(),
-            _ => match self.value(thing, what)? {
-                Value::Word(word) => word.to_owned(),
-                Value::Number(n) => n.to_string(),
-                Value::Inhabitants(n) => thousands(n),
-                Value::Kilometres(n) => format!("{n} kilometres"),
-                Value::Day(date) => date.to_string(),
-                Value::Thing(other) => self.called(other),
-            },
-        })
+        if what == "nat" {
+            return Some(self.countries[self.country(thing)].adjective.clone());
+        }
+        Some(self.written(self.value(thing, what)?))
+    }
+
+    /// What passages write for a value.
+    pub(super) fn written(&self, value: &Value) -> String {
+        match value {
+            Value::Word(word) => (*word).to_owned(),
+            Value::Name(name) => name.clone(),
+            Value::Number(n) => n.to_string(),
+            Value::Amount(n, unit) => format!("{} {unit}", thousands(*n)).trim_end().to_owned(),
+            Value::Day(Date { year, month, day }) => {
+                format!("{day} {} {year}", self.data.months[*month].0)
+            }
+            Value::Country(country) => self.countries[*country].name.clone(),
+            Value::Thing(other) => self.called(*other),
+        }
     }
 
     /// The fact about `thing`, kept with whom symmetric facts are kept; `None` if there is none.
     pub(super) fn fact(&self, thing: Id, what: &'static str) -> Option<Fact> {
         match what {
-            "country" | "nat" => Some(Fact::new(thing, "country")),
+            "nat" => Some(Fact::new(thing, "country")),
             "spouse" | "sibling" => {
                 let other = *self.related(thing, what).first()?;
                 Some(self.relation(thing, what, other))
@@ -239,8 +248,8 @@ impl World {
     /// The fact that `thing` stands in a relation to `other`, kept with whom it is kept.
     pub(super) fn relation(&self, thing: Id, what: &'static str, other: Id) -> Fact {
         match what {
-            "spouse" => Fact::marriage(thing, other),
-            "sibling" | "brother" | "sister" => Fact::kinship(thing, other),
+            "spouse" => Fact::between(thing, what, other),
+            "sibling" | "brother" | "sister" => Fact::between(thing, "sibling", other),
             "offspring" if self.is_female(thing) => Fact::new(other, "mother"),
             "offspring" => Fact::new(other, "father"),
             "made" => Fact::new(other, "maker"),
@@ -252,11 +261,6 @@ impl World {
     pub(super) fn all(&self, is_one: impl Fn(&Thing) -> bool) -> Vec<Id> {
         let ids = 0..self.things.len();
         ids.filter(|&id| is_one(&self.things[id])).collect()
-    }
-
-    /// The towns of a country.
-    pub(super) fn towns_of(&self, country: usize) -> Vec<Id> {
-        self.all(|thing| thing.kind == Kind::Town && thing.country == country)
     }
 
     /// Father and mother.
@@ -301,17 +305,15 @@ mod tests {
 
     #[test]
     fn ages_count_birthdays() {
-        let months = &Data::load().unwrap().months;
-        let day = |year, month: usize, day| Date {
-            year,
-            month,
-            name: months[month].0,
-            day,
-        };
+        let day = |year, month, day| Date { year, month, day };
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 9)), 49);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 4, 10)), 50);
         assert_eq!(day(1900, 4, 10).years_until(day(1950, 5, 1)), 50);
         assert!(day(1900, 4, 10) < day(1900, 5, 1));
-        assert_eq!(day(1911, 2, 12).to_string(), "12 March 1911");
+        let world = World::new(Data::load().unwrap(), Dice::new(1, 0));
+        assert_eq!(
+            world.written(&Value::Day(day(1911, 2, 12))),
+            "12 March 1911"
+        );
     }
 }
