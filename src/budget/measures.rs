@@ -59,10 +59,7 @@ impl Measures {
         layers: &[LayerMeasures],
         options: &MeasureOptions,
     ) -> Self {
-        let needs = match &options.needs {
-            Some(needs) => needs.clone(),
-            None => Needs::all(options),
-        };
+        let needs = options.asked();
         let grid = budget_grid(tokens);
         let budgets = needs.budgets.into_iter().filter_map(|measure| {
             let of_layers = layers.iter().map(|l| measure.of_layer(l, options));
