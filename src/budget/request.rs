@@ -122,6 +122,14 @@ impl<'a> Request<'a> {
         self.budget.total(self.geometry.cells(), self.tokens)
     }
 
+    /// Targets above the request's own floor, in layer order.
+    pub(super) fn targets(&self, tokens: Vec<f64>) -> Targets {
+        Targets {
+            floor: self.floor.tokens,
+            tokens,
+        }
+    }
+
     /// The floor that the reference prompt can have.
     pub fn lowest(&self) -> usize {
         self.floor.tokens.min(self.tokens)
