@@ -1,7 +1,7 @@
 //! The cache folder, and hashes that are computed once.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -125,25 +125,19 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
 }
 
 fn hash(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut sink = HashingWriter::new(io::sink());
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok(sink.finish().1),
-            Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::io("read", path, e)),
-        };
-        sink.write_all(&buffer[..read])
-            .map_err(|e| Error::io("read", path, e))?;
-    }
+    io::copy(&mut BufReader::with_capacity(1 << 20, file), &mut sink)
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(sink.finish().1)
 }
 
 /// Hashes what passes through on its way to a file.
 pub(super) struct HashingWriter<W> {
     inner: W,
     digest: Sha256,
+    /// Whether the file, and not what is read for it, is where it failed.
+    pub(super) failed: bool,
 }
 
 impl<W: Write> HashingWriter<W> {
@@ -151,26 +145,25 @@ impl<W: Write> HashingWriter<W> {
         Self {
             inner,
             digest: Sha256::new(),
+            failed: false,
         }
     }
 
     /// The writer, and the hash in hexadecimal.
     pub(super) fn finish(self) -> (W, String) {
-        let hash = self
-            .digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = self.digest.finalize();
+        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         (self.inner, hash)
     }
 }
 
 impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.digest.update(&bytes[..written]);
-        Ok(written)
+        let written = self.inner.write(bytes);
+        self.failed |= written.is_err();
+        self.digest
+            .update(&bytes[..*written.as_ref().unwrap_or(&0)]);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -191,10 +184,7 @@ pub(super) fn kept(
         return Ok(None);
     }
     let record = Record::read(file);
-    if record
-        .as_ref()
-        .is_some_and(|record| record.origin != origin)
-    {
+    if record.as_ref().is_some_and(|r| r.origin != origin) {
         // Another member of the same wheel with the same file name.
         return Ok(None);
     }
@@ -237,10 +227,8 @@ impl FolderLock {
         if file.lock().is_err() {
             return Ok(Self { _file: None });
         }
-        for entry in fs::read_dir(folder)
-            .map_err(|e| Error::io("read the folder", folder, e))?
-            .flatten()
-        {
+        let entries = fs::read_dir(folder).map_err(|e| Error::io("read the folder", folder, e))?;
+        for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(DOWNLOAD) {
                 // What cannot be removed now will be another time.
                 let _ = fs::remove_dir_all(entry.path());

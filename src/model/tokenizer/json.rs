@@ -113,9 +113,7 @@ fn pieces(
         .values()
         .max()
         .ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
-    let size = usize::try_from(*highest)
-        .unwrap_or(usize::MAX)
-        .saturating_add(1);
+    let size = *highest as usize + 1;
     // A few ids may be left out; a wild one must not decide how much memory is taken.
     if size > tokens.len().saturating_mul(2).saturating_add(1 << 16) {
         let problem = format!("has {} tokens, but one has the id {highest}", tokens.len());
@@ -129,9 +127,7 @@ fn pieces(
             None if super::sentence_piece::byte_of(text).is_some() => TokenKind::Byte,
             None => TokenKind::Normal,
         };
-        if let Some(slot) = usize::try_from(*id).ok().and_then(|id| pieces.get_mut(id)) {
-            *slot = Some(spell(text, kind));
-        }
+        pieces[*id as usize] = Some(spell(text, kind));
     }
     Ok(pieces)
 }
@@ -147,10 +143,7 @@ pub(super) fn check_same_vocabulary(
         .entries()
         .filter(|(_, _, kind)| *kind == TokenKind::Normal);
     let same = |id: u32, text: &str| {
-        let piece = usize::try_from(id)
-            .ok()
-            .and_then(|id| pieces.get(id))
-            .and_then(Option::as_ref);
+        let piece = pieces.get(id as usize).and_then(Option::as_ref);
         piece.is_some_and(|piece| piece.text == text)
     };
     let total = words.clone().count();

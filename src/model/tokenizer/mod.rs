@@ -242,7 +242,7 @@ impl Tokenizer {
     }
 
     fn piece(&self, id: u32) -> Option<&Piece> {
-        self.pieces.get(usize::try_from(id).ok()?)?.as_ref()
+        self.pieces.get(id as usize)?.as_ref()
     }
 
     /// Every id that ends a generated text, ascending.
