@@ -171,10 +171,7 @@ pub(super) fn of_gguf(gguf: &Gguf) -> Result<&'static PreTokenizer> {
         (None, _) => DEFAULT,
         (Some(_), Some(name)) => name,
         (Some(other), None) => {
-            return Err(Error::format(
-                gguf.path(),
-                format!("{KEY} is {other:?}, not a string"),
-            ));
+            return Err(gguf.wrong(format!("{KEY} is {other:?}, not a string")));
         }
     };
     let names = |rule: &'static PreTokenizer| rule.names.split(' ');

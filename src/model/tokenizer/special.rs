@@ -29,10 +29,8 @@ pub(super) const KEEPS_SPACES_AFTER: &[&str] = &["<unk>", "<s>", "<|endoftext|>"
 ///
 /// GGUF has no field for it; llama.cpp decides by the model's name too.
 pub(super) fn spaces_after_are_stripped(gguf: &Gguf) -> bool {
-    let name = gguf
-        .text_opt("general.name")
-        .unwrap_or_default()
-        .to_lowercase();
+    let name = gguf.text_opt("general.name");
+    let name = name.unwrap_or_default().to_lowercase();
     name.contains("phi-3") || name.contains("phi3")
 }
 
@@ -126,12 +124,7 @@ pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
     let Some(value) = gguf.value(&key) else {
         return Ok(None);
     };
-    let wrong = || {
-        Error::format(
-            gguf.path(),
-            format!("{key} is {value:?}, not the id of a token"),
-        )
-    };
+    let wrong = || gguf.wrong(format!("{key} is {value:?}, not the id of a token"));
     let id = match gguf.uint_opt(&key) {
         // Converters write "none" as -1, which reads as the largest number of its type.
         Some(id) if id == u64::from(u32::MAX) || id == u64::MAX => return Ok(None),
@@ -142,10 +135,8 @@ pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
     let tokens = gguf.array_opt("tokenizer.ggml.tokens");
     let tokens = tokens.map_or(0, <[_]>::len);
     if id as usize >= tokens {
-        return Err(Error::format(
-            gguf.path(),
-            format!("{key} is {id}, but the vocabulary has {tokens} tokens"),
-        ));
+        let problem = format!("{key} is {id}, but the vocabulary has {tokens} tokens");
+        return Err(gguf.wrong(problem));
     }
     Ok(Some(id))
 }
@@ -155,9 +146,6 @@ pub(super) fn flag(gguf: &Gguf, key: &str) -> Result<Option<bool>> {
     match (gguf.value(key), gguf.bool_opt(key)) {
         (None, _) => Ok(None),
         (Some(_), Some(flag)) => Ok(Some(flag)),
-        (Some(other), None) => Err(Error::format(
-            gguf.path(),
-            format!("{key} is {other:?}, not true or false"),
-        )),
+        (Some(other), None) => Err(gguf.wrong(format!("{key} is {other:?}, not true or false"))),
     }
 }

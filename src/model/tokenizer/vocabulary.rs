@@ -60,7 +60,7 @@ impl Vocabulary {
     pub(super) fn read(gguf: &Gguf) -> Result<Self> {
         let texts = strings(gguf, "tokenizer.ggml.tokens")?;
         if texts.is_empty() {
-            return Err(Error::format(gguf.path(), "has an empty vocabulary"));
+            return Err(gguf.wrong("has an empty vocabulary"));
         }
         let mut ids = HashMap::with_capacity(texts.len());
         for (id, text) in (0u32..).zip(&texts) {
@@ -68,10 +68,8 @@ impl Vocabulary {
             if !text.is_empty()
                 && let Some(first) = ids.insert(text.clone(), id)
             {
-                return Err(Error::format(
-                    gguf.path(),
-                    format!("token {text:?} occurs twice, as ids {first} and {id}"),
-                ));
+                let problem = format!("token {text:?} occurs twice, as ids {first} and {id}");
+                return Err(gguf.wrong(problem));
             }
         }
         let kinds = kinds(gguf, texts.len())?;
@@ -147,23 +145,15 @@ impl Vocabulary {
 ///
 /// Errors: [`Error::Format`] if it is absent or holds anything else.
 pub(super) fn strings(gguf: &Gguf, key: &str) -> Result<Vec<String>> {
-    let wrong = || {
-        Error::format(
-            gguf.path(),
-            format!("lacks the metadata field {key} (an array of strings)"),
-        )
-    };
+    let wrong = || gguf.missing(key, "an array of strings");
     let text = |value: &Value| value.to_string().cloned().map_err(|_| wrong());
-    gguf.array_opt(key)
-        .ok_or_else(wrong)?
-        .iter()
-        .map(text)
-        .collect()
+    let values = gguf.array_opt(key).ok_or_else(wrong)?.iter();
+    values.map(text).collect()
 }
 
 /// The first entries of an array, as many as there are tokens.
 fn of_tokens<'g>(gguf: &'g Gguf, key: &str, what: &str, tokens: usize) -> Result<&'g [Value]> {
-    let wrong = |problem: String| Error::format(gguf.path(), format!("{key}: {problem}"));
+    let wrong = |problem: String| gguf.wrong(format!("{key}: {problem}"));
     let values = gguf.array_opt(key);
     let values = values.ok_or_else(|| wrong(format!("is not an array of {what}")))?;
     let too_few = || wrong(format!("has {} {what} for {tokens} tokens", values.len()));
@@ -173,7 +163,7 @@ fn of_tokens<'g>(gguf: &'g Gguf, key: &str, what: &str, tokens: usize) -> Result
 /// The score of every token; a higher score merges first.
 pub(super) fn scores(gguf: &Gguf, tokens: usize) -> Result<Vec<f32>> {
     const KEY: &str = "tokenizer.ggml.scores";
-    let wrong = |problem: String| Error::format(gguf.path(), format!("{KEY}: {problem}"));
+    let wrong = |problem: String| gguf.wrong(format!("{KEY}: {problem}"));
     if gguf.array_opt(KEY).is_none() {
         let problem = "a SentencePiece vocabulary needs this array of floats";
         return Err(wrong(problem.to_owned()));
@@ -201,7 +191,7 @@ fn kinds(gguf: &Gguf, tokens: usize) -> Result<Vec<TokenKind>> {
         };
         number.and_then(TokenKind::from_number).ok_or_else(|| {
             let problem = format!("{KEY}: holds {value:?}, which is no token type (0 to 6)");
-            Error::format(gguf.path(), problem)
+            gguf.wrong(problem)
         })
     };
     let values = of_tokens(gguf, KEY, "types", tokens)?.iter();
