@@ -168,11 +168,8 @@ fn bounded(request: &Request<'_>, shares: &[f64], floor: Option<LowerBound>) -> 
              sinks or window",
             readable_number(reachable)
         );
-        return Err(Error::invalid(
-            "budget",
-            format!("{} tokens per KV head", readable_number(b)),
-            advice,
-        ));
+        let budget = format!("{} tokens per KV head", readable_number(b));
+        return Err(Error::invalid("budget", budget, advice));
     }
     let rest = (b - reachable) * shares.len() as f64;
     Ok(Targets {

@@ -40,39 +40,27 @@ impl MeasureOptions {
     /// Errors: [`Error::Invalid`] for a window of 0, thresholds outside (0, 1], repeated or none.
     pub fn check(&self) -> Result<()> {
         if self.window == Some(0) {
-            return Err(Error::invalid(
-                "--window",
-                0,
-                "at least one row must be observed",
-            ));
+            let bound = "at least one row must be observed";
+            return Err(Error::invalid("--window", 0, bound));
         }
         for (what, list) in [
             ("--thresholds", &self.thresholds),
             ("--output-thresholds", &self.output_thresholds),
         ] {
             if list.is_empty() {
-                return Err(Error::invalid(
-                    what,
-                    "empty",
-                    "at least one threshold is needed",
-                ));
+                let bound = "at least one threshold is needed";
+                return Err(Error::invalid(what, "empty", bound));
             }
             // At 1 the answer would hang on which tiny terms a float sum still feels.
             if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t < 1.0)) {
-                return Err(Error::invalid(
-                    what,
-                    bad,
-                    "a threshold lies above 0 and below 1",
-                ));
+                let bound = "a threshold lies above 0 and below 1";
+                return Err(Error::invalid(what, bad, bound));
             }
             let mut names: Vec<_> = list.iter().map(|t| threshold_name(*t)).collect();
             names.sort();
             if names.windows(2).any(|w| w[0] == w[1]) {
-                return Err(Error::invalid(
-                    what,
-                    format!("{list:?}"),
-                    "each threshold is named once",
-                ));
+                let bound = "each threshold is named once";
+                return Err(Error::invalid(what, format!("{list:?}"), bound));
             }
         }
         Ok(())

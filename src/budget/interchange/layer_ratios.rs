@@ -75,13 +75,13 @@ pub fn read_layer_ratios(path: &Path) -> Result<Vec<f64>> {
     let ratios: Vec<f64> = read_json(path, otherwise)?;
     match ratios.iter().position(|r| !(0.0..=1.0).contains(r)) {
         None => Ok(ratios),
-        Some(layer) => Err(Error::format(
-            path,
-            format!(
-                "layer {layer} has the ratio {}; a compression ratio is the fraction removed, 0 to 1",
-                readable_number(ratios[layer])
-            ),
-        )),
+        Some(layer) => {
+            let ratio = readable_number(ratios[layer]);
+            let problem = format!(
+                "layer {layer} has the ratio {ratio}; a compression ratio is the fraction removed, 0 to 1"
+            );
+            Err(Error::format(path, problem))
+        }
     }
 }
 

@@ -110,10 +110,10 @@ impl SpecialIds {
         let mut named = self.stop.iter().chain(&self.bos).chain(&self.eos);
         match named.find(|id| **id as usize >= tokens) {
             None => Ok(()),
-            Some(id) => Err(Error::format(
-                path,
-                format!("has {tokens} tokens, but a special id of the model is {id}"),
-            )),
+            Some(id) => {
+                let problem = format!("has {tokens} tokens, but a special id of the model is {id}");
+                Err(Error::format(path, problem))
+            }
         }
     }
 }
