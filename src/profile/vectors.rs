@@ -61,11 +61,8 @@ pub(super) fn on_host(
     work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let layer = if work.has_outputs() {
-        Some(HostLayer::of(view)?)
-    } else {
-        None
-    };
+    let layer = work.has_outputs().then(|| HostLayer::of(view));
+    let layer = layer.transpose()?;
     let kv_heads = view.cache.heads.len();
     let ranked = |plain: &[Vec<f64>], own: &VectorWork| -> Result<Vectors> {
         let ranked: Vec<Ranked> = if own.ranks_heads() {
@@ -132,10 +129,8 @@ impl HostLayer {
 }
 
 fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
-    thresholds
-        .iter()
-        .map(|&t| ranked.minimum_budget(t) as u32)
-        .collect()
+    let budget = |&t: &f64| ranked.minimum_budget(t) as u32;
+    thresholds.iter().map(budget).collect()
 }
 
 fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {
