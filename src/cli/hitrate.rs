@@ -1,6 +1,8 @@
 //! `kvprof hitrate`: do windows of the prompt name the keys that generation will look at?
 
-use kvprof::eval::hit_rate::{HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings, HitRates};
+use kvprof::eval::hit_rate::{
+    HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings, HitRates,
+};
 use kvprof::profile::Prompt;
 use kvprof::run::ModelRecord;
 

@@ -57,7 +57,7 @@ impl Spread {
 /// Shapes: both `[query head][key]`. Errors: [`crate::error::Error::Candle`].
 pub(super) fn on_host(
     view: &AttentionView<'_>,
-    [last, pooled]: [Vec<Vec<f64>>; 2],
+    [last, pooled]: [&[Vec<f64>]; 2],
     work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
@@ -89,7 +89,7 @@ pub(super) fn on_host(
         }
         Ok(vectors)
     };
-    Ok([ranked(&last, &work.last)?, ranked(&pooled, &work.pooled)?])
+    Ok([ranked(last, &work.last)?, ranked(pooled, &work.pooled)?])
 }
 
 /// Values and output projection of a layer on the CPU.

@@ -228,7 +228,7 @@ impl WindowSums {
                 let of = |v: &Vec<f64>| Spread::of(v, self.first_row);
                 spreads = pooled.iter().map(of).collect();
             }
-            vectors::on_host(view, [rows.last, pooled], work, &grid)?
+            vectors::on_host(view, [&rows.last, &pooled], work, &grid)?
         };
         Ok(layer_measures(&rows, window, vectors, spreads))
     }

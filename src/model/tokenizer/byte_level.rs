@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::gguf::Gguf;
 
 use super::pre_tokenizer::PreTokenizer;

@@ -3,7 +3,7 @@
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::gguf::Gguf;
 
 use super::special::token_id;
