@@ -119,10 +119,11 @@ impl Table {
             return Ok(());
         }
         if self.columns.len() != other.columns.len() {
+            let bound = format!("{} are expected", self.columns.len());
             return Err(Error::invalid(
                 "number of columns",
                 other.columns.len(),
-                format!("{} are expected", self.columns.len()),
+                bound,
             ));
         }
         for ((name, mine), (other_name, theirs)) in self.columns.iter_mut().zip(other.columns) {
@@ -131,11 +132,8 @@ impl Table {
                 (true, Column::Number(a), Column::Number(b)) => a.extend(b),
                 (true, Column::Text(a), Column::Text(b)) => a.extend(b),
                 _ => {
-                    return Err(Error::invalid(
-                        "column",
-                        other_name,
-                        format!("{name} of the same type is expected"),
-                    ));
+                    let bound = format!("{name} of the same type is expected");
+                    return Err(Error::invalid("column", other_name, bound));
                 }
             }
         }
@@ -146,25 +144,20 @@ impl Table {
     ///
     /// Errors: [`Error::Table`], [`Error::Io`]; the old file, if any, is then untouched.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let table_error = |source| Error::Table {
-            path: path.to_owned(),
-            source,
-        };
-        let columns = self
-            .columns
-            .iter()
-            .map(|(name, column)| -> PolarsColumn {
-                match column {
-                    // Signed, since users subtract columns and unsigned differences wrap.
-                    Column::Count(v) => {
-                        let signed: Vec<i32> = v.iter().map(|&n| n as i32).collect();
-                        Series::new(name.as_str().into(), signed).into()
-                    }
-                    Column::Number(v) => Series::new(name.as_str().into(), v).into(),
-                    Column::Text(v) => Series::new(name.as_str().into(), v).into(),
+        let table_error = of_file(path);
+        let series = |(name, column): &(String, Column)| -> PolarsColumn {
+            let name = name.as_str().into();
+            match column {
+                // Signed, since users subtract columns and unsigned differences wrap.
+                Column::Count(v) => {
+                    let signed: Vec<i32> = v.iter().map(|&n| n as i32).collect();
+                    Series::new(name, signed).into()
                 }
-            })
-            .collect();
+                Column::Number(v) => Series::new(name, v).into(),
+                Column::Text(v) => Series::new(name, v).into(),
+            }
+        };
+        let columns = self.columns.iter().map(series).collect();
         let mut frame = DataFrame::new(self.rows(), columns).map_err(table_error)?;
         // Into memory first: the writer would hide a full disk behind an error of its own.
         let mut bytes = Vec::new();
@@ -180,19 +173,14 @@ impl Table {
     /// Errors: [`Error::Io`], [`Error::Table`] for what is not Parquet, [`Error::Format`] for a null.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        let table_error = |source| Error::Table {
-            path: path.to_owned(),
-            source,
-        };
+        let table_error = of_file(path);
         let frame = ParquetReader::new(file).finish().map_err(table_error)?;
         let mut table = Self::default();
         for column in frame.columns() {
             let name = column.name().as_str();
             if column.null_count() > 0 {
-                return Err(Error::format(
-                    path,
-                    format!("column {name} holds missing values"),
-                ));
+                let problem = format!("column {name} holds missing values");
+                return Err(Error::format(path, problem));
             }
             table.push(name, read_column(column).map_err(table_error)?);
         }
@@ -255,6 +243,14 @@ impl Rows {
     }
 }
 
+/// An error about a file.
+fn of_file(path: &Path) -> impl Fn(polars::error::PolarsError) -> Error + Copy {
+    move |source| Error::Table {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 fn read_column(column: &PolarsColumn) -> polars::error::PolarsResult<Column> {
     Ok(match column.dtype() {
         DataType::String => {
@@ -280,22 +276,15 @@ fn read_column(column: &PolarsColumn) -> polars::error::PolarsResult<Column> {
 /// column of another type (structures, dates).
 pub fn read_json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let table_error = |source| Error::Table {
-        path: path.to_owned(),
-        source,
-    };
+    let table_error = of_file(path);
     let mut reader = ParquetReader::new(file);
     // Polars built without a type's feature panics on it, so the schema is checked first.
     for field in reader.schema().map_err(table_error)?.iter_values() {
         if !is_plain(&field.dtype) {
+            let (kind, name) = (type_name(&field.dtype), &field.name);
             return Err(Error::Unsupported {
                 what: "Parquet column type",
-                found: format!(
-                    "{} of column {} in {}",
-                    type_name(&field.dtype),
-                    field.name,
-                    path.display()
-                ),
+                found: format!("{kind} of column {name} in {}", path.display()),
                 supported: "text, integers of 32 or 64 bits, floats, booleans and lists of them; \
                             drop the column or convert it"
                     .to_owned(),
@@ -306,11 +295,8 @@ pub fn read_json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let mut rows = vec![Map::new(); frame.height()];
     for column in frame.columns() {
         for (index, row) in rows.iter_mut().enumerate() {
-            let value = column.get(index).map_err(table_error)?;
-            row.insert(
-                column.name().to_string(),
-                json_value(&value).map_err(table_error)?,
-            );
+            let value = column.get(index).and_then(|value| json_value(&value));
+            row.insert(column.name().to_string(), value.map_err(table_error)?);
         }
     }
     Ok(rows)

@@ -65,13 +65,14 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
         }
     };
     let whole = folder.path().join("whole");
-    let run = ProfileRun::prepare(&whole, record(3), false).unwrap();
+    let run = ProfileRun::prepare(&whole, record(3), 3, false).unwrap();
     measure(&run, 0..3);
-    let profile = run.finish().unwrap();
+    run.finish().unwrap();
+    let profile = Profile::load(&whole).unwrap();
 
     let parts = folder.path().join("parts");
     measure(
-        &ProfileRun::prepare(&parts, record(3), false).unwrap(),
+        &ProfileRun::prepare(&parts, record(3), 3, false).unwrap(),
         0..2,
     );
     assert!(
@@ -85,14 +86,14 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
     let from = parts.join(".parts/000001.heads.parquet");
     fs::copy(from, parts.join(".parts/000002.heads.parquet")).unwrap();
     assert!(
-        ProfileRun::prepare(&parts, record(3), false).is_err(),
+        ProfileRun::prepare(&parts, record(3), 3, false).is_err(),
         "only with resume"
     );
     assert!(
-        ProfileRun::prepare(&parts, record(2), true).is_err(),
+        ProfileRun::prepare(&parts, record(2), 2, true).is_err(),
         "another run's folder"
     );
-    let run = ProfileRun::prepare(&parts, record(3), true).unwrap();
+    let run = ProfileRun::prepare(&parts, record(3), 3, true).unwrap();
     measure(&run, 0..3);
     run.finish().unwrap();
     assert_eq!(bytes(&whole), bytes(&parts));

@@ -3,7 +3,7 @@
 use super::arithmetic::{Arithmetic, Shape};
 use super::clock::{Seconds, timed};
 use super::stage::Stage;
-use super::workload::Work;
+use super::work::Work;
 use crate::error::{Error, Result};
 use crate::eval::speed::Mode;
 

@@ -21,6 +21,7 @@ mod run;
 mod saved;
 mod stage;
 mod summary;
+mod work;
 mod workload;
 
 pub use arithmetic::{Arithmetic, Shape};
@@ -34,4 +35,5 @@ pub use run::{BenchMeasurements, Measurement, Turn, measure};
 pub use saved::{Bench, SavedRow};
 pub use stage::Stage;
 pub use summary::{Rates, WorkloadRow, summarise};
-pub use workload::{WORKLOADS, Work, Workload, named};
+pub use work::Work;
+pub use workload::{WORKLOADS, Workload, named};

@@ -41,12 +41,8 @@ impl BenchOptions {
             return Err(Error::invalid("number of workloads", 0, "one is needed"));
         }
         if !self.lengths.windows(2).all(|w| w[0] < w[1]) {
-            let bound = "lengths must ascend, each once";
-            return Err(Error::invalid(
-                "lengths",
-                format!("{:?}", self.lengths),
-                bound,
-            ));
+            let (lengths, bound) = (&self.lengths, "lengths must ascend, each once");
+            return Err(Error::invalid("lengths", format!("{lengths:?}"), bound));
         }
         self.check_asked(longest)
     }
@@ -95,15 +91,15 @@ impl BenchOptions {
 
     /// Lengths with the workloads that they are too short for.
     pub fn left_out(&self) -> Vec<(usize, &'static Workload)> {
-        let short = |length: usize| {
-            let of = self.workloads.iter().copied();
-            of.filter(move |w| w.work.least_tokens() > length)
-                .map(move |w| (length, w))
-        };
-        self.lengths
-            .iter()
-            .flat_map(|&length| short(length))
-            .collect()
+        let mut left_out = Vec::new();
+        for &length in &self.lengths {
+            let short = self
+                .workloads
+                .iter()
+                .filter(|w| w.work.least_tokens() > length);
+            left_out.extend(short.map(|w| (length, *w)));
+        }
+        left_out
     }
 
     /// Measurements in all.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::arithmetic::{Arithmetic, Shape};
 use super::clock::{Seconds, timed};
 use super::stage::Stage;
-use super::workload::Work;
+use super::work::Work;
 use crate::budget::{ALLOCATORS, Granularity};
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, NoProbe};

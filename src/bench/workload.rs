@@ -1,44 +1,11 @@
 //! The table of workloads.
 
-use super::arithmetic::{Arithmetic, Shape};
-use super::clock::Seconds;
 use super::decode::Decode;
 use super::grid::{CONFIGURATIONS, Grid};
 use super::prefill::{Prefill, Profiling};
-use super::stage::Stage;
+use super::work::Work;
 use crate::error::{Error, Result};
 use crate::eval::speed::Mode;
-
-/// Something whose cost is measured.
-pub trait Work: Send + Sync {
-    /// Does it once and says how long the part took that counts.
-    ///
-    /// Errors: those of what is done.
-    fn run(&self, stage: &Stage<'_>) -> Result<Seconds>;
-
-    /// Tokens that a prompt must have at least for the work to make sense.
-    fn least_tokens(&self) -> usize {
-        1
-    }
-
-    /// Tokens that must fit the model's context after the prompt.
-    fn room(&self, _steps: usize) -> usize {
-        0
-    }
-
-    /// Whether it goes on from a prompt that was prefilled before.
-    fn decodes(&self) -> bool {
-        false
-    }
-
-    /// What the timed part cannot do without; `None` where that is not counted.
-    fn arithmetic(&self, shape: &Shape<'_>) -> Option<Arithmetic>;
-
-    /// Tokens of its cache, per KV head.
-    fn cache_tokens(&self, shape: &Shape<'_>) -> usize {
-        shape.tokens
-    }
-}
 
 /// A line of the bench.
 pub struct Workload {
@@ -54,90 +21,41 @@ pub struct Workload {
     pub work: &'static dyn Work,
 }
 
+const fn line(
+    name: &'static str,
+    base: &'static str,
+    work: &'static dyn Work,
+    about: &'static str,
+) -> Workload {
+    Workload {
+        name,
+        about,
+        base,
+        times: 1,
+        work,
+    }
+}
+
 /// Every workload; bases stand before what is taken against them.
+#[rustfmt::skip]
 pub const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "prefill",
-        about: "the prompt through the model, nobody watching",
-        base: "prefill",
-        times: 1,
-        work: &Prefill,
-    },
-    Workload {
-        name: "profile-32",
-        about: "the same with everything that a profile measures, over the last 32 rows",
-        base: "prefill",
-        times: 1,
-        work: &Profiling {
-            window: Some(32),
-            strategy: None,
-        },
-    },
-    Workload {
-        name: "profile-128",
-        about: "the same over the last 128 rows",
-        base: "prefill",
-        times: 1,
-        work: &Profiling {
-            window: Some(128),
-            strategy: None,
-        },
-    },
-    Workload {
-        name: "profile-all",
-        about: "the same over every row",
-        base: "prefill",
-        times: 1,
-        work: &Profiling {
-            window: None,
-            strategy: None,
-        },
-    },
-    Workload {
-        name: "prefill-zigzag",
-        about: "the prompt through the model with what online zigzag reads, over the last 32 rows",
-        base: "prefill",
-        times: 1,
-        work: &Profiling {
-            window: Some(32),
-            strategy: Some("zigzag"),
-        },
-    },
-    Workload {
-        name: "decode-full",
-        about: "steps after the prompt with all its keys and values",
-        base: "decode-full",
-        times: 1,
-        work: &Decode(Mode::Full),
-    },
-    Workload {
-        name: "decode-1024",
-        about: "the same with 1,024 tokens per KV head, chosen by SnapKV",
-        base: "decode-full",
-        times: 1,
-        work: &Decode(Mode::Budget(1024)),
-    },
-    Workload {
-        name: "decode-256",
-        about: "the same with 256",
-        base: "decode-full",
-        times: 1,
-        work: &Decode(Mode::Budget(256)),
-    },
-    Workload {
-        name: "decode-64",
-        about: "the same with 64",
-        base: "decode-full",
-        times: 1,
-        work: &Decode(Mode::Budget(64)),
-    },
-    Workload {
-        name: "grid",
-        about: "eval's sweep of 24 configurations, against prefilling for each of them",
-        base: "prefill",
-        times: CONFIGURATIONS,
-        work: &Grid,
-    },
+    line("prefill", "prefill", &Prefill, "the prompt through the model, nobody watching"),
+    line("profile-32", "prefill", &Profiling { window: Some(32), strategy: None },
+        "the same with everything that a profile measures, over the last 32 rows"),
+    line("profile-128", "prefill", &Profiling { window: Some(128), strategy: None },
+        "the same over the last 128 rows"),
+    line("profile-all", "prefill", &Profiling { window: None, strategy: None },
+        "the same over every row"),
+    line("prefill-zigzag", "prefill", &Profiling { window: Some(32), strategy: Some("zigzag") },
+        "the prompt through the model with what online zigzag reads, over the last 32 rows"),
+    line("decode-full", "decode-full", &Decode(Mode::Full),
+        "steps after the prompt with all its keys and values"),
+    line("decode-1024", "decode-full", &Decode(Mode::Budget(1024)),
+        "the same with 1,024 tokens per KV head, chosen by SnapKV"),
+    line("decode-256", "decode-full", &Decode(Mode::Budget(256)), "the same with 256"),
+    line("decode-64", "decode-full", &Decode(Mode::Budget(64)), "the same with 64"),
+    Workload { times: CONFIGURATIONS, ..line("grid", "prefill", &Grid,
+        "eval's sweep of 24 configurations, against prefilling for each of them") },
 ];
 
 /// The workloads of these names and those that they are taken against, in the order of the table.

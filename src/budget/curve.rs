@@ -53,34 +53,23 @@ impl Curve {
     }
 
     /// Mean of some curves up to `end`, straight between the budgets at which any of them is known.
-    pub fn mean(curves: &[&Self], end: usize) -> Self {
-        let end = end as f64;
-        let mut budgets: Vec<f64> = curves
-            .iter()
-            .flat_map(|curve| &curve.budgets)
-            .copied()
-            .filter(|&b| b < end)
-            .chain([0.0, end])
-            .collect();
+    pub fn mean<'a>(curves: impl IntoIterator<Item = &'a Self> + Clone, end: usize) -> Self {
+        let (curves, end) = (|| curves.clone().into_iter(), end as f64);
+        let known = curves().flat_map(|curve| &curve.budgets).copied();
+        let mut budgets: Vec<f64> = known.filter(|&b| b < end).chain([0.0, end]).collect();
         budgets.sort_by(f64::total_cmp);
         budgets.dedup();
-        let count = curves.len().max(1) as f64;
-        let values = budgets
-            .iter()
-            .map(|&b| curves.iter().map(|curve| curve.at(b)).sum::<f64>() / count)
-            .collect();
-        Self { budgets, values }
+        let count = curves().count().max(1) as f64;
+        let mean = |&b: &f64| curves().map(|curve| curve.at(b)).sum::<f64>() / count;
+        Self {
+            values: budgets.iter().map(mean).collect(),
+            budgets,
+        }
     }
 
-    /// The curve times −1: a loss as a gain.
-    pub(super) fn negated(mut self) -> Self {
-        self.values.iter_mut().for_each(|v| *v = -*v);
-        self
-    }
-
-    /// The curve with `offset` added to every value.
-    pub(super) fn shifted(mut self, offset: f64) -> Self {
-        self.values.iter_mut().for_each(|v| *v += offset);
+    /// The curve with every value changed by `change`: a gain as a loss.
+    pub(super) fn changed(mut self, change: impl Fn(f64) -> f64) -> Self {
+        self.values.iter_mut().for_each(|v| *v = change(*v));
         self
     }
 
@@ -141,7 +130,7 @@ mod tests {
     fn a_mean_knows_every_budget_that_its_parts_know() {
         let a = Curve::new(0.0, [(2, 0.5), (4, 1.0)]).unwrap();
         let b = Curve::new(0.0, [(3, 0.9), (6, 0.9)]).unwrap();
-        let mean = Curve::mean(&[&a, &b], 5);
+        let mean = Curve::mean([&a, &b], 5);
         assert_eq!(mean.budgets, [0.0, 2.0, 3.0, 4.0, 5.0]);
         assert!((mean.at(2.0) - 0.55).abs() < 1e-15); // (0.5 + 0.6) / 2
         assert!((mean.at(5.0) - 0.95).abs() < 1e-15);

@@ -65,11 +65,8 @@ impl Predictor {
         } = self.geometry;
         if kept.len() != layers || kept.iter().any(|layer| layer.len() != kv_heads) {
             let bound = format!("the profile has {layers} layers of {kv_heads} KV heads");
-            return Err(Error::invalid(
-                "number of layers and KV heads",
-                "another",
-                bound,
-            ));
+            let what = "number of layers and KV heads";
+            return Err(Error::invalid(what, "another", bound));
         }
         let mass = |(layer, curves): (&Vec<usize>, &[Curve])| {
             let pairs = layer.iter().zip(curves);
@@ -77,16 +74,13 @@ impl Predictor {
         };
         let losses = |curves: &[Curve]| -> Vec<Option<f64>> {
             let pairs = kept.iter().zip(curves);
-            pairs
-                .map(|(layer, curve)| Some(curve.at(mean_of_equal(layer)?)))
-                .collect()
+            let loss =
+                |(layer, curve): (&Vec<usize>, &Curve)| Some(curve.at(mean_of_equal(layer)?));
+            pairs.map(loss).collect()
         };
+        let of_layers = kept.iter().zip(self.mass.chunks(kv_heads));
         Ok(Prediction {
-            mass: kept
-                .iter()
-                .zip(self.mass.chunks(kv_heads))
-                .map(mass)
-                .collect(),
+            mass: of_layers.map(mass).collect(),
             cosine_loss: losses(&self.cosine),
             relative_l2: losses(&self.relative_l2),
         })

@@ -44,14 +44,15 @@ impl Floor {
         if self.tokens >= reserved && self.tokens <= MAX_TOKENS {
             return Ok(());
         }
+        let bound = format!(
+            "it must be between {reserved} (sinks {} + window {}) and {MAX_TOKENS}: raise the floor, or lower \
+             sinks or window",
+            self.sinks, self.window
+        );
         Err(Error::invalid(
             "floor",
             format!("{} tokens", self.tokens),
-            format!(
-                "it must be between {reserved} (sinks {} + window {}) and {MAX_TOKENS}: raise the floor, or \
-                 lower sinks or window",
-                self.sinks, self.window
-            ),
+            bound,
         ))
     }
 }
@@ -93,10 +94,8 @@ pub fn fit(
     let caps = vec![(tokens - lowest) as u64; flat.len()];
     let rest = spread(&flat, (total - lowest * flat.len()) as u64, &caps);
     let mut rest = rest.into_iter().map(|extra| lowest + extra as usize);
-    Ok(shares
-        .iter()
-        .map(|layer| rest.by_ref().take(layer.len()).collect())
-        .collect())
+    let layer = |layer: &Vec<f64>| rest.by_ref().take(layer.len()).collect();
+    Ok(shares.iter().map(layer).collect())
 }
 
 /// Refuses shares that are no numbers, negative, absent or too many.
@@ -179,21 +178,14 @@ fn ideal_amounts(weights: &[f64], open: &[usize], left: u64) -> Vec<u128> {
     let largest = open.iter().map(|&i| weights[i]).fold(0.0, f64::max);
     // Scaled to the largest that is still open: next to a huge weight the others vanish, until it is full.
     let scale = 2f64.powi(WEIGHT_BITS);
-    let whole: Vec<u128> = open
-        .iter()
-        .map(|&i| {
-            if largest > 0.0 {
-                (weights[i] / largest * scale).round() as u128
-            } else {
-                1
-            }
-        })
-        .collect();
+    let whole = |&i: &usize| match largest {
+        0.0 => 1,
+        largest => (weights[i] / largest * scale).round() as u128,
+    };
+    let whole: Vec<u128> = open.iter().map(whole).collect();
     let sum: u128 = whole.iter().sum::<u128>().max(1);
-    whole
-        .iter()
-        .map(|w| (((w * u128::from(left)) << SNAP) + sum / 2) / sum)
-        .collect()
+    let ideal = |w: &u128| (((w * u128::from(left)) << SNAP) + sum / 2) / sum;
+    whole.iter().map(ideal).collect()
 }
 
 /// Whole parts first, then one token each by largest remainder; see [`fit`] for what a tie is.

@@ -5,11 +5,10 @@ use serde_json::Value;
 
 use super::curve::Curve;
 use super::geometry::Granularity;
-use super::optimum::{evenly, measured_to_the_end, purse};
+use super::optimum::{best_targets, measured_to_the_end};
 use super::output_query::output_query;
 use super::profile_curves::mass_curves;
 use super::request::{Allocator, Request, Targets};
-use super::spend::best_amounts;
 use crate::error::Result;
 use crate::profile::{CurveMeasure, Needs, Query};
 use crate::registry::{Entry, described, parse};
@@ -47,22 +46,13 @@ impl Allocator for MassOptimal {
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let vector = output_query(self.query)?;
         let curves = mass_curves(measured_to_the_end(request)?, vector, request.tokens)?;
-        let amounts = match request.granularity {
-            Granularity::Head => best_amounts(&curves, purse(request, 1)),
-            Granularity::Layer => {
-                let heads = request.geometry.kv_heads;
-                let mean = |layer: &[Curve]| {
-                    Curve::mean(&layer.iter().collect::<Vec<_>>(), request.tokens)
-                };
-                let layers: Vec<Curve> = curves.chunks(heads).map(mean).collect();
-                let amounts = best_amounts(&layers, purse(request, heads));
-                evenly(&request.geometry, &amounts)
-            }
-        };
-        Ok(Targets {
-            floor: request.floor.tokens,
-            tokens: amounts.into_iter().map(|n| n as f64).collect(),
-        })
+        if request.granularity == Granularity::Head {
+            return Ok(best_targets(request, &curves, 1));
+        }
+        let heads = request.geometry.kv_heads;
+        let mean = |layer: &[Curve]| Curve::mean(layer, request.tokens);
+        let layers: Vec<Curve> = curves.chunks(heads).map(mean).collect();
+        Ok(best_targets(request, &layers, heads))
     }
 }
 

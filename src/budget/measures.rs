@@ -59,10 +59,7 @@ impl Measures {
         layers: &[LayerMeasures],
         options: &MeasureOptions,
     ) -> Self {
-        let needs = match &options.needs {
-            Some(needs) => needs.clone(),
-            None => Needs::all(options),
-        };
+        let needs = options.asked();
         let grid = budget_grid(tokens);
         let budgets = needs.budgets.into_iter().filter_map(|measure| {
             let of_layers = layers.iter().map(|l| measure.of_layer(l, options));
@@ -105,24 +102,14 @@ impl Measures {
     /// Errors: [`Error::UnknownName`] for a threshold that is not measured, and for a measure that was not asked for.
     pub fn budgets(&self, measure: &BudgetMeasure) -> Result<&[Vec<f64>]> {
         measure.check(&self.options)?;
-        let found = self.budgets.iter().find(|(known, _)| known == measure);
-        let (_, budgets) = found.ok_or_else(|| {
-            let known: Vec<String> = self.budgets.iter().map(|(m, _)| m.column()).collect();
-            not_measured(&measure.column(), &known)
-        })?;
-        Ok(budgets)
+        measured(&self.budgets, measure, BudgetMeasure::column)
     }
 
     /// Curves, `[prompt]` of one per layer or one per query head in layer order.
     ///
     /// Errors: [`Error::UnknownName`] for a measure that was not asked for.
     pub fn curves(&self, measure: &CurveMeasure) -> Result<&[Vec<Points>]> {
-        let found = self.curves.iter().find(|(known, _)| known == measure);
-        let (_, curves) = found.ok_or_else(|| {
-            let known: Vec<String> = self.curves.iter().map(|(m, _)| m.column()).collect();
-            not_measured(&measure.column(), &known)
-        })?;
-        Ok(curves)
+        measured(&self.curves, measure, CurveMeasure::column)
     }
 
     fn read_budgets(&self, profile: &Profile, measure: &BudgetMeasure) -> Result<Vec<Vec<f64>>> {
@@ -174,6 +161,15 @@ impl Measures {
     }
 }
 
-fn not_measured(measure: &str, known: &[String]) -> Error {
-    Error::unknown("measure", measure, known.iter().map(String::as_str))
+/// What was measured of all prompts, of the measure asked for.
+fn measured<'m, M: PartialEq, V>(
+    all: &'m [(M, Vec<V>)],
+    measure: &M,
+    name: fn(&M) -> String,
+) -> Result<&'m [V]> {
+    let found = all.iter().find(|(known, _)| known == measure);
+    found.map(|(_, values)| values.as_slice()).ok_or_else(|| {
+        let known: Vec<String> = all.iter().map(|(known, _)| name(known)).collect();
+        Error::unknown("measure", &name(measure), known.iter().map(String::as_str))
+    })
 }

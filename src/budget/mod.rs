@@ -33,6 +33,7 @@ mod zigzag;
 mod zigzag_lmbo;
 
 #[cfg(test)]
+#[path = "tests/sample.rs"]
 mod sample;
 
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};

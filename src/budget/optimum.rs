@@ -1,9 +1,9 @@
 //! What the optimal strategies share: how far curves reach, what there is to spend, and a layer's tokens over its heads.
 
-use super::geometry::Geometry;
+use super::curve::Curve;
 use super::measures::Measures;
-use super::request::Request;
-use super::spend::Purse;
+use super::request::{Request, Targets};
+use super::spend::{Purse, best_amounts};
 use crate::error::{Error, Result};
 
 /// The measurements, where their curves reach to the request's prompt length.
@@ -26,21 +26,15 @@ pub(super) fn measured_to_the_end<'a>(request: &Request<'a>) -> Result<&'a Measu
     Err(Error::invalid("prompt length", value, bound))
 }
 
-/// What a request leaves to spend on curves that `heads` KV heads share.
-pub(super) fn purse(request: &Request<'_>, heads: usize) -> Purse {
-    Purse {
+/// The best targets by curves that `heads` KV heads share each: evenly, with what is left over to the lower ones.
+pub(super) fn best_targets(request: &Request<'_>, curves: &[Curve], heads: usize) -> Targets {
+    let purse = Purse {
         total: request.total(),
         floor: request.lowest(),
         cap: request.tokens,
         heads,
-    }
-}
-
-/// Each layer's tokens over its KV heads, what is left over to the lower ones.
-pub(super) fn evenly(geometry: &Geometry, layers: &[usize]) -> Vec<usize> {
-    let heads = geometry.kv_heads;
-    layers
-        .iter()
-        .flat_map(|n| (0..heads).map(move |h| n / heads + usize::from(h < n % heads)))
-        .collect()
+    };
+    let amounts = best_amounts(curves, purse).into_iter();
+    let of_heads = |n: usize| (0..heads).map(move |h| n / heads + usize::from(h < n % heads));
+    request.targets(amounts.flat_map(of_heads).map(|n| n as f64).collect())
 }

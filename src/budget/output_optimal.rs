@@ -5,11 +5,10 @@ use serde_json::Value;
 
 use super::curve::Curve;
 use super::geometry::Granularity;
-use super::optimum::{evenly, measured_to_the_end, purse};
+use super::optimum::{best_targets, measured_to_the_end};
 use super::output_query::output_query;
 use super::profile_curves::loss_curves;
 use super::request::{Allocator, Request, Targets};
-use super::spend::best_amounts;
 use crate::error::Result;
 use crate::profile::{CurveMeasure, Needs, OutputMeasure, Query, Vector};
 use crate::registry::{Entry, described, parse};
@@ -64,13 +63,11 @@ impl Allocator for OutputOptimal {
         let measures = measured_to_the_end(request)?;
         let vector = self.vector(request.granularity)?;
         let losses = loss_curves(measures, vector, self.measure, self.raw, request.tokens)?;
-        let gains: Vec<Curve> = losses.into_iter().map(Curve::negated).collect();
-        let amounts = best_amounts(&gains, purse(request, request.geometry.kv_heads));
-        let tokens = evenly(&request.geometry, &amounts);
-        Ok(Targets {
-            floor: request.floor.tokens,
-            tokens: tokens.into_iter().map(|n| n as f64).collect(),
-        })
+        let gains: Vec<Curve> = losses
+            .into_iter()
+            .map(|loss| loss.changed(|v| -v))
+            .collect();
+        Ok(best_targets(request, &gains, request.geometry.kv_heads))
     }
 }
 

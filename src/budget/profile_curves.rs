@@ -4,6 +4,8 @@
 //! T). It is straight between those budgets and constant from its own T on, where everything is kept. The
 //! mean over prompts is taken at every budget that any prompt's grid has, up to the reference length.
 
+use std::ops::RangeInclusive;
+
 use super::curve::Curve;
 use super::measures::Measures;
 use crate::error::{Error, Result};
@@ -19,13 +21,9 @@ pub(super) fn mass_curves(
     tokens: usize,
 ) -> Result<Vec<Curve>> {
     let heads = read(measures, CurveMeasure::Mass(vector))?;
-    Ok(heads
-        .chunks(measures.geometry().group().max(1))
-        .map(|members| {
-            let all: Vec<&Curve> = members.iter().flatten().collect();
-            Curve::mean(&all, tokens)
-        })
-        .collect())
+    let groups = heads.chunks(measures.geometry().group().max(1));
+    let mean = |members: &[Vec<Curve>]| Curve::mean(members.iter().flatten(), tokens);
+    Ok(groups.map(mean).collect())
 }
 
 /// Loss of every layer's output, 0 where nothing is lost: 1 − cos, or the relative L2 error.
@@ -44,22 +42,24 @@ pub(super) fn loss_curves(
         raw,
     };
     let layers = read(measures, output)?;
-    let one_minus = |curve: Curve| match measure {
-        OutputMeasure::Cosine => curve.negated().shifted(1.0),
-        OutputMeasure::RelativeL2 => curve,
+    let loss = |prompts: &Vec<Curve>| {
+        let mean = Curve::mean(prompts, tokens);
+        match measure {
+            OutputMeasure::Cosine => mean.changed(|cosine| 1.0 - cosine),
+            OutputMeasure::RelativeL2 => mean,
+        }
     };
-    Ok(layers
-        .iter()
-        .map(|prompts| one_minus(Curve::mean(&prompts.iter().collect::<Vec<_>>(), tokens)))
-        .collect())
+    Ok(layers.iter().map(loss).collect())
 }
 
 /// What a curve's values can be.
 struct Kind {
     /// Its value at no token.
     start: f64,
-    /// The least and the largest value that it can have.
-    values: (f64, f64),
+    /// The values that it can have, and what rounding makes of them.
+    values: RangeInclusive<f64>,
+    /// Those values in words.
+    words: &'static str,
 }
 
 /// How far rounding may take a mass or a cosine beyond what it can be.
@@ -67,31 +67,17 @@ const SLACK: f64 = 1e-6;
 
 impl Kind {
     fn of(measure: &CurveMeasure) -> Self {
-        let (start, values) = match measure {
-            CurveMeasure::Mass(_) => (0.0, (0.0, 1.0)),
+        let (start, values, words) = match measure {
+            CurveMeasure::Mass(_) => (0.0, -SLACK..=1.0 + SLACK, "0 to 1"),
             CurveMeasure::Output { measure, .. } => match measure {
-                OutputMeasure::Cosine => (0.0, (-1.0, 1.0)),
-                OutputMeasure::RelativeL2 => (1.0, (0.0, f64::INFINITY)),
+                OutputMeasure::Cosine => (0.0, -1.0 - SLACK..=1.0 + SLACK, "-1 to 1"),
+                OutputMeasure::RelativeL2 => (1.0, 0.0..=f64::INFINITY, "0 or more"),
             },
         };
-        Self { start, values }
-    }
-
-    fn can_be(&self, value: f64) -> bool {
-        let (least, most) = self.values;
-        if most.is_finite() {
-            (least - SLACK..=most + SLACK).contains(&value)
-        } else {
-            value >= least
-        }
-    }
-
-    fn values_in_words(&self) -> String {
-        let (least, most) = self.values;
-        if most.is_finite() {
-            format!("{least} to {most}")
-        } else {
-            format!("{least} or more")
+        Self {
+            start,
+            values,
+            words,
         }
     }
 }
@@ -107,15 +93,17 @@ fn read(measures: &Measures, measure: CurveMeasure) -> Result<Vec<Vec<Curve>>> {
         curves.resize_with(cells.len(), Vec::new);
         for (cell, (points, curves)) in cells.iter().zip(&mut curves).enumerate() {
             let whole = points.last().is_some_and(|&(b, _)| b == tokens);
-            let within = points.iter().all(|&(_, value)| kind.can_be(value));
+            let within = points
+                .iter()
+                .all(|&(_, value)| kind.values.contains(&value));
             let curve = Curve::new(kind.start, points.iter().copied());
             let Some(curve) = curve.filter(|_| whole && within) else {
                 let heads = (cells.len() / layers.max(1)).max(1);
                 let (l, h) = (cell / heads, cell % heads);
                 let what = format!("curve {column} of prompt {prompt}, layer {l}, head {h}");
-                let values = kind.values_in_words();
                 let bound = format!(
-                    "rising budgets up to T and finite values of {values} are expected: profile again"
+                    "rising budgets up to T and finite values of {} are expected: profile again",
+                    kind.words
                 );
                 return Err(Error::invalid(what, "damaged", bound));
             };

@@ -59,10 +59,7 @@ impl Allocator for Proportional {
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         let shares = shares(request, &self.measure(request.granularity))?;
         let total = request.per_head() * shares.len() as f64;
-        Ok(Targets {
-            floor: request.floor.tokens,
-            tokens: raised(&shares, total, request.lowest() as f64),
-        })
+        Ok(request.targets(raised(&shares, total, request.lowest() as f64)))
     }
 }
 

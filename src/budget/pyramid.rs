@@ -76,10 +76,7 @@ impl Allocator for Pyramid {
             _ => floor + most + (least - most) * l as f64 / steps,
         };
         let line: Vec<f64> = (0..layers).map(line).collect();
-        Ok(Targets {
-            floor: request.floor.tokens,
-            tokens: request.geometry.repeated(&line),
-        })
+        Ok(request.targets(request.geometry.repeated(&line)))
     }
 }
 

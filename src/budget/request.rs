@@ -71,20 +71,15 @@ impl<'a> Request<'a> {
         self.geometry.check()?;
         if self.tokens == 0 || self.tokens > MAX_TOKENS {
             let bound = format!("it must be between 1 and {MAX_TOKENS}");
-            return Err(Error::invalid(
-                "reference prompt length",
-                self.tokens,
-                bound,
-            ));
+            let what = "reference prompt length";
+            return Err(Error::invalid(what, self.tokens, bound));
         }
         let others = self.measures.map(Measures::geometry);
         match others.filter(|others| !others.same_numbers(&self.geometry)) {
             None => Ok(()),
             Some(others) => {
-                let bound = format!(
-                    "the model has {}: profile that model",
-                    self.geometry.numbers()
-                );
+                let ours = self.geometry.numbers();
+                let bound = format!("the model has {ours}: profile that model");
                 let theirs = others.numbers();
                 Err(Error::invalid("geometry of the profile", theirs, bound))
             }
@@ -122,6 +117,14 @@ impl<'a> Request<'a> {
         self.budget.total(self.geometry.cells(), self.tokens)
     }
 
+    /// Targets above the request's own floor, in layer order.
+    pub(super) fn targets(&self, tokens: Vec<f64>) -> Targets {
+        Targets {
+            floor: self.floor.tokens,
+            tokens,
+        }
+    }
+
     /// The floor that the reference prompt can have.
     pub fn lowest(&self) -> usize {
         self.floor.tokens.min(self.tokens)
@@ -147,10 +150,8 @@ impl Targets {
         let above: Vec<f64> = self.tokens.iter().map(|t| (t - floor).max(0.0)).collect();
         let sum: f64 = above.iter().sum();
         let equal = 1.0 / above.len().max(1) as f64;
-        above
-            .iter()
-            .map(|a| if sum > 0.0 { a / sum } else { equal })
-            .collect()
+        let share = |a: &f64| if sum > 0.0 { a / sum } else { equal };
+        above.iter().map(share).collect()
     }
 }
 

@@ -37,10 +37,7 @@ impl Allocator for Uniform {
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         self.needs(request.granularity)?;
-        Ok(Targets {
-            floor: request.floor.tokens,
-            tokens: vec![request.per_head(); request.geometry.cells()],
-        })
+        Ok(request.targets(vec![request.per_head(); request.geometry.cells()]))
     }
 }
 

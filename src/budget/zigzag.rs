@@ -1,8 +1,11 @@
 //! ZigZagKV: a lower bound for every layer, the rest by uncertainty.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::amount::Budget;
 use super::geometry::Granularity;
 use super::measured::{attention_budgets, shares};
 use super::readable_number::readable_number;
@@ -44,32 +47,48 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     build: |p| Ok(Box::new(parse::<ZigZag>(p)?)),
 };
 
-impl ZigZag {
-    fn measure(&self, granularity: Granularity) -> BudgetMeasure {
-        attention_budgets(self.query, self.threshold, granularity)
+impl Bounded for ZigZag {
+    fn measure(&self, granularity: Granularity) -> Result<BudgetMeasure> {
+        Ok(attention_budgets(self.query, self.threshold, granularity))
+    }
+
+    fn bound(&self) -> Option<LowerBound> {
+        self.floor
     }
 }
 
-impl Allocator for ZigZag {
+/// A rule that gives every KV head a lower bound, and the rest by shares of a measure.
+pub(super) trait Bounded: fmt::Debug + Serialize + Send + Sync {
+    /// The minimum budgets that the rest is in proportion to.
+    fn measure(&self, granularity: Granularity) -> Result<BudgetMeasure>;
+
+    /// B_min; `None` for the default.
+    fn bound(&self) -> Option<LowerBound>;
+}
+
+impl<B: Bounded> Allocator for B {
     fn parameters(&self) -> Value {
         described(self)
     }
 
     fn needs(&self, granularity: Granularity) -> Result<Needs> {
-        Ok(self.measure(granularity).into())
+        Ok(self.measure(granularity)?.into())
     }
 
     fn lowest(&self, request: &Request<'_>) -> Result<f64> {
-        Ok(lower_bound(request, self.floor)?.min(request.tokens as f64))
+        Ok(lower_bound(request, self.bound())?.min(request.tokens as f64))
     }
 
     fn check_budget(&self, request: &Request<'_>) -> Result<()> {
-        check_bound(request, self.floor)
+        request.check()?;
+        // In the order in which an allocation comes upon them, for one message.
+        bounded(request, &[], self.bound())?;
+        request.check_floor()
     }
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let shares = shares(request, &self.measure(request.granularity))?;
-        bounded(request, &shares, self.floor)
+        let shares = shares(request, &self.measure(request.granularity)?)?;
+        bounded(request, &shares, self.bound())
     }
 }
 
@@ -110,25 +129,15 @@ impl From<LowerBound> for Value {
     fn from(bound: LowerBound) -> Self {
         match bound {
             LowerBound::Tokens(tokens) => tokens.into(),
-            LowerBound::OfBudget(share) => {
-                super::Budget::RetainedFraction(share).to_string().into()
-            }
+            LowerBound::OfBudget(share) => Budget::RetainedFraction(share).to_string().into(),
         }
     }
-}
-
-/// Refuses a budget that does not hold B_min for every KV head.
-pub(super) fn check_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<()> {
-    request.check()?;
-    // In the order in which an allocation comes upon them, for one message.
-    bounded(request, &[], floor)?;
-    request.check_floor()
 }
 
 /// B_min in tokens per KV head.
 ///
 /// Errors: [`Error::Invalid`] for one that sinks and window do not fit under.
-pub(super) fn lower_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<f64> {
+fn lower_bound(request: &Request<'_>, floor: Option<LowerBound>) -> Result<f64> {
     let b = request.per_head();
     let reserved = request.floor.tokens as f64;
     let bound = match floor {
@@ -148,11 +157,7 @@ pub(super) fn lower_bound(request: &Request<'_>, floor: Option<LowerBound>) -> R
 }
 
 /// B_min + (B − B_min)·n·u_i for the n KV heads, u summing to 1.
-pub(super) fn bounded(
-    request: &Request<'_>,
-    shares: &[f64],
-    floor: Option<LowerBound>,
-) -> Result<Targets> {
+fn bounded(request: &Request<'_>, shares: &[f64], floor: Option<LowerBound>) -> Result<Targets> {
     let b = request.per_head();
     let bound = lower_bound(request, floor)?;
     // A prompt shorter than the bound is kept whole.
@@ -163,11 +168,8 @@ pub(super) fn bounded(
              sinks or window",
             readable_number(reachable)
         );
-        return Err(Error::invalid(
-            "budget",
-            format!("{} tokens per KV head", readable_number(b)),
-            advice,
-        ));
+        let budget = format!("{} tokens per KV head", readable_number(b));
+        return Err(Error::invalid("budget", budget, advice));
     }
     let rest = (b - reachable) * shares.len() as f64;
     Ok(Targets {

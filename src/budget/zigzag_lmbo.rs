@@ -1,16 +1,14 @@
 //! ZigZagKV's rule on what the layers' outputs need.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::geometry::Granularity;
-use super::measured::shares;
 use super::output_query::output_query;
-use super::request::{Allocator, Request, Targets};
-use super::zigzag::{LowerBound, bounded, check_bound, lower_bound};
+use super::request::Allocator;
+use super::zigzag::{Bounded, LowerBound};
 use crate::error::Result;
-use crate::profile::{BudgetMeasure, Crossing, Needs, Query};
-use crate::registry::{Entry, described, parse};
+use crate::profile::{BudgetMeasure, Crossing, Query};
+use crate::registry::{Entry, parse};
 
 /// B_min + (B − B_min)·L·u_l with u_l = LMBO_l / Σ LMBO.
 ///
@@ -51,7 +49,7 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     build: |p| Ok(Box::new(parse::<ZigZagLmbo>(p)?)),
 };
 
-impl ZigZagLmbo {
+impl Bounded for ZigZagLmbo {
     fn measure(&self, granularity: Granularity) -> Result<BudgetMeasure> {
         granularity.layers_only("LMBO is measured per layer; by head, use zigzag")?;
         Ok(BudgetMeasure::Outputs {
@@ -61,28 +59,9 @@ impl ZigZagLmbo {
             raw: self.raw,
         })
     }
-}
 
-impl Allocator for ZigZagLmbo {
-    fn parameters(&self) -> Value {
-        described(self)
-    }
-
-    fn needs(&self, granularity: Granularity) -> Result<Needs> {
-        Ok(self.measure(granularity)?.into())
-    }
-
-    fn lowest(&self, request: &Request<'_>) -> Result<f64> {
-        Ok(lower_bound(request, self.floor)?.min(request.tokens as f64))
-    }
-
-    fn check_budget(&self, request: &Request<'_>) -> Result<()> {
-        check_bound(request, self.floor)
-    }
-
-    fn targets(&self, request: &Request<'_>) -> Result<Targets> {
-        let shares = shares(request, &self.measure(request.granularity)?)?;
-        bounded(request, &shares, self.floor)
+    fn bound(&self) -> Option<LowerBound> {
+        self.floor
     }
 }
 

@@ -1,6 +1,8 @@
 //! `kvprof hitrate`: do windows of the prompt name the keys that generation will look at?
 
-use kvprof::eval::hit_rate::{HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings};
+use kvprof::eval::hit_rate::{
+    HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings, HitRates,
+};
 use kvprof::profile::Prompt;
 use kvprof::run::ModelRecord;
 
@@ -96,13 +98,15 @@ impl HitRateArguments {
         );
         let names = ["hitrate", &record.model.name, &record.data.name];
         let folder = self.run.folder(&names);
-        let run = HitRateRun::prepare(&folder, record, self.run.resume)?;
+        let run = HitRateRun::prepare(&folder, record, prompts.len(), self.run.resume)?;
         stop_cleanly(&folder);
         work.measure(
             self.jobs,
             |index| run.has(index),
             &|index, prompt, on_layer| run.measure(index, prompt, &model, on_layer),
         )?;
-        hitrate_table::report(&run.finish()?, &folder, self.run.quiet, self.run.json)
+        run.finish()?;
+        let rates = HitRates::load(&folder)?;
+        hitrate_table::report(&rates, &folder, self.run.quiet, self.run.json)
     }
 }

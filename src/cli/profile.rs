@@ -110,7 +110,7 @@ impl ProfileArguments {
         );
         let names = ["profile", &record.model.name, &record.data.name];
         let folder = self.run.folder(&names);
-        let run = ProfileRun::prepare(&folder, record, self.run.resume)?;
+        let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?;
         stop_cleanly(&folder);
         let decoder = self.model.read(header, &device)?.decoder;
         let work = PromptWork {
@@ -124,7 +124,8 @@ impl ProfileArguments {
             |index| run.has(index),
             &|index, prompt, on_layer| run.measure(index, prompt, &decoder, on_layer),
         )?;
-        self.report(&run.finish()?, &folder)
+        run.finish()?;
+        self.report(&Profile::load(&folder)?, &folder)
     }
 
     fn report(&self, profile: &Profile, folder: &Path) -> anyhow::Result<()> {

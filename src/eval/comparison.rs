@@ -225,7 +225,7 @@ fn row(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::table::Column;
     use approx::assert_abs_diff_eq;
@@ -233,7 +233,7 @@ pub(super) mod tests {
     /// A line of a results table: prompt, method, budget, f1, kl, bytes, error.
     type Line<'a> = (u32, &'a str, &'a str, f64, f64, f64, &'a str);
 
-    pub fn table(lines: &[Line<'_>]) -> Table {
+    fn table(lines: &[Line<'_>]) -> Table {
         let text = |of: fn(&Line<'_>) -> String| Column::Text(lines.iter().map(of).collect());
         let number = |of: fn(&Line<'_>) -> f64| Column::Number(lines.iter().map(of).collect());
         let mut table = Table::default();
@@ -249,7 +249,7 @@ pub(super) mod tests {
     }
 
     /// Two methods at two budgets and the full cache, ten prompts; zigzag is better at 64 and equal at 128.
-    pub fn results() -> Table {
+    fn results() -> Table {
         let mut lines = Vec::new();
         for p in 0..10 {
             let f = f64::from(p % 5) / 10.0;

@@ -9,6 +9,7 @@ mod case;
 mod clusters;
 pub mod comparison;
 #[cfg(test)]
+#[path = "tests/coverage.rs"]
 mod coverage;
 mod fidelity;
 pub mod hit_rate;

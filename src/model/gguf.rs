@@ -29,24 +29,19 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let (file, length) = Self::check_magic(path)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        reader
-            .seek(SeekFrom::Start(0))
-            .map_err(|e| Error::io("read", path, e))?;
+        let unread = |e| Error::io("read", path, e);
+        reader.rewind().map_err(unread)?;
         if alignment::declared(&mut reader) == Some(0) {
             // candle divides by it without looking.
             return Err(Error::format(path, "declares an alignment of zero"));
         }
-        reader
-            .seek(SeekFrom::Start(0))
-            .map_err(|e| Error::io("read", path, e))?;
+        reader.rewind().map_err(unread)?;
         let content = Content::read(&mut reader).map_err(|e| {
             // What follows may be a backtrace.
             let text = e.to_string();
             let why = text.lines().next().unwrap_or_default();
-            Error::format(
-                path,
-                format!("is damaged, truncated or of an unknown kind: {why}"),
-            )
+            let problem = format!("is damaged, truncated or of an unknown kind: {why}");
+            Error::format(path, problem)
         })?;
         let gguf = Self {
             path: path.to_owned(),
@@ -64,21 +59,15 @@ impl Gguf {
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
         if !meta.is_file() {
-            return Err(Error::format(
-                path,
-                "is not a regular file, so not a GGUF file",
-            ));
+            let problem = "is not a regular file, so not a GGUF file";
+            return Err(Error::format(path, problem));
         }
         let mut magic = Vec::new();
-        (&mut file)
-            .take(4)
-            .read_to_end(&mut magic)
-            .map_err(|e| Error::io("read", path, e))?;
+        let read = (&mut file).take(4).read_to_end(&mut magic);
+        read.map_err(|e| Error::io("read", path, e))?;
         if magic != b"GGUF" {
-            return Err(Error::format(
-                path,
-                "is not a GGUF file (it does not start with the letters GGUF)",
-            ));
+            let problem = "is not a GGUF file (it does not start with the letters GGUF)";
+            return Err(Error::format(path, problem));
         }
         Ok((file, meta.len()))
     }
@@ -94,25 +83,17 @@ impl Gguf {
             let elements = (info.shape.dims().iter())
                 .try_fold(1usize, |n, &d| n.checked_mul(d))
                 .filter(|n| *n < 1 << 48)
-                .ok_or_else(|| {
-                    Error::format(&self.path, format!("tensor {name} has an impossible shape"))
-                })?;
-            let bytes =
-                elements.div_ceil(info.ggml_dtype.block_size()) * info.ggml_dtype.type_size();
-            let end = self
-                .content
-                .tensor_data_offset
-                .checked_add(info.offset)
-                .and_then(|start| start.checked_add(bytes as u64));
+                .ok_or_else(|| self.wrong(format!("tensor {name} has an impossible shape")))?;
+            let format = info.ggml_dtype;
+            let bytes = elements.div_ceil(format.block_size()) * format.type_size();
+            let start = self.content.tensor_data_offset.checked_add(info.offset);
+            let end = start.and_then(|start| start.checked_add(bytes as u64));
             if end.is_none_or(|end| end > file_len) {
-                return Err(Error::format(
-                    &self.path,
-                    format!(
-                        "is truncated: tensor {name} should end at byte {}, the file has {file_len}; \
-                         download it again",
-                        end.map_or("2^64".to_owned(), |e| e.to_string())
-                    ),
-                ));
+                return Err(self.wrong(format!(
+                    "is truncated: tensor {name} should end at byte {}, the file has {file_len}; \
+                     download it again",
+                    end.map_or("2^64".to_owned(), |e| e.to_string())
+                )));
             }
         }
         Ok(())
@@ -123,11 +104,13 @@ impl Gguf {
         self.content.metadata.get(key)
     }
 
-    fn missing(&self, key: &str, kind: &str) -> Error {
-        Error::format(
-            &self.path,
-            format!("lacks the metadata field {key} ({kind})"),
-        )
+    /// An [`Error::Format`] of this file.
+    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::format(&self.path, problem)
+    }
+
+    pub(super) fn missing(&self, key: &str, kind: &str) -> Error {
+        self.wrong(format!("lacks the metadata field {key} ({kind})"))
     }
 
     /// An unsigned integer, whatever width it was stored in.
@@ -152,14 +135,11 @@ impl Gguf {
     ///
     /// Errors: [`Error::Format`]; a default must never stand in for a value that was not understood.
     pub fn understood<T>(&self, key: &str, value: Option<T>) -> Result<Option<T>> {
-        match (&value, self.value(key)) {
-            (None, Some(found)) => Err(Error::format(
-                &self.path,
-                format!(
-                    "has a metadata field {key} of an unexpected type ({:?})",
-                    found.value_type()
-                ),
-            )),
+        match self.value(key) {
+            Some(found) if value.is_none() => Err(self.wrong(format!(
+                "has a metadata field {key} of an unexpected type ({:?})",
+                found.value_type()
+            ))),
             _ => Ok(value),
         }
     }
@@ -201,12 +181,8 @@ impl Gguf {
 
     /// The names of all tensors, sorted.
     pub fn tensor_names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self
-            .content
-            .tensor_infos
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let names = self.content.tensor_infos.keys();
+        let mut names: Vec<_> = names.map(String::as_str).collect();
         names.sort_unstable();
         names
     }
@@ -227,7 +203,7 @@ impl Gguf {
             .content
             .tensor(&mut self.reader, name, device)
             .and_then(|quantised| quantised.dequantize(device))
-            .map_err(|e| Error::format(&self.path, format!("tensor {name}: {e}")))?;
+            .map_err(|e| self.wrong(format!("tensor {name}: {e}")))?;
         // NaN and infinity survive in a sum of absolute values, so one number shows them.
         let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
         if !sum.is_finite() {
@@ -257,15 +233,14 @@ impl Gguf {
             return Ok(Matrix::Dense(dense));
         }
         // The product was bounded and the end was compared with the file when it was opened.
-        let mut bytes = vec![0u8; rows * width / format.block_size() * format.type_size()];
+        let mut bytes = vec![0u8; packed_bytes(format, rows * width)];
         let start = self.content.tensor_data_offset + info.offset;
         self.reader
             .seek(SeekFrom::Start(start))
             .and_then(|_| self.reader.read_exact(&mut bytes))
             .map_err(|e| Error::io("read", &self.path, e))?;
-        let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
-            Error::format(&self.path, format!("tensor {name} has a partial block"))
-        })?;
+        let packed = Packed::new(format, bytes, rows, width)
+            .ok_or_else(|| self.wrong(format!("tensor {name} has a partial block")))?;
         if !packed.is_finite() {
             return Err(self.not_finite(name));
         }
@@ -274,22 +249,19 @@ impl Gguf {
 
     /// What all tensors will take on a device.
     pub(super) fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
-        let mut memory = WeightMemory {
-            held: 0,
-            unpacking: 0,
-        };
+        let mut memory = WeightMemory::default();
         for info in self.content.tensor_infos.values() {
             let (format, shape) = (info.ggml_dtype, info.shape.dims());
             let numbers = info.shape.elem_count();
             match shape {
                 [_, width] if stays_packed(format, *width, device) => {
-                    memory.held += numbers / format.block_size() * format.type_size();
+                    memory.held += packed_bytes(format, numbers);
                 }
                 _ => {
                     memory.held += numbers * dense_type(device, dtype).size_in_bytes();
                     // The file's bytes, and float32 numbers before they are converted.
-                    let packed = numbers / format.block_size() * format.type_size();
-                    memory.unpacking = memory.unpacking.max(packed + 2 * 4 * numbers);
+                    let unpacking = packed_bytes(format, numbers) + 2 * 4 * numbers;
+                    memory.unpacking = memory.unpacking.max(unpacking);
                 }
             }
         }
@@ -298,20 +270,12 @@ impl Gguf {
 
     /// What the header says of a tensor, which must have this shape.
     fn described(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
-        let Some(info) = self.content.tensor_infos.get(name) else {
-            return Err(Error::format(
-                &self.path,
-                format!("lacks the tensor {name}"),
-            ));
-        };
-        if info.shape.dims() != shape {
-            return Err(Error::format(
-                &self.path,
-                format!(
-                    "tensor {name} has shape {:?}, expected {shape:?}",
-                    info.shape.dims()
-                ),
-            ));
+        let info = self.content.tensor_infos.get(name);
+        let info = info.ok_or_else(|| self.wrong(format!("lacks the tensor {name}")))?;
+        let found = info.shape.dims();
+        if found != shape {
+            let problem = format!("tensor {name} has shape {found:?}, expected {shape:?}");
+            return Err(self.wrong(problem));
         }
         Ok(info)
     }
@@ -325,12 +289,17 @@ impl Gguf {
 }
 
 /// Bytes of the weights of a model before they are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightMemory {
     /// All, as they will lie in memory.
     pub held: usize,
     /// What reading the largest of them takes besides, while it is unpacked.
     pub unpacking: usize,
+}
+
+/// What so many numbers take in a file.
+fn packed_bytes(format: GgmlDType, numbers: usize) -> usize {
+    numbers / format.block_size() * format.type_size()
 }
 
 /// Whether a matrix of so wide rows is kept as it lies in the file.

@@ -54,43 +54,35 @@ fn is_measured(column: &str) -> bool {
     (starts.iter().any(|s| column.starts_with(s)) || whole.contains(&column)) && !derived
 }
 
-/// What a record says of one thing, in words.
-type Fact<'f> = &'f dyn Fn(&ProfileRecord) -> String;
+/// What two records must have in common, in words.
+fn facts(record: &ProfileRecord) -> [(&'static str, String); 5] {
+    let (model, measures) = (&record.model, &record.settings.measures);
+    let geometry = format!(
+        "{} layers of {} heads of {} in {} groups",
+        model.num_layers, model.num_heads, model.head_dim, model.num_kv_heads
+    );
+    let window = measures.window.map_or("all".to_owned(), |w| w.to_string());
+    [
+        ("prompts", record.data.prompts_sha256.clone()),
+        ("geometry", geometry),
+        ("window", window),
+        ("thresholds", format!("{:?}", measures.thresholds)),
+        (
+            "output thresholds",
+            format!("{:?}", measures.output_thresholds),
+        ),
+    ]
+}
 
 fn comparable(first: &Profile, second: &Profile) -> Result<()> {
-    let shape = |profile: &ProfileRecord| {
-        let model = &profile.model;
-        format!(
-            "{} layers of {} heads of {} in {} groups",
-            model.num_layers, model.num_heads, model.head_dim, model.num_kv_heads
-        )
-    };
-    let rows = |profile: &ProfileRecord| {
-        let window = profile.settings.measures.window;
-        window.map_or("all".to_owned(), |w| w.to_string())
-    };
-    let facts: [(&str, Fact<'_>); 5] = [
-        ("prompts", &|p| p.data.prompts_sha256.clone()),
-        ("geometry", &shape),
-        ("window", &rows),
-        ("thresholds", &|p| {
-            format!("{:?}", p.settings.measures.thresholds)
-        }),
-        ("output thresholds", &|p| {
-            format!("{:?}", p.settings.measures.output_thresholds)
-        }),
-    ];
-    let (first, second) = (&first.meta, &second.meta);
-    match facts.iter().find(|(_, of)| of(first) != of(second)) {
+    let mut pairs = facts(&first.meta).into_iter().zip(facts(&second.meta));
+    match pairs.find(|(first, second)| first != second) {
         None => Ok(()),
-        Some((what, of)) => Err(Error::invalid(
-            "the second profile's",
-            format!("{what} {}", of(second)),
-            format!(
-                "the first has {}; profile the same prompts in the same way",
-                of(first)
-            ),
-        )),
+        Some(((what, first), (_, second))) => {
+            let bound = format!("the first has {first}; profile the same prompts in the same way");
+            let second = format!("{what} {second}");
+            Err(Error::invalid("the second profile's", second, bound))
+        }
     }
 }
 

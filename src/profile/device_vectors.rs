@@ -23,11 +23,9 @@ pub(super) fn on_device(
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
     let kv_heads = view.cache.heads.len();
-    let projection = if work.has_outputs() {
-        Some(view.output_projection()?.to_dtype(DType::F32)?.t()?)
-    } else {
-        None
-    };
+    let projection =
+        || -> Result<Tensor> { Ok(view.output_projection()?.to_dtype(DType::F32)?.t()?) };
+    let projection = work.has_outputs().then(projection).transpose()?;
     let ranked = |vectors: Option<Tensor>, own: &VectorWork| -> Result<Vectors> {
         let mut measured = Vectors::default();
         let Some(vectors) = vectors else {
@@ -73,10 +71,8 @@ pub(super) fn spreads(vectors: &Tensor, window: usize) -> Result<Vec<Spread>> {
         Ok(part.broadcast_div(&total)?.flatten_all()?.to_vec1()?)
     };
     let entropy = terms.sum(1)?.neg()?.to_vec1::<f64>()?;
-    let shares = on(0, SINKS.min(tokens))?
-        .into_iter()
-        .zip(on(window, tokens)?);
-    let heads = entropy.into_iter().zip(shares);
+    let sinks = on(0, SINKS.min(tokens))?.into_iter();
+    let heads = entropy.into_iter().zip(sinks.zip(on(window, tokens)?));
     let spread = |(entropy, (sink_mass, window_mass)): (f64, (f64, f64))| Spread {
         entropy: entropy.max(0.0),
         sink_mass,
@@ -148,9 +144,8 @@ impl Ranking {
         let mut outputs = Vec::with_capacity(heads);
         for h in 0..heads {
             let values = view.cache.heads[h / group].values()?;
-            let values = values
-                .index_select(&self.order.i(h)?, 0)?
-                .to_dtype(DType::F32)?;
+            let values = values.index_select(&self.order.i(h)?, 0)?;
+            let values = values.to_dtype(DType::F32)?;
             let weights = self.sorted.i(h)?.to_dtype(DType::F32)?.unsqueeze(1)?;
             outputs.push(running_sums(&values.broadcast_mul(&weights)?)?);
         }
@@ -168,10 +163,8 @@ impl Ranking {
         let [kept, masses] = self.kept(view)?;
         let (tokens, width) = kept.dims2()?;
         let heads = masses.dim(1)?;
-        let full = kept
-            .i(tokens - 1..)?
-            .matmul(projection)?
-            .to_dtype(DType::F64)?; // (1, hidden)
+        let full = kept.i(tokens - 1..)?.matmul(projection)?; // (1, hidden)
+        let full = full.to_dtype(DType::F64)?;
         let norm = full.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt();
         let budgets: Vec<u32> = (1..=tokens as u32).collect();
         let mut curves = [0, 1].map(|raw| {
@@ -184,22 +177,15 @@ impl Ranking {
             let rows = BUDGETS.min(tokens - start);
             let raw = kept.narrow(0, start, rows)?;
             let masses = masses.narrow(0, start, rows)?;
-            let divided = raw
-                .reshape((rows, heads, width / heads))?
-                .broadcast_div(&masses)?;
-            let divided = divided.reshape((rows, width))?;
-            for (curve, kept) in curves.iter_mut().zip([&divided, &raw]) {
-                let Some(curve) = curve else {
-                    continue;
-                };
+            let divided = raw.reshape((rows, heads, width / heads))?;
+            let divided = divided.broadcast_div(&masses)?.reshape((rows, width))?;
+            let asked = curves.iter_mut().zip([&divided, &raw]);
+            for (curve, kept) in asked.filter_map(|(c, kept)| Some((c.as_mut()?, kept))) {
                 let outputs = kept.matmul(projection)?.to_dtype(DType::F64)?;
                 let dots = outputs.broadcast_mul(&full)?.sum(1)?.to_vec1::<f64>()?;
                 let norms = outputs.sqr()?.sum(1)?.to_vec1::<f64>()?;
-                let distances = outputs
-                    .broadcast_sub(&full)?
-                    .sqr()?
-                    .sum(1)?
-                    .to_vec1::<f64>()?;
+                let distances = outputs.broadcast_sub(&full)?.sqr()?.sum(1)?;
+                let distances = distances.to_vec1::<f64>()?;
                 for ((dot, squared), distance) in dots.into_iter().zip(norms).zip(distances) {
                     let [cosine, relative] = compared(dot, squared.sqrt(), distance, norm);
                     curve.cosine.push(cosine);

@@ -17,11 +17,8 @@ impl Ranked {
     /// Ranks a non-negative vector.
     pub fn new(attention: &[f64]) -> Self {
         // Bits of non-negative floats order as the floats do; inverting them sorts downwards.
-        let mut keys: Vec<(u64, u32)> = attention
-            .iter()
-            .enumerate()
-            .map(|(i, a)| (!a.to_bits(), i as u32))
-            .collect();
+        let keys = attention.iter().enumerate();
+        let mut keys: Vec<(u64, u32)> = keys.map(|(i, a)| (!a.to_bits(), i as u32)).collect();
         keys.sort_unstable();
         let sorted: Vec<f64> = keys.iter().map(|k| f64::from_bits(!k.0)).collect();
         Self {
@@ -54,13 +51,11 @@ impl Ranked {
 
 fn running_sums(sorted: &[f64]) -> Vec<f64> {
     let mut sum = 0.0;
-    sorted
-        .iter()
-        .map(|a| {
-            sum += a;
-            sum
-        })
-        .collect()
+    let add = |a: &f64| {
+        sum += a;
+        sum
+    };
+    sorted.iter().map(add).collect()
 }
 
 /// Number of ascending `sums` below `target`, plus one; never more than there are.

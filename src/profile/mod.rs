@@ -13,6 +13,7 @@ mod output_bound;
 mod output_budget;
 mod probe;
 mod query;
+mod readings;
 mod row_budgets;
 mod rows;
 mod run;

@@ -1,10 +1,7 @@
 //! What an allocation reads of a measured prompt: single measures, and sets of them.
 
-use super::measures::{LayerMeasures, mean};
-use super::options::MeasureOptions;
 use super::query::{Crossing, OutputMeasure, Query, Vector};
 use super::threshold_name;
-use crate::error::{Error, Result};
 
 /// Minimum budgets at a threshold: one number per layer, or one per KV head.
 #[derive(Clone, Copy, Debug)]
@@ -96,66 +93,6 @@ impl BudgetMeasure {
             Self::Outputs { .. } => None,
         }
     }
-
-    /// The place of its threshold among `measured`, and how it is called there.
-    ///
-    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
-    fn place(&self, measured: &[f64]) -> Result<usize> {
-        let (Self::Layers { threshold, .. }
-        | Self::KvHeads { threshold, .. }
-        | Self::Outputs { threshold, .. }) = self;
-        let name = threshold_name(*threshold);
-        let place = measured.iter().position(|t| threshold_name(*t) == name);
-        place.ok_or_else(|| {
-            let measured: Vec<String> = measured.iter().map(f64::to_string).collect();
-            let known = measured.iter().map(String::as_str);
-            Error::unknown("threshold", &threshold.to_string(), known)
-        })
-    }
-
-    /// Refuses a threshold that is not among those of a profile.
-    ///
-    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
-    pub fn check(&self, measured: &MeasureOptions) -> Result<()> {
-        let thresholds = match self {
-            Self::Outputs { .. } => &measured.output_thresholds,
-            _ => &measured.thresholds,
-        };
-        self.place(thresholds).map(drop)
-    }
-
-    /// The budgets of one layer, one or one per KV head; `None` where they were not measured.
-    ///
-    /// Units: keys.
-    pub fn of_layer(&self, layer: &LayerMeasures, measured: &MeasureOptions) -> Option<Vec<f64>> {
-        let attention = measured.attention_thresholds();
-        match *self {
-            Self::Layers { query, .. } => {
-                let place = self.place(&attention).ok()?;
-                Some(vec![mean(&layer.budgets(query, place)?)])
-            }
-            Self::KvHeads { query, .. } => {
-                let place = self.place(&attention).ok()?;
-                let heads = layer.kv_heads.iter();
-                heads.map(|head| head.of(query, place)).collect()
-            }
-            Self::Outputs {
-                vector,
-                crossing,
-                raw,
-                ..
-            } => {
-                let place = self.place(&measured.output_thresholds).ok()?;
-                let curve = layer.output(vector).curve(raw);
-                let threshold = measured.output_thresholds[place];
-                let budget = match crossing {
-                    Crossing::First => curve.first(threshold),
-                    Crossing::Stable => curve.stable(threshold),
-                };
-                (!curve.budgets.is_empty()).then(|| vec![budget as f64])
-            }
-        }
-    }
 }
 
 /// Measures are the same where their columns are: thresholds to a millionth of a per cent.
@@ -177,75 +114,9 @@ impl CurveMeasure {
             } => format!("{}_{}{}", measure.name(), raw_prefix(raw), vector.name()),
         }
     }
-
-    /// The curves of one layer, one or one per query head, at the budgets of `grid`; `None` where they were not
-    /// measured.
-    pub fn of_layer(&self, layer: &LayerMeasures, grid: &[usize]) -> Option<Vec<Points>> {
-        match *self {
-            Self::Mass(vector) => {
-                let curve = |head: &super::HeadMeasures| {
-                    let mass = head.mass(vector);
-                    let points = grid.iter().copied().zip(mass.iter().copied());
-                    (mass.len() == grid.len()).then(|| points.collect())
-                };
-                layer.heads.iter().map(curve).collect()
-            }
-            Self::Output {
-                vector,
-                measure,
-                raw,
-            } => {
-                let curve = layer.output(vector).curve(raw);
-                let value = |budget: usize| {
-                    let [cosine, relative_l2] = curve.at(budget);
-                    match measure {
-                        OutputMeasure::Cosine => cosine,
-                        OutputMeasure::RelativeL2 => relative_l2,
-                    }
-                };
-                let points = grid.iter().map(|&budget| (budget, value(budget)));
-                (!curve.budgets.is_empty()).then(|| vec![points.collect()])
-            }
-        }
-    }
 }
 
 impl Needs {
-    /// Everything that an allocation can read of a profile.
-    pub fn all(measured: &MeasureOptions) -> Self {
-        let mut all = Self::default();
-        for (&threshold, query) in (measured.thresholds.iter())
-            .flat_map(|threshold| Query::ALL.map(|query| (threshold, query)))
-        {
-            all.budgets.push(BudgetMeasure::Layers { query, threshold });
-            all.budgets
-                .push(BudgetMeasure::KvHeads { query, threshold });
-        }
-        for (vector, raw) in Vector::ALL
-            .into_iter()
-            .flat_map(|v| [(v, false), (v, true)])
-        {
-            for (&threshold, crossing) in (measured.output_thresholds.iter())
-                .flat_map(|threshold| Crossing::ALL.map(|crossing| (threshold, crossing)))
-            {
-                all.budgets.push(BudgetMeasure::Outputs {
-                    vector,
-                    threshold,
-                    crossing,
-                    raw,
-                });
-            }
-            all.curves
-                .extend(OutputMeasure::ALL.map(|measure| CurveMeasure::Output {
-                    vector,
-                    measure,
-                    raw,
-                }));
-        }
-        all.curves.extend(Vector::ALL.map(CurveMeasure::Mass));
-        all
-    }
-
     /// Whether nothing is read.
     pub fn is_empty(&self) -> bool {
         self.budgets.is_empty() && self.curves.is_empty()
@@ -263,13 +134,6 @@ impl Needs {
                 self.curves.push(measure);
             }
         }
-    }
-
-    /// Refuses thresholds that are not among those of a profile.
-    ///
-    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
-    pub fn check(&self, measured: &MeasureOptions) -> Result<()> {
-        self.budgets.iter().try_for_each(|m| m.check(measured))
     }
 }
 

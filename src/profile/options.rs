@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::needs::Needs;
+use super::needs::{BudgetMeasure, CurveMeasure, Needs};
+use super::query::{Crossing, OutputMeasure, Query, Vector};
 use super::threshold_name;
-use super::work::Work;
 use crate::error::{Error, Result};
 
 /// What is measured.
@@ -40,53 +40,113 @@ impl MeasureOptions {
     /// Errors: [`Error::Invalid`] for a window of 0, thresholds outside (0, 1], repeated or none.
     pub fn check(&self) -> Result<()> {
         if self.window == Some(0) {
-            return Err(Error::invalid(
-                "--window",
-                0,
-                "at least one row must be observed",
-            ));
+            let bound = "at least one row must be observed";
+            return Err(Error::invalid("--window", 0, bound));
         }
         for (what, list) in [
             ("--thresholds", &self.thresholds),
             ("--output-thresholds", &self.output_thresholds),
         ] {
             if list.is_empty() {
-                return Err(Error::invalid(
-                    what,
-                    "empty",
-                    "at least one threshold is needed",
-                ));
+                let bound = "at least one threshold is needed";
+                return Err(Error::invalid(what, "empty", bound));
             }
             // At 1 the answer would hang on which tiny terms a float sum still feels.
             if let Some(bad) = list.iter().find(|t| !(**t > 0.0 && **t < 1.0)) {
-                return Err(Error::invalid(
-                    what,
-                    bad,
-                    "a threshold lies above 0 and below 1",
-                ));
+                let bound = "a threshold lies above 0 and below 1";
+                return Err(Error::invalid(what, bad, bound));
             }
             let mut names: Vec<_> = list.iter().map(|t| threshold_name(*t)).collect();
             names.sort();
             if names.windows(2).any(|w| w[0] == w[1]) {
-                return Err(Error::invalid(
-                    what,
-                    format!("{list:?}"),
-                    "each threshold is named once",
-                ));
+                let bound = "each threshold is named once";
+                return Err(Error::invalid(what, format!("{list:?}"), bound));
             }
         }
         Ok(())
     }
 
-    /// The thresholds that budgets of attention are measured at, in the order in which [`super::MinimumBudgets`] holds
-    /// them.
-    pub fn attention_thresholds(&self) -> Vec<f64> {
-        Work::of(self).thresholds
+    /// What is asked for, everything where no part is named.
+    pub fn asked(&self) -> Needs {
+        let all = || Needs::all(self);
+        self.needs.clone().unwrap_or_else(all)
     }
 
     /// Rows that a prompt of `tokens` has in its window.
     pub fn rows(&self, tokens: usize) -> usize {
         self.window.unwrap_or(tokens).min(tokens)
+    }
+}
+
+impl Needs {
+    /// Everything that an allocation can read of a profile.
+    pub fn all(measured: &MeasureOptions) -> Self {
+        let mut all = Self::default();
+        for &threshold in &measured.thresholds {
+            for query in Query::ALL {
+                all.budgets.push(BudgetMeasure::Layers { query, threshold });
+                all.budgets
+                    .push(BudgetMeasure::KvHeads { query, threshold });
+            }
+        }
+        for (vector, raw) in Vector::ALL
+            .into_iter()
+            .flat_map(|v| [(v, false), (v, true)])
+        {
+            for &threshold in &measured.output_thresholds {
+                all.budgets
+                    .extend(Crossing::ALL.map(|crossing| BudgetMeasure::Outputs {
+                        vector,
+                        threshold,
+                        crossing,
+                        raw,
+                    }));
+            }
+            all.curves
+                .extend(OutputMeasure::ALL.map(|measure| CurveMeasure::Output {
+                    vector,
+                    measure,
+                    raw,
+                }));
+        }
+        all.curves.extend(Vector::ALL.map(CurveMeasure::Mass));
+        all
+    }
+
+    /// Refuses thresholds that are not among those of a profile.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
+    pub fn check(&self, measured: &MeasureOptions) -> Result<()> {
+        self.budgets.iter().try_for_each(|m| m.check(measured))
+    }
+}
+
+impl BudgetMeasure {
+    /// The place of its threshold among `measured`, and how it is called there.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
+    pub(super) fn place(&self, measured: &[f64]) -> Result<usize> {
+        let (Self::Layers { threshold, .. }
+        | Self::KvHeads { threshold, .. }
+        | Self::Outputs { threshold, .. }) = self;
+        let name = threshold_name(*threshold);
+        let place = measured.iter().position(|t| threshold_name(*t) == name);
+        place.ok_or_else(|| {
+            let measured: Vec<String> = measured.iter().map(f64::to_string).collect();
+            let known = measured.iter().map(String::as_str);
+            Error::unknown("threshold", &threshold.to_string(), known)
+        })
+    }
+
+    /// Refuses a threshold that is not among those of a profile.
+    ///
+    /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
+    pub fn check(&self, measured: &MeasureOptions) -> Result<()> {
+        let thresholds = match self {
+            Self::Outputs { .. } => &measured.output_thresholds,
+            _ => &measured.thresholds,
+        };
+        self.place(thresholds).map(drop)
     }
 }
 

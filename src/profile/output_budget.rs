@@ -82,6 +82,11 @@ impl OutputCurves {
     pub(super) fn curve(&self, raw: bool) -> &OutputCurve {
         if raw { &self.raw } else { &self.renormalised }
     }
+
+    /// Both, with what stands before their query in the names of columns.
+    pub(super) fn named(&self) -> [(&'static str, &OutputCurve); 2] {
+        [("", &self.renormalised), ("raw_", &self.raw)]
+    }
 }
 
 /// Output curves of a layer: y = W_o·concat_h(a_h V_g(h)) against the same with b keys per head.

@@ -4,7 +4,6 @@ use super::budget_grid::budget_grid;
 use super::measures::{LayerMeasures, MinimumBudgets, mean};
 use super::needs::CurveMeasure;
 use super::options::MeasureOptions;
-use super::output_budget::OutputCurves;
 use super::query::{Query, Vector};
 use super::threshold_name;
 use crate::table::{Rows, Table};
@@ -115,25 +114,19 @@ fn layer_rows(
                 rows.number(format!("{name}_of_t"), mean / label.tokens.max(1) as f64);
             }
         }
-        for (query, curves) in [
-            ("last", &layer.output_last),
-            ("pooled", &layer.output_pooled),
-        ] {
-            output_budgets(&mut rows, query, curves, &options.output_thresholds);
+        for vector in Vector::ALL {
+            let (query, curves) = (vector.name(), layer.output(vector));
+            for (kind, curve) in curves.named() {
+                for &threshold in &options.output_thresholds {
+                    let name = format!("lmbo_{query}_{kind}{}", threshold_name(threshold));
+                    rows.count(format!("{name}_first"), curve.first(threshold));
+                    rows.count(format!("{name}_stable"), curve.stable(threshold));
+                }
+            }
+            rows.number(format!("output_norm_{query}"), curves.norm);
         }
     }
     rows.finish()
-}
-
-fn output_budgets(rows: &mut Rows, query: &str, curves: &OutputCurves, thresholds: &[f64]) {
-    for (kind, curve) in [("", &curves.renormalised), ("raw_", &curves.raw)] {
-        for threshold in thresholds {
-            let name = format!("lmbo_{query}_{kind}{}", threshold_name(*threshold));
-            rows.count(format!("{name}_first"), curve.first(*threshold));
-            rows.count(format!("{name}_stable"), curve.stable(*threshold));
-        }
-    }
-    rows.number(format!("output_norm_{query}"), curves.norm);
 }
 
 fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
@@ -150,14 +143,11 @@ fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
                         rows.number(CurveMeasure::Mass(vector).column(), mass);
                     }
                 }
-                for (query, c) in [
-                    ("last", &layer.output_last),
-                    ("pooled", &layer.output_pooled),
-                ] {
-                    for (kind, curve) in [("", &c.renormalised), ("raw_", &c.raw)] {
+                for vector in Vector::ALL {
+                    for (kind, curve) in layer.output(vector).named() {
                         let [cosine, relative_l2] = curve.at(budget);
-                        rows.number(format!("cos_{kind}{query}"), cosine);
-                        rows.number(format!("l2_{kind}{query}"), relative_l2);
+                        rows.number(format!("cos_{kind}{}", vector.name()), cosine);
+                        rows.number(format!("l2_{kind}{}", vector.name()), relative_l2);
                     }
                 }
             }

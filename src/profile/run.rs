@@ -1,10 +1,8 @@
-//! A profiling run on disk: one part per prompt, joined into the profile when the last is there.
-
-use std::path::{Path, PathBuf};
+//! Prompts, and the profiling run that measures them one by one.
 
 use super::probe::Profiler;
 use super::rows::{PromptLabel, prompt_tables};
-use super::store::{Profile, ProfileRecord, ProfileSettings};
+use super::store::ProfileSettings;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::decoder::{Decoder, PREFILL_RUN};
@@ -54,31 +52,10 @@ pub fn prompts_sha256(prompts: &[Prompt]) -> String {
     files::sha256_hex(&bytes)
 }
 
-/// A profiling run on disk; see [`RunFolder`].
-pub struct ProfileRun {
-    folder: PathBuf,
-    parts: RunFolder<ProfileSettings>,
-}
+/// A profiling run on disk, a part per prompt.
+pub type ProfileRun = RunFolder<ProfileSettings>;
 
-impl ProfileRun {
-    /// Prepares `folder` for the run that `record` describes.
-    ///
-    /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
-    /// and `resume` was not asked for; [`Error::Io`] if it cannot be written.
-    pub fn prepare(folder: &Path, record: ProfileRecord, resume: bool) -> Result<Self> {
-        record.settings.measures.check()?;
-        let prompts = record.data.prompts;
-        Ok(Self {
-            folder: folder.to_owned(),
-            parts: RunFolder::prepare(folder, record, prompts, resume)?,
-        })
-    }
-
-    /// Whether the rows of prompt `index` are already there; a part that cannot be read is not.
-    pub fn has(&self, index: usize) -> bool {
-        self.parts.has(index)
-    }
-
+impl RunFolder<ProfileSettings> {
     /// Prefills one prompt, measures every layer and writes its rows.
     ///
     /// Errors: whatever prefill, measurement or writing returns; nothing is kept of the prompt then.
@@ -90,20 +67,12 @@ impl ProfileRun {
         on_layer: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let mut cache = decoder.new_cache(prompt.ids.len())?;
-        let options = &self.parts.record().settings.measures;
+        let options = &self.record().settings.measures;
         let mut profiler = Profiler::new(options, on_layer);
         decoder
             .prefill(&prompt.ids, &mut cache, PREFILL_RUN, &mut profiler)
             .map_err(|e| prompt.named(e))?;
         let tables = prompt_tables(&prompt.label(index), &profiler.finish(), options);
-        self.parts.write(index, &tables)
-    }
-
-    /// Joins the parts into the final tables and marks the profile as finished.
-    ///
-    /// Errors: [`Error::Io`] or [`Error::Table`] if a part is missing or damaged.
-    pub fn finish(&self) -> Result<Profile> {
-        self.parts.finish()?;
-        Profile::load(&self.folder)
+        self.write(index, &tables)
     }
 }

@@ -101,9 +101,8 @@ impl Profile {
     /// A row for every head of every layer of every prompt.
     fn check_rows(&self, folder: &Path, name: &str, table: &Table, heads: usize) -> Result<()> {
         let (prompts, layers) = (self.meta.data.prompts, self.meta.model.num_layers);
-        let promised = prompts
-            .checked_mul(layers)
-            .and_then(|n| n.checked_mul(heads));
+        let promised = prompts.checked_mul(layers);
+        let promised = promised.and_then(|n| n.checked_mul(heads));
         if layers > 0 && heads > 0 && promised == Some(table.rows()) {
             return Ok(());
         }

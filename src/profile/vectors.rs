@@ -57,15 +57,12 @@ impl Spread {
 /// Shapes: both `[query head][key]`. Errors: [`crate::error::Error::Candle`].
 pub(super) fn on_host(
     view: &AttentionView<'_>,
-    [last, pooled]: [Vec<Vec<f64>>; 2],
+    [last, pooled]: [&[Vec<f64>]; 2],
     work: &Work,
     grid: &[usize],
 ) -> Result<[Vectors; 2]> {
-    let layer = if work.has_outputs() {
-        Some(HostLayer::of(view)?)
-    } else {
-        None
-    };
+    let layer = work.has_outputs().then(|| HostLayer::of(view));
+    let layer = layer.transpose()?;
     let kv_heads = view.cache.heads.len();
     let ranked = |plain: &[Vec<f64>], own: &VectorWork| -> Result<Vectors> {
         let ranked: Vec<Ranked> = if own.ranks_heads() {
@@ -92,7 +89,7 @@ pub(super) fn on_host(
         }
         Ok(vectors)
     };
-    Ok([ranked(&last, &work.last)?, ranked(&pooled, &work.pooled)?])
+    Ok([ranked(last, &work.last)?, ranked(pooled, &work.pooled)?])
 }
 
 /// Values and output projection of a layer on the CPU.
@@ -132,10 +129,8 @@ impl HostLayer {
 }
 
 fn at_thresholds(ranked: &Ranked, thresholds: &[f64]) -> Vec<u32> {
-    thresholds
-        .iter()
-        .map(|&t| ranked.minimum_budget(t) as u32)
-        .collect()
+    let budget = |&t: &f64| ranked.minimum_budget(t) as u32;
+    thresholds.iter().map(budget).collect()
 }
 
 fn mean_of(vectors: &[Vec<f64>]) -> Vec<f64> {

@@ -201,11 +201,8 @@ impl WindowSums {
         let pooled_on_device = sums.as_mut().and_then(RowSums::take_from_device);
         let rows = self.rows.into_inner();
         let rows = rows.unwrap_or_else(PoisonError::into_inner);
-        let last_on_device = if rows.last_on_device.is_empty() {
-            None
-        } else {
-            Some(Tensor::cat(&rows.last_on_device, 0)?)
-        };
+        let on_device = Some(&rows.last_on_device).filter(|heads| !heads.is_empty());
+        let last_on_device = on_device.map(|heads| Tensor::cat(heads, 0)).transpose()?;
         let mut spreads = Vec::new();
         let vectors = if pooled_on_device.is_some() || last_on_device.is_some() {
             let divided = |sums: Tensor| -> Result<Tensor> {
@@ -231,55 +228,48 @@ impl WindowSums {
                 let of = |v: &Vec<f64>| Spread::of(v, self.first_row);
                 spreads = pooled.iter().map(of).collect();
             }
-            vectors::on_host(view, [rows.last, pooled], work, &grid)?
+            vectors::on_host(view, [&rows.last, &pooled], work, &grid)?
         };
-        Ok(layer_measures(
-            &rows.heads,
-            &rows.kv_heads,
-            window,
-            vectors,
-            spreads,
-        ))
+        Ok(layer_measures(&rows, window, vectors, spreads))
     }
 }
 
 /// Puts together what was measured of a layer, given sums over the budgets of `window` rows.
 fn layer_measures(
-    heads: &[Vec<f64>],
-    kv_heads: &[Vec<f64>],
+    rows: &RowMeasures,
     window: f64,
     [last, pooled]: [Vectors; 2],
     spreads: Vec<Spread>,
 ) -> LayerMeasures {
-    let at = |all: &[Vec<u32>], head: usize| all.get(head).cloned().unwrap_or_default();
-    let curve = |all: &[Vec<f64>], head: usize| all.get(head).cloned().unwrap_or_default();
-    let mean = |sums: &[f64]| sums.iter().map(|s| s / window).collect();
-    let head = |(h, sums): (usize, &Vec<f64>)| {
+    let budgets =
+        |last: &[Vec<u32>], pooled: &[Vec<u32>], sums: &[Vec<f64>], head| MinimumBudgets {
+            last: of_head(last, head),
+            pooled: of_head(pooled, head),
+            rows: sums[head].iter().map(|s| s / window).collect(),
+        };
+    let head = |h| {
         let spread = spreads.get(h).unwrap_or(&Spread::UNKNOWN);
         HeadMeasures {
-            budgets: MinimumBudgets {
-                last: at(&last.budgets, h),
-                pooled: at(&pooled.budgets, h),
-                rows: mean(sums),
-            },
+            budgets: budgets(&last.budgets, &pooled.budgets, &rows.heads, h),
             entropy: spread.entropy,
             sink_mass: spread.sink_mass,
             window_mass: spread.window_mass,
-            mass_last: curve(&last.mass, h),
-            mass_pooled: curve(&pooled.mass, h),
+            mass_last: of_head(&last.mass, h),
+            mass_pooled: of_head(&pooled.mass, h),
         }
     };
-    let kv_head = |(kv, sums): (usize, &Vec<f64>)| MinimumBudgets {
-        last: at(&last.kv_budgets, kv),
-        pooled: at(&pooled.kv_budgets, kv),
-        rows: mean(sums),
-    };
+    let kv_head = |kv| budgets(&last.kv_budgets, &pooled.kv_budgets, &rows.kv_heads, kv);
     LayerMeasures {
-        heads: heads.iter().enumerate().map(head).collect(),
-        kv_heads: kv_heads.iter().enumerate().map(kv_head).collect(),
+        heads: (0..rows.heads.len()).map(head).collect(),
+        kv_heads: (0..rows.kv_heads.len()).map(kv_head).collect(),
         output_last: last.output,
         output_pooled: pooled.output,
     }
+}
+
+/// What was measured of a head; nothing where it was not asked for.
+fn of_head<T: Clone>(all: &[Vec<T>], head: usize) -> Vec<T> {
+    all.get(head).cloned().unwrap_or_default()
 }
 
 fn check_total(total: f64) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What is done in a prefill for what was asked.
 
-use super::needs::{BudgetMeasure, CurveMeasure, Needs};
+use super::needs::{BudgetMeasure, CurveMeasure};
 use super::options::MeasureOptions;
 use super::query::{Query, Vector};
 use super::threshold_name;
@@ -35,14 +35,7 @@ pub(super) struct VectorWork {
 
 impl Work {
     pub(super) fn of(options: &MeasureOptions) -> Self {
-        let all;
-        let needs = match &options.needs {
-            Some(needs) => needs,
-            None => {
-                all = Needs::all(options);
-                &all
-            }
-        };
+        let needs = options.asked();
         let mut work = Self {
             spreads: options.needs.is_none(),
             ..Self::default()
@@ -116,6 +109,14 @@ impl Work {
     /// Whether the mean of the window's rows is looked at.
     pub(super) fn pools(&self) -> bool {
         self.spreads || self.pooled.is_some()
+    }
+}
+
+impl MeasureOptions {
+    /// The thresholds that budgets of attention are measured at, in the order in which [`super::MinimumBudgets`] holds
+    /// them.
+    pub fn attention_thresholds(&self) -> Vec<f64> {
+        Work::of(self).thresholds
     }
 }
 

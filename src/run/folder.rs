@@ -139,14 +139,14 @@ impl<S: RunSettings> RunFolder<S> {
         let places = [folder, &parts].map(|f| f.join(META));
         if let Some(path) = places.iter().find(|p| p.is_file()) {
             return match parsed(S::KIND, path) {
-                Err(Error::Format { .. }) => Err(in_the_way(
-                    folder,
-                    format!(
+                Err(Error::Format { .. }) => {
+                    let problem = format!(
                         "holds the results of something else than {}, or of another version of kvprof; choose \
                          another folder with --out",
                         S::KIND.made_with
-                    ),
-                )),
+                    );
+                    Err(in_the_way(folder, problem))
+                }
                 read => read.map(Some),
             };
         }

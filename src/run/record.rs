@@ -166,19 +166,13 @@ impl<S: RunSettings> RunRecord<S> {
 
     /// The record of a `meta.json`, or what is wrong with it.
     fn of_file(file: Map<String, Value>) -> Result<Self, String> {
-        let known = || S::KIND.fields().map(|(name, _)| name);
-        if let Some(name) = file.keys().find(|name| !known().any(|k| k == *name)) {
-            let known: Vec<_> = known().collect();
-            return Err(format!(
-                "unknown field `{name}`, expected one of {}",
-                known.join(", ")
-            ));
+        let known: Vec<&str> = S::KIND.fields().map(|(name, _)| name).collect();
+        if let Some(name) = file.keys().find(|name| !known.contains(&name.as_str())) {
+            let known = known.join(", ");
+            return Err(format!("unknown field `{name}`, expected one of {known}"));
         }
-        let needed = S::KIND.fields().filter(|(_, needed)| *needed);
-        if let Some((name, _)) = needed
-            .into_iter()
-            .find(|(name, _)| !file.contains_key(*name))
-        {
+        let missing = |(name, needed): &(&str, bool)| *needed && !file.contains_key(*name);
+        if let Some((name, _)) = S::KIND.fields().find(missing) {
             return Err(format!("missing field `{name}`"));
         }
         let mut record = Self::default();

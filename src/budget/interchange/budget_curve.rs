@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::npy::{read_npy, write_npy};
 use crate::budget::readable_number::readable_number;
-use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request, Targets, TokenBudgets};
+use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request, TokenBudgets};
 use crate::error::{Error, Result};
 
 /// Global ratios 0.01, 0.02, .. 0.99 of the file's first axis.
@@ -34,35 +34,30 @@ impl BudgetCurve {
         tokens: usize,
         mut kept: impl FnMut(usize) -> Result<TokenBudgets>,
     ) -> Result<Self> {
-        let mut curve = Self {
-            layers: 0,
-            kv_heads: 0,
-            pruned: Vec::new(),
-        };
+        let mut pruned = Vec::new();
+        let mut first = None;
         for percent in 1..=GLOBAL_RATIOS {
             let budgets = kept(percent)?;
             let shape = (budgets.len(), budgets.first().map_or(0, Vec::len));
-            if percent == 1 {
-                (curve.layers, curve.kv_heads) = shape;
-            }
-            let even = budgets.iter().all(|layer| layer.len() == curve.kv_heads);
-            if !even || shape != (curve.layers, curve.kv_heads) {
+            let even = budgets.iter().all(|layer| layer.len() == shape.1);
+            if !even || shape != *first.get_or_insert(shape) {
+                let (what, shape) = ("shape of the budgets", format!("{shape:?}"));
                 let bound = "every global ratio needs the same layers and KV heads";
-                return Err(Error::invalid(
-                    "shape of the budgets",
-                    format!("{shape:?}"),
-                    bound,
-                ));
+                return Err(Error::invalid(what, shape, bound));
             }
-            for &b in budgets.iter().flatten() {
-                if b > tokens {
-                    let bound = format!("the prompt has {tokens} tokens");
-                    return Err(Error::invalid("budget of a KV head", b, bound));
-                }
-                curve.pruned.push(1.0 - b as f64 / tokens.max(1) as f64);
+            if let Some(b) = budgets.iter().flatten().find(|b| **b > tokens) {
+                let bound = format!("the prompt has {tokens} tokens");
+                return Err(Error::invalid("budget of a KV head", b, bound));
             }
+            let removed = |&b: &usize| 1.0 - b as f64 / tokens.max(1) as f64;
+            pruned.extend(budgets.iter().flatten().map(removed));
         }
-        Ok(curve)
+        let (layers, kv_heads) = first.unwrap_or_default();
+        Ok(Self {
+            layers,
+            kv_heads,
+            pruned,
+        })
     }
 
     /// Prune ratios `[layer][kv_head]` at a global ratio of `percent`, 1 to 99.
@@ -75,10 +70,8 @@ impl BudgetCurve {
         }
         let cells = self.layers * self.kv_heads;
         let row = &self.pruned[(percent - 1) * cells..percent * cells];
-        Ok(row
-            .chunks(self.kv_heads.max(1))
-            .map(<[f64]>::to_vec)
-            .collect())
+        let layers = row.chunks(self.kv_heads.max(1));
+        Ok(layers.map(<[f64]>::to_vec).collect())
     }
 
     /// L and H_kv.
@@ -142,10 +135,7 @@ impl BudgetCurve {
             granularity: Granularity::Head,
             ..request.clone()
         };
-        let targets = Targets {
-            floor: request.floor.tokens,
-            tokens,
-        };
+        let targets = request.targets(tokens);
         let parameters = json!({ "global_ratio_percent": percent });
         BudgetPlan::of_targets("lu-kv", parameters, &request, &targets, provenance)
     }

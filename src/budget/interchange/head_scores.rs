@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::json_file::read_json;
 use crate::budget::readable_number::readable_number;
-use crate::budget::{BudgetPlan, Geometry, Granularity, Provenance, Request, Targets};
+use crate::budget::{BudgetPlan, Geometry, Granularity, Provenance, Request};
 use crate::error::{Error, Result};
 
 /// Scores of attention heads: `{"layer-head": [score, ..], ..}`, a list per head that is averaged.
@@ -80,39 +80,30 @@ impl HeadScores {
     fn heads_per_layer(&self, geometry: &Geometry) -> Result<usize> {
         let wrong = |heads: usize| {
             let all = (0..geometry.layers).flat_map(|l| (0..heads).map(move |h| (l, h)));
-            let missing: Vec<_> = all
-                .filter(|place| !self.scores.contains_key(place))
-                .collect();
-            let places = self.scores.keys().copied();
-            let surplus: Vec<_> = places
-                .filter(|&(l, h)| l >= geometry.layers || h >= heads)
-                .collect();
-            (missing, surplus)
+            let missing = all.filter(|place| !self.scores.contains_key(place));
+            let surplus = |&&(l, h): &&(usize, usize)| l >= geometry.layers || h >= heads;
+            let surplus = self.scores.keys().filter(surplus).copied();
+            [missing.collect(), surplus.collect::<Vec<_>>()]
         };
+        let [of_query_heads, of_kv_heads] = [geometry.heads, geometry.kv_heads].map(wrong);
+        let count = |wrong: &[Vec<_>; 2]| wrong.iter().map(Vec::len).sum::<usize>();
         // Where both are as far away, query heads are meant.
-        let of = |heads: usize| (heads, wrong(heads));
-        let candidates = [geometry.heads, geometry.kv_heads].map(of);
-        let closer = candidates
-            .into_iter()
-            .min_by_key(|(_, (missing, surplus))| missing.len() + surplus.len());
-        let (heads, (missing, surplus)) = closer.unwrap_or_default();
-        if missing.is_empty() && surplus.is_empty() {
+        let (heads, wrong) = if count(&of_query_heads) <= count(&of_kv_heads) {
+            (geometry.heads, of_query_heads)
+        } else {
+            (geometry.kv_heads, of_kv_heads)
+        };
+        if count(&wrong) == 0 {
             return Ok(heads);
         }
-        let problems = [
-            (missing, "missing from the file"),
-            (surplus, "not in the model"),
-        ];
-        let problems = problems.iter().filter(|(places, _)| !places.is_empty());
-        let problems: Vec<String> = problems
-            .map(|(places, problem)| format!("{} {problem}", first_few(places)))
-            .collect();
+        let problems = wrong
+            .iter()
+            .zip(["missing from the file", "not in the model"]);
+        let problems = problems.filter(|(places, _)| !places.is_empty());
+        let problems = problems.map(|(places, problem)| format!("{} {problem}", first_few(places)));
+        let problems = problems.collect::<Vec<_>>().join("; ");
         let found = format!("those of {} heads", self.scores.len());
-        let bound = format!(
-            "the model has {}: {}",
-            geometry.numbers(),
-            problems.join("; ")
-        );
+        let bound = format!("the model has {}: {problems}", geometry.numbers());
         Err(Error::invalid("set of head scores", found, bound))
     }
 
@@ -206,18 +197,13 @@ pub fn head_score_plan(
     let floor = request.lowest() as f64;
     let rest = (request.per_head() - floor).max(0.0);
     let (least, pool) = (rest - rest / beta, rest / beta * shares.len() as f64);
-    let targets = Targets {
-        floor: request.floor.tokens,
-        tokens: shares.iter().map(|s| floor + least + s * pool).collect(),
-    };
-    let request = request.clone().by(Granularity::Head);
-    BudgetPlan::of_targets(
-        "headkv",
+    let tokens = shares.iter().map(|s| floor + least + s * pool);
+    let targets = request.targets(tokens.collect());
+    let (request, parameters) = (
+        request.clone().by(Granularity::Head),
         json!({ "beta": beta }),
-        &request,
-        &targets,
-        provenance,
-    )
+    );
+    BudgetPlan::of_targets("headkv", parameters, &request, &targets, provenance)
 }
 
 #[cfg(test)]

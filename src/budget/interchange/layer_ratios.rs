@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::json_file::read_json;
 use crate::budget::readable_number::readable_number;
-use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request, Targets};
+use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -26,12 +26,12 @@ pub fn layer_ratios(kept: &[Vec<usize>], tokens: usize) -> Result<Vec<f64>> {
         let least = layer.iter().copied().min().unwrap_or(0);
         let most = layer.iter().copied().max().unwrap_or(0);
         if most - least > 1 {
+            let supported =
+                "equal KV heads (a plan of --granularity layer); LU-KV's .npy holds others";
             return Err(Error::Unsupported {
                 what: "budget",
                 found: format!("{least} to {most} tokens in layer {l}"),
-                supported:
-                    "equal KV heads (a plan of --granularity layer); LU-KV's .npy holds others"
-                        .into(),
+                supported: supported.into(),
             });
         }
         if least == 0 || least > tokens {
@@ -75,13 +75,13 @@ pub fn read_layer_ratios(path: &Path) -> Result<Vec<f64>> {
     let ratios: Vec<f64> = read_json(path, otherwise)?;
     match ratios.iter().position(|r| !(0.0..=1.0).contains(r)) {
         None => Ok(ratios),
-        Some(layer) => Err(Error::format(
-            path,
-            format!(
-                "layer {layer} has the ratio {}; a compression ratio is the fraction removed, 0 to 1",
-                readable_number(ratios[layer])
-            ),
-        )),
+        Some(layer) => {
+            let ratio = readable_number(ratios[layer]);
+            let problem = format!(
+                "layer {layer} has the ratio {ratio}; a compression ratio is the fraction removed, 0 to 1"
+            );
+            Err(Error::format(path, problem))
+        }
     }
 }
 
@@ -99,16 +99,11 @@ pub fn layer_ratio_plan(
     let geometry = &request.geometry;
     if ratios.len() != geometry.layers {
         let bound = format!("the model has {}", geometry.numbers());
-        return Err(Error::invalid(
-            "number of compression ratios",
-            ratios.len(),
-            bound,
-        ));
+        let what = "number of compression ratios";
+        return Err(Error::invalid(what, ratios.len(), bound));
     }
-    let kept: Vec<usize> = ratios
-        .iter()
-        .map(|&r| kept_by_kvpress(r, request.tokens))
-        .collect();
+    let kept = ratios.iter().map(|&r| kept_by_kvpress(r, request.tokens));
+    let kept: Vec<usize> = kept.collect();
     if let Some(layer) = kept.iter().position(|&k| k < request.lowest()) {
         let bound = format!(
             "sinks {} + window {} must fit, and the floor is {}: lower floor, sinks or window",
@@ -117,11 +112,8 @@ pub fn layer_ratio_plan(
             request.lowest()
         );
         let what = format!("budget of layer {layer} (ratio {})", ratios[layer]);
-        return Err(Error::invalid(
-            what,
-            format!("{} tokens", kept[layer]),
-            bound,
-        ));
+        let kept = format!("{} tokens", kept[layer]);
+        return Err(Error::invalid(what, kept, bound));
     }
     let total: usize = kept.iter().sum::<usize>() * geometry.kv_heads;
     let request = Request {
@@ -130,18 +122,9 @@ pub fn layer_ratio_plan(
         ..request.clone()
     };
     let layers: Vec<f64> = kept.iter().map(|&k| k as f64).collect();
-    let targets = Targets {
-        floor: request.floor.tokens,
-        tokens: request.geometry.repeated(&layers),
-    };
-    let parameters = json!({ "compression_ratios": ratios });
-    BudgetPlan::of_targets(
-        "kvpress-per-layer",
-        parameters,
-        &request,
-        &targets,
-        provenance,
-    )
+    let targets = request.targets(request.geometry.repeated(&layers));
+    let (name, parameters) = ("kvpress-per-layer", json!({ "compression_ratios": ratios }));
+    BudgetPlan::of_targets(name, parameters, &request, &targets, provenance)
 }
 
 #[cfg(test)]

@@ -26,11 +26,8 @@ pub fn is_npy(path: &Path) -> bool {
 pub fn write_npy(path: &Path, shape: &[usize], values: &[f64]) -> Result<()> {
     if elements(shape) != Some(values.len()) {
         let bound = format!("{} values are to be written", values.len());
-        return Err(Error::invalid(
-            "shape of the array",
-            format!("{shape:?}"),
-            bound,
-        ));
+        let shape = format!("{shape:?}");
+        return Err(Error::invalid("shape of the array", shape, bound));
     }
     let comma = if shape.len() == 1 { "," } else { "" };
     let lengths: Vec<String> = shape.iter().map(usize::to_string).collect();
@@ -66,27 +63,21 @@ fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f64>), String> {
     let rest = bytes
         .strip_prefix(MAGIC)
         .ok_or("is not a .npy file: save the array with numpy.save")?;
-    let cut_short = || "ends inside its header: save the array again".to_owned();
-    let (major, minor) = (rest.first(), rest.get(1));
-    let size = match (major.ok_or_else(cut_short)?, minor.ok_or_else(cut_short)?) {
+    let cut_short = "ends inside its header: save the array again";
+    let ([major, minor], rest) = rest.split_first_chunk().ok_or(cut_short)?;
+    let size = match (major, minor) {
         (1, 0) => 2,
         // These have room for a longer header.
         (2 | 3, 0) => 4,
-        (major, minor) => {
+        _ => {
             return Err(format!(
                 "has version {major}.{minor} of the format; 1.0, 2.0 and 3.0 are read: save the array with numpy.save"
             ));
         }
     };
-    let length = rest.get(2..2 + size).ok_or_else(cut_short)?;
-    let length = length
-        .iter()
-        .rev()
-        .fold(0usize, |n, &b| n << 8 | usize::from(b));
-    let header = rest
-        .get(2 + size..(2 + size).saturating_add(length))
-        .ok_or_else(cut_short)?;
-    let data = &rest[2 + size + length..];
+    let (length, rest) = rest.split_at_checked(size).ok_or(cut_short)?;
+    let length = (length.iter().rev()).fold(0usize, |n, &b| n << 8 | usize::from(b));
+    let (header, data) = rest.split_at_checked(length).ok_or(cut_short)?;
     let header = std::str::from_utf8(header).map_err(|_| "has a header that is no text")?;
     match plain_value(header_value(header, "fortran_order")?) {
         "False" => {}
@@ -159,9 +150,8 @@ fn shape_of(header: &str) -> Result<Vec<usize>, String> {
 }
 
 fn elements(shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |n, &length| n.checked_mul(length))
+    let mut lengths = shape.iter();
+    lengths.try_fold(1usize, |n, &length| n.checked_mul(length))
 }
 
 #[cfg(test)]

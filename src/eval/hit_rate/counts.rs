@@ -53,6 +53,15 @@ pub struct WindowHits {
     pub overlap: f64,
 }
 
+/// One query head's hits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadHits {
+    /// All generated steps against the vote of each prompt window, in the order of the text.
+    pub prompt: Vec<WindowHits>,
+    /// The steps of each generated window against the vote of the last prompt window.
+    pub generated: Vec<WindowHits>,
+}
+
 impl WindowHits {
     /// Counts a step whose important keys are `important`, ascending, against the vote of a window.
     pub(super) fn step(&mut self, important: &[usize], head: usize, vote: &Vote) {

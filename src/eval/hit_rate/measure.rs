@@ -1,21 +1,12 @@
 //! One prompt: prefill, vote, generate from the full cache, compare.
 
 use super::super::fidelity::most_likely;
-use super::counts::WindowHits;
+use super::counts::HeadHits;
 use super::options::HitRateOptions;
 use super::probe::{PromptProbe, StepProbe};
 use crate::error::Result;
 use crate::method::{LiveCache, prefill};
 use crate::model::decoder::Decoder;
-
-/// One query head's hits.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HeadHits {
-    /// All generated steps against the vote of each prompt window, in the order of the text.
-    pub prompt: Vec<WindowHits>,
-    /// The steps of each generated window against the vote of the last prompt window.
-    pub generated: Vec<WindowHits>,
-}
 
 /// One prompt's hits.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,8 +15,8 @@ mod run;
 mod store;
 mod vote;
 
-pub use counts::{HitCounts, WindowHits};
-pub use measure::{HeadHits, PromptHits, measure};
+pub use counts::{HeadHits, HitCounts, WindowHits};
+pub use measure::{PromptHits, measure};
 pub use options::HitRateOptions;
 pub use run::HitRateRun;
 pub use store::{

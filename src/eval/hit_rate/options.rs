@@ -96,33 +96,26 @@ impl HitRateOptions {
     ///
     /// Errors: [`Error::Invalid`] with the length needed; [`Error::PromptTooLong`].
     pub fn check_prompt(&self, id: &str, tokens: usize, context: usize) -> Result<()> {
-        let least = self.least_tokens();
-        if tokens < least {
-            return Err(Error::invalid(
-                format!("length of prompt {id}"),
-                format!("{tokens} tokens"),
-                format!(
-                    "at least {least} are needed: {} windows of {} and a prefix of {} before them; \
-                     take longer prompts, or lower --windows or --window",
-                    self.windows,
-                    self.window,
-                    least - self.window_rows()
-                ),
-            ));
-        }
-        let room = context.saturating_sub(self.generated_tokens());
-        if tokens > room {
-            return Err(Error::invalid(
-                format!("length of prompt {id}"),
-                format!("{tokens} tokens"),
-                format!(
-                    "with {} tokens to generate the model's context of {context} leaves room for {room}; \
-                     cut long prompts in the middle with --max-prompt-tokens {room}",
-                    self.generated_tokens()
-                ),
-            ));
-        }
-        Ok(())
+        let (least, generated) = (self.least_tokens(), self.generated_tokens());
+        let room = context.saturating_sub(generated);
+        let bound = if tokens < least {
+            format!(
+                "at least {least} are needed: {} windows of {} and a prefix of {} before them; take longer \
+                 prompts, or lower --windows or --window",
+                self.windows,
+                self.window,
+                least - self.window_rows()
+            )
+        } else if tokens > room {
+            format!(
+                "with {generated} tokens to generate the model's context of {context} leaves room for {room}; \
+                 cut long prompts in the middle with --max-prompt-tokens {room}"
+            )
+        } else {
+            return Ok(());
+        };
+        let what = format!("length of prompt {id}");
+        Err(Error::invalid(what, format!("{tokens} tokens"), bound))
     }
 
     /// Refuses what no prompt can satisfy in a model's context, or under a limit of prompt lengths.

@@ -2,8 +2,7 @@
 
 use candle_core::Device;
 
-use super::counts::WindowHits;
-use super::measure::HeadHits;
+use super::counts::{HeadHits, WindowHits};
 use super::options::HitRateOptions;
 use super::vote::{Vote, Voting};
 use crate::error::Result;

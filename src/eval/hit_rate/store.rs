@@ -123,12 +123,8 @@ impl HitRates {
     /// The table must hold the rows that `meta.json` promises, in the order that readers rely on.
     fn check_shape(&self, folder: &Path) -> Result<()> {
         let index = |name: &str| self.table.counts(name);
-        let indices = [
-            index("prompt")?,
-            index("layer")?,
-            index("head")?,
-            index("window")?,
-        ];
+        let (prompt, layer) = (index("prompt")?, index("layer")?);
+        let indices = [prompt, layer, index("head")?, index("window")?];
         let found = self.table.texts("observation")?.iter().enumerate();
         let found = found.map(|(row, o)| (indices.map(|column| column[row] as usize), o.as_str()));
         // The table's rows are compared first: a damaged file may promise any number.
@@ -147,47 +143,40 @@ impl HitRates {
     ///
     /// Errors: [`Error::UnknownName`] for a missing column; [`Error::NotFinite`].
     pub fn rates(&self, observation: Observation) -> Result<Vec<WindowRates>> {
-        let all = self.layer_rates(observation, "")?;
-        let beyond = self.layer_rates(observation, "_beyond_sinks")?;
-        let overlap = self.overlaps(observation)?;
-        let window = |((all, beyond_sinks), overlap)| WindowRates {
-            all,
-            beyond_sinks,
-            overlap,
+        let (all, beyond_sinks) = (self.counts("")?, self.counts("_beyond_sinks")?);
+        let overlap = self.finite("overlap")?;
+        let (prompts, model) = (self.meta.data.prompts, &self.meta.model);
+        // Prompt and number of every row, `[window][layer]`.
+        let mut windows = vec![vec![Vec::new(); model.num_layers]; self.windows(observation)];
+        for (row, ([p, l, _, w], other)) in self.keys().enumerate() {
+            if other == observation {
+                windows[w][l].push((p, row));
+            }
+        }
+        let heads = (prompts * model.num_heads) as f64;
+        let overlap =
+            |rows: &Cell| -> f64 { rows.iter().map(|&(_, row)| overlap[row] / heads).sum() };
+        let rates = |layers: &Vec<Cell>| WindowRates {
+            all: LayerRates::of(layers, &all),
+            beyond_sinks: LayerRates::of(layers, &beyond_sinks),
+            overlap: layers.iter().map(overlap).collect(),
         };
-        let windows = all.into_iter().zip(beyond).zip(overlap);
-        Ok(windows.map(window).collect())
+        Ok(windows.iter().map(rates).collect())
     }
 
-    /// Hit rates and counted steps of every window.
-    fn layer_rates(&self, observation: Observation, suffix: &str) -> Result<Vec<LayerRates>> {
+    /// Hits of every row.
+    fn counts(&self, suffix: &str) -> Result<Vec<HitCounts>> {
         let hits = self.finite(&format!("hits{suffix}"))?;
         let steps = self.table.counts(&format!("steps{suffix}"))?;
         let skipped = self.table.counts(&format!("skipped{suffix}"))?;
-        let (prompts, layers) = (self.meta.data.prompts, self.meta.model.num_layers);
-        let none = vec![vec![HitCounts::default(); prompts]; layers];
-        let mut windows = vec![none; self.windows(observation)];
-        for (row, ([p, l, _, w], _)) in self.rows_of(observation) {
-            windows[w][l][p].add(&HitCounts {
-                hits: hits[row],
-                steps: steps[row] as usize,
-                skipped: skipped[row] as usize,
-                important: 0,
-            });
-        }
-        let rate = |of_prompts: &Vec<HitCounts>| {
-            let counted = of_prompts.iter().filter(|c| c.steps > 0);
-            mean(counted.map(HitCounts::rate))
-        };
-        let counted = |of_prompts: &Vec<HitCounts>| {
-            let share = |c: &HitCounts| c.steps as f64 / (c.steps + c.skipped) as f64;
-            mean(of_prompts.iter().map(share))
-        };
-        let of_window = |layers: &Vec<Vec<HitCounts>>| LayerRates {
-            hit_rate: layers.iter().map(rate).collect(),
-            counted: layers.iter().map(counted).collect(),
-        };
-        Ok(windows.iter().map(of_window).collect())
+        let counts = hits.into_iter().zip(steps).zip(skipped);
+        let counts = counts.map(|((hits, &steps), &skipped)| HitCounts {
+            hits,
+            steps: steps as usize,
+            skipped: skipped as usize,
+            important: 0,
+        });
+        Ok(counts.collect())
     }
 
     /// Tokens that the model wrote before the first stop id, for every prompt.
@@ -199,38 +188,40 @@ impl HitRates {
         Ok(tokens.iter().step_by(rows.max(1)).copied().collect())
     }
 
-    /// `[window][layer]`: mean over heads and prompts.
-    fn overlaps(&self, observation: Observation) -> Result<Vec<Vec<f64>>> {
-        let overlap = self.finite("overlap")?;
-        let (prompts, model) = (self.meta.data.prompts, &self.meta.model);
-        let rows = (prompts * model.num_heads) as f64;
-        let mut means = vec![vec![0.0; model.num_layers]; self.windows(observation)];
-        for (row, ([_, l, _, w], _)) in self.rows_of(observation) {
-            means[w][l] += overlap[row] / rows;
-        }
-        Ok(means)
-    }
-
-    fn rows_of(
-        &self,
-        observation: Observation,
-    ) -> impl Iterator<Item = (usize, ([usize; 4], Observation))> {
-        let rows = self.keys().enumerate();
-        rows.filter(move |(_, (_, other))| *other == observation)
-    }
-
     fn finite(&self, column: &str) -> Result<Vec<f64>> {
         let values = self.table.numbers(column)?;
         if values.iter().all(|v| v.is_finite()) {
             return Ok(values);
         }
+        let model = &self.meta.model.name;
         Err(Error::NotFinite {
-            place: format!(
-                "column {column} of the hit rates of {}",
-                self.meta.model.name
-            ),
+            place: format!("column {column} of the hit rates of {model}"),
             advice: "the table was changed or damaged; run kvprof hitrate again".to_owned(),
         })
+    }
+}
+
+/// Prompt and number of the rows of one layer and window, prompt after prompt.
+type Cell = Vec<(usize, usize)>;
+
+impl LayerRates {
+    /// Of the rows of every layer, given the hits of all rows.
+    fn of(layers: &[Cell], counts: &[HitCounts]) -> Self {
+        let mut rates = Self::default();
+        for rows in layers {
+            let of_prompt = |heads: &[(usize, usize)]| {
+                let mut sum = HitCounts::default();
+                heads.iter().for_each(|&(_, row)| sum.add(&counts[row]));
+                sum
+            };
+            let prompts = rows.chunk_by(|a, b| a.0 == b.0).map(of_prompt);
+            let prompts: Vec<HitCounts> = prompts.collect();
+            let counted = prompts.iter().filter(|c| c.steps > 0);
+            rates.hit_rate.push(mean(counted.map(HitCounts::rate)));
+            let share = |c: &HitCounts| c.steps as f64 / (c.steps + c.skipped) as f64;
+            rates.counted.push(mean(prompts.iter().map(share)));
+        }
+        rates
     }
 }
 

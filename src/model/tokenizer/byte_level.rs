@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::gguf::Gguf;
 
 use super::pre_tokenizer::PreTokenizer;
@@ -28,7 +28,7 @@ pub(super) fn build(
             merges.push(pair);
         }
     }
-    let broken = |e: tokenizers::Error| Error::format(gguf.path(), format!("tokenizer: {e}"));
+    let broken = |e: tokenizers::Error| gguf.wrong(format!("tokenizer: {e}"));
     let model = BPE::builder()
         .vocab_and_merges(vocabulary.to_bpe(), merges)
         .ignore_merges(rule.whole_words)

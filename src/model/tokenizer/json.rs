@@ -1,6 +1,5 @@
 //! A `tokenizer.json`: read by the `tokenizers` crate, after the checks that the crate leaves out.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -48,22 +47,17 @@ fn check_merges(path: &Path, model: &Value) -> Result<()> {
     let Some(vocabulary) = model["vocab"].as_object() else {
         return Err(Error::format(path, "has merges but no vocabulary"));
     };
-    let prefix = model["continuing_subword_prefix"]
-        .as_str()
-        .unwrap_or_default();
+    let prefix = model["continuing_subword_prefix"].as_str();
+    let prefix = prefix.unwrap_or_default();
     for (index, merge) in merges.iter().enumerate() {
         let pair = match merge {
             Value::String(text) => text.split_once(' '),
-            other => other
-                .get(0)
-                .and_then(Value::as_str)
-                .zip(other.get(1).and_then(Value::as_str)),
+            other => other[0].as_str().zip(other[1].as_str()),
         };
         let joins = pair.is_some_and(|(left, right)| {
             right.strip_prefix(prefix).is_some_and(|rest| {
-                [left, right, &[left, rest].concat()]
-                    .iter()
-                    .all(|part| vocabulary.contains_key(*part))
+                let parts = [left, right, &[left, rest].concat()];
+                parts.iter().all(|part| vocabulary.contains_key(*part))
             })
         });
         if !joins {
@@ -109,13 +103,9 @@ fn pieces(
 ) -> Result<Vec<Option<Piece>>> {
     let added = inner.get_added_tokens_decoder();
     let tokens = inner.get_vocab(true);
-    let highest = tokens
-        .values()
-        .max()
-        .ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
-    let size = usize::try_from(*highest)
-        .unwrap_or(usize::MAX)
-        .saturating_add(1);
+    let highest = tokens.values().max();
+    let highest = highest.ok_or_else(|| Error::format(path, "has an empty vocabulary"))?;
+    let size = *highest as usize + 1;
     // A few ids may be left out; a wild one must not decide how much memory is taken.
     if size > tokens.len().saturating_mul(2).saturating_add(1 << 16) {
         let problem = format!("has {} tokens, but one has the id {highest}", tokens.len());
@@ -129,9 +119,7 @@ fn pieces(
             None if super::sentence_piece::byte_of(text).is_some() => TokenKind::Byte,
             None => TokenKind::Normal,
         };
-        if let Some(slot) = usize::try_from(*id).ok().and_then(|id| pieces.get_mut(id)) {
-            *slot = Some(spell(text, kind));
-        }
+        pieces[*id as usize] = Some(spell(text, kind));
     }
     Ok(pieces)
 }
@@ -143,30 +131,27 @@ pub(super) fn check_same_vocabulary(
     pieces: &[Option<Piece>],
 ) -> Result<()> {
     let vocabulary = Vocabulary::read(gguf)?;
-    let words = vocabulary
-        .entries()
-        .filter(|(_, _, kind)| *kind == TokenKind::Normal);
+    let words = vocabulary.entries();
+    let words = words.filter(|(_, _, kind)| *kind == TokenKind::Normal);
     let same = |id: u32, text: &str| {
-        let piece = usize::try_from(id)
-            .ok()
-            .and_then(|id| pieces.get(id))
-            .and_then(Option::as_ref);
+        let piece = pieces.get(id as usize).and_then(Option::as_ref);
         piece.is_some_and(|piece| piece.text == text)
     };
     let total = words.clone().count();
-    let differing: Vec<_> = words.filter(|&(id, text, _)| !same(id, text)).collect();
+    let mut differing = words.filter(|&(id, text, _)| !same(id, text));
+    let first = differing.next();
+    let count = differing.count() + 1;
     // Converters pad vocabularies and respell a few tokens.
-    match differing.first() {
-        Some((id, text, _)) if differing.len() > total / 20 => Err(Error::format(
-            path,
-            format!(
-                "belongs to another model than {}: {} of {total} tokens differ, the first with id {id} ({text:?}); \
-                 move it away to use the tokenizer inside the GGUF file",
-                gguf.path().display(),
-                differing.len()
-            ),
-        )),
-        _ => Ok(()),
+    match first.filter(|_| count > total / 20) {
+        None => Ok(()),
+        Some((id, text, _)) => {
+            let other = gguf.path().display();
+            let problem = format!(
+                "belongs to another model than {other}: {count} of {total} tokens differ, the first with id {id} \
+                 ({text:?}); move it away to use the tokenizer inside the GGUF file"
+            );
+            Err(Error::format(path, problem))
+        }
     }
 }
 
@@ -189,33 +174,24 @@ pub(super) fn special_ids_beside(
     // A token is written as its text, or as an object with the text in it.
     let named = |key: &str| {
         let value = &tokenizer[key];
-        value
-            .as_str()
-            .or_else(|| value["content"].as_str())
-            .and_then(|text| inner.token_to_id(text))
+        let text = value.as_str().or_else(|| value["content"].as_str());
+        text.and_then(|text| inner.token_to_id(text))
     };
     let numbers = |key: &str| -> Vec<u32> {
         let value = &generation[key];
-        let list = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
-        list.iter()
-            .filter_map(Value::as_u64)
-            .filter_map(|id| u32::try_from(id).ok())
-            .collect()
+        let list = (value.as_array()).map_or(std::slice::from_ref(value), Vec::as_slice);
+        let ids = list.iter().filter_map(Value::as_u64);
+        ids.filter_map(|id| u32::try_from(id).ok()).collect()
     };
     let ends = numbers("eos_token_id");
     let eos = named("eos_token").or_else(|| ends.first().copied());
-    let stop: HashSet<u32> = ends.into_iter().chain(eos).collect();
+    let flag = |key: &str| tokenizer[key].as_bool();
+    let bos = named("bos_token").or_else(|| numbers("bos_token_id").first().copied());
     Ok(SpecialIds {
-        bos: named("bos_token")
-            .or_else(|| numbers("bos_token_id").first().copied())
-            .or(encodes_bos),
+        bos: bos.or(encodes_bos),
         eos,
-        stop: stop.into_iter().collect(),
-        adds_bos: tokenizer["add_bos_token"]
-            .as_bool()
-            .unwrap_or(encodes_bos.is_some()),
-        adds_eos: tokenizer["add_eos_token"].as_bool().unwrap_or(false),
+        stop: ends.into_iter().chain(eos).collect(),
+        adds_bos: flag("add_bos_token").unwrap_or(encodes_bos.is_some()),
+        adds_eos: flag("add_eos_token").unwrap_or(false),
     })
 }

@@ -67,13 +67,10 @@ impl Tokenizer {
             "llama" => {
                 spell = Piece::sentence_piece;
                 let special = SpecialIds::read(gguf, SpecialIds::sentence_piece(vocabulary.len()))?;
-                let prefix =
-                    special::flag(gguf, "tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                (
-                    sentence_piece::build(gguf, &vocabulary, prefix)?,
-                    prefix,
-                    special,
-                )
+                let prefix = special::flag(gguf, "tokenizer.ggml.add_space_prefix")?;
+                let prefix = prefix.unwrap_or(true);
+                let inner = sentence_piece::build(gguf, &vocabulary, prefix)?;
+                (inner, prefix, special)
             }
             other => {
                 return Err(Error::Unsupported {
@@ -91,21 +88,16 @@ impl Tokenizer {
             vocabulary.make_control(id);
         }
         let strips_spaces = special::spaces_after_are_stripped(gguf);
+        let entries = || vocabulary.entries();
+        let verbatim = |(_, text, kind)| verbatim(text, kind, strips_spaces);
         inner
-            .add_tokens(
-                vocabulary
-                    .entries()
-                    .filter_map(|(_, text, kind)| verbatim(text, kind, strips_spaces)),
-            )
-            .map_err(|e| Error::format(gguf.path(), format!("special tokens: {e}")))?;
-        let pieces = vocabulary
-            .entries()
-            .map(|(_, text, kind)| Some(spell(text, kind)))
-            .collect();
+            .add_tokens(entries().filter_map(verbatim))
+            .map_err(|e| gguf.wrong(format!("special tokens: {e}")))?;
+        let pieces = entries().map(|(_, text, kind)| Some(spell(text, kind)));
         Ok(Self {
             path: gguf.path().to_owned(),
             inner,
-            pieces,
+            pieces: pieces.collect(),
             strips_first_space,
             special,
         })
@@ -118,10 +110,8 @@ impl Tokenizer {
     /// `gguf`, [`Error::Unsupported`] for a decoder that is neither byte-level nor SentencePiece.
     pub fn from_file(path: &Path, gguf: Option<&Gguf>) -> Result<Self> {
         let (inner, pieces, strips_first_space) = json::read(path)?;
-        let encodes_bos = inner
-            .encode_fast("", true)
-            .ok()
-            .and_then(|encoding| encoding.get_ids().first().copied());
+        let nothing = inner.encode_fast("", true).ok();
+        let encodes_bos = nothing.and_then(|encoding| encoding.get_ids().first().copied());
         let special = match gguf {
             Some(gguf) => {
                 json::check_same_vocabulary(path, gguf, &pieces)?;
@@ -157,10 +147,8 @@ impl Tokenizer {
     ///
     /// Errors: [`Error::Format`] if the vocabulary cannot express the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| Error::format(&self.path, format!("cannot encode a text: {e}")))?;
+        let failed = |e| Error::format(&self.path, format!("cannot encode a text: {e}"));
+        let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -242,7 +230,7 @@ impl Tokenizer {
     }
 
     fn piece(&self, id: u32) -> Option<&Piece> {
-        self.pieces.get(usize::try_from(id).ok()?)?.as_ref()
+        self.pieces.get(id as usize)?.as_ref()
     }
 
     /// Every id that ends a generated text, ascending.
@@ -303,11 +291,8 @@ fn verbatim(text: &str, kind: TokenKind, strips_spaces: bool) -> Option<AddedTok
         return None;
     }
     let strips = strips_spaces && !special::KEEPS_SPACES_AFTER.contains(&text);
-    Some(
-        AddedToken::from(text, special)
-            .normalized(false)
-            .rstrip(strips),
-    )
+    let token = AddedToken::from(text, special);
+    Some(token.normalized(false).rstrip(strips))
 }
 
 #[cfg(test)]

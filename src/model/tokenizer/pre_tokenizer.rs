@@ -11,7 +11,7 @@ use crate::model::gguf::Gguf;
 
 /// A rule and the names by which `tokenizer.ggml.pre` calls it.
 pub(super) struct PreTokenizer {
-    names: &'static [&'static str],
+    names: &'static str,
     /// Applied one after another; matches and what lies between them become words.
     splits: &'static [&'static str],
     /// A word that is a token stays whole, whatever the merges say.
@@ -52,117 +52,79 @@ const DEEPSEEK_3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\
 /// The name that stands for an absent `tokenizer.ggml.pre`.
 const DEFAULT: &str = "default";
 
+/// What rules are unless they say otherwise.
+const PLAIN: PreTokenizer = PreTokenizer {
+    names: "",
+    splits: &[],
+    whole_words: false,
+    adds_bos: false,
+};
+
 /// Every rule that is known.
 ///
 /// Where llama.cpp spells a rule differently because of its regex engine, the pattern here is that of the
 /// model's own `tokenizer.json`.
 const PRE_TOKENIZERS: &[PreTokenizer] = &[
     PreTokenizer {
-        names: &[DEFAULT],
+        names: DEFAULT,
         splits: &[
             r"[\p{P}\$\+<=>\^~\|]+",
             GPT_2,
             r"\p{N}+",
             r"[0-9][0-9][0-9]",
         ],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "granite-docling",
-            "exaone4",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-        ],
+        names: "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum",
         splits: &[GPT_2],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
+        names: "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2",
         splits: &[r"\p{N}", GPT_2],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &[
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-        ],
+        names: "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
         splits: &[LLAMA_3],
         whole_words: true,
         adds_bos: true,
     },
     PreTokenizer {
-        names: &["smaug-bpe", "dbrx", "chatglm-bpe"],
+        names: "smaug-bpe dbrx chatglm-bpe",
         splits: &[LLAMA_3],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["glm4", "glm5"],
+        names: "glm4 glm5",
         splits: &[LLAMA_3],
         whole_words: true,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "stablelm2",
-            "hunyuan",
-            "megrez",
-            "kormo",
-            "solar-open",
-            "grok-2",
-        ],
+        names: "qwen2 deepseek-r1-qwen stablelm2 hunyuan megrez kormo solar-open grok-2",
         splits: &[QWEN_2],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["qwen35"],
+        names: "qwen35",
         splits: &[QWEN_3_5],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["tekken"],
+        names: "tekken",
         splits: &[TEKKEN],
         whole_words: true,
         adds_bos: true,
     },
     PreTokenizer {
-        names: &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
+        names: "gpt-4o llama4 kanana2 minimax-m2",
         splits: &[GPT_4O],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["deepseek-llm"],
+        names: "deepseek-llm",
         splits: &[
             r"[\r\n]",
             DEEPSEEK_LETTERS,
@@ -171,11 +133,10 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
             r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
             r"\p{N}+",
         ],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["deepseek-coder"],
+        names: "deepseek-coder",
         splits: &[
             r"[\r\n]",
             r"\s?\p{L}+",
@@ -183,24 +144,21 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
             r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
             r"\p{N}",
         ],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        names: "deepseek-v3 hunyuan-dense joyai-llm",
         splits: &[
             r"\p{N}{1,3}",
             r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+",
             DEEPSEEK_3,
         ],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
     PreTokenizer {
-        names: &["falcon"],
+        names: "falcon",
         splits: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT_2, r"[0-9][0-9][0-9]"],
-        whole_words: false,
-        adds_bos: false,
+        ..PLAIN
     },
 ];
 
@@ -213,22 +171,16 @@ pub(super) fn of_gguf(gguf: &Gguf) -> Result<&'static PreTokenizer> {
         (None, _) => DEFAULT,
         (Some(_), Some(name)) => name,
         (Some(other), None) => {
-            return Err(Error::format(
-                gguf.path(),
-                format!("{KEY} is {other:?}, not a string"),
-            ));
+            return Err(gguf.wrong(format!("{KEY} is {other:?}, not a string")));
         }
     };
+    let names = |rule: &'static PreTokenizer| rule.names.split(' ');
     let mut rules = PRE_TOKENIZERS.iter();
-    rules
-        .find(|rule| rule.names.contains(&name))
-        .ok_or_else(|| {
-            Error::unknown(
-                "pre-tokenizer",
-                name,
-                PRE_TOKENIZERS.iter().flat_map(|r| r.names).copied(),
-            )
-        })
+    let found = rules.find(|&rule| names(rule).any(|known| known == name));
+    found.ok_or_else(|| {
+        let known = PRE_TOKENIZERS.iter().flat_map(names);
+        Error::unknown("pre-tokenizer", name, known)
+    })
 }
 
 impl PreTokenizer {
@@ -254,7 +206,7 @@ mod tests {
     fn words(name: &str, text: &str) -> Vec<String> {
         let rule = PRE_TOKENIZERS
             .iter()
-            .find(|rule| rule.names.contains(&name))
+            .find(|rule| rule.names.split(' ').any(|known| known == name))
             .unwrap();
         let mut string = PreTokenizedString::from(text);
         rule.build().unwrap().pre_tokenize(&mut string).unwrap();
@@ -270,7 +222,7 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for rule in PRE_TOKENIZERS {
             rule.build().unwrap();
-            assert!(rule.names.iter().all(|name| names.insert(name)));
+            assert!(rule.names.split(' ').all(|name| names.insert(name)));
         }
     }
 

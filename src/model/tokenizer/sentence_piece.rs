@@ -3,7 +3,7 @@
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::gguf::Gguf;
 
 use super::special::token_id;
@@ -22,7 +22,7 @@ pub(super) fn build(
     vocabulary: &Vocabulary,
     prefix: bool,
 ) -> Result<tokenizers::Tokenizer> {
-    let broken = |e: tokenizers::Error| Error::format(gguf.path(), format!("tokenizer: {e}"));
+    let broken = |e: tokenizers::Error| gguf.wrong(format!("tokenizer: {e}"));
     let scores = scores(gguf, vocabulary.len())?;
     let named = token_id(gguf, "unknown")?;
     let mut unknown = vocabulary.entries();

@@ -1,5 +1,6 @@
 //! Ids with a role: beginning of text, and everything that ends a text.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -10,34 +11,10 @@ use super::vocabulary::TokenKind;
 /// Texts of control tokens that end a turn or a text in some model family.
 ///
 /// A model often names only one of those it was trained to emit, and generation that misses the other runs on.
-const MARKERS: &[&str] = &[
-    "</s>",
-    "<EOT>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|call|>",
-    "<|calls|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end|>",
-    "<|eom_id|>",
-    "<|eot_id|>",
-    "<|file_sep|>",
-    "<|fim_pad|>",
-    "<|fim_repo|>",
-    "<|flush|>",
-    "<|im_end|>",
-    "<|repo_name|>",
-    "<|return|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",
-    "[EOS]",
-    "[EOT]",
-    "[e~[",
-    "_<EOT>",
-];
+const MARKERS: &str = "</s> <EOT> <end_of_turn> <end_of_utterance> <eos> <turn|> <|call|> <|calls|> \
+                       <|end_of_text|> <|endoftext|> <|end|> <|eom_id|> <|eot_id|> <|file_sep|> <|fim_pad|> \
+                       <|fim_repo|> <|flush|> <|im_end|> <|repo_name|> <|return|> <|tool_response> \
+                       <｜end▁of▁sentence｜> [EOS] [EOT] [e~[ _<EOT>";
 
 /// Markers that are also mark-up; they end a text only when the vocabulary calls them control tokens.
 const MARKUP: &[&str] = &["</s>", "[EOS]", "[EOT]", "_<EOT>"];
@@ -52,10 +29,8 @@ pub(super) const KEEPS_SPACES_AFTER: &[&str] = &["<unk>", "<s>", "<|endoftext|>"
 ///
 /// GGUF has no field for it; llama.cpp decides by the model's name too.
 pub(super) fn spaces_after_are_stripped(gguf: &Gguf) -> bool {
-    let name = gguf
-        .text_opt("general.name")
-        .unwrap_or_default()
-        .to_lowercase();
+    let name = gguf.text_opt("general.name");
+    let name = name.unwrap_or_default().to_lowercase();
     name.contains("phi-3") || name.contains("phi3")
 }
 
@@ -81,11 +56,7 @@ impl SpecialIds {
 
     /// What a SentencePiece vocabulary means when it says nothing.
     pub(super) fn sentence_piece(tokens: usize) -> Self {
-        let in_range = |id: u32| {
-            usize::try_from(id)
-                .is_ok_and(|id| id < tokens)
-                .then_some(id)
-        };
+        let in_range = |id: u32| ((id as usize) < tokens).then_some(id);
         Self {
             bos: in_range(1),
             eos: in_range(2),
@@ -120,18 +91,15 @@ impl SpecialIds {
             TokenKind::UserDefined => !MARKUP.contains(&text),
             _ => false,
         };
+        let markers: HashSet<&str> = MARKERS.split_whitespace().collect();
         let found: Vec<_> = tokens
-            .filter(|&(_, text, kind)| MARKERS.contains(&text) && ends_text(text, kind))
+            .filter(|&(_, text, kind)| markers.contains(text) && ends_text(text, kind))
             .collect();
         let has = |wanted: &str| found.iter().any(|(_, text, _)| *text == wanted);
         let has_parts = TURN_OF_PARTS.iter().any(|[a, b]| has(a) && has(b));
         let parts = |text: &str| has_parts && text == "<|end|>";
-        self.stop.extend(
-            found
-                .iter()
-                .filter(|(_, text, _)| !parts(text))
-                .map(|(id, _, _)| *id),
-        );
+        let ends = found.iter().filter(|(_, text, _)| !parts(text));
+        self.stop.extend(ends.map(|(id, _, _)| *id));
         self.stop.sort_unstable();
         self.stop.dedup();
         self
@@ -140,12 +108,12 @@ impl SpecialIds {
     /// Refuses ids that no token has.
     pub(super) fn check_range(&self, path: &Path, tokens: usize) -> Result<()> {
         let mut named = self.stop.iter().chain(&self.bos).chain(&self.eos);
-        match named.find(|id| usize::try_from(**id).map_or(true, |id| id >= tokens)) {
+        match named.find(|id| **id as usize >= tokens) {
             None => Ok(()),
-            Some(id) => Err(Error::format(
-                path,
-                format!("has {tokens} tokens, but a special id of the model is {id}"),
-            )),
+            Some(id) => {
+                let problem = format!("has {tokens} tokens, but a special id of the model is {id}");
+                Err(Error::format(path, problem))
+            }
         }
     }
 }
@@ -156,12 +124,7 @@ pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
     let Some(value) = gguf.value(&key) else {
         return Ok(None);
     };
-    let wrong = || {
-        Error::format(
-            gguf.path(),
-            format!("{key} is {value:?}, not the id of a token"),
-        )
-    };
+    let wrong = || gguf.wrong(format!("{key} is {value:?}, not the id of a token"));
     let id = match gguf.uint_opt(&key) {
         // Converters write "none" as -1, which reads as the largest number of its type.
         Some(id) if id == u64::from(u32::MAX) || id == u64::MAX => return Ok(None),
@@ -169,14 +132,11 @@ pub(super) fn token_id(gguf: &Gguf, role: &str) -> Result<Option<u32>> {
         None if value.to_i32().is_ok_and(|id| id == -1) => return Ok(None),
         None => return Err(wrong()),
     };
-    let tokens = gguf
-        .array_opt("tokenizer.ggml.tokens")
-        .map_or(0, <[_]>::len);
-    if usize::try_from(id).map_or(true, |id| id >= tokens) {
-        return Err(Error::format(
-            gguf.path(),
-            format!("{key} is {id}, but the vocabulary has {tokens} tokens"),
-        ));
+    let tokens = gguf.array_opt("tokenizer.ggml.tokens");
+    let tokens = tokens.map_or(0, <[_]>::len);
+    if id as usize >= tokens {
+        let problem = format!("{key} is {id}, but the vocabulary has {tokens} tokens");
+        return Err(gguf.wrong(problem));
     }
     Ok(Some(id))
 }
@@ -186,9 +146,6 @@ pub(super) fn flag(gguf: &Gguf, key: &str) -> Result<Option<bool>> {
     match (gguf.value(key), gguf.bool_opt(key)) {
         (None, _) => Ok(None),
         (Some(_), Some(flag)) => Ok(Some(flag)),
-        (Some(other), None) => Err(Error::format(
-            gguf.path(),
-            format!("{key} is {other:?}, not true or false"),
-        )),
+        (Some(other), None) => Err(gguf.wrong(format!("{key} is {other:?}, not true or false"))),
     }
 }

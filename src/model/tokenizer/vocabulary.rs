@@ -60,7 +60,7 @@ impl Vocabulary {
     pub(super) fn read(gguf: &Gguf) -> Result<Self> {
         let texts = strings(gguf, "tokenizer.ggml.tokens")?;
         if texts.is_empty() {
-            return Err(Error::format(gguf.path(), "has an empty vocabulary"));
+            return Err(gguf.wrong("has an empty vocabulary"));
         }
         let mut ids = HashMap::with_capacity(texts.len());
         for (id, text) in (0u32..).zip(&texts) {
@@ -68,10 +68,8 @@ impl Vocabulary {
             if !text.is_empty()
                 && let Some(first) = ids.insert(text.clone(), id)
             {
-                return Err(Error::format(
-                    gguf.path(),
-                    format!("token {text:?} occurs twice, as ids {first} and {id}"),
-                ));
+                let problem = format!("token {text:?} occurs twice, as ids {first} and {id}");
+                return Err(gguf.wrong(problem));
             }
         }
         let kinds = kinds(gguf, texts.len())?;
@@ -103,10 +101,7 @@ impl Vocabulary {
 
     /// Marks a token as control.
     pub(super) fn make_control(&mut self, id: u32) {
-        if let Some(kind) = usize::try_from(id)
-            .ok()
-            .and_then(|id| self.kinds.get_mut(id))
-        {
+        if let Some(kind) = self.kinds.get_mut(id as usize) {
             *kind = TokenKind::Control;
         }
     }
@@ -130,13 +125,9 @@ impl Vocabulary {
             )
         };
         // The first character may itself be a space.
-        let gap = merge
-            .char_indices()
-            .skip(1)
-            .find(|(_, c)| *c == ' ')
-            .map(|(at, _)| at);
+        let gap = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
         let (left, right) = gap
-            .map(|at| (&merge[..at], &merge[at + 1..]))
+            .map(|(at, _)| (&merge[..at], &merge[at + 1..]))
             .filter(|(_, right)| !right.is_empty())
             .ok_or_else(|| broken("is not two tokens with a space between them".into()))?;
         for part in [left, right, &[left, right].concat()] {
@@ -154,32 +145,28 @@ impl Vocabulary {
 ///
 /// Errors: [`Error::Format`] if it is absent or holds anything else.
 pub(super) fn strings(gguf: &Gguf, key: &str) -> Result<Vec<String>> {
-    let wrong = || {
-        Error::format(
-            gguf.path(),
-            format!("lacks the metadata field {key} (an array of strings)"),
-        )
-    };
+    let wrong = || gguf.missing(key, "an array of strings");
     let text = |value: &Value| value.to_string().cloned().map_err(|_| wrong());
-    gguf.array_opt(key)
-        .ok_or_else(wrong)?
-        .iter()
-        .map(text)
-        .collect()
+    let values = gguf.array_opt(key).ok_or_else(wrong)?.iter();
+    values.map(text).collect()
+}
+
+/// The first entries of an array, as many as there are tokens.
+fn of_tokens<'g>(gguf: &'g Gguf, key: &str, what: &str, tokens: usize) -> Result<&'g [Value]> {
+    let wrong = |problem: String| gguf.wrong(format!("{key}: {problem}"));
+    let values = gguf.array_opt(key);
+    let values = values.ok_or_else(|| wrong(format!("is not an array of {what}")))?;
+    let too_few = || wrong(format!("has {} {what} for {tokens} tokens", values.len()));
+    values.get(..tokens).ok_or_else(too_few)
 }
 
 /// The score of every token; a higher score merges first.
 pub(super) fn scores(gguf: &Gguf, tokens: usize) -> Result<Vec<f32>> {
     const KEY: &str = "tokenizer.ggml.scores";
-    let wrong = |problem: String| Error::format(gguf.path(), format!("{KEY}: {problem}"));
-    let values = gguf
-        .array_opt(KEY)
-        .ok_or_else(|| wrong("a SentencePiece vocabulary needs this array of floats".into()))?;
-    if values.len() < tokens {
-        return Err(wrong(format!(
-            "has {} scores for {tokens} tokens",
-            values.len()
-        )));
+    let wrong = |problem: String| gguf.wrong(format!("{KEY}: {problem}"));
+    if gguf.array_opt(KEY).is_none() {
+        let problem = "a SentencePiece vocabulary needs this array of floats";
+        return Err(wrong(problem.to_owned()));
     }
     let score = |value: &Value| match value {
         Value::F32(score) if score.is_finite() => Ok(*score),
@@ -187,23 +174,14 @@ pub(super) fn scores(gguf: &Gguf, tokens: usize) -> Result<Vec<f32>> {
         Value::I32(score) => Ok(*score as f32),
         other => Err(wrong(format!("holds {other:?}, not a finite float"))),
     };
-    values[..tokens].iter().map(score).collect()
+    let values = of_tokens(gguf, KEY, "scores", tokens)?.iter();
+    values.map(score).collect()
 }
 
 fn kinds(gguf: &Gguf, tokens: usize) -> Result<Vec<TokenKind>> {
     const KEY: &str = "tokenizer.ggml.token_type";
-    let wrong = |problem: String| Error::format(gguf.path(), format!("{KEY}: {problem}"));
     if gguf.value(KEY).is_none() {
         return Ok(vec![TokenKind::Normal; tokens]);
-    }
-    let values = gguf
-        .array_opt(KEY)
-        .ok_or_else(|| wrong("is not an array of integers".into()))?;
-    if values.len() < tokens {
-        return Err(wrong(format!(
-            "has {} types for {tokens} tokens",
-            values.len()
-        )));
     }
     let kind = |value: &Value| {
         let number = match value {
@@ -211,9 +189,11 @@ fn kinds(gguf: &Gguf, tokens: usize) -> Result<Vec<TokenKind>> {
             Value::I64(v) => Some(*v),
             other => other.to_u64().ok().and_then(|v| i64::try_from(v).ok()),
         };
-        number
-            .and_then(TokenKind::from_number)
-            .ok_or_else(|| wrong(format!("holds {value:?}, which is no token type (0 to 6)")))
+        number.and_then(TokenKind::from_number).ok_or_else(|| {
+            let problem = format!("{KEY}: holds {value:?}, which is no token type (0 to 6)");
+            gguf.wrong(problem)
+        })
     };
-    values[..tokens].iter().map(kind).collect()
+    let values = of_tokens(gguf, KEY, "types", tokens)?.iter();
+    values.map(kind).collect()
 }
