@@ -59,6 +59,17 @@ pub struct Cell {
     pub colour: RGBColor,
 }
 
+impl Cell {
+    /// Half a step beyond `x` and `y` on either side.
+    pub fn around(x: f64, y: f64, colour: RGBColor) -> Self {
+        Self {
+            from: (x - 0.5, y - 0.5),
+            to: (x + 0.5, y + 0.5),
+            colour,
+        }
+    }
+}
+
 /// A drawn panel that values can be placed on.
 pub(super) struct Area<'a, DB: DrawingBackend> {
     chart: ChartContext<'a, DB, Cartesian2d<Axis, Axis>>,

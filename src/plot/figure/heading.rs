@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, ShapeStyle};
 
 use super::canvas::{Drawn, Sheet, Spot, points};
-use super::pen::{Pen, amount, band_fill};
+use super::pen::{PENS, Pen, amount, band_fill};
 use super::shapes::Series;
 use super::text;
 use super::words::Words;
@@ -29,6 +29,12 @@ pub enum Key {
 
 /// A legend's picture and its words.
 pub type Entry = (Key, Words);
+
+/// An entry for every series, each with the next pen.
+pub fn keys<W: Into<Words>>(names: impl IntoIterator<Item = W>) -> Vec<Entry> {
+    let pens = PENS.into_iter().map(Key::Series);
+    pens.zip(names.into_iter().map(Into::into)).collect()
+}
 
 /// Title, facts and keys above the panels, already broken into lines.
 #[derive(Debug)]
@@ -172,7 +178,6 @@ fn patch_between(left: i32, right: i32, y: i32, fill: ShapeStyle) -> Rectangle<S
 
 #[cfg(test)]
 mod tests {
-    use super::super::pen::PENS;
     use super::*;
 
     fn heading(words: &[&str], room: f64) -> Heading {

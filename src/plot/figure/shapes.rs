@@ -5,7 +5,7 @@ use plotters::style::Color;
 
 use super::canvas::{Drawn, Spot, points};
 use super::frame::{Area, Cell};
-use super::pen::Pen;
+use super::pen::{PENS, Pen};
 
 /// Least distance of two markers of one series, in points.
 const MARKS_APART: f64 = 4.2;
@@ -70,14 +70,19 @@ pub enum Shape {
 }
 
 impl Point {
-    /// A value without spread.
-    pub fn alone(x: f64, value: f64) -> Self {
+    /// A value with the ends of its spread.
+    pub fn between(x: f64, middle: f64, (low, high): (f64, f64)) -> Self {
         Self {
             x,
-            middle: value,
-            low: value,
-            high: value,
+            middle,
+            low,
+            high,
         }
+    }
+
+    /// A value without spread.
+    pub fn alone(x: f64, value: f64) -> Self {
+        Self::between(x, value, (value, value))
     }
 }
 
@@ -89,6 +94,18 @@ impl Series {
             points,
             spread: SpreadStyle::Band,
         }
+    }
+
+    /// Series whose spreads are bands, each with the next pen.
+    pub fn each(all: impl IntoIterator<Item = Vec<Point>>) -> Vec<Self> {
+        let pens = PENS.into_iter().zip(all);
+        pens.map(|(pen, points)| Self::banded(pen, points))
+            .collect()
+    }
+
+    /// Points of the longest of `all`.
+    pub fn longest(all: &[Self]) -> usize {
+        all.iter().map(|s| s.points.len()).max().unwrap_or(0)
     }
 
     /// Whether any point has a spread.
