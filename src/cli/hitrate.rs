@@ -103,6 +103,6 @@ impl HitRateArguments {
             |index| run.has(index),
             &|index, prompt, on_layer| run.measure(index, prompt, &model, on_layer),
         )?;
-        hitrate_table::report(&run.finish()?, &folder, self.run.quiet, self.run.json)
+        hitrate_table::report(&run.finish()?, &folder, &self.run)
     }
 }
