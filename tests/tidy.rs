@@ -40,6 +40,7 @@ const FENCES: &[(&str, &[&str])] = &[
         ],
     ),
     ("plotters", &["plot"]),
+    ("resvg", &["plot"]),
     ("clap", &["main", "cli"]),
 ];
 

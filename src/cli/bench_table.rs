@@ -5,33 +5,17 @@ use std::io::{Result, Write};
 use kvprof::bench::{BenchModel, BenchReport, Growth, LimitSpreads, Rates, WorkloadRow};
 use kvprof::eval::RepeatSpread;
 
-use super::text_table::{cell, text_table};
+use super::text_table::{cell, once, text_table};
+
+const HEADINGS: &str = "length, <workload, time, least to most, ratio, least to most, CPU, peak MB, needed, tok/s, \
+                        GFLOP/s, GB/s, <of limit";
 
 /// Writes rows, limits, growth and what was left out.
 pub fn write(out: &mut impl Write, report: &BenchReport) -> Result<()> {
-    let mut table = text_table([
-        "length",
-        "<workload",
-        "time",
-        "least to most",
-        "ratio",
-        "least to most",
-        "CPU",
-        "peak MB",
-        "needed",
-        "tok/s",
-        "GFLOP/s",
-        "GB/s",
-        "<of limit",
-    ]);
+    let mut table = text_table(HEADINGS.split(", "));
     let mut length = None;
     for row in &report.rows {
-        let again = length.replace(row.length) == Some(row.length);
-        let shown = if again {
-            String::new()
-        } else {
-            row.length.to_string()
-        };
+        let shown = once(&mut length, row.length);
         table.add_row([shown].into_iter().chain(cells(row, report.steps)));
     }
     writeln!(

@@ -16,14 +16,14 @@ use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::PREFILL_RUN;
-use kvprof::model::source::ModelFiles;
 use kvprof::profile::{Profile, Prompt};
 use kvprof::run::{ModelRecord, RunFolder};
+use serde_json::json;
 
 use super::eval_table;
 use super::jobs::JobArguments;
 use super::load::{self, ModelArguments};
-use super::long_run::{progress_bar, run_command, stop_cleanly};
+use super::long_run::{RunArguments, progress_bar, run_command, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
 use super::{counted, quoted};
@@ -79,20 +79,10 @@ pub struct EvalArguments {
     /// Seed of needles and bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Output folder; by default named after model and data set
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
-    /// Continue a run that was interrupted, or show a finished one again
-    #[arg(long)]
-    resume: bool,
     #[command(flatten)]
     jobs: JobArguments,
-    /// No progress and no table
-    #[arg(long)]
-    quiet: bool,
-    /// Print the comparisons as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    run: RunArguments,
 }
 
 /// What the prompts ask.
@@ -117,21 +107,20 @@ impl EvalArguments {
         }
         let set = self.prompts.of(self.dataset()?)?;
         let mut cases = Vec::new();
-        let model = self.model.load_checked(self.quiet, |header| {
+        let model = self.model.load_checked(self.run.quiet, |header| {
             cases = set.cases_of(header)?;
             self.check_cases(&cases, &methods, &header.config)?;
-            check_profile(profile.as_ref(), &header.files, &header.config)?;
             let geometry = Geometry::of_files(&header.files, &header.config);
-            methods
-                .iter()
-                .try_for_each(|m| m.check_geometry(&geometry))?;
+            check_profile(profile.as_ref(), &geometry)?;
+            for method in &methods {
+                method.check_geometry(&geometry)?;
+            }
             let longest = cases.iter().map(|case| case.ids.len()).max();
             Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
-        let default = format!("eval-{}-{}", meta.model.name, meta.data.name);
-        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from(default));
-        let run = RunFolder::prepare(&folder, meta, cases.len(), self.resume)?;
+        let folder = (self.run).folder(&["eval", &meta.model.name, &meta.data.name]);
+        let run = RunFolder::prepare(&folder, meta, cases.len(), self.run.resume)?;
         stop_cleanly(&folder);
         let sweep = Sweep {
             model: &model,
@@ -186,25 +175,22 @@ impl EvalArguments {
             ),
             _ => {}
         }
-        let stays = self.sinks.saturating_add(self.window);
+        self.check_budgets()?;
+        self.run.check_place::<EvalSettings>()
+    }
+
+    fn check_budgets(&self) -> anyhow::Result<()> {
+        let (sinks, window) = (self.sinks, self.window);
+        let stays = sinks.saturating_add(window);
         for (i, budget) in self.budgets.iter().enumerate() {
             budget.check()?;
+            let again = self.budgets[..i].contains(budget);
+            anyhow::ensure!(!again, "budget {budget} is given twice");
             anyhow::ensure!(
-                !self.budgets[..i].contains(budget),
-                "budget {budget} is given twice"
+                !matches!(budget, Budget::TokensPerHead(tokens) if *tokens < stays as f64),
+                "budget {budget} is below the {stays} tokens that sinks ({sinks}) and window ({window}) take: \
+                 allow more, or lower them"
             );
-            if let Budget::TokensPerHead(tokens) = budget {
-                anyhow::ensure!(
-                    *tokens >= stays as f64,
-                    "budget {budget} is below the {stays} tokens that sinks ({}) and window ({}) take: \
-                     allow more, or lower them",
-                    self.sinks,
-                    self.window
-                );
-            }
-        }
-        if let Some(folder) = &self.out {
-            RunFolder::<EvalSettings>::check_place(folder)?;
         }
         Ok(())
     }
@@ -214,7 +200,8 @@ impl EvalArguments {
             Task::Qa => Dataset::open(self.data.as_deref().unwrap_or(dataset::DEFAULT))
                 .context("reading the data set"),
             Task::Needle => {
-                let count = load::message_counter(&self.model.model, self.prompts.raw, self.quiet)?;
+                let (model, raw) = (&self.model.model, self.prompts.raw);
+                let count = load::message_counter(model, raw, self.run.quiet)?;
                 let options = self.needles.options(self.seed)?;
                 needle::dataset(&options, &count).context("building needles")
             }
@@ -228,36 +215,29 @@ impl EvalArguments {
         config: &ModelConfig,
     ) -> anyhow::Result<()> {
         anyhow::ensure!(!cases.is_empty(), "the data set has no prompt");
-        let context = config.max_position_embeddings;
+        let (context, new, window) = (
+            config.max_position_embeddings,
+            self.max_new_tokens,
+            self.window,
+        );
+        let floor = Floor::of(self.sinks, window);
+        let cuts = methods.iter().any(|m| m.cut.is_some());
         for case in cases {
-            let (tokens, longest) = (case.ids.len(), case.longest(context, self.max_new_tokens));
+            let (id, tokens, longest) = (&case.id, case.ids.len(), case.longest(context, new));
             anyhow::ensure!(
                 tokens <= longest,
-                "prompt {} has {tokens} tokens, at most {longest} leave room for {} new ones and the accepted \
+                "prompt {id} has {tokens} tokens, at most {longest} leave room for {new} new ones and the accepted \
                  answers in a context of {context}: shorten prompts (--max-prompt-tokens or --lengths), or \
-                 lower --max-new-tokens",
-                case.id,
-                self.max_new_tokens
+                 lower --max-new-tokens"
             );
-        }
-        let floor = Floor::of(self.sinks, self.window);
-        for (case, method) in cases
-            .iter()
-            .flat_map(|c| methods.iter().map(move |m| (c, m)))
-        {
-            let checked = method.residency.check(case.ids.len(), &floor);
-            checked.with_context(|| format!("method {} on prompt {}", method.name, case.id))?;
-        }
-        if methods.iter().any(|m| m.cut.is_some()) {
-            for case in cases {
-                anyhow::ensure!(
-                    case.ids.len() > self.window,
-                    "prompt {} has {} tokens, more than the window of {} are needed: lower --window",
-                    case.id,
-                    case.ids.len(),
-                    self.window
-                );
+            for method in methods {
+                let checked = method.residency.check(tokens, &floor);
+                checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
             }
+            anyhow::ensure!(
+                tokens > window || !cuts,
+                "prompt {id} has {tokens} tokens, more than the window of {window} are needed: lower --window"
+            );
         }
         Ok(())
     }
@@ -271,11 +251,7 @@ impl EvalArguments {
     ) -> anyhow::Result<EvalRecord> {
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         let settings = EvalSettings {
-            task: match self.task {
-                Task::Qa => "qa",
-                Task::Needle => "needle",
-            }
-            .to_owned(),
+            task: super::name_of(&self.task),
             methods: methods.iter().map(Method::described).collect(),
             budgets: self.budgets.iter().map(ToString::to_string).collect(),
             baseline: self.baseline.clone(),
@@ -298,7 +274,11 @@ impl EvalArguments {
     ) -> anyhow::Result<Option<Cost>> {
         let todo: Vec<usize> = (0..cases.len()).filter(|&i| !run.has(i)).collect();
         let configurations = sweep.configurations().len();
-        let bar = progress_bar(todo.len() * configurations, "configurations", self.quiet);
+        let bar = progress_bar(
+            todo.len() * configurations,
+            "configurations",
+            self.run.quiet,
+        );
         let grid: Mutex<Option<(usize, f64)>> = Mutex::new(None);
         self.jobs.run(&todo, &|index| {
             let case = &cases[index];
@@ -308,17 +288,16 @@ impl EvalArguments {
                 .run(case, &mut || bar.inc(1))
                 .with_context(|| format!("evaluating prompt {} ({})", index + 1, case.id))?;
             let grid_s = start.elapsed().as_secs_f64();
-            run.write(
-                index,
-                &outcome_tables(index, case, &outcome, sweep.methods, sweep.budgets),
-            )?;
+            let tables = outcome_tables(index, case, &outcome, sweep.methods, sweep.budgets);
+            run.write(index, &tables)?;
             *grid.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, grid_s));
             Ok(())
         })?;
         bar.finish_and_clear();
         let last = grid.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Prompts that share the cores say nothing about the cost of one.
-        let Some((index, grid_s)) = last.filter(|_| !self.quiet && self.jobs.one_by_one()) else {
+        let Some((index, grid_s)) = last.filter(|_| !self.run.quiet && self.jobs.one_by_one())
+        else {
             return Ok(None);
         };
         let (ids, decoder) = (&cases[index].ids, &sweep.model.decoder);
@@ -336,35 +315,32 @@ impl EvalArguments {
     fn report(&self, results: &Results, folder: &Path, cost: Option<Cost>) -> anyhow::Result<()> {
         let rows = compare(&results.results, &self.baseline, self.seed, self.resamples)?;
         let failures = failures(results)?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let value = serde_json::json!({
+        let all = results.results.rows();
+        let json = || {
+            json!({
                 "results": folder, "failures": failures, "meta": results.meta, "baseline": self.baseline,
                 "resamples": self.resamples, "comparisons": rows,
-                "cost": cost.map(|c| c.to_json()),
-            });
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-        } else if !self.quiet {
-            eval_table::write(&mut out, &rows, &self.baseline)?;
-            eval_table::write_differences(&mut out, &rows, "kl", &self.baseline)?;
-            eval_table::write_residencies(&mut out, results)?;
-            if let Some(cost) = cost {
+                "cost": cost.as_ref().map(Cost::to_json),
+            })
+        };
+        self.run.show(json, |out| {
+            eval_table::write(out, &rows, &self.baseline)?;
+            eval_table::write_differences(out, &rows, "kl", &self.baseline)?;
+            eval_table::write_residencies(out, results)?;
+            if let Some(cost) = &cost {
                 writeln!(out, "\n{}", cost.in_words())?;
             }
             for (problem, rows) in &failures {
-                writeln!(
-                    out,
-                    "\nFailed for {rows} of {}: {problem}",
-                    results.results.rows()
-                )?;
+                writeln!(out, "\nFailed for {rows} of {all}: {problem}")?;
             }
             let folder = quoted(&folder.to_string_lossy());
             writeln!(out, "\nWritten to {folder}")?;
             writeln!(out, "Next: kvprof plot frontier --results {folder}")?;
-        }
+            Ok(())
+        })?;
         let failed: usize = failures.iter().map(|(_, rows)| rows).sum();
         anyhow::ensure!(
-            failed < results.results.rows(),
+            failed < all,
             "every configuration failed; the reasons are in {}",
             folder.display()
         );
@@ -375,12 +351,8 @@ impl EvalArguments {
 /// Every problem with the number of rows that it ended, in the order of their first.
 fn failures(results: &Results) -> anyhow::Result<Vec<(&str, usize)>> {
     let mut found: Vec<(&str, usize)> = Vec::new();
-    for error in results
-        .results
-        .texts("error")?
-        .iter()
-        .filter(|e| !e.is_empty())
-    {
+    let errors = results.results.texts("error")?.iter();
+    for error in errors.filter(|error| !error.is_empty()) {
         match found.iter_mut().find(|(known, _)| known == error) {
             Some((_, rows)) => *rows += 1,
             None => found.push((error, 1)),
@@ -398,46 +370,39 @@ struct Cost {
 }
 
 impl Cost {
-    fn share(&self) -> f64 {
-        self.grid_s / (self.configurations as f64 * self.bare_s)
+    /// Seconds of a prefill for every configuration.
+    fn prefills_s(&self) -> f64 {
+        self.configurations as f64 * self.bare_s
     }
 
     fn in_words(&self) -> String {
+        let (tokens, grid, times, bare) =
+            (self.tokens, self.grid_s, self.configurations, self.bare_s);
+        let (all, share) = (self.prefills_s(), 100.0 * grid / self.prefills_s());
         format!(
-            "{} of the last prompt ({} tokens) took {:.1} s with one prefill; prefilling for \
-             each would take {} x {:.2} s = {:.1} s before any decoding: {:.0} % of that.",
-            counted(self.configurations, "configuration"),
-            self.tokens,
-            self.grid_s,
-            self.configurations,
-            self.bare_s,
-            self.configurations as f64 * self.bare_s,
-            100.0 * self.share()
+            "{} of the last prompt ({tokens} tokens) took {grid:.1} s with one prefill; prefilling for \
+             each would take {times} x {bare:.2} s = {all:.1} s before any decoding: {share:.0} % of that.",
+            counted(times, "configuration"),
         )
     }
 
     fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        json!({
             "tokens": self.tokens, "configurations": self.configurations,
-            "grid_s": self.grid_s, "bare_prefill_s": self.bare_s, "share": self.share(),
+            "grid_s": self.grid_s, "bare_prefill_s": self.bare_s,
+            "share": self.grid_s / self.prefills_s(),
         })
     }
 }
 
-fn check_profile(
-    profile: Option<&Profile>,
-    files: &ModelFiles,
-    config: &ModelConfig,
-) -> anyhow::Result<()> {
+/// Refuses a profile of another model.
+fn check_profile(profile: Option<&Profile>, ours: &Geometry) -> anyhow::Result<()> {
     let Some(profile) = profile else {
         return Ok(());
     };
-    let (theirs, ours) = (
-        Geometry::of(&profile.meta),
-        Geometry::of_files(files, config),
-    );
+    let theirs = Geometry::of(&profile.meta);
     anyhow::ensure!(
-        theirs.same_numbers(&ours),
+        theirs.same_numbers(ours),
         "the profile is of {} with {}, {} has {}: profile it",
         theirs.model,
         theirs.numbers(),

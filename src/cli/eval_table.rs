@@ -30,12 +30,8 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
             let start = [own[0].method.clone(), n.to_string()].into_iter();
             table.add_row(start.chain(cells).chain([format!("{held:.2}"), failed]));
         }
-        writeln!(
-            out,
-            "\nBudget {}\n{}",
-            of_budget[0].budget,
-            table.trim_fmt()
-        )?;
+        let budget = &of_budget[0].budget;
+        writeln!(out, "\nBudget {budget}\n{}", table.trim_fmt())?;
     }
     writeln!(
         out,
@@ -63,32 +59,15 @@ pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Res
     };
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let caches = table.texts("cache")?;
-    let lives = |method: &serde_json::Value| {
-        method.get("residency").is_some() || method.get("cache").is_some()
-    };
-    if !results.meta.settings.methods.iter().any(lives) {
+    let mut all = results.meta.settings.methods.iter();
+    if !all.any(|m| m.get("residency").is_some() || m.get("cache").is_some()) {
         return Ok(());
     }
-    let columns = [
-        "mean_rows",
-        "peak_rows",
-        "resident_bytes",
-        "peak_bytes",
-        "offloaded_bytes",
-    ];
+    let columns = "mean_rows peak_rows resident_bytes peak_bytes offloaded_bytes".split(' ');
     let columns = columns.map(|name| table.numbers(name));
-    let columns = columns.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let headings = [
-        "<method",
-        "budget",
-        "<cache",
-        "mean rows",
-        "peak rows",
-        "MB cut",
-        "MB peak",
-        "MB away",
-    ];
-    let mut shown = text_table(headings);
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let headings = "<method, budget, <cache, mean rows, peak rows, MB cut, MB peak, MB away";
+    let mut shown = text_table(headings.split(", "));
     let mut seen: Vec<usize> = Vec::new();
     for i in 0..table.rows() {
         let same = |j: &usize| methods[*j] == methods[i] && budgets[*j] == budgets[i];
@@ -151,15 +130,8 @@ pub fn write_differences(
     metric: &str,
     baseline: &str,
 ) -> io::Result<()> {
-    let mut table = text_table([
-        "<method",
-        "budget",
-        "difference",
-        "95 % interval",
-        "sign test",
-        "n",
-        "<",
-    ]);
+    let headings = "<method, budget, difference, 95 % interval, sign test, n, <";
+    let mut table = text_table(headings.split(", "));
     for row in rows.iter().filter(|r| r.metric.name == metric) {
         let Some(paired) = row.paired.filter(|p| p.n > 0) else {
             continue;

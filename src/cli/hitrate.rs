@@ -106,7 +106,6 @@ impl HitRateArguments {
             &|index, prompt, on_layer| run.measure(index, prompt, &model, on_layer),
         )?;
         run.finish()?;
-        let rates = HitRates::load(&folder)?;
-        hitrate_table::report(&rates, &folder, self.run.quiet, self.run.json)
+        hitrate_table::report(&HitRates::load(&folder)?, &folder, &self.run)
     }
 }

@@ -1,11 +1,12 @@
 //! The per-layer table that ends `kvprof hitrate`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use kvprof::eval::hit_rate::{HitRates, LayerRates, Observation, WindowRates};
 use serde_json::{Value, json};
 
+use super::long_run::RunArguments;
 use super::text_table::{cell, text_table};
 use super::{counted, quoted};
 
@@ -13,34 +14,33 @@ use super::{counted, quoted};
 const SHOWN: usize = 5;
 
 /// Prints the hit rates of a finished run.
-pub fn report(rates: &HitRates, folder: &Path, quiet: bool, json: bool) -> anyhow::Result<()> {
+pub fn report(rates: &HitRates, folder: &Path, run: &RunArguments) -> anyhow::Result<()> {
     let prompt = rates.rates(Observation::Prompt)?;
     let generated = rates.rates(Observation::Generated)?;
     let (answers, meta) = (rates.answer_tokens()?, &rates.meta);
-    if json {
-        return super::print_json(&json!({
+    let windows = |of: &[WindowRates]| of.iter().map(window_json).collect::<Vec<_>>();
+    let json = || {
+        json!({
             "hitrate": folder, "meta": meta, "answer_tokens": answers,
-            "prompt": prompt.iter().map(window_json).collect::<Vec<_>>(),
-            "generated": generated.iter().map(window_json).collect::<Vec<_>>(),
-        }));
-    }
-    if quiet {
-        return Ok(());
-    }
-    let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
-    writeln!(
-        io::stdout().lock(),
-        "{}\n\nPer cent, over {} of {}; counted are steps with an important key. Tokens before the first stop id: \
-         {} of {}, written on past it\nWritten to {}\nNext: kvprof plot hitrate --hitrate {}",
-        table(&columns(&prompt, &generated), meta.model.num_layers),
-        counted(meta.data.prompts, "prompt"),
-        meta.data.name,
-        answers.join(", "),
-        meta.settings.options.generated_tokens(),
-        folder.display(),
-        quoted(&folder.to_string_lossy())
-    )?;
-    Ok(())
+            "prompt": windows(&prompt), "generated": windows(&generated),
+        })
+    };
+    run.show(json, |out| {
+        let answers: Vec<String> = answers.iter().map(ToString::to_string).collect();
+        writeln!(
+            out,
+            "{}\n\nPer cent, over {} of {}; counted are steps with an important key. Tokens before the first stop id: \
+             {} of {}, written on past it\nWritten to {}\nNext: kvprof plot hitrate --hitrate {}",
+            table(&columns(&prompt, &generated), meta.model.num_layers),
+            counted(meta.data.prompts, "prompt"),
+            meta.data.name,
+            answers.join(", "),
+            meta.settings.options.generated_tokens(),
+            folder.display(),
+            quoted(&folder.to_string_lossy())
+        )?;
+        Ok(())
+    })
 }
 
 /// One list per measure, a value per layer; `null` where no step has an important key.
@@ -70,6 +70,11 @@ impl<'r> TableColumn<'r> {
         }
     }
 
+    /// The steps that the rates of a window stand on.
+    fn counted(rates: &'r LayerRates) -> Self {
+        Self::plain("counted", "steps", &rates.counted)
+    }
+
     fn rates(group: &'static str, name: impl ToString, rates: &'r LayerRates) -> Self {
         Self {
             weights: Some(&rates.counted),
@@ -80,11 +85,8 @@ impl<'r> TableColumn<'r> {
     /// Mean over layers; a hit rate's over counted steps, so that a layer with few of them weighs little.
     fn mean(&self) -> f64 {
         let counted = |l: usize| self.weights.map_or(1.0, |w| w[l]);
-        let layers = self
-            .values
-            .iter()
-            .enumerate()
-            .filter(|(_, v)| v.is_finite());
+        let layers = self.values.iter().enumerate();
+        let layers = layers.filter(|(_, v)| v.is_finite());
         let sum: f64 = layers.clone().map(|(l, v)| v * counted(l)).sum();
         sum / layers.map(|(l, _)| counted(l)).sum::<f64>()
     }
@@ -92,30 +94,19 @@ impl<'r> TableColumn<'r> {
 
 /// Some of the prompt's windows, numbered as in the table on disk, then the generated ones.
 fn columns<'r>(prompt: &'r [WindowRates], generated: &'r [WindowRates]) -> Vec<TableColumn<'r>> {
-    let mut columns: Vec<TableColumn<'_>> = spread(prompt.len())
-        .map(|w| TableColumn::rates("hit rate of window", w, &prompt[w].all))
-        .collect();
+    let hits = |w: usize| TableColumn::rates("hit rate of window", w, &prompt[w].all);
+    let beyond = |w: usize| TableColumn::rates("beyond sinks", w, &prompt[w].beyond_sinks);
+    let later = |w: usize| TableColumn::rates("last one in generated", w, &generated[w].all);
+    let shared =
+        |w: usize| TableColumn::plain("last one's vote shared by", w, &generated[w].overlap);
+    let mut columns: Vec<TableColumn<'_>> = spread(prompt.len()).map(hits).collect();
     if let Some(last) = prompt.last() {
-        let counted = &last.all.counted;
-        columns.push(TableColumn::plain("counted", "steps", counted));
+        columns.push(TableColumn::counted(&last.all));
+        columns.extend([0, prompt.len() - 1].map(beyond));
+        columns.push(TableColumn::counted(&last.beyond_sinks));
     }
-    let ends = [0, prompt.len().saturating_sub(1)];
-    for w in ends.into_iter().filter(|w| *w < prompt.len()) {
-        let rates = &prompt[w].beyond_sinks;
-        columns.push(TableColumn::rates("beyond sinks", w, rates));
-    }
-    if let Some(last) = prompt.last() {
-        let counted = &last.beyond_sinks.counted;
-        columns.push(TableColumn::plain("counted", "steps", counted));
-    }
-    let windows = || spread(generated.len());
-    columns.extend(
-        windows().map(|w| TableColumn::rates("last one in generated", w, &generated[w].all)),
-    );
-    columns.extend(
-        windows()
-            .map(|w| TableColumn::plain("last one's vote shared by", w, &generated[w].overlap)),
-    );
+    columns.extend(spread(generated.len()).map(later));
+    columns.extend(spread(generated.len()).map(shared));
     columns
 }
 

@@ -46,23 +46,19 @@ impl ListArguments {
         }
         for (place, kind) in Kind::value_variants().iter().enumerate() {
             let gap = if place == 0 { "" } else { "\n" };
-            let name = kind.to_possible_value();
-            let name = name.as_ref().map_or("", |value| value.get_name());
-            writeln!(out, "{gap}{name}")?;
+            writeln!(out, "{gap}{}", super::name_of(kind))?;
             kind.write(&mut out, "  ")?;
         }
         Ok(())
     }
 }
 
+/// A name, and what it stands for in a line or two.
+type Listed = (&'static str, String);
+
 /// A rule with its source, and what it does otherwise.
-fn of_paper<T: ?Sized>(rule: &Entry<T>) -> (&'static str, String) {
-    let Entry {
-        about,
-        paper,
-        differs,
-        ..
-    } = rule;
+fn of_paper<T: ?Sized>(rule: &Entry<T>) -> Listed {
+    let (about, paper, differs) = (rule.about, rule.paper, rule.differs);
     (rule.name, format!("{about} [{paper}]\ndiffers: {differs}"))
 }
 
@@ -80,12 +76,8 @@ impl Kind {
         Ok(())
     }
 
-    /// Names, and what they stand for in a line or two.
-    fn rows(self) -> Vec<(&'static str, String)> {
-        fn rows<T>(
-            table: &'static [T],
-            of: fn(&'static T) -> (&'static str, String),
-        ) -> Vec<(&'static str, String)> {
+    fn rows(self) -> Vec<Listed> {
+        fn rows<T>(table: &'static [T], of: fn(&'static T) -> Listed) -> Vec<Listed> {
             table.iter().map(of).collect()
         }
         match self {
@@ -100,10 +92,8 @@ impl Kind {
             Self::Methods => rows(method::METHODS, |m| {
                 let (about, paper, differs) = (m.about, m.paper, m.differs);
                 let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };
-                (
-                    m.name,
-                    format!("{about} [{paper}]\nis: {spelled}; differs: {differs}"),
-                )
+                let about = format!("{about} [{paper}]\nis: {spelled}; differs: {differs}");
+                (m.name, about)
             }),
             Self::Metrics => rows(eval::METRICS, |m| {
                 (m.name, format!("{} [{}]", m.about, m.unit))

@@ -1,11 +1,13 @@
 //! What verbs share that go through many prompts: a bar on stderr, and a clean stop.
 
+use std::io::StdoutLock;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvprof::profile::Prompt;
 use kvprof::run::{RunFolder, RunSettings};
+use serde_json::Value;
 
 use super::jobs::JobArguments;
 
@@ -38,6 +40,21 @@ impl RunArguments {
     pub fn folder(&self, parts: &[&str]) -> PathBuf {
         let folder = self.out.clone();
         folder.unwrap_or_else(|| PathBuf::from(parts.join("-")))
+    }
+
+    /// Prints what was measured as it was asked for: as JSON, in words, or not at all.
+    pub fn show(
+        &self,
+        json: impl FnOnce() -> Value,
+        words: impl FnOnce(&mut StdoutLock<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return super::print_json(&json());
+        }
+        if self.quiet {
+            return Ok(());
+        }
+        words(&mut std::io::stdout().lock())
     }
 }
 

@@ -35,7 +35,7 @@ mod text_table;
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 /// Measure how much KV cache each layer and head of a language model needs.
@@ -117,6 +117,12 @@ fn sorted(numbers: &[usize]) -> Vec<usize> {
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// The name of a value on the command line.
+fn name_of(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 /// "1 prompt", "12 prompts".

@@ -10,6 +10,7 @@ use kvprof::profile::{
     MeasureOptions, Profile, ProfileRecord, ProfileRun, ProfileSettings, Prompt,
 };
 use kvprof::run::ModelRecord;
+use serde_json::json;
 
 use super::jobs::JobArguments;
 use super::load::ModelArguments;
@@ -130,33 +131,27 @@ impl ProfileArguments {
 
     fn report(&self, profile: &Profile, folder: &Path) -> anyhow::Result<()> {
         let (summary, meta) = (Summary::of(profile)?, &profile.meta);
-        if self.run.json {
-            return super::print_json(&serde_json::json!({
-                "profile": folder, "meta": meta, "layers": summary.to_json(),
-            }));
-        }
-        if self.run.quiet {
-            return Ok(());
-        }
-        let mut out = std::io::stdout().lock();
-        let tokens = profile.layers.counts("tokens")?;
-        writeln!(
-            out,
-            "{}\n\nMean over {} of {} ({} to {} tokens), written to {}",
-            summary.table(),
-            counted(meta.data.prompts, "prompt"),
-            meta.data.name,
-            tokens.iter().min().unwrap_or(&0),
-            tokens.iter().max().unwrap_or(&0),
-            folder.display()
-        )?;
-        let shown = quoted(&folder.to_string_lossy());
-        let threshold = if meta.settings.measures.thresholds.contains(&0.9) {
-            String::new()
-        } else {
-            format!(" --threshold {}", summary.threshold())
-        };
-        writeln!(out, "Next: kvprof plot lmba --profile {shown}{threshold}")?;
-        Ok(())
+        let json = || json!({"profile": folder, "meta": meta, "layers": summary.to_json()});
+        self.run.show(json, |out| {
+            let tokens = profile.layers.counts("tokens")?;
+            writeln!(
+                out,
+                "{}\n\nMean over {} of {} ({} to {} tokens), written to {}",
+                summary.table(),
+                counted(meta.data.prompts, "prompt"),
+                meta.data.name,
+                tokens.iter().min().unwrap_or(&0),
+                tokens.iter().max().unwrap_or(&0),
+                folder.display()
+            )?;
+            let shown = quoted(&folder.to_string_lossy());
+            let threshold = if meta.settings.measures.thresholds.contains(&0.9) {
+                String::new()
+            } else {
+                format!(" --threshold {}", summary.threshold())
+            };
+            writeln!(out, "Next: kvprof plot lmba --profile {shown}{threshold}")?;
+            Ok(())
+        })
     }
 }

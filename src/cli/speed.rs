@@ -15,14 +15,14 @@ use kvprof::model::Model;
 use kvprof::profile::{self, prompts_sha256};
 use kvprof::run::{DataRecord, ModelRecord, RunFolder};
 use kvprof::select::HeadSplit;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::compress::deployable;
 use super::load::ModelArguments;
 use super::long_run::{RunArguments, progress_bar, run_command, stop_cleanly};
 use super::parameters::object;
 use super::quoted;
-use super::text_table::text_table;
+use super::text_table::{once, text_table};
 
 /// Arguments of `kvprof speed`.
 #[derive(Debug, clap::Args)]
@@ -210,19 +210,17 @@ impl SpeedArguments {
 
     fn report(&self, speed: &Speed, folder: &Path) -> anyhow::Result<()> {
         let summaries = speed::summarise(&speed.measurements);
-        if self.run.json {
-            let rows: Vec<Value> = summaries.iter().map(|s| json(s, &summaries)).collect();
-            let value = serde_json::json!({"speed": folder, "meta": speed.meta, "summary": rows});
-            return super::print_json(&value);
-        }
-        if !self.run.quiet {
-            let mut out = std::io::stdout().lock();
-            write_table(&mut out, &speed.meta, &summaries)?;
+        let json = || {
+            let rows: Vec<Value> = summaries.iter().map(|s| as_json(s, &summaries)).collect();
+            json!({"speed": folder, "meta": speed.meta, "summary": rows})
+        };
+        self.run.show(json, |out| {
+            write_table(out, &speed.meta, &summaries)?;
             writeln!(out, "\nWritten to {}", folder.display())?;
             let folder = quoted(&folder.to_string_lossy());
             writeln!(out, "Next: kvprof plot speed --speed {folder}")?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -232,13 +230,13 @@ fn full_of<'s>(summary: &Summary, all: &'s [Summary]) -> Option<&'s Summary> {
         .find(|s| s.length == summary.length && s.mode == Mode::Full)
 }
 
-fn json(summary: &Summary, all: &[Summary]) -> Value {
+fn as_json(summary: &Summary, all: &[Summary]) -> Value {
     let budget = match summary.mode {
         Mode::Budget(tokens) => Some(tokens),
         Mode::NoCache | Mode::Full => None,
     };
     let full = full_of(summary, all);
-    serde_json::json!({
+    json!({
         "length": summary.length, "tokens": summary.tokens, "mode": summary.mode.name(),
         "budget": budget, "repeats": summary.repeats, "ms_per_token": summary.median_ms,
         "ms_per_token_least": summary.least_ms, "ms_per_token_most": summary.most_ms,
@@ -249,34 +247,24 @@ fn json(summary: &Summary, all: &[Summary]) -> Value {
 }
 
 fn write_table(out: &mut impl Write, meta: &SpeedRecord, all: &[Summary]) -> std::io::Result<()> {
-    let mut table = text_table([
-        "length",
-        "<held",
-        "ms/token",
-        "least to most",
-        "of full",
-        "KV MB",
-        "of full",
-    ]);
+    let headings = "length, <held, ms/token, least to most, of full, KV MB, of full";
+    let mut table = text_table(headings.split(", "));
     let mut length = None;
     for s in all {
-        let again = length.replace(s.length) == Some(s.length);
-        let full = full_of(s, all);
-        let bytes = |f: &Summary| 100.0 * s.kv_bytes as f64 / f.kv_bytes as f64;
+        let of_full = full_of(s, all).map(|f| {
+            let bytes = 100.0 * s.kv_bytes as f64 / f.kv_bytes as f64;
+            let time = s.median_ms / f.median_ms;
+            (format!("{time:.2} x"), format!("{bytes:.1} %"))
+        });
+        let (time, bytes) = of_full.unwrap_or_default();
         table.add_row([
-            if again {
-                String::new()
-            } else {
-                s.length.to_string()
-            },
+            once(&mut length, s.length),
             s.mode.to_string(),
             format!("{:.1}", s.median_ms),
             format!("{:.1} to {:.1}", s.least_ms, s.most_ms),
-            full.map_or(String::new(), |f| {
-                format!("{:.2} x", s.median_ms / f.median_ms)
-            }),
+            time,
             format!("{:.2}", s.kv_bytes as f64 / 1e6),
-            full.map_or(String::new(), |f| format!("{:.1} %", bytes(f))),
+            bytes,
         ]);
     }
     let (settings, model) = (&meta.settings, &meta.model);

@@ -24,6 +24,15 @@ pub fn bar(value: f64, most: f64, widest: usize) -> String {
     "█".repeat((value / most * widest as f64).round() as usize)
 }
 
+/// A number that heads the rows it is shared by, written in the first of them; `before` is that of the last row.
+pub fn once(before: &mut Option<usize>, number: usize) -> String {
+    if before.replace(number) == Some(number) {
+        String::new()
+    } else {
+        number.to_string()
+    }
+}
+
 /// A number, or nothing where it is not known.
 pub fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_owned(), |v| format!("{v:.digits$}"))

@@ -1,10 +1,8 @@
 //! Budgets per layer: how many tokens a plan lets the KV heads of each layer keep.
 
 use super::chart::Chart;
-use super::figure::{
-    Axis, Description, EDGES, Entry, GREY, Key, Marks, PENS, Panel, Pen, Point, Series,
-};
-use super::figure::{Shape, Words, ends, figure_width, from_zero_or_log, grid_columns};
+use super::figure::{Axis, Description, EDGES, GREY, Key, Marks, Pen, Point, Series, Shape};
+use super::figure::{Sharing, Words, ends, figure_width, from_zero_or_log};
 use super::figure::{heading_room, points, spread_ends, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::over_prompts::mean;
@@ -45,76 +43,57 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     CHART.at_most(MOST_PLANS, plans.len())?;
     let width = figure_width(options.width)?;
     let words = PlanWords::of(&plans);
-    let together = plans.len() <= TOGETHER;
-    let pen = |index: usize| PENS[if together { index } else { 0 }];
+    let least = least_panel(width, &words.names);
+    let sharing = Sharing::of(plans.len(), TOGETHER, HEIGHTS, width, least);
     let series: Vec<Series> = (plans.iter().enumerate())
-        .map(|(index, plan)| Series::banded(pen(index), over_heads(plan, options.relative)))
+        .map(|(index, plan)| Series::banded(sharing.pen(index), over_heads(plan, options.relative)))
         .collect();
-    let (columns, height) = if together {
-        (1, HEIGHTS[0])
-    } else {
-        (columns(width, &words.names), HEIGHTS[1])
-    };
-    let ends = spread_ends(series.iter().flat_map(|s| &s.points));
+    let ends = spread_ends(&series);
     let log = options.log || Axis::needs_log(ends.0, ends.1);
-    let y = from_zero_or_log(ends, log, height)?.called(if options.relative {
+    let y = from_zero_or_log(ends, log, sharing.height)?.called(if options.relative {
         "Budget (% of T)"
     } else {
         "Tokens per KV head"
     });
-    let layers = series.iter().map(|s| s.points.len()).max().unwrap_or(0);
-    let x = Axis::layers(layers, width, columns, 12.0);
-    let mut entries: Vec<Entry> = if together {
-        let keys = series.iter().map(|s| Key::Series(s.pen));
-        keys.zip(words.names.clone()).collect()
-    } else {
-        vec![(Key::Series(PENS[0]), "the plan named".into())]
-    };
-    let uniform = !together || uniform_tells(&series);
+    let x = Axis::layers(Series::longest(&series), width, sharing.columns, 12.0);
+    let mut entries = sharing.keys(&words.names, "the plan named");
+    let uniform = !sharing.together || uniform_tells(&series);
     entries.extend(uniform.then(|| (Key::Line(UNIFORM), "uniform budget".into())));
     let banded = series.iter().position(Series::is_spread);
     entries.extend(banded.map(|first| {
-        let bands = if together {
+        let bands = if sharing.together {
             &series[..]
         } else {
             &series[first..=first]
         };
         (Key::bands(bands), "min\u{2013}max of KV heads".into())
     }));
-    let shapes = |series: Vec<Series>, marks: Marks| {
+    let panels = sharing.panels((&x, &y), &words.names, |own| {
+        let (series, marks) = match own {
+            None => (series.clone(), Marks::InTurn),
+            Some(own) => (vec![series[own].clone()], Marks::Apart),
+        };
         let budget = mean_budget(&series[0]);
         let line = Shape::line(UNIFORM, EDGES.map(|x| (x, budget)).to_vec());
         let line = uniform.then_some(line).into_iter();
         line.chain([Shape::Series(series, marks)]).collect()
-    };
-    let panels = if together {
-        Panel::alone((&x, &y), height, shapes(series, Marks::InTurn))
-    } else {
-        let alone = series
-            .into_iter()
-            .map(|series| shapes(vec![series], Marks::Apart));
-        Panel::each((&x, &y), height, words.names.into_iter().zip(alone))
-    };
+    });
     Ok(Description {
         facts: words.shared,
         entries,
         panels,
-        columns,
+        columns: sharing.columns,
         ..Description::new("Budget per layer", width)
     })
 }
 
-/// Columns of panels that hold the plans' names, where a reasonable width does.
-fn columns(width: i32, names: &[Words]) -> usize {
+/// Width in points of a panel that holds the plans' names, where a reasonable width does.
+fn least_panel(width: i32, names: &[Words]) -> f64 {
     let names = Words::told_apart(names, heading_room(width));
     let widest = names.iter().map(|name| text_width(name)).max().unwrap_or(0);
     // A panel is narrower than its column by the labels and the gap beside it.
     let needed = f64::from(widest) / f64::from(points(1.0)) + 12.0;
-    grid_columns(
-        width,
-        needed.clamp(PANEL_POINTS.0, PANEL_POINTS.1),
-        names.len(),
-    )
+    needed.clamp(PANEL_POINTS.0, PANEL_POINTS.1)
 }
 
 /// Whether all plans have the same uniform budget and none is it already.
@@ -147,13 +126,13 @@ fn over_heads(plan: &BudgetPlan, relative: bool) -> Vec<Point> {
     };
     let point = |(layer, heads): (usize, &Vec<usize>)| {
         let values: Vec<f64> = heads.iter().map(|&t| t as f64 * factor).collect();
-        let alone = Point::alone(layer as f64, mean(&values));
+        let (layer, mean) = (layer as f64, mean(&values));
         // The token that a total leaves over is no spread.
-        if plan.granularity != Granularity::Head {
-            return alone;
+        if plan.granularity == Granularity::Head {
+            Point::between(layer, mean, ends(values.into_iter()))
+        } else {
+            Point::alone(layer, mean)
         }
-        let (low, high) = ends(values.into_iter());
-        Point { low, high, ..alone }
     };
     plan.tokens.iter().enumerate().map(point).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::chart::Chart;
 use super::curve_data::{LayerCurves, visible};
-use super::figure::{Axis, ColourBar, Description, Gaps, Panel, Pen, Shape, Words, depth};
+use super::figure::{Axis, ColourBar, Description, Gaps, Panel, Pen, Shape, depth};
 use super::figure::{figure_width, is_page, label_count, labels_up, name_room};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::profiles::{facts, output_query};
@@ -67,35 +67,25 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     );
     let loss = loss.called(format!("1 − cos(y, ŷ){raw}, {query}"));
     let count = data.mass.len();
-    let panel = |y: Axis, curves: &[Vec<f64>], floor: f64| {
+    let panel = |y: &Axis, curves: &[Vec<f64>], floor: f64| {
         let lines = layers.iter().flat_map(|&layer| {
             let pen = Pen::plain(depth(layer, count), LINE_POINTS);
             let curve = curves.get(layer).map_or(&[][..], Vec::as_slice);
             let pieces = visible(&data.budgets, curve, floor).into_iter();
             pieces.map(move |piece| Shape::Line(pen, piece, DOT_POINTS))
         });
-        Panel {
-            name: Words::default(),
-            x: x.clone(),
-            y,
-            height: HEIGHT,
-            shapes: lines.collect(),
-        }
+        Panel::alone((&x, y), HEIGHT, lines.collect())
     };
-    let floor = loss.low();
+    let panels = [
+        panel(&mass, &data.mass, f64::NEG_INFINITY),
+        panel(&loss, &data.loss, loss.low()),
+    ];
     Ok(Description {
         facts: facts(profile),
-        panels: vec![
-            panel(mass, &data.mass, f64::NEG_INFINITY),
-            panel(loss, &data.loss, floor),
-        ],
+        panels: panels.concat(),
         columns: if is_page(width) { 2 } else { 1 },
         gaps: Some(GAPS),
-        bars: vec![ColourBar {
-            axis: Axis::indices(profile.meta.model.num_layers, 0.5, 9).called("Layer"),
-            colours: (0..count.max(1)).map(|layer| depth(layer, count)).collect(),
-            panels: 0..2,
-        }],
+        bars: vec![ColourBar::of_lines("Layer", count, 9, 0..2)],
         ..Description::new("Retained mass and output against the budget", width)
     })
 }

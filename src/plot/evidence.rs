@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::chart::Chart;
-use super::figure::{
-    Axis, Description, Entry, Key, Marks, OTHERS, PENS, Panel, Pen, Series, Shape,
-};
-use super::figure::{Words, figure_width, grid_columns};
+use super::figure::figure_width;
+use super::figure::{Axis, Description, Key, Marks, OTHERS, Pen, Series, Shape, Sharing, Words};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
     FULL, budget_words, chosen_budget, count_words, distinct, facts, shown_methods,
@@ -50,53 +48,38 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let values: Vec<Vec<Vec<f64>>> = values.collect::<Result<_>>()?;
     let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
     let band = Band::of(&prompts);
-    let together = names.len() <= TOGETHER;
-    let pen = |index: usize| PENS[if together { index } else { 0 }];
+    let width = figure_width(options.width)?;
+    let sharing = Sharing::of(names.len(), TOGETHER, HEIGHTS, width, LEAST_PANEL);
     let series: Vec<Series> = (values.iter().enumerate())
-        .map(|(index, grid)| Series::banded(pen(index), band.around_means(grid)))
+        .map(|(index, grid)| Series::banded(sharing.pen(index), band.around_means(grid)))
         .collect();
-    let mut entries: Vec<Entry> = if together {
-        let names = names.iter().map(|name| Words::from(*name));
-        series
-            .iter()
-            .map(|s| Key::Series(s.pen))
-            .zip(names)
-            .collect()
+    let words: Vec<Words> = names.iter().map(Words::from).collect();
+    let mut entries = sharing.keys(&words, "the method named");
+    let (labels, name) = if sharing.together {
+        (6, "Evidence tokens kept (%)")
     } else {
-        vec![
-            (Key::Series(PENS[0]), "the method named".into()),
-            (Key::Line(Pen::plain(OTHERS, 0.6)), "the others".into()),
-        ]
+        let others = Key::Line(Pen::plain(OTHERS, 0.6));
+        entries.push((others, "the others".into()));
+        (3, "Evidence kept (%)")
     };
-    let banded = if together { &series[..] } else { &series[..1] };
-    entries.extend(band.entry(&prompts, banded));
+    let banded = if sharing.together { series.len() } else { 1 };
+    entries.extend(band.entry(&prompts, &series[..banded]));
     let mut note = budget_words(budget);
     if common_count(&prompts).is_none() || band == Band::None {
         note = format!("{note}, {}", count_words(&prompts));
     }
     entries.push((Key::Note, note.into()));
-    let width = figure_width(options.width)?;
-    let (columns, labels, name) = if together {
-        (1, 6, "Evidence tokens kept (%)")
-    } else {
-        let columns = grid_columns(width, LEAST_PANEL, names.len());
-        (columns, 3, "Evidence kept (%)")
-    };
-    let x = Axis::layers(layers, width, columns, 12.0);
+    let x = Axis::layers(layers, width, sharing.columns, 12.0);
     let y = Axis::per_cent(labels).called(name);
-    let [shared, own] = HEIGHTS;
-    let panels = if together {
-        Panel::alone((&x, &y), shared, vec![Shape::Series(series, Marks::InTurn)])
-    } else {
-        let methods = names.iter().enumerate();
-        let alone = methods.map(|(own, name)| (Words::from(*name), in_front(&series, own)));
-        Panel::each((&x, &y), own, alone)
-    };
+    let panels = sharing.panels((&x, &y), &words, |own| match own {
+        None => vec![Shape::Series(series.clone(), Marks::InTurn)],
+        Some(own) => in_front(&series, own),
+    });
     Ok(Description {
         facts: facts(results),
         entries,
         panels,
-        columns,
+        columns: sharing.columns,
         ..Description::new("Evidence kept per layer", width)
     })
 }

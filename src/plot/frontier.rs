@@ -1,11 +1,9 @@
 //! Quality against held bytes: a line per method, an interval at every budget.
 
 use super::chart::Chart;
-use super::figure::{
-    Axis, BASELINE, Description, EDGES, Entry, Key, Marks, OTHERS, PENS, Panel, Pen,
-};
-use super::figure::{Point, REFERENCE, Series, Shape, SpreadStyle, Words, ends, figure_width};
-use super::figure::{grid_columns, heading_room, labels_up, number, points, text_width};
+use super::figure::{Axis, BASELINE, Description, EDGES, Entry, Key, Marks, OTHERS, PENS, Pen};
+use super::figure::{Point, REFERENCE, Series, Shape, Sharing, SpreadStyle, Words, ends};
+use super::figure::{figure_width, heading_room, labels_up, number, points, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
     FULL, Outcome, count_words, distinct, facts, outcomes, sample_means, sample_noun, shown_methods,
@@ -46,26 +44,12 @@ pub(super) const CHART: Chart = Chart {
     describe,
 };
 
-/// A method at one budget.
-#[derive(Clone, Copy)]
-struct AtBudget {
-    /// Bytes held, in MB or in per cent of the full cache, and the metric over samples: prompts, or needles.
-    point: Point,
-    /// Samples behind it.
-    samples: usize,
-}
-
-/// A method at every budget that has finite bytes, by growing bytes.
-struct Method {
-    name: String,
-    budgets: Vec<AtBudget>,
-}
-
 /// What all panels share.
 struct Frontier {
     x: Axis,
     y: Axis,
-    methods: Vec<Method>,
+    /// Every method's budgets by growing bytes: bytes held, in MB or in per cent of the full cache, and the metric.
+    methods: Vec<Vec<Point>>,
     /// Index of the method that the others are compared with.
     baseline: Option<usize>,
     /// The full cache, where the axis has a place for it.
@@ -75,90 +59,72 @@ struct Frontier {
 fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> {
     let metric = Metric::find(options.metric.as_deref().unwrap_or("kl"))?;
     let results: &Results = CHART.only(all)?;
-    let rows = outcomes(results, metric.name, metric.factor())?;
-    let held = rows.iter().map(|row| row.method);
-    let names = shown_methods(CHART.name, held, options.methods.as_deref())?;
-    let method = |name: &&str| Method {
-        name: (*name).to_owned(),
-        budgets: at_budgets(&rows, name, options.relative),
-    };
-    let methods: Vec<Method> = names.iter().map(method).collect();
-    let together = methods.len() <= TOGETHER;
-    let full = at_budgets(&rows, FULL, options.relative)
-        .first()
-        .map(|at| at.point);
-    let height = HEIGHTS[usize::from(!together)];
-    let y = quality_axis(&methods, full, metric, options.log, height);
-    let y = y.called(metric.axis_name());
-    let shown = full.filter(|point| visible(&y, point));
+    let rows = outcomes(results, metric)?;
+    let methods = rows.iter().map(|row| row.method);
+    let methods = shown_methods(CHART.name, methods, options.methods.as_deref())?;
+    let names: Vec<Words> = methods.iter().map(Words::from).collect();
+    let baseline = &results.meta.settings.baseline;
+    let baseline = methods.iter().position(|name| *name == baseline);
+    let of = |method: &str| at_budgets(&rows, method, options.relative).into_iter();
+    let (methods, samples): (Vec<Vec<Point>>, Vec<Vec<usize>>) =
+        methods.iter().map(|name| of(name).unzip()).unzip();
+    let full = of(FULL).next().map(|(point, _)| point);
     let width = figure_width(options.width)?;
-    let columns = if together {
-        1
-    } else {
-        grid_columns(width, LEAST_PANEL, methods.len())
-    };
-    let panel = heading_room(width) / columns as i32 - points(10.0);
+    let sharing = Sharing::of(names.len(), TOGETHER, HEIGHTS, width, LEAST_PANEL);
+    let y = quality_axis(&methods, full, metric, options.log, sharing.height);
+    let shown = full.filter(|point| visible(&y, point));
     // In panels of their own, methods would lose most of the width to the way to the full cache's bytes.
-    let x = bytes_axis(&methods, shown.filter(|_| together), panel).called(if options.relative {
-        "Held KV cache (% of the full cache)"
-    } else {
-        "Held KV cache (MB per prompt)"
-    });
+    let room = heading_room(width) / sharing.columns as i32 - points(10.0);
+    let x = bytes_axis(&methods, shown.filter(|_| sharing.together), room);
     let frontier = Frontier {
-        x,
-        y,
+        x: x.called(if options.relative {
+            "Held KV cache (% of the full cache)"
+        } else {
+            "Held KV cache (MB per prompt)"
+        }),
+        y: y.called(metric.axis_name()),
         methods,
-        baseline: names
-            .iter()
-            .position(|name| *name == results.meta.settings.baseline),
+        baseline,
         full: shown,
     };
-    let mut entries = if together {
-        let methods = frontier.methods.iter();
-        let names = methods.map(|method| Words::from(&method.name));
-        PENS.into_iter().map(Key::Series).zip(names).collect()
-    } else {
-        frontier.keys_of_panels()
-    };
+    let mut entries = sharing.keys(&names, "the method named");
+    if !sharing.together {
+        entries.extend(frontier.keys_behind(&names));
+    }
     entries.extend(full.map(|full| {
-        let key = match (shown, together) {
+        let key = match (shown, sharing.together) {
             (None, _) => Key::Note,
             (_, true) => Key::Series(REFERENCE),
             (_, false) => Key::Line(REFERENCE),
         };
         (key, full_words(full, metric, options.relative).into())
     }));
-    entries.extend(frontier.notes(together, sample_noun(&rows)));
-    let axes = (&frontier.x, &frontier.y);
-    let panels = if together {
-        Panel::alone(axes, height, frontier.together())
-    } else {
-        let methods = frontier.methods.iter().enumerate();
-        let alone = |(own, method): (usize, &Method)| {
-            (Words::from(&method.name), frontier.alone(own, method))
-        };
-        Panel::each(axes, height, methods.map(alone))
-    };
+    let counts = format!("{} {}", count_words(&samples.concat()), sample_noun(&rows));
+    entries.extend(frontier.notes(sharing.together, &counts));
+    let panels = sharing.panels((&frontier.x, &frontier.y), &names, |own| match own {
+        None => frontier.together(),
+        Some(own) => frontier.alone(own),
+    });
     Ok(Description {
         facts: facts(results),
         entries,
         panels,
-        columns,
+        columns: sharing.columns,
         ..Description::new(format!("{} against held KV cache", metric.title), width)
     })
 }
 
 impl Frontier {
     /// The points of a method that the axis has a place for, with intervals inside it.
-    fn series(&self, pen: Pen, method: &Method, aside: f64) -> Series {
-        let points = method.budgets.iter().map(|at| at.point);
-        let inside = |point: Point| Point {
+    fn series(&self, pen: Pen, method: &[Point], aside: f64) -> Series {
+        let inside = |point: &Point| Point {
             low: point.low.max(self.y.low()),
-            ..point
+            ..*point
         };
+        let shown = method.iter().filter(|point| visible(&self.y, point));
         Series {
             pen,
-            points: points.filter(|p| visible(&self.y, p)).map(inside).collect(),
+            points: shown.map(inside).collect(),
             spread: SpreadStyle::Bars(aside),
         }
     }
@@ -184,47 +150,46 @@ impl Frontier {
     }
 
     /// One method in front of the others.
-    fn alone(&self, own: usize, method: &Method) -> Vec<Shape> {
-        let behind = |method: &Method, pen: Pen| {
-            let points = self.series(pen, method, 0.0).points;
+    fn alone(&self, own: usize) -> Vec<Shape> {
+        let behind = |method: &usize, pen: Pen| {
+            let points = self.series(pen, &self.methods[*method], 0.0).points;
             Shape::line(pen, points.iter().map(|p| (p.x, p.middle)).collect())
         };
-        let methods = self.methods.iter().enumerate();
-        let others = methods.filter(|(index, _)| *index != own && Some(*index) != self.baseline);
-        let others = others.map(|(_, method)| behind(method, Pen::plain(OTHERS, 0.5)));
-        let full = self
-            .full
+        let others = (0..self.methods.len())
+            .filter(|index| *index != own && Some(*index) != self.baseline)
+            .map(|index| behind(&index, Pen::plain(OTHERS, 0.5)));
+        let full = (self.full.iter())
             .map(|full| Shape::line(REFERENCE, EDGES.map(|x| (x, full.middle)).to_vec()));
-        let baseline = self.baseline.and_then(|index| self.methods.get(index));
-        let baseline = baseline.map(|method| behind(method, Pen::plain(BASELINE, 0.7)));
-        let series = Shape::Series(vec![self.series(PENS[0], method, 0.0)], Marks::All);
-        others.chain(full).chain(baseline).chain([series]).collect()
+        let baseline = self.baseline.iter();
+        let baseline = baseline.map(|index| behind(index, Pen::plain(BASELINE, 0.7)));
+        let front = self.series(PENS[0], &self.methods[own], 0.0);
+        let front = Shape::Series(vec![front], Marks::All);
+        others.chain(full).chain(baseline).chain([front]).collect()
     }
 
-    fn keys_of_panels(&self) -> Vec<Entry> {
+    /// The legend of what lies behind every method.
+    fn keys_behind(&self, names: &[Words]) -> Vec<Entry> {
         let line = |colour| Key::Line(Pen::plain(colour, 0.6));
-        let mut entries = vec![(Key::Series(PENS[0]), "the method named".into())];
-        if let Some(baseline) = self.baseline.and_then(|index| self.methods.get(index)) {
-            let words = format!("{}, the baseline", baseline.name);
-            entries.push((line(BASELINE), words.into()));
-        }
-        entries.push((line(OTHERS), "the others".into()));
-        entries
+        let baseline = self.baseline.map(|index| {
+            let words = names[index].clone().before(", the baseline".to_owned());
+            (line(BASELINE), words)
+        });
+        let others = (line(OTHERS), "the others".into());
+        baseline.into_iter().chain([others]).collect()
     }
 
-    fn notes(&self, together: bool, noun: &str) -> Vec<Entry> {
-        let all: Vec<&AtBudget> = self.methods.iter().flat_map(|m| &m.budgets).collect();
-        let counts: Vec<usize> = all.iter().map(|at| at.samples).collect();
-        let counts = count_words(&counts);
+    /// What the legend says of intervals over so many samples, and of points that do not show.
+    fn notes(&self, together: bool, samples: &str) -> Vec<Entry> {
         let mut notes = vec![(
             Key::Bar(if together { REFERENCE } else { PENS[0] }),
-            format!("95 % interval of the mean, {counts} {noun}").into(),
+            format!("95 % interval of the mean, {samples}").into(),
         )];
         if together && self.methods.len() > 1 {
             let aside = "marks at one budget are set apart sideways";
             notes.push((Key::Note, aside.into()));
         }
-        let absent = all.iter().filter(|at| !visible(&self.y, &at.point)).count();
+        let all = self.methods.concat();
+        let absent = all.iter().filter(|point| !visible(&self.y, point)).count();
         if absent > 0 {
             let words = format!("{absent} of {} points at 0: off this axis", all.len());
             notes.push((Key::Note, words.into()));
@@ -233,29 +198,27 @@ impl Frontier {
     }
 }
 
-/// `method` at every budget by growing bytes; `relative` in per cent of the full cache.
-fn at_budgets(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<AtBudget> {
+/// `method` at every budget by growing bytes, with the number of samples (prompts, or needles) behind each; `relative` in
+/// per cent of the full cache.
+fn at_budgets(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<(Point, usize)> {
     let own: Vec<&Outcome<'_>> = rows.iter().filter(|row| row.method == method).collect();
-    let held = |row: &&&Outcome<'_>| {
-        if relative {
-            100.0 * row.held / row.full
-        } else {
-            row.held
-        }
-    };
     let at = |budget: &str| {
-        let rows: Vec<_> = own.iter().filter(|row| row.budget == budget).collect();
-        let bytes: Vec<f64> = rows.iter().map(held).collect();
-        let values = sample_means(rows.iter().map(|row| **row));
-        AtBudget {
-            point: mean_with_interval(mean(&bytes), &values),
-            samples: values.len(),
-        }
+        let rows = own.iter().filter(|row| row.budget == budget);
+        let bytes = rows.clone().map(|row| {
+            if relative {
+                100.0 * row.held / row.full
+            } else {
+                row.held
+            }
+        });
+        let values = sample_means(rows.copied());
+        let bytes: Vec<f64> = bytes.collect();
+        (mean_with_interval(mean(&bytes), &values), values.len())
     };
     let budgets = distinct(own.iter().map(|row| row.budget));
-    let mut all: Vec<AtBudget> = budgets.into_iter().map(at).collect();
-    all.retain(|at| at.point.x.is_finite() && at.point.x > 0.0);
-    all.sort_by(|a, b| a.point.x.total_cmp(&b.point.x));
+    let mut all: Vec<(Point, usize)> = budgets.into_iter().map(at).collect();
+    all.retain(|(point, _)| point.x.is_finite() && point.x > 0.0);
+    all.sort_by(|(a, _), (b, _)| a.x.total_cmp(&b.x));
     all
 }
 
@@ -264,13 +227,9 @@ fn visible(axis: &Axis, point: &Point) -> bool {
     (axis.low()..=axis.high()).contains(&point.middle)
 }
 
-fn all_points(methods: &[Method]) -> impl Iterator<Item = Point> + Clone {
-    methods.iter().flat_map(|m| &m.budgets).map(|at| at.point)
-}
-
 /// The axis of held bytes, of every method and of the full cache where it has a place, `room` units long.
-fn bytes_axis(methods: &[Method], full: Option<Point>, room: i32) -> Axis {
-    let cut = all_points(methods).map(|p| p.x);
+fn bytes_axis(methods: &[Vec<Point>], full: Option<Point>, room: i32) -> Axis {
+    let cut = methods.iter().flatten().map(|p| p.x);
     let (low, most) = ends(cut.clone().chain(full.map(|p| p.x)));
     // Marks at one budget are set apart sideways, the full cache's is not.
     let air = (most / low).powf(0.08).max(1.15);
@@ -287,13 +246,13 @@ fn bytes_axis(methods: &[Method], full: Option<Point>, room: i32) -> Axis {
 
 /// The axis of quality: logarithmic for `log`, or where values that are better lower span a decade.
 fn quality_axis(
-    methods: &[Method],
+    methods: &[Vec<Point>],
     full: Option<Point>,
     metric: &Metric,
     log: bool,
     height: f64,
 ) -> Axis {
-    let (all, labels) = (all_points(methods), labels_up(height));
+    let (all, labels) = (methods.iter().flatten(), labels_up(height));
     let positive = all.clone().map(|p| p.middle).filter(|mean| *mean > 0.0);
     let (least, most) = ends(positive);
     let spans = metric.direction == Direction::Lower && Axis::needs_log(least, most);

@@ -166,12 +166,7 @@ fn workloads(bench: &Bench, clock: &Clock) -> Result<Vec<Workload>> {
 }
 
 fn point(length: usize, spread: &RepeatSpread) -> Point {
-    Point {
-        x: length as f64,
-        middle: spread.median,
-        low: spread.least,
-        high: spread.most,
-    }
+    Point::between(length as f64, spread.median, (spread.least, spread.most))
 }
 
 /// a·T + b·T² over a fine grid, where it is positive.

@@ -50,6 +50,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let prompt = rates.rates(Observation::Prompt)?;
     let generated = rates.rates(Observation::Generated)?;
     let width = figure_width(options.width)?;
+    let x = Axis::layers(layers, width, 1, 0.0);
+    let y = Axis::per_cent(3).called("Share (%)");
     let panel = |name: &str, windows: &[WindowRates], pick: &dyn Fn(&WindowRates) -> Vec<f64>| {
         let lines = windows.iter().enumerate().flat_map(|(index, window)| {
             let pen = Pen::plain(depth(index, windows.len()), LINE_POINTS);
@@ -59,25 +61,9 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
             // Layers without a value part the line.
             Shape::pieces(pen, path.collect(), DOT_POINTS)
         });
-        Panel {
-            name: name.into(),
-            x: Axis::layers(layers, width, 1, 0.0),
-            y: Axis::per_cent(3).called("Share (%)"),
-            height: HEIGHT,
-            shapes: lines.collect(),
-        }
+        Panel::named(name, (&x, &y), HEIGHT, lines.collect())
     };
     let hits = |w: &WindowRates| chosen(w).hit_rate.clone();
-    let bar = |name: &str, windows: &[WindowRates], panels| {
-        let count = windows.len();
-        ColourBar {
-            axis: Axis::indices(count, 0.5, 5).called(name),
-            colours: (0..count.max(1))
-                .map(|window| depth(window, count))
-                .collect(),
-            panels,
-        }
-    };
     Ok(Description {
         facts: facts(rates, metric),
         panels: vec![
@@ -95,8 +81,8 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
             }),
         ],
         bars: vec![
-            bar("Window", &prompt, 0..1),
-            bar("Generated window", &generated, 1..4),
+            ColourBar::of_lines("Window", prompt.len(), 5, 0..1),
+            ColourBar::of_lines("Generated window", generated.len(), 5, 1..4),
         ],
         ..Description::new("Hit rates per layer", width)
     })

@@ -1,8 +1,8 @@
 //! LMBA per layer: how many tokens each layer attends to, and how much that differs between prompts.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, Gaps, Key, Marks, PENS, Panel, Series, Shape};
-use super::figure::{figure_width, from_zero_or_log, spread_ends};
+use super::figure::{Axis, Description, Gaps, Marks, PENS, Panel, Series, Shape};
+use super::figure::{figure_width, from_zero_or_log, keys, spread_ends};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::over_prompts::Band;
 use super::profiles::{by_layer, column, names};
@@ -44,19 +44,15 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     }
     let prompts: Vec<usize> = values.iter().map(Vec::len).collect();
     let band = Band::of(&prompts);
-    let points = values.iter().map(|grid| band.around_means(grid));
-    let series: Vec<Series> = (PENS.into_iter().zip(points))
-        .map(|(pen, points)| Series::banded(pen, points))
-        .collect();
-    let keys = PENS.into_iter().map(Key::Series).zip(names(&profiles));
+    let series = Series::each(values.iter().map(|grid| band.around_means(grid)));
+    let mut entries = keys(names(&profiles));
+    entries.extend(band.entry(&prompts, &series));
     let width = figure_width(options.width)?;
-    let layers = series.iter().map(|s| s.points.len()).max().unwrap_or(0);
-    let ends = spread_ends(series.iter().flat_map(|s| &s.points));
-    let x = Axis::layers(layers, width, 1, 0.0);
+    let x = Axis::layers(Series::longest(&series), width, 1, 0.0);
     let name = format!("LMBA, {query}, τ={} ({unit})", options.threshold);
-    let y = from_zero_or_log(ends, options.log, HEIGHT)?.called(name);
+    let y = from_zero_or_log(spread_ends(&series), options.log, HEIGHT)?.called(name);
     Ok(Description {
-        entries: keys.chain(band.entry(&prompts, &series)).collect(),
+        entries,
         panels: Panel::alone((&x, &y), HEIGHT, vec![Shape::Series(series, Marks::InTurn)]),
         gaps: Some(Gaps::default()),
         ..Description::new("LMBA per layer", width)

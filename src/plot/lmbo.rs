@@ -1,8 +1,8 @@
 //! LMBO per layer: how many tokens keep a layer's output in its direction, for several cosines.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, Gaps, Key, Marks, PENS, Panel, Series, Shape, Words};
-use super::figure::{figure_width, labels_up, panel_columns, spread_ends};
+use super::figure::{Axis, Description, Gaps, Marks, PENS, Panel, Series, Shape, Words};
+use super::figure::{figure_width, keys, labels_up, panel_columns, spread_ends};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::over_prompts::Band;
 use super::profiles::{by_layer, column, names, output_query, prompts};
@@ -41,31 +41,22 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let counts: Vec<usize> = values.iter().map(counts).collect();
     let band = Band::of(&counts);
     let series: Vec<Vec<Series>> = (values.iter())
-        .map(|of_profile| {
-            let points = of_profile.iter().map(|grid| band.around_means(grid));
-            let pens = PENS.into_iter().zip(points);
-            pens.map(|(pen, points)| Series::banded(pen, points))
-                .collect()
-        })
+        .map(|of_profile| Series::each(of_profile.iter().map(|grid| band.around_means(grid))))
         .collect();
     let cosines = options.output_thresholds.iter();
-    let cosines = cosines.map(|t| Words::from(format!("cos ≥ {t}")));
-    let keys = PENS.into_iter().map(Key::Series).zip(cosines);
-    let bands = band.entry(&counts, series.first().map_or(&[], Vec::as_slice));
-    let all_points = series.iter().flatten().flat_map(|s| &s.points);
-    let top = spread_ends(all_points).1.max(10.0);
+    let mut entries = keys(cosines.map(|t| format!("cos ≥ {t}")));
+    entries.extend(band.entry(&counts, series.first().map_or(&[], Vec::as_slice)));
+    let top = spread_ends(series.iter().flatten()).1.max(10.0);
     let height = HEIGHTS[usize::from(profiles.len() > 1)];
     let columns = panel_columns(width, profiles.len());
     let (raw, query) = (if options.raw { ", raw" } else { "" }, options.query.name());
     let name = format!("LMBO, {query}{raw}, {} (tokens)", options.crossing.name());
     // A budget is one token at least.
     let y = Axis::log(1.0, top, labels_up(height)).called(name);
-    let panel = |(name, series): (Words, Vec<Series>)| Panel {
-        name,
-        x: Axis::layers(layers(&series), width, columns, 0.0),
-        y: y.clone(),
-        height,
-        shapes: vec![Shape::Series(series, Marks::Apart)],
+    let panel = |(name, series): (Words, Vec<Series>)| {
+        let x = Axis::layers(Series::longest(&series), width, columns, 0.0);
+        let shapes = vec![Shape::Series(series, Marks::Apart)];
+        Panel::named(name, (&x, &y), height, shapes)
     };
     let mut facts = names(&profiles);
     match profiles[..] {
@@ -77,20 +68,14 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     }
     Ok(Description {
         facts,
-        entries: keys.chain(bands).collect(),
-        panels: names(&profiles)
-            .into_iter()
-            .zip(series)
+        entries,
+        panels: (names(&profiles).into_iter().zip(series))
             .map(panel)
             .collect(),
         columns,
         gaps: Some(GAPS),
         ..Description::new("LMBO per layer", width)
     })
-}
-
-fn layers(series: &[Series]) -> usize {
-    series.iter().map(|s| s.points.len()).max().unwrap_or(0)
 }
 
 /// `[profile][threshold][prompt][layer]`.

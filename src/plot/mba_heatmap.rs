@@ -1,8 +1,8 @@
 //! MBA of every head: layers down, query heads across, the mean over prompts as a colour.
 
 use super::chart::Chart;
-use super::figure::{Axis, Cell, Colour, ColourBar, Description, Gaps, Panel, Pen, Shape};
-use super::figure::{amount, ends, figure_width, heading_room, label_count, labels_up};
+use super::figure::{Axis, Cell, Colour, ColourBar, Description, EDGES, Gaps, Panel};
+use super::figure::{Pen, Shape, amount, ends, figure_width, heading_room, label_count, labels_up};
 use super::figure::{points, text_width};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::profiles::{by_head, column, facts};
@@ -15,7 +15,6 @@ const ROW_POINTS: f64 = 6.0;
 const HEIGHTS: (f64, f64) = (96.0, 330.0);
 /// Room that the label of a head or layer needs, in points.
 const LABEL_POINTS: f64 = 14.0;
-const PATCHES: usize = 200;
 const BETWEEN_GROUPS: Pen = Pen::plain(Colour(255, 255, 255), 1.2);
 const GAPS: Gaps = Gaps {
     top: 2.0,
@@ -62,48 +61,33 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let y = Axis::indices(layers, 0.5, y_labels)
         .reversed()
         .called("Layer");
-    let shade = |patch: usize| amount((patch as f64 + 0.5) / PATCHES as f64);
     let shapes = shapes(&mean, &colour, group);
     Ok(Description {
         facts: facts(profile),
         panels: Panel::alone((&x, &y), height, shapes),
         gaps: Some(GAPS),
-        bars: vec![ColourBar {
-            axis: colour,
-            colours: (0..PATCHES).map(shade).collect(),
-            panels: 0..1,
-        }],
+        bars: vec![ColourBar::continuous(colour, amount, 0..1)],
         ..Description::new("MBA of every layer and head", width)
     })
 }
 
 /// Every head's cell, and lines between groups.
 fn shapes(mean: &[Vec<f64>], colour: &Axis, group: usize) -> Vec<Shape> {
-    let cell = |(layer, head): (usize, usize), value: f64| {
-        let (x, y) = (head as f64, layer as f64);
-        Cell {
-            from: (x - 0.5, y - 0.5),
-            to: (x + 0.5, y + 0.5),
-            colour: amount(colour.fraction(value)),
-        }
-    };
-    let of_layer = |(layer, heads): (usize, &Vec<f64>)| -> Vec<Cell> {
+    let cells = mean.iter().enumerate().flat_map(|(layer, heads)| {
         let heads = heads.iter().enumerate();
-        heads
-            .map(|(head, value)| cell((layer, head), *value))
-            .collect()
-    };
-    let cells = mean.iter().enumerate().flat_map(of_layer).collect();
+        heads.map(move |(head, value)| {
+            let colour = amount(colour.fraction(*value));
+            Cell::around(head as f64, layer as f64, colour)
+        })
+    });
     let heads = mean.first().map_or(0, Vec::len);
     let firsts = (group..heads).step_by(group).filter(|_| group > 1);
     let line = |first: usize| {
         let x = first as f64 - 0.5;
-        Shape::line(
-            BETWEEN_GROUPS,
-            vec![(x, f64::INFINITY), (x, f64::NEG_INFINITY)],
-        )
+        let [bottom, top] = EDGES;
+        Shape::line(BETWEEN_GROUPS, vec![(x, top), (x, bottom)])
     };
-    [Shape::Cells(cells)]
+    [Shape::Cells(cells.collect())]
         .into_iter()
         .chain(firsts.map(line))
         .collect()

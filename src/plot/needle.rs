@@ -20,7 +20,6 @@ const LEAST_PANEL: f64 = 86.0;
 /// Height of a depth's row in points, before the whole is held between its bounds.
 const ROW_POINTS: f64 = 7.0;
 const HEIGHTS: (f64, f64) = (48.0, 140.0);
-const PATCHES: usize = 200;
 
 /// Behind cells that nothing was measured for.
 const UNMEASURED: Colour = Colour(225, 225, 225);
@@ -71,53 +70,36 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let up = label_count(points(height), 12.0);
     let labels = depths.iter().map(|v| number(*v)).collect();
     let y = Axis::categories(labels, up).reversed().called("Depth (%)");
+    let behind = Cell {
+        from: (x.low(), y.low()),
+        to: (x.high(), y.high()),
+        colour: UNMEASURED,
+    };
     let panel = |found: &Found| {
-        let behind = Cell {
-            from: (x.low(), y.low()),
-            to: (x.high(), y.high()),
-            colour: UNMEASURED,
-        };
         let cells = found.cells.iter().map(|&(length, depth, value)| {
-            let (x, y) = (length as f64, depth as f64);
-            Cell {
-                from: (x - 0.5, y - 0.5),
-                to: (x + 0.5, y + 0.5),
-                colour: shade(colour.fraction(value)),
-            }
+            let colour = shade(colour.fraction(value));
+            Cell::around(length as f64, depth as f64, colour)
         });
         let mean = if low_is_light {
             format!(" {:.2}", found.mean)
         } else {
             format!(" {:.0}%", found.mean)
         };
-        Panel {
-            name: Words::from(&found.name).before(mean),
-            x: x.clone(),
-            y: y.clone(),
-            height,
-            shapes: vec![Shape::Cells([behind].into_iter().chain(cells).collect())],
-        }
+        let cells = Shape::Cells([behind].into_iter().chain(cells).collect());
+        (Words::from(&found.name).before(mean), vec![cells])
     };
-    let panels: Vec<Panel> = found.iter().map(panel).collect();
+    let panels = Panel::each((&x, &y), height, found.iter().map(panel));
     let alone = counts.iter().all(|&count| count == 1);
     let prompts = if alone { "prompt" } else { "prompts" };
     let counts = count_words(&counts);
-    let patches = (0..PATCHES).map(|patch| shade((patch as f64 + 0.5) / PATCHES as f64));
+    let cells = format!("{counts} {prompts} per cell, light is good");
     Ok(Description {
         facts: facts(results),
-        entries: vec![
-            (Key::Note, budget_words(budget).into()),
-            (
-                Key::Note,
-                format!("{counts} {prompts} per cell, light is good").into(),
-            ),
-        ],
+        entries: [budget_words(budget), cells]
+            .map(|note| (Key::Note, note.into()))
+            .to_vec(),
         columns,
-        bars: vec![ColourBar {
-            axis: colour,
-            colours: patches.collect(),
-            panels: 0..panels.len(),
-        }],
+        bars: vec![ColourBar::continuous(colour, shade, 0..panels.len())],
         panels,
         ..Description::new(format!("{} by length and depth", metric.title), width)
     })
@@ -129,7 +111,7 @@ fn rows<'r>(
     metric: &Metric,
     options: &ChartOptions,
 ) -> Result<(Vec<Outcome<'r>>, Vec<&'r str>, &'r str)> {
-    let mut rows = outcomes(results, metric.name, metric.factor())?;
+    let mut rows = outcomes(results, metric)?;
     if metric.name == "nll" {
         rows = less_full(rows);
     }

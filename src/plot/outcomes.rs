@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::figure::{Words, number};
 use super::over_prompts::mean;
 use crate::error::{Error, Result};
-use crate::eval::{CLUSTER, Results};
+use crate::eval::{CLUSTER, Metric, Results};
 
 pub(super) use crate::eval::FULL;
 
@@ -38,20 +38,16 @@ pub(super) struct Outcome<'r> {
     pub(super) depth: f64,
 }
 
-/// The rows of `results` that have a value of the column `metric`, times `factor`.
+/// The rows of `results` that have a value of `metric`, as charts show it.
 ///
 /// Errors: [`Error::UnknownName`] for a column that is not there, [`Error::Invalid`] for columns of
 /// different lengths or no row with a value.
-pub(super) fn outcomes<'r>(
-    results: &'r Results,
-    metric: &str,
-    factor: f64,
-) -> Result<Vec<Outcome<'r>>> {
+pub(super) fn outcomes<'r>(results: &'r Results, metric: &Metric) -> Result<Vec<Outcome<'r>>> {
     let table = &results.results;
     let prompts = table.counts("prompt")?;
     let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
     let errors = table.texts("error")?;
-    let (values, held) = (table.numbers(metric)?, table.numbers("kv_bytes")?);
+    let (values, held) = (table.numbers(metric.name)?, table.numbers("kv_bytes")?);
     let full = table.numbers("full_bytes")?;
     let (lengths, depths) = (table.numbers("length")?, table.numbers("depth")?);
     let clusters = match table.column(CLUSTER) {
@@ -74,7 +70,7 @@ pub(super) fn outcomes<'r>(
                 budget,
                 held: number(&held) / MEGABYTE,
                 full: number(&full) / MEGABYTE,
-                value: number(&values) * factor,
+                value: number(&values) * metric.factor(),
                 length: number(&lengths),
                 depth: number(&depths),
             });
@@ -83,8 +79,8 @@ pub(super) fn outcomes<'r>(
     if rows.is_empty() {
         let bound = "a chart needs at least one: name another metric, or evaluate again with data that has it";
         let what = format!(
-            "number of rows with {metric} in the evaluation of {}",
-            results.meta.model.name
+            "number of rows with {} in the evaluation of {}",
+            metric.name, results.meta.model.name
         );
         return Err(Error::invalid(what, 0, bound));
     }

@@ -59,12 +59,8 @@ impl Band {
             let column = values.iter().filter_map(|v| v.get(index).copied());
             let mut column: Vec<f64> = column.collect();
             column.sort_by(f64::total_cmp);
-            Point {
-                x: index as f64,
-                middle: mean(&column),
-                low: quantile(&column, low),
-                high: quantile(&column, high),
-            }
+            let ends = (quantile(&column, low), quantile(&column, high));
+            Point::between(index as f64, mean(&column), ends)
         };
         (0..width).map(point).collect()
     }
@@ -85,12 +81,7 @@ pub(super) fn mean(values: &[f64]) -> f64 {
 pub(super) fn mean_with_interval(x: f64, values: &[f64]) -> Point {
     let mean = mean(values);
     let interval = Bootstrap::default().interval(values);
-    let (low, high) = interval.map_or((mean, mean), |i| (i.low, i.high));
-    Point {
-        low,
-        high,
-        ..Point::alone(x, mean)
-    }
+    Point::between(x, mean, interval.map_or((mean, mean), |i| (i.low, i.high)))
 }
 
 /// The `q` quantile of ascending values, linear between neighbours.
@@ -106,7 +97,7 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::figure::spread_ends;
+    use crate::plot::figure::{PENS, spread_ends};
 
     #[test]
     fn eleven_prompts_lose_their_outermost_values() {
@@ -116,7 +107,8 @@ mod tests {
         assert_eq!(of(|p| p.middle), [5.0, 5.0]);
         assert_eq!(of(|p| p.low), [1.0, 5.0]);
         assert_eq!(of(|p| p.high), [9.0, 5.0]);
-        assert_eq!(spread_ends(points.iter()), (1.0, 9.0));
+        let series = Series::banded(PENS[0], points);
+        assert_eq!(spread_ends([&series]), (1.0, 9.0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::eval::Results;
 use crate::eval::hit_rate::HitRates;
 use crate::eval::speed::Speed;
 use crate::profile::Profile;
+use crate::run::{DataRecord, Made, ModelRecord};
 
 /// Which kind of thing a chart is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,16 +91,25 @@ pub fn of_type<'s, S: Source>(all: &[&'s dyn Source]) -> Vec<&'s S> {
     found.filter_map(|source| source.downcast_ref()).collect()
 }
 
-fn model(name: &str, source: &str, sha256: &str) -> String {
+/// A model's files; `name` may say more than the record's own.
+fn model(name: &str, of: &ModelRecord) -> String {
+    let (source, sha256) = (&of.source, &of.sha256);
     format!("model {name}, from {source}\nmodel sha256 {sha256}")
 }
 
-fn data_set(name: &str, prompts: usize, sha256: &str) -> String {
+fn data_set(of: &DataRecord) -> String {
+    let (name, prompts, sha256) = (&of.name, of.prompts, &of.sha256);
     format!("data set {name}, {prompts} prompts\ndata set sha256 {sha256}")
 }
 
-fn measured(kvprof: &str, command: &str) -> String {
-    format!("measured by kvprof {kvprof}: {command}")
+/// Types and device.
+fn computed(of: &ModelRecord) -> String {
+    format!("{} on {}", of.dtype, of.device)
+}
+
+/// What `made` it, after the verb that says how.
+fn made(verb: &str, by: &Made) -> String {
+    format!("{verb} by kvprof {}: {}", by.kvprof, by.command)
 }
 
 impl Source for Profile {
@@ -112,12 +122,12 @@ impl Source for Profile {
         let name = format!("{} ({})", m.model.name, m.model.architecture);
         let window = (m.settings.measures.window)
             .map_or("all rows".to_owned(), |rows| format!("{rows} rows"));
-        let (template, dtype, device) = (&m.data.template, &m.model.dtype, &m.model.device);
+        let (template, computed) = (&m.data.template, computed(&m.model));
         let lines = [
-            model(&name, &m.model.source, &m.model.sha256),
-            data_set(&m.data.name, m.data.prompts, &m.data.sha256),
-            format!("template {template}, window {window}, {dtype} on {device}"),
-            measured(&m.made.kvprof, &m.made.command),
+            model(&name, &m.model),
+            data_set(&m.data),
+            format!("template {template}, window {window}, {computed}"),
+            made("measured", &m.made),
         ];
         lines.join("\n")
     }
@@ -129,20 +139,22 @@ impl Source for BudgetPlan {
     }
 
     fn origin(&self) -> String {
-        let made = &self.provenance;
+        let (from, of) = (&self.provenance, &self.geometry);
         let known = |text: &Option<String>| text.clone().unwrap_or("unknown".to_owned());
         let (strategy, parameters) = (&self.strategy, &self.parameters);
         let (budget, by) = (self.budget, self.granularity.name());
         let (floor, sinks, window) = (self.floor, self.sinks, self.window);
-        let (tokens, of) = (self.reference_tokens, &self.geometry);
+        let tokens = self.reference_tokens;
+        let (name, sha256) = (&of.model, &of.model_sha256);
+        let (source, source_sha256) = (known(&from.source), known(&from.source_sha256));
         let lines = [
             format!("strategy {strategy} {parameters}, budget {budget} by {by}"),
             format!(
                 "floor {floor}, sinks {sinks}, window {window}, worked out for {tokens} tokens"
             ),
-            model(&of.model, &known(&made.source), &of.model_sha256),
-            format!("source sha256 {}", known(&made.source_sha256)),
-            format!("allocated by kvprof {}: {}", made.kvprof, made.command),
+            format!("model {name}, from {source}\nmodel sha256 {sha256}"),
+            format!("source sha256 {source_sha256}"),
+            format!("allocated by kvprof {}: {}", from.kvprof, from.command),
         ];
         lines.join("\n")
     }
@@ -156,15 +168,15 @@ impl Source for Results {
     fn origin(&self) -> String {
         let m = &self.meta;
         let (sinks, window, seed) = (m.settings.sinks, m.settings.window, m.settings.seed);
-        let (dtype, device) = (&m.model.dtype, &m.model.device);
         let profile = m.settings.profile_sha256.as_deref().unwrap_or("none");
+        let computed = computed(&m.model);
         let lines = [
             format!("task {}, model {}", m.settings.task, m.model.name),
             format!("model sha256 {}", m.model.sha256),
-            data_set(&m.data.name, m.data.prompts, &m.data.sha256),
+            data_set(&m.data),
             format!("profile sha256 {profile}"),
-            format!("sinks {sinks}, window {window}, seed {seed}, {dtype} on {device}"),
-            format!("evaluated by kvprof {}: {}", m.made.kvprof, m.made.command),
+            format!("sinks {sinks}, window {window}, seed {seed}, {computed}"),
+            made("evaluated", &m.made),
         ];
         lines.join("\n")
     }
@@ -181,11 +193,11 @@ impl Source for HitRates {
         let windows = format!("{prompt} prompt and {generated} generated windows of {rows} rows");
         let (template, top, theta) = (&m.data.template, o.top, o.theta);
         let lines = [
-            model(&m.model.name, &m.model.source, &m.model.sha256),
-            data_set(&m.data.name, m.data.prompts, &m.data.sha256),
+            model(&m.model.name, &m.model),
+            data_set(&m.data),
             format!("template {template}, {windows}, top {top}, theta {theta}"),
-            format!("{} on {}", m.model.dtype, m.model.device),
-            measured(&m.made.kvprof, &m.made.command),
+            computed(&m.model),
+            made("measured", &m.made),
         ];
         lines.join("\n")
     }
@@ -197,30 +209,18 @@ impl Source for Speed {
     }
 
     fn origin(&self) -> String {
-        let m = &self.meta;
-        let steps = format!(
-            "{} steps ({} without a cache)",
-            m.settings.steps, m.settings.uncached_steps
-        );
-        let (repeats, dtype, device, threads) = (
-            m.settings.repeats,
-            &m.model.dtype,
-            &m.model.device,
-            m.settings.threads,
-        );
-        let (scorer, set) = (&m.settings.scorer, &m.settings.scorer_parameters);
+        let (m, s) = (&self.meta, &self.meta.settings);
+        let (steps, uncached, repeats) = (s.steps, s.uncached_steps, s.repeats);
+        let (computed, threads) = (computed(&m.model), s.threads);
+        let (scorer, set, sinks, window) = (&s.scorer, &s.scorer_parameters, s.sinks, s.window);
+        let (seed, ids) = (s.seed, &m.data.prompts_sha256);
+        let steps = format!("{steps} steps ({uncached} without a cache)");
         let lines = [
-            model(&m.model.name, &m.model.source, &m.model.sha256),
-            format!(
-                "needle prompts of seed {}, ids sha256 {}",
-                m.settings.seed, m.data.prompts_sha256
-            ),
-            format!("{steps}, {repeats} repeats, {dtype} on {device} with {threads} threads"),
-            format!(
-                "budgets by {scorer} {set}, sinks {}, window {}",
-                m.settings.sinks, m.settings.window
-            ),
-            measured(&m.made.kvprof, &m.made.command),
+            model(&m.model.name, &m.model),
+            format!("needle prompts of seed {seed}, ids sha256 {ids}"),
+            format!("{steps}, {repeats} repeats, {computed} with {threads} threads"),
+            format!("budgets by {scorer} {set}, sinks {sinks}, window {window}"),
+            made("measured", &m.made),
         ];
         lines.join("\n")
     }
@@ -237,15 +237,14 @@ impl Source for Bench {
             format!(", load {load:.1} before the start")
         });
         let cpu = machine.cpu.as_deref().unwrap_or("a CPU without a name");
-        let on = format!(
-            "{} on {} with {} threads",
-            of.dtype, of.device, machine.threads
-        );
+        let (name, source, sha256) = (&of.name, &of.source, &of.sha256);
+        let (dtype, device, threads) = (&of.dtype, &of.device, machine.threads);
+        let on = format!("{dtype} on {device} with {threads} threads of {cpu}{load}");
         let lines = [
-            model(&of.name, &of.source, &of.sha256),
+            format!("model {name}, from {source}\nmodel sha256 {sha256}"),
             format!("bench.json sha256 {}", self.sha256),
-            format!("{repeats} repeats in turns, {on} of {cpu}{load}"),
-            measured(&self.made.kvprof, &self.made.command),
+            format!("{repeats} repeats in turns, {on}"),
+            made("measured", &self.made),
         ];
         lines.join("\n")
     }

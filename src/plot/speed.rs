@@ -1,10 +1,8 @@
 //! Time per token and bytes held against context length: what a cache saves, and what it costs.
 
 use super::chart::Chart;
-use super::figure::{
-    Axis, Description, Entry, Key, PENS, Panel, Point, Series, Words, figure_width,
-};
-use super::figure::{length_axis, log_axis, spread_ends};
+use super::figure::{Description, PENS, Panel, Point, Series};
+use super::figure::{figure_width, keys, length_axis, log_axis, spread_ends};
 use super::options::ChartOptions;
 use super::over_length::{self, marked, repeats_entry, threads};
 use super::source::{Source, SourceKind};
@@ -43,27 +41,21 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         all.filter(|s| !s.points.is_empty()).collect()
     };
     let times = series(|s| {
-        Some(Point {
-            x: s.length as f64,
-            middle: s.median_ms,
-            low: s.least_ms,
-            high: s.most_ms,
-        })
+        let ends = (s.least_ms, s.most_ms);
+        Some(Point::between(s.length as f64, s.median_ms, ends))
     });
     // A logarithmic axis has no zero, which is what no cache holds.
     let held = series(|s| {
         let megabytes = s.kv_bytes as f64 / 1e6;
         (s.kv_bytes > 0).then(|| Point::alone(s.length as f64, megabytes))
     });
-    let words = modes.iter().map(|mode| Words::from(mode.to_string()));
-    let mut entries: Vec<Entry> = PENS.into_iter().map(Key::Series).zip(words).collect();
+    let mut entries = keys(modes.iter().map(ToString::to_string));
     let repeats = summaries.iter().map(|s| s.repeats).max().unwrap_or(0);
     entries.extend(repeats_entry(repeats, &times));
     let x = length_axis(summaries.iter().map(|s| s.length as f64));
     let x = x.called("Context length (tokens)");
     let upright = |series: Vec<Series>, name: &str| {
-        let ends = spread_ends(series.iter().flat_map(|s| &s.points));
-        let y: Axis = log_axis(ends, HEIGHT).called(name);
+        let y = log_axis(spread_ends(&series), HEIGHT).called(name);
         Panel::alone((&x, &y), HEIGHT, vec![marked(series)])
     };
     let meta = &speed.meta;

@@ -3,19 +3,22 @@
 use std::ops::Range;
 
 use plotters::coord::ranged1d::Ranged;
-use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
+use plotters::prelude::{PathElement, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, FontTransform};
 
 use super::axis::Axis;
 use super::canvas::{Drawn, Sheet, points};
 use super::frame::{AXIS, AXIS_POINTS};
-use super::pen::stroke;
+use super::pen::{depth, stroke};
 use super::text;
 
 const BAR_POINTS: f64 = 7.0;
 const TICK_POINTS: f64 = 2.0;
 const GAP_POINTS: f64 = 3.0;
+
+/// Patches of a continuous bar: enough to look like one.
+const PATCHES: usize = 200;
 
 /// A colour bar beside some panels.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,26 @@ pub struct ColourBar {
 }
 
 impl ColourBar {
+    /// A bar whose colours go over into each other; `colour` is that of a share of its height.
+    pub fn continuous(axis: Axis, colour: impl Fn(f64) -> RGBColor, panels: Range<usize>) -> Self {
+        let shares = (0..PATCHES).map(|patch| (patch as f64 + 0.5) / PATCHES as f64);
+        Self {
+            axis,
+            colours: shares.map(colour).collect(),
+            panels,
+        }
+    }
+
+    /// A bar of the colours that [`depth`] gives `count` lines, of which at most `most` are labelled.
+    pub fn of_lines(name: &str, count: usize, most: usize, panels: Range<usize>) -> Self {
+        let lines = 0..count.max(1);
+        Self {
+            axis: Axis::indices(count, 0.5, most).called(name),
+            colours: lines.map(|line| depth(line, count)).collect(),
+            panels,
+        }
+    }
+
     /// Room right of the panels for the bar with its labels, and with its `name` unless it is "".
     pub(super) fn room(&self, name: &str) -> i32 {
         let labels = self.axis.labels().map(|l| text::width(&l));
@@ -41,13 +64,13 @@ impl ColourBar {
     }
 
     /// Draws the bar with its left edge at `left`, from `top` to `bottom`.
-    pub(super) fn draw<DB: DrawingBackend>(
+    pub(super) fn draw(
         &self,
-        sheet: &Sheet<DB>,
+        sheet: &Sheet<'_>,
         name: &str,
         left: i32,
         (top, bottom): (i32, i32),
-    ) -> Drawn<DB> {
+    ) -> Drawn {
         let right = left + points(BAR_POINTS);
         let (height, patches) = (f64::from(bottom - top), self.colours.len() as f64);
         let edge = |i: usize| bottom - (height * i as f64 / patches) as i32;
@@ -62,13 +85,13 @@ impl ColourBar {
         self.draw_labels(sheet, name, right, (top, bottom))
     }
 
-    fn draw_labels<DB: DrawingBackend>(
+    fn draw_labels(
         &self,
-        sheet: &Sheet<DB>,
+        sheet: &Sheet<'_>,
         name: &str,
         right: i32,
         (top, bottom): (i32, i32),
-    ) -> Drawn<DB> {
+    ) -> Drawn {
         let tick = |value: f64, length: f64| {
             let y = self.axis.map(&value, (bottom, top));
             PathElement::new(

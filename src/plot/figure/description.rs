@@ -92,14 +92,24 @@ impl Panel {
         height: f64,
         shown: impl IntoIterator<Item = (Words, Vec<Shape>)>,
     ) -> Vec<Self> {
-        let panel = |(name, shapes)| Self {
-            name,
+        let panel = |(name, shapes)| Self::named(name, (x, y), height, shapes);
+        shown.into_iter().map(panel).collect()
+    }
+
+    /// A panel called `name`.
+    pub fn named(
+        name: impl Into<Words>,
+        (x, y): (&Axis, &Axis),
+        height: f64,
+        shapes: Vec<Shape>,
+    ) -> Self {
+        Self {
+            name: name.into(),
             x: x.clone(),
             y: y.clone(),
             height,
             shapes,
-        };
-        shown.into_iter().map(panel).collect()
+        }
     }
 
     /// A panel without a name.

@@ -1,11 +1,11 @@
 //! What stands above the panels: an optional title, facts, and the keys of the series. It never covers data.
 
-use plotters::prelude::{DrawingBackend, Rectangle};
+use plotters::prelude::Rectangle;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, ShapeStyle};
 
 use super::canvas::{Drawn, Sheet, Spot, points};
-use super::pen::{Pen, amount, band_fill};
+use super::pen::{PENS, Pen, amount, band_fill};
 use super::shapes::Series;
 use super::text;
 use super::words::Words;
@@ -29,6 +29,12 @@ pub enum Key {
 
 /// A legend's picture and its words.
 pub type Entry = (Key, Words);
+
+/// An entry for every series, each with the next pen.
+pub fn keys<W: Into<Words>>(names: impl IntoIterator<Item = W>) -> Vec<Entry> {
+    let pens = PENS.into_iter().map(Key::Series);
+    pens.zip(names.into_iter().map(Into::into)).collect()
+}
 
 /// Title, facts and keys above the panels, already broken into lines.
 #[derive(Debug)]
@@ -67,7 +73,7 @@ impl Heading {
     }
 
     /// Draws at the top of `sheet`, `left` units from its edge.
-    pub(super) fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, left: i32) -> Drawn<DB> {
+    pub(super) fn draw(&self, sheet: &Sheet<'_>, left: i32) -> Drawn {
         let style = text::style(HPos::Left, VPos::Center);
         let mut y = points(2.0) + text::line_height() / 2;
         if let Some(title) = &self.title {
@@ -135,7 +141,7 @@ impl Key {
         }
     }
 
-    fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
+    fn draw(&self, sheet: &Sheet<'_>, x: (i32, i32), y: i32) -> Drawn {
         let middle = (x.0 + x.1) / 2;
         match self {
             Self::Note => Ok(()),
@@ -172,7 +178,6 @@ fn patch_between(left: i32, right: i32, y: i32, fill: ShapeStyle) -> Rectangle<S
 
 #[cfg(test)]
 mod tests {
-    use super::super::pen::PENS;
     use super::*;
 
     fn heading(words: &[&str], room: f64) -> Heading {

@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::canvas::{label_count, points};
-use super::shapes::Point;
+use super::shapes::Series;
 use crate::error::{Error, Result};
 
 /// Room that a label needs on a vertical axis, in points: its height and a gap.
@@ -29,9 +29,10 @@ pub fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// The least and the greatest value that will be drawn.
-pub fn spread_ends<'p>(all: impl Iterator<Item = &'p Point>) -> (f64, f64) {
-    ends(all.flat_map(|p| [p.low, p.middle, p.high]))
+/// The least and the greatest value of `all` that will be drawn.
+pub fn spread_ends<'s>(all: impl IntoIterator<Item = &'s Series>) -> (f64, f64) {
+    let points = all.into_iter().flat_map(|series| &series.points);
+    ends(points.flat_map(|p| [p.low, p.middle, p.high]))
 }
 
 /// The vertical axis of values between `low` and `high` in a panel of `height` points: from 0, or logarithmic where `log`
@@ -78,6 +79,8 @@ pub fn length_axis(lengths: impl Iterator<Item = f64>) -> Axis {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pen::PENS;
+    use super::super::shapes::Point;
     use super::*;
 
     fn labels(lengths: &[f64]) -> Vec<String> {
@@ -94,9 +97,10 @@ mod tests {
 
     #[test]
     fn values_lie_on_their_axis_and_zero_on_no_logarithmic_one() {
-        let series = [3.0, 40.0, 7.0, 680.0].map(|v| Point::alone(0.0, v));
+        let points = [3.0, 40.0, 7.0, 680.0].map(|v| Point::alone(0.0, v));
+        let series = Series::banded(PENS[0], points.to_vec());
         for log in [false, true] {
-            let axis = from_zero_or_log(spread_ends(series.iter()), log, 125.0).unwrap();
+            let axis = from_zero_or_log(spread_ends([&series]), log, 125.0).unwrap();
             assert_eq!(axis.is_log(), log);
             assert!(axis.low() <= 3.0 && axis.high() >= 680.0);
         }

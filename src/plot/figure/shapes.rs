@@ -1,11 +1,11 @@
 //! What a panel shows: series with their spread, plain lines, and cells.
 
-use plotters::prelude::{Circle, DrawingBackend};
+use plotters::prelude::Circle;
 use plotters::style::Color;
 
 use super::canvas::{Drawn, Spot, points};
 use super::frame::{Area, Cell};
-use super::pen::Pen;
+use super::pen::{PENS, Pen};
 
 /// Least distance of two markers of one series, in points.
 const MARKS_APART: f64 = 4.2;
@@ -70,14 +70,19 @@ pub enum Shape {
 }
 
 impl Point {
-    /// A value without spread.
-    pub fn alone(x: f64, value: f64) -> Self {
+    /// A value with the ends of its spread.
+    pub fn between(x: f64, middle: f64, (low, high): (f64, f64)) -> Self {
         Self {
             x,
-            middle: value,
-            low: value,
-            high: value,
+            middle,
+            low,
+            high,
         }
+    }
+
+    /// A value without spread.
+    pub fn alone(x: f64, value: f64) -> Self {
+        Self::between(x, value, (value, value))
     }
 }
 
@@ -91,12 +96,24 @@ impl Series {
         }
     }
 
+    /// Series whose spreads are bands, each with the next pen.
+    pub fn each(all: impl IntoIterator<Item = Vec<Point>>) -> Vec<Self> {
+        let pens = PENS.into_iter().zip(all);
+        pens.map(|(pen, points)| Self::banded(pen, points))
+            .collect()
+    }
+
+    /// Points of the longest of `all`.
+    pub fn longest(all: &[Self]) -> usize {
+        all.iter().map(|s| s.points.len()).max().unwrap_or(0)
+    }
+
     /// Whether any point has a spread.
     pub fn is_spread(&self) -> bool {
         self.points.iter().any(|p| p.low < p.high)
     }
 
-    fn spots<DB: DrawingBackend>(&self, panel: &Area<'_, DB>, y: fn(&Point) -> f64) -> Vec<Spot> {
+    fn spots(&self, panel: &Area<'_>, y: fn(&Point) -> f64) -> Vec<Spot> {
         let aside = match self.spread {
             SpreadStyle::Band => 0,
             SpreadStyle::Bars(aside) => points(aside),
@@ -105,7 +122,7 @@ impl Series {
         spots.map(|(x, y)| (x + aside, y)).collect()
     }
 
-    fn draw_spread<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
+    fn draw_spread(&self, panel: &Area<'_>) -> Drawn {
         let [low, high] = [|p: &Point| p.low, |p: &Point| p.high].map(|y| self.spots(panel, y));
         if self.spread == SpreadStyle::Band {
             return self.pen.band(&panel.sheet, &low, &high);
@@ -130,7 +147,7 @@ impl Shape {
         pieces.into_iter()
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
+    pub(super) fn draw(&self, panel: &Area<'_>) -> Drawn {
         match self {
             Self::Series(series, marks) => draw_series(panel, series, *marks),
             Self::Cells(cells) => cells.iter().try_for_each(|cell| panel.fill(cell)),
@@ -146,11 +163,7 @@ impl Shape {
     }
 }
 
-fn draw_series<DB: DrawingBackend>(
-    panel: &Area<'_, DB>,
-    all: &[Series],
-    marks: Marks,
-) -> Drawn<DB> {
+fn draw_series(panel: &Area<'_>, all: &[Series], marks: Marks) -> Drawn {
     for series in all.iter().filter(|series| series.is_spread()) {
         series.draw_spread(panel)?;
     }
