@@ -40,7 +40,6 @@ const FENCES: &[(&str, &[&str])] = &[
         ],
     ),
     ("plotters", &["plot"]),
-    ("resvg", &["plot"]),
     ("clap", &["main", "cli"]),
 ];
 

@@ -1,8 +1,8 @@
-//! The sheet that a figure is drawn on: its units and its sizes.
+//! The sheet both outputs are drawn on: its units and its sizes.
 
 use plotters::coord::Shift;
 use plotters::drawing::DrawingAreaErrorKind;
-use plotters::prelude::{DrawingArea, SVGBackend};
+use plotters::prelude::{DrawingArea, DrawingBackend};
 
 use crate::error::{Error, Result};
 
@@ -25,10 +25,11 @@ pub const PAGE: f64 = 7.0;
 pub(super) type Spot = (i32, i32);
 
 /// A rectangle of the sheet, measured from its own corner.
-pub(super) type Sheet<'s> = DrawingArea<SVGBackend<'s>, Shift>;
+pub(super) type Sheet<DB> = DrawingArea<DB, Shift>;
 
-/// Result of a drawing operation.
-pub(super) type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
+/// Result of a drawing operation on either output.
+pub(super) type Drawn<DB, T = ()> =
+    std::result::Result<T, DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 /// Canvas units of `pt` points.
 pub fn points(pt: f64) -> i32 {

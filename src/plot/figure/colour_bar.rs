@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use plotters::coord::ranged1d::Ranged;
-use plotters::prelude::{PathElement, RGBColor, Rectangle};
+use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, FontTransform};
 
@@ -64,13 +64,13 @@ impl ColourBar {
     }
 
     /// Draws the bar with its left edge at `left`, from `top` to `bottom`.
-    pub(super) fn draw(
+    pub(super) fn draw<DB: DrawingBackend>(
         &self,
-        sheet: &Sheet<'_>,
+        sheet: &Sheet<DB>,
         name: &str,
         left: i32,
         (top, bottom): (i32, i32),
-    ) -> Drawn {
+    ) -> Drawn<DB> {
         let right = left + points(BAR_POINTS);
         let (height, patches) = (f64::from(bottom - top), self.colours.len() as f64);
         let edge = |i: usize| bottom - (height * i as f64 / patches) as i32;
@@ -85,13 +85,13 @@ impl ColourBar {
         self.draw_labels(sheet, name, right, (top, bottom))
     }
 
-    fn draw_labels(
+    fn draw_labels<DB: DrawingBackend>(
         &self,
-        sheet: &Sheet<'_>,
+        sheet: &Sheet<DB>,
         name: &str,
         right: i32,
         (top, bottom): (i32, i32),
-    ) -> Drawn {
+    ) -> Drawn<DB> {
         let tick = |value: f64, length: f64| {
             let y = self.axis.map(&value, (bottom, top));
             PathElement::new(

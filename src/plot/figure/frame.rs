@@ -2,7 +2,7 @@
 
 use plotters::chart::{ChartBuilder, ChartContext, LabelAreaPosition};
 use plotters::coord::cartesian::Cartesian2d;
-use plotters::prelude::{PathElement, RGBColor, Rectangle, SVGBackend};
+use plotters::prelude::{DrawingBackend, PathElement, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, TRANSPARENT};
 
@@ -70,14 +70,11 @@ impl Cell {
     }
 }
 
-/// plotters' name for a panel.
-type Chart<'s> = ChartContext<'s, SVGBackend<'s>, Cartesian2d<Axis, Axis>>;
-
 /// A drawn panel that values can be placed on.
-pub(super) struct Area<'s> {
-    chart: Chart<'s>,
+pub(super) struct Area<'a, DB: DrawingBackend> {
+    chart: ChartContext<'a, DB, Cartesian2d<Axis, Axis>>,
     /// The whole sheet.
-    pub(super) sheet: Sheet<'s>,
+    pub(super) sheet: Sheet<DB>,
 }
 
 impl Frame<'_> {
@@ -109,12 +106,12 @@ impl Frame<'_> {
 
     /// Draws axes, ticks, labels and names on the part of `sheet` of `size` units whose corner is `corner`, keeping `left`
     /// units for the vertical axis.
-    pub(super) fn draw<'s>(
+    pub(super) fn draw<'a, DB: DrawingBackend>(
         &self,
-        sheet: &Sheet<'s>,
+        sheet: &Sheet<DB>,
         (corner, size): (Spot, (i32, i32)),
         left: i32,
-    ) -> Drawn<Area<'s>> {
+    ) -> Drawn<DB, Area<'a, DB>> {
         let margin = points(NAME_MARGIN);
         let chart = ChartBuilder::on(&sheet.clone().shrink(corner, size))
             .margin_left(margin)
@@ -130,7 +127,10 @@ impl Frame<'_> {
         Ok(panel)
     }
 
-    fn draw_mesh(&self, chart: &mut Chart<'_>) -> Drawn {
+    fn draw_mesh<DB: DrawingBackend>(
+        &self,
+        chart: &mut ChartContext<'_, DB, Cartesian2d<Axis, Axis>>,
+    ) -> Drawn<DB> {
         let lettering = text::style(HPos::Left, VPos::Top);
         let no_label = |_: &f64| String::new();
         let grid = if self.grid {
@@ -157,7 +157,7 @@ impl Frame<'_> {
         mesh.draw()
     }
 
-    fn draw_minor_ticks(&self, panel: &Area<'_>) -> Drawn {
+    fn draw_minor_ticks<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
         let (style, length) = (stroke(AXIS, 0.4), points(TICK_POINTS * 0.55));
         let (left, bottom) = (panel.x_range().0, panel.y_range().1);
         let across = self.x.minor().iter().map(|&x| panel.at(x, 0.0).0);
@@ -169,7 +169,7 @@ impl Frame<'_> {
     }
 }
 
-impl Area<'_> {
+impl<DB: DrawingBackend> Area<'_, DB> {
     /// Where the values `x`, `y` lie on the sheet; what is infinite lies on the panel's edge.
     pub(super) fn at(&self, x: f64, y: f64) -> Spot {
         let inside = self.chart.plotting_area().map_coordinate(&(x, y));
@@ -197,7 +197,7 @@ impl Area<'_> {
     }
 
     /// Fills a cell, which reaches under the next to the right and below, drawn later, by a pixel of a screen.
-    pub(super) fn fill(&self, cell: &Cell) -> Drawn {
+    pub(super) fn fill(&self, cell: &Cell) -> Drawn<DB> {
         let (a, b) = (
             self.at(cell.from.0, cell.from.1),
             self.at(cell.to.0, cell.to.1),

@@ -1,6 +1,6 @@
 //! What stands above the panels: an optional title, facts, and the keys of the series. It never covers data.
 
-use plotters::prelude::Rectangle;
+use plotters::prelude::{DrawingBackend, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, ShapeStyle};
 
@@ -73,7 +73,7 @@ impl Heading {
     }
 
     /// Draws at the top of `sheet`, `left` units from its edge.
-    pub(super) fn draw(&self, sheet: &Sheet<'_>, left: i32) -> Drawn {
+    pub(super) fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, left: i32) -> Drawn<DB> {
         let style = text::style(HPos::Left, VPos::Center);
         let mut y = points(2.0) + text::line_height() / 2;
         if let Some(title) = &self.title {
@@ -141,7 +141,7 @@ impl Key {
         }
     }
 
-    fn draw(&self, sheet: &Sheet<'_>, x: (i32, i32), y: i32) -> Drawn {
+    fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, x: (i32, i32), y: i32) -> Drawn<DB> {
         let middle = (x.0 + x.1) / 2;
         match self {
             Self::Note => Ok(()),

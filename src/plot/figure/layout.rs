@@ -1,5 +1,6 @@
 //! Where everything lies: heading, panels with axes of their own or in a grid that shares them, and colour bars.
 
+use plotters::prelude::DrawingBackend;
 use plotters::style::TextStyle;
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -156,7 +157,7 @@ impl<'d> Layout<'d> {
     }
 
     /// Draws all of it.
-    pub(super) fn draw(&self, sheet: &Sheet<'_>) -> Drawn {
+    pub(super) fn draw<DB: DrawingBackend>(&self, sheet: &Sheet<DB>) -> Drawn<DB> {
         let left = self.places.first().map_or(0, |place| place.left);
         self.heading.draw(sheet, left)?;
         for (name, style, at) in &self.names {

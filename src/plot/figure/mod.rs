@@ -12,6 +12,7 @@ mod grid;
 mod heading;
 mod layout;
 mod pen;
+mod raster;
 mod series_axes;
 mod shapes;
 mod sharing;

@@ -1,6 +1,6 @@
 //! Pens: colours that the colour-blind can tell apart, each with its own dash and marker for print in grey.
 
-use plotters::prelude::{Circle, PathElement, Polygon, RGBColor, ViridisRGB};
+use plotters::prelude::{Circle, DrawingBackend, PathElement, Polygon, RGBColor, ViridisRGB};
 use plotters::style::{Color, ShapeStyle};
 
 use super::canvas::{Drawn, Sheet, Spot, points};
@@ -97,7 +97,7 @@ impl Pen {
     }
 
     /// Draws the line through `path`.
-    pub(super) fn line(&self, sheet: &Sheet<'_>, path: &[Spot]) -> Drawn {
+    pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: &[Spot]) -> Drawn<DB> {
         let pattern: Vec<i32> = self.dash.iter().map(|&length| points(length)).collect();
         let style = stroke(self.colour, self.width);
         dashes(path, &pattern)
@@ -106,7 +106,7 @@ impl Pen {
     }
 
     /// Draws a marker at `spot`.
-    pub(super) fn mark(&self, sheet: &Sheet<'_>, spot: Spot) -> Drawn {
+    pub(super) fn mark<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, spot: Spot) -> Drawn<DB> {
         let r = points(MARK_POINTS);
         let hollow = stroke(self.colour, 0.8);
         let polygon = |corners: &[(f64, f64)]| -> Vec<Spot> {
@@ -140,7 +140,12 @@ impl Pen {
     }
 
     /// Draws an error bar with caps from `low` to `high`, which share their x.
-    pub(super) fn bar(&self, sheet: &Sheet<'_>, low: Spot, high: Spot) -> Drawn {
+    pub(super) fn bar<DB: DrawingBackend>(
+        &self,
+        sheet: &Sheet<DB>,
+        low: Spot,
+        high: Spot,
+    ) -> Drawn<DB> {
         let half = points(CAP_POINTS) / 2;
         for path in [
             vec![low, high],
@@ -153,7 +158,12 @@ impl Pen {
     }
 
     /// Fills between `low` and `high`, two lines over the same x; a single x becomes an error bar.
-    pub(super) fn band(&self, sheet: &Sheet<'_>, low: &[Spot], high: &[Spot]) -> Drawn {
+    pub(super) fn band<DB: DrawingBackend>(
+        &self,
+        sheet: &Sheet<DB>,
+        low: &[Spot],
+        high: &[Spot],
+    ) -> Drawn<DB> {
         if let ([low], [high]) = (low, high) {
             return sheet.draw(&PathElement::new(
                 vec![*low, *high],

@@ -1,6 +1,6 @@
 //! What a panel shows: series with their spread, plain lines, and cells.
 
-use plotters::prelude::Circle;
+use plotters::prelude::{Circle, DrawingBackend};
 use plotters::style::Color;
 
 use super::canvas::{Drawn, Spot, points};
@@ -113,7 +113,7 @@ impl Series {
         self.points.iter().any(|p| p.low < p.high)
     }
 
-    fn spots(&self, panel: &Area<'_>, y: fn(&Point) -> f64) -> Vec<Spot> {
+    fn spots<DB: DrawingBackend>(&self, panel: &Area<'_, DB>, y: fn(&Point) -> f64) -> Vec<Spot> {
         let aside = match self.spread {
             SpreadStyle::Band => 0,
             SpreadStyle::Bars(aside) => points(aside),
@@ -122,7 +122,7 @@ impl Series {
         spots.map(|(x, y)| (x + aside, y)).collect()
     }
 
-    fn draw_spread(&self, panel: &Area<'_>) -> Drawn {
+    fn draw_spread<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
         let [low, high] = [|p: &Point| p.low, |p: &Point| p.high].map(|y| self.spots(panel, y));
         if self.spread == SpreadStyle::Band {
             return self.pen.band(&panel.sheet, &low, &high);
@@ -147,7 +147,7 @@ impl Shape {
         pieces.into_iter()
     }
 
-    pub(super) fn draw(&self, panel: &Area<'_>) -> Drawn {
+    pub(super) fn draw<DB: DrawingBackend>(&self, panel: &Area<'_, DB>) -> Drawn<DB> {
         match self {
             Self::Series(series, marks) => draw_series(panel, series, *marks),
             Self::Cells(cells) => cells.iter().try_for_each(|cell| panel.fill(cell)),
@@ -163,7 +163,11 @@ impl Shape {
     }
 }
 
-fn draw_series(panel: &Area<'_>, all: &[Series], marks: Marks) -> Drawn {
+fn draw_series<DB: DrawingBackend>(
+    panel: &Area<'_, DB>,
+    all: &[Series],
+    marks: Marks,
+) -> Drawn<DB> {
     for series in all.iter().filter(|series| series.is_spread()) {
         series.draw_spread(panel)?;
     }
