@@ -1,5 +1,6 @@
 //! Measuring how many cached tokens each head and layer needs, and the profile that holds the result.
 
+mod asked;
 mod budget_grid;
 mod compare;
 mod device_vectors;

@@ -112,14 +112,6 @@ impl Work {
     }
 }
 
-impl MeasureOptions {
-    /// The thresholds that budgets of attention are measured at, in the order in which [`super::MinimumBudgets`] holds
-    /// them.
-    pub fn attention_thresholds(&self) -> Vec<f64> {
-        Work::of(self).thresholds
-    }
-}
-
 impl VectorWork {
     /// Whether the vector is looked at.
     pub(super) fn is_some(&self) -> bool {
