@@ -178,9 +178,12 @@ fn ideal_amounts(weights: &[f64], open: &[usize], left: u64) -> Vec<u128> {
     let largest = open.iter().map(|&i| weights[i]).fold(0.0, f64::max);
     // Scaled to the largest that is still open: next to a huge weight the others vanish, until it is full.
     let scale = 2f64.powi(WEIGHT_BITS);
-    let whole = |&i: &usize| match largest {
-        0.0 => 1,
-        largest => (weights[i] / largest * scale).round() as u128,
+    let whole = |&i: &usize| {
+        if largest > 0.0 {
+            (weights[i] / largest * scale).round() as u128
+        } else {
+            1
+        }
     };
     let whole: Vec<u128> = open.iter().map(whole).collect();
     let sum: u128 = whole.iter().sum::<u128>().max(1);

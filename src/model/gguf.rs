@@ -79,7 +79,9 @@ impl Gguf {
 
     /// Every tensor must lie inside the file and have a size that can be computed.
     fn check_extents(&self, file_len: u64) -> Result<()> {
-        for (name, info) in &self.content.tensor_infos {
+        // By name, so that the same file always gets the same error.
+        for name in self.tensor_names() {
+            let info = &self.content.tensor_infos[name];
             let elements = (info.shape.dims().iter())
                 .try_fold(1usize, |n, &d| n.checked_mul(d))
                 .filter(|n| *n < 1 << 48)
@@ -109,6 +111,7 @@ impl Gguf {
         Error::format(&self.path, problem)
     }
 
+    /// An [`Error::Format`] for a field that should be there, of that kind.
     pub(super) fn missing(&self, key: &str, kind: &str) -> Error {
         self.wrong(format!("lacks the metadata field {key} ({kind})"))
     }

@@ -151,17 +151,17 @@ impl Frontier {
 
     /// One method in front of the others.
     fn alone(&self, own: usize) -> Vec<Shape> {
-        let behind = |method: &usize, pen: Pen| {
-            let points = self.series(pen, &self.methods[*method], 0.0).points;
+        let behind = |method: usize, pen: Pen| {
+            let points = self.series(pen, &self.methods[method], 0.0).points;
             Shape::line(pen, points.iter().map(|p| (p.x, p.middle)).collect())
         };
         let others = (0..self.methods.len())
             .filter(|index| *index != own && Some(*index) != self.baseline)
-            .map(|index| behind(&index, Pen::plain(OTHERS, 0.5)));
+            .map(|index| behind(index, Pen::plain(OTHERS, 0.5)));
         let full = (self.full.iter())
             .map(|full| Shape::line(REFERENCE, EDGES.map(|x| (x, full.middle)).to_vec()));
         let baseline = self.baseline.iter();
-        let baseline = baseline.map(|index| behind(index, Pen::plain(BASELINE, 0.7)));
+        let baseline = baseline.map(|&index| behind(index, Pen::plain(BASELINE, 0.7)));
         let front = self.series(PENS[0], &self.methods[own], 0.0);
         let front = Shape::Series(vec![front], Marks::All);
         others.chain(full).chain(baseline).chain([front]).collect()

@@ -122,7 +122,7 @@ impl Needs {
 }
 
 impl BudgetMeasure {
-    /// The place of its threshold among `measured`, and how it is called there.
+    /// The place of its threshold among `measured`.
     ///
     /// Errors: [`Error::UnknownName`], listing the thresholds that were measured.
     pub(super) fn place(&self, measured: &[f64]) -> Result<usize> {

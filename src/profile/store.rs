@@ -55,6 +55,10 @@ pub static KIND: RunKind = RunKind {
 
 impl RunSettings for ProfileSettings {
     const KIND: &'static RunKind = &KIND;
+
+    fn check(&self) -> Result<()> {
+        self.measures.check()
+    }
 }
 
 impl Profile {

@@ -106,13 +106,14 @@ impl<S: RunSettings> RunFolder<S> {
     /// Prepares `folder` for the run of `count` parts that `record` describes.
     ///
     /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
-    /// and `resume` was not asked for; [`Error::Io`] if it cannot be written.
+    /// and `resume` was not asked for; [`Error::Io`] if it cannot be written; those of the settings.
     pub fn prepare(
         folder: &Path,
         record: RunRecord<S>,
         count: usize,
         resume: bool,
     ) -> Result<Self> {
+        record.settings.check()?;
         let run = Self {
             folder: folder.to_owned(),
             parts: folder.join(PARTS),

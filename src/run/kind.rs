@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::error::Result;
+
 /// One kind of run: a line for each verb that fills a folder.
 #[derive(Debug)]
 pub struct RunKind {
@@ -43,4 +45,11 @@ impl RunKind {
 pub trait RunSettings: Clone + Debug + Default + Serialize + DeserializeOwned {
     /// The kind.
     const KIND: &'static RunKind;
+
+    /// Refuses settings that no run can have.
+    ///
+    /// Errors: those of the settings.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 }

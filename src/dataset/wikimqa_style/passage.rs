@@ -285,7 +285,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Slots that speak of the passage's thing, or are drawn once for the passage.
+/// Slots that speak of the passage's thing.
 pub(super) const MENTIONS: &[&str] = &["N", "S", "O", "P", "sibling_word"];
 
 /// Subject, object and possessive.

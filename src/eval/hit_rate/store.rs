@@ -25,6 +25,10 @@ pub static KIND: RunKind = RunKind {
 
 impl RunSettings for HitRateSettings {
     const KIND: &'static RunKind = &KIND;
+
+    fn check(&self) -> Result<()> {
+        self.options.check()
+    }
 }
 
 /// Which of SnapKV's observations a row belongs to.

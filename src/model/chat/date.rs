@@ -1,5 +1,6 @@
 //! The date that a chat template may ask for.
 
+use std::fmt::Write;
 use std::time::SystemTime;
 
 use chrono::format::StrftimeItems;
@@ -25,9 +26,40 @@ impl Date {
     }
 
     /// Formats as C's `strftime` does in English, at midnight; unknown directives stay as they are.
+    ///
+    /// Differs: the marks `-`, `_` and `0`, which change how a number is padded, leave words and whole dates alone.
     pub fn format(self, pattern: &str) -> String {
-        let items = StrftimeItems::new_lenient(pattern);
-        self.0.format_with_items(items).to_string()
+        let mut out = String::new();
+        let mut rest = pattern;
+        while let Some(at) = rest.find('%') {
+            let (text, directive) = rest.split_at(at);
+            let mut length = 1;
+            let mut letters = directive.chars().skip(1).peekable();
+            if letters.next_if(|c| "-_0".contains(*c)).is_some() {
+                length += 1;
+            }
+            length += letters.next().map_or(0, char::len_utf8);
+            let (directive, after) = directive.split_at(length);
+            out.push_str(text);
+            match self.directive(directive) {
+                Some(value) => out.push_str(&value),
+                None => out.push_str(directive),
+            }
+            rest = after;
+        }
+        out + rest
+    }
+
+    /// What stands for one directive, with its mark or else without; `None` for an unknown one.
+    fn directive(self, directive: &str) -> Option<String> {
+        let unmarked = directive.replacen(['-', '_', '0'], "", 1);
+        [directive, &unmarked].into_iter().find_map(|directive| {
+            let items = StrftimeItems::new(directive).parse().ok()?;
+            let mut value = String::new();
+            // Some directives can be parsed as a pattern and only refuse to be written.
+            let written = write!(value, "{}", self.0.format_with_items(items.iter()));
+            written.ok().map(|()| value)
+        })
     }
 }
 
@@ -60,6 +92,31 @@ mod tests {
             (2024, 1, 0),
         ] {
             assert_eq!(Date::new(y, m, d), None);
+        }
+    }
+
+    #[test]
+    fn any_directive_is_written_or_stays_as_it_is() {
+        let date = Date::new(2026, 3, 8).unwrap();
+        for (pattern, want) in [
+            ("%-F|%_B|%0A", "2026-03-08|March|Sunday"),
+            ("%-d %_d %0e", "8  8 08"),
+            ("%#z %:z %.3f %3f", "%#z %:z %.3f %3f"),
+            ("%-", "%-"),
+            ("%é%", "%é%"),
+            ("%-é", "%-é"),
+        ] {
+            assert_eq!(date.format(pattern), want, "{pattern}");
+        }
+        for mark in ["", "-", "_", "0", "#", ":", ".", "+", "^"] {
+            for letter in (0u8..128).map(char::from) {
+                let pattern = format!("a%{mark}{letter}!");
+                let text = date.format(&pattern);
+                assert!(
+                    text.starts_with('a') && text.ends_with('!'),
+                    "{pattern}: {text}"
+                );
+            }
         }
     }
 

@@ -153,7 +153,9 @@ impl<W: Write> HashingWriter<W> {
 impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes);
-        self.failed |= written.is_err();
+        // An interrupted write is tried again.
+        let gone = |e: &io::Error| e.kind() != io::ErrorKind::Interrupted;
+        self.failed |= written.as_ref().is_err_and(gone);
         self.digest
             .update(&bytes[..*written.as_ref().unwrap_or(&0)]);
         written

@@ -152,10 +152,15 @@ pub(super) fn strings(gguf: &Gguf, key: &str) -> Result<Vec<String>> {
 }
 
 /// The first entries of an array, as many as there are tokens.
-fn of_tokens<'g>(gguf: &'g Gguf, key: &str, what: &str, tokens: usize) -> Result<&'g [Value]> {
+fn of_tokens<'g>(
+    gguf: &'g Gguf,
+    key: &str,
+    (what, of): (&str, &str),
+    tokens: usize,
+) -> Result<&'g [Value]> {
     let wrong = |problem: String| gguf.wrong(format!("{key}: {problem}"));
     let values = gguf.array_opt(key);
-    let values = values.ok_or_else(|| wrong(format!("is not an array of {what}")))?;
+    let values = values.ok_or_else(|| wrong(format!("is not an array of {of}")))?;
     let too_few = || wrong(format!("has {} {what} for {tokens} tokens", values.len()));
     values.get(..tokens).ok_or_else(too_few)
 }
@@ -174,7 +179,7 @@ pub(super) fn scores(gguf: &Gguf, tokens: usize) -> Result<Vec<f32>> {
         Value::I32(score) => Ok(*score as f32),
         other => Err(wrong(format!("holds {other:?}, not a finite float"))),
     };
-    let values = of_tokens(gguf, KEY, "scores", tokens)?.iter();
+    let values = of_tokens(gguf, KEY, ("scores", "floats"), tokens)?.iter();
     values.map(score).collect()
 }
 
@@ -194,6 +199,6 @@ fn kinds(gguf: &Gguf, tokens: usize) -> Result<Vec<TokenKind>> {
             gguf.wrong(problem)
         })
     };
-    let values = of_tokens(gguf, KEY, "types", tokens)?.iter();
+    let values = of_tokens(gguf, KEY, ("types", "integers"), tokens)?.iter();
     values.map(kind).collect()
 }
