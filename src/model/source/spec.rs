@@ -321,7 +321,8 @@ mod tests {
                 Ok(Spec::Wheel(file)) => for m in &file.parts {
                     prop_assert!(!m.package.starts_with('-') && !m.version.starts_with('-'));
                     prop_assert!(!m.member.split('/').any(|part| part == ".." || part.is_empty()));
-                    prop_assert!(!file.package.contains(['/', '{', '}']));
+                    let plain = !file.package.contains(['/', '{', '}']);
+                        prop_assert!(plain);
                 },
                 Ok(Spec::Hub(f)) => prop_assert!(!f.to_string()[3..].split('/').any(|part| part == "..")),
                 _ => {}
