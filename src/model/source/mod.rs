@@ -181,13 +181,14 @@ fn fetch_named(
     if let [_] = failures.as_slice() {
         return Err(failures.remove(0));
     }
-    let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    let failures = model.places.iter().zip(&failures);
+    let failures = failures.map(|(place, error)| format!("\n  {place}\n    {error}"));
     Err(Error::Fetch {
         what: model.name.to_owned(),
         problem: format!(
-            "none of its {} places gave it; put the file somewhere yourself and pass its path\n  {}",
-            failures.len(),
-            failures.join("\n  ")
+            "none of its {} places gave it; put the file somewhere yourself and pass its path{}",
+            model.places.len(),
+            failures.collect::<String>()
         ),
     })
 }
