@@ -81,7 +81,14 @@ impl Kind {
             table.iter().map(of).collect()
         }
         match self {
-            Self::Models => rows(model::source::MODELS, |m| (m.name, m.about.to_owned())),
+            Self::Models => rows(model::source::MODELS, |m| {
+                let (megabytes, places) = (m.bytes.div_ceil(1_000_000), m.places.join("\nor "));
+                let about = format!("{}, {megabytes} MB; {}", m.about, m.licence);
+                (
+                    m.name,
+                    format!("{about}\nfrom {places}\nSHA-256 {}", m.sha256),
+                )
+            }),
             Self::Families => rows(model::config::FAMILIES, |f| {
                 (f.architecture, f.about.to_owned())
             }),

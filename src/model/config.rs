@@ -24,14 +24,25 @@ pub struct Family {
     pub about: &'static str,
     /// Layout of queries and keys in the file.
     pub rope_pairs: RopePairs,
+    /// Whether a file without biases of queries, keys and values is damaged.
+    pub attention_bias: bool,
 }
 
 /// All families that the decoder runs.
-pub const FAMILIES: &[Family] = &[Family {
-    architecture: "llama",
-    about: "Llama 1-3, Mistral, SmolLM, SmolLM2, TinyLlama",
-    rope_pairs: RopePairs::Interleaved,
-}];
+pub const FAMILIES: &[Family] = &[
+    Family {
+        architecture: "llama",
+        about: "Llama 1-3, Mistral, SmolLM, SmolLM2, TinyLlama",
+        rope_pairs: RopePairs::Interleaved,
+        attention_bias: false,
+    },
+    Family {
+        architecture: "qwen2",
+        about: "Qwen2, Qwen2.5",
+        rope_pairs: RopePairs::Halves,
+        attention_bias: true,
+    },
+];
 
 /// The geometry of one model, with the field names of a Hugging Face `config.json`.
 ///

@@ -382,11 +382,16 @@ impl Layer {
             }
             projection.into_halves(d)
         };
+        let attended = if c.family.attention_bias {
+            Weights::biased
+        } else {
+            Weights::linear
+        };
         Ok(Self {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
-            query: halves(weights.linear(&name("attn_q"), q_width, hidden)?)?,
-            key: halves(weights.linear(&name("attn_k"), kv_width, hidden)?)?,
-            value: weights.linear(&name("attn_v"), kv_width, hidden)?,
+            query: halves(attended(weights, &name("attn_q"), q_width, hidden)?)?,
+            key: halves(attended(weights, &name("attn_k"), kv_width, hidden)?)?,
+            value: attended(weights, &name("attn_v"), kv_width, hidden)?,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,
             feed_forward: FeedForward::load(weights, c, l)?,

@@ -50,6 +50,13 @@ impl<'a> Weights<'a> {
         Ok(Linear { matrix, bias })
     }
 
+    /// A projection whose bias must be there.
+    pub(super) fn biased(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
+        let matrix = self.matrix(&format!("{name}.weight"), out, width)?;
+        let bias = Some(self.tensor(&format!("{name}.bias"), &[out])?);
+        Ok(Linear { matrix, bias })
+    }
+
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
     pub(super) fn refuse_leftovers(&self) -> Result<()> {
         let leftovers: Vec<_> = (self.gguf.tensor_names().into_iter())
@@ -62,7 +69,7 @@ impl<'a> Weights<'a> {
         Err(Error::Unsupported {
             what: "tensor",
             found: leftovers.join(", "),
-            supported: "the tensors of a plain Llama decoder".into(),
+            supported: "the tensors of a plain decoder of this family".into(),
         })
     }
 }

