@@ -91,8 +91,10 @@ fn selected(bencher: Bencher<'_, '_>, tokens: usize, split: HeadSplit) {
     let scores: Vec<f64> = logits(tokens).into_iter().map(f64::from).collect();
     let scores = LayerScores::of_heads(vec![scores; 3].concat(), 3, &Device::Cpu).unwrap();
     let scores = vec![scores; 30];
-    let budgets = vec![vec![256; 3]; 30];
-    bencher.bench_local(|| select_layers(black_box(&scores), &budgets, 4, 32, split).unwrap());
+    let (budgets, firsts) = (vec![vec![256; 3]; 30], [0; 30]);
+    bencher.bench_local(|| {
+        select_layers(black_box(&scores), &firsts, &budgets, 4, 32, split).unwrap()
+    });
 }
 
 /// One layer's cache cut to every fourth token.

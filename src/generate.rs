@@ -107,7 +107,7 @@ impl Generator<'_> {
             let budgets = observed.allocate(cut, self.budget)?;
             observed.select(&cut.ranking, &budgets)?
         } else {
-            observed.cache.slots()
+            observed.cache.slots_in_sight()
         };
         let chosen_s = start.elapsed().as_secs_f64();
         listener.before_cut(&observed, &kept)?;

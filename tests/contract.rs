@@ -367,8 +367,16 @@ fn a_budget_of_every_token_is_the_full_cache_bit_for_bit() {
         for (heads, kv_heads) in GEOMETRIES {
             let decoder = decoder(heads, kv_heads, DType::F32);
             let mut full = prefill(&decoder, &ids, 8, vec![(&*scorer, 3)], &mut NoProbe).unwrap();
-            let kept_of =
-                |budgets: &[Vec<usize>]| select_layers(&full.scores[0], budgets, 2, 3, split);
+            let kept_of = |budgets: &[Vec<usize>]| {
+                select_layers(
+                    &full.scores[0],
+                    &full.cache.firsts_in_sight(),
+                    budgets,
+                    2,
+                    3,
+                    split,
+                )
+            };
             let budgets = vec![vec![40; kv_heads]; LAYERS];
             let kept = kept_of(&budgets).unwrap();
             let short = vec![vec![4; kv_heads]; LAYERS];

@@ -243,7 +243,17 @@ fn kept_slots_equal_those_of_the_cpu_but_for_near_ties() {
                         .collect()
                 })
                 .collect();
-            let kept = |scores| select_layers(scores, &budgets, SINKS, WINDOW, split).unwrap();
+            let kept = |scores| {
+                select_layers(
+                    scores,
+                    &vec![0; budgets.len()],
+                    &budgets,
+                    SINKS,
+                    WINDOW,
+                    split,
+                )
+                .unwrap()
+            };
             for ((own, scores), device) in kept(own).iter().zip(own).zip(&kept(device)) {
                 slots += own.iter().map(Vec::len).sum::<usize>();
                 moved += near_ties(own, device, &scores.to_rows().unwrap(), entry.name);

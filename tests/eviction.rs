@@ -40,7 +40,15 @@ struct Selector {
 
 impl Selector {
     fn kept(&self, scores: &[LayerScores], budgets: &[Vec<usize>]) -> Vec<Slots> {
-        select_layers(scores, budgets, self.sinks, self.window, self.split).unwrap()
+        select_layers(
+            scores,
+            &vec![0; budgets.len()],
+            budgets,
+            self.sinks,
+            self.window,
+            self.split,
+        )
+        .unwrap()
     }
 }
 

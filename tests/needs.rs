@@ -87,7 +87,7 @@ impl Case<'_> {
         Geometry {
             model: "tiny".into(),
             model_sha256: "ab".into(),
-            layers: config.num_hidden_layers,
+            layers: config.num_hidden_layers(),
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,

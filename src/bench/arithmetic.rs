@@ -85,7 +85,7 @@ fn layer_weights(config: &ModelConfig) -> usize {
 
 /// Of all layers' matrices, for one token.
 pub(super) fn layer_flops(config: &ModelConfig) -> f64 {
-    2.0 * (layer_weights(config) * config.num_hidden_layers) as f64
+    2.0 * (layer_weights(config) * config.num_hidden_layers()) as f64
 }
 
 /// Of the output head, for one token.
@@ -96,7 +96,7 @@ pub(super) fn head_flops(config: &ModelConfig) -> f64 {
 /// Of one query and one key in every query head of every layer: D multiplications and additions for q·k, as
 /// many for p·v.
 pub(super) fn pair_flops(config: &ModelConfig) -> f64 {
-    4.0 * (config.head_dim * config.num_attention_heads * config.num_hidden_layers) as f64
+    4.0 * (config.head_dim * config.num_attention_heads * config.num_hidden_layers()) as f64
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Geometry {
         Self {
             model: files.name.clone(),
             model_sha256: files.sha256.clone(),
-            layers: config.num_hidden_layers,
+            layers: config.num_hidden_layers(),
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,

@@ -87,7 +87,7 @@ impl HitRateArguments {
         let work = PromptWork {
             prompts: &prompts,
             generated: options.generated_tokens(),
-            layers: model.decoder.config().num_hidden_layers,
+            layers: model.decoder.config().num_hidden_layers(),
             quiet: self.run.quiet,
         };
         let record = HitRateRecord::new(

@@ -6,9 +6,7 @@ use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::budget::Geometry;
 use kvprof::model::cache::Representation;
-use kvprof::model::chat::{ChatTemplate, Message};
-use kvprof::model::config::ModelConfig;
-use kvprof::model::gguf::Gguf;
+use kvprof::model::chat::Message;
 use kvprof::model::precision::Precision;
 use kvprof::model::source::{self, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
@@ -79,17 +77,9 @@ impl ModelArguments {
     }
 }
 
-/// A model's files, and its weight file opened.
-fn weights(model: &str, quiet: bool) -> anyhow::Result<(ModelFiles, Gguf)> {
-    let files = fetch(model, quiet)?;
-    let gguf = Gguf::open(&files.weights)?;
-    Ok((files, gguf))
-}
-
 /// The tokenizer of a model, without its weights.
 pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
-    let (files, gguf) = weights(model, quiet)?;
-    Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
+    Ok(kvprof::model::text_side_of(&fetch(model, quiet)?)?.0)
 }
 
 /// Counts tokens of a message as a model will see it, in its chat template unless `raw`, without weights.
@@ -98,13 +88,8 @@ pub fn message_counter(
     raw: bool,
     quiet: bool,
 ) -> anyhow::Result<impl Fn(&str) -> kvprof::error::Result<usize>> {
-    let (files, gguf) = weights(model, quiet)?;
-    let tokenizer = kvprof::model::tokenizer_of(&files, &gguf)?;
-    let chat = if raw {
-        None
-    } else {
-        ChatTemplate::of_model(&gguf, &tokenizer)?
-    };
+    let (tokenizer, chat) = kvprof::model::text_side_of(&fetch(model, quiet)?)?;
+    let chat = chat.filter(|_| !raw);
     Ok(move |text: &str| {
         let ids = match &chat {
             Some(chat) => {
@@ -118,8 +103,8 @@ pub fn message_counter(
 
 /// Layers and heads of a model, from its header.
 pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
-    let (files, mut gguf) = weights(model, quiet)?;
-    let config = ModelConfig::from_gguf(&mut gguf)?;
+    let files = fetch(model, quiet)?;
+    let config = kvprof::model::config_of(&files)?;
     Ok(Geometry::of_files(&files, &config))
 }
 

@@ -117,7 +117,7 @@ impl ProfileArguments {
         let work = PromptWork {
             prompts: &prompts,
             generated: 0,
-            layers: decoder.config().num_hidden_layers,
+            layers: decoder.config().num_hidden_layers(),
             quiet: self.run.quiet,
         };
         work.measure(

@@ -184,16 +184,17 @@ impl Observed<'_> {
     pub fn select(&self, ranking: &Ranking, budgets: &TokenBudgets) -> Result<Vec<Slots>> {
         let scores = self.scores(&ranking.name, &*ranking.scorer)?;
         let Floor { sinks, window, .. } = self.floor;
-        select_layers(scores, budgets, sinks, window, ranking.split)
+        let firsts = self.cache.firsts_in_sight();
+        select_layers(scores, &firsts, budgets, sinks, window, ranking.split)
     }
 
     /// Allocates and selects: what a method keeps of the prompt under a budget.
     ///
-    /// Shapes: `[layer][kv_head][slot]`, ascending; every slot without a cut. Errors: as [`Observed::allocate`] and
+    /// Shapes: `[layer][kv_head][slot]`, ascending; every slot in sight without a cut. Errors: as [`Observed::allocate`] and
     /// [`Observed::select`].
     pub fn kept(&self, method: &Method, budget: Option<Budget>) -> Result<Vec<Slots>> {
         let Some(cut) = &method.cut else {
-            return Ok(self.cache.slots());
+            return Ok(self.cache.slots_in_sight());
         };
         self.select(&cut.ranking, &self.allocate(cut, budget)?)
     }
@@ -207,13 +208,14 @@ impl Observed<'_> {
         self.living(cache, method, kept)
     }
 
-    /// Cuts in place: the rest of the full cache is freed, layer by layer. What keeps all of it stays where it lies.
+    /// Cuts in place: the rest of the full cache is freed, layer by layer. What keeps all of it stays where it lies,
+    /// unless a window has passed some of it.
     ///
     /// Errors: as [`Observed::cut`].
     pub fn into_cut(mut self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
         let held_as = method.representation.unwrap_or(self.cache.representation());
         let mut cache = std::mem::take(&mut self.cache);
-        if method.cut.is_some() || held_as != cache.representation() {
+        if method.cut.is_some() || held_as != cache.representation() || cache.hides() {
             cache.retain_as(kept, room, held_as)?;
         }
         self.living(cache, method, kept)

@@ -2,17 +2,16 @@
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::ops::rms_norm;
-use candle_nn::rotary_emb::rope;
 use serde::Serialize;
 
 use super::attention::{self, AttentionProbe, AttentionRun, AttentionView};
 use super::cache::{KvCache, Representation};
 use super::config::{ModelConfig, RopePairs};
 use super::feed_forward::FeedForward;
-use super::gguf::Gguf;
 use super::precision::Precision;
 use super::residency::{Residency, Sight, Unchanging};
-use super::weights::Weights;
+use super::rotation::Rotation;
+use super::weights::{TensorSource, Weights};
 use crate::compute::linear::{Linear, Matrix, tensor_bytes};
 use crate::error::{Error, Result};
 
@@ -33,9 +32,13 @@ struct Layer {
     query: Linear,
     key: Linear,
     value: Linear,
+    /// Norms of every head's queries and keys.
+    head_norms: Option<[Tensor; 2]>,
     output: Linear,
     feed_forward_norm: Tensor,
     feed_forward: FeedForward,
+    /// Norms of what attention and feed-forward give.
+    branch_norms: Option<[Tensor; 2]>,
 }
 
 /// The weights of a model on its device, and the forward pass.
@@ -62,15 +65,15 @@ impl Decoder {
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
     pub fn load(
-        gguf: &mut Gguf,
+        source: &mut dyn TensorSource,
         config: ModelConfig,
         device: &Device,
         dtype: DType,
     ) -> Result<Self> {
         let c = &config;
-        let mut weights = Weights::new(gguf, device, dtype);
+        let mut weights = Weights::new(source, device, dtype);
         let embedding = weights.matrix("token_embd.weight", c.vocab_size, c.hidden_size)?;
-        let layers = (0..c.num_hidden_layers)
+        let layers = (0..c.num_hidden_layers())
             .map(|l| Layer::load(&mut weights, c, l))
             .collect::<Result<_>>()?;
         let norm = weights.tensor("output_norm.weight", &[c.hidden_size])?;
@@ -165,7 +168,7 @@ impl Decoder {
                 "at least one token at a time is needed",
             ));
         }
-        self.check_ids(ids, cache.next_position())?;
+        self.check_ids(ids, cache)?;
         let total = cache.next_position() + ids.len();
         let mut logits = None;
         for chunk in ids.chunks(run) {
@@ -203,7 +206,7 @@ impl Decoder {
         probe: &mut dyn AttentionProbe,
         residency: &mut dyn Residency,
     ) -> Result<Tensor> {
-        self.check_ids(ids, cache.next_position())?;
+        self.check_ids(ids, cache)?;
         let total = cache.next_position() + ids.len();
         let rows = ids.chunks(PREFILL_RUN).map(|chunk| {
             let hidden = self.forward(chunk, cache, total, probe, residency)?;
@@ -253,19 +256,32 @@ impl Decoder {
         residency: &mut dyn Residency,
     ) -> Result<Tensor> {
         let first = cache.next_position();
+        if first == 0 {
+            cache.begin(prompt_tokens);
+        }
+        let config = &self.config;
         let mut hidden = self.embedding.select(ids)?; // (n, hidden)
-        let rotation = Rotation::new(self, first, ids.len())?;
+        if config.family.scaled_embedding {
+            let root = (config.hidden_size as f64).sqrt();
+            hidden = (hidden * root)?;
+        }
+        let rotations = self.rotations(first, ids.len(), cache.begun_for())?;
         for (l, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm(
-                &hidden,
-                &layer.attention_norm,
-                self.config.rms_norm_eps as f32,
-            )?;
+            let normed = self.normed(&hidden, &layer.attention_norm)?;
             let projections = [&layer.query, &layer.key, &layer.value];
             let [queries, keys, values] = Linear::forward_all(projections, &normed)?;
-            let queries = rotation.apply(&self.split_heads(&queries)?)?;
-            let keys = rotation.apply(&self.split_heads(&keys)?)?;
-            let values = self.split_heads(&values)?;
+            let rotation = &rotations[config.layers[l].rope];
+            let [query_norm, key_norm] = match &layer.head_norms {
+                Some([query, key]) => [Some(query), Some(key)],
+                None => [None, None],
+            };
+            let mut queries = rotation.apply(&self.heads(&queries, query_norm)?)?;
+            if let Some(scale) = config.attention_scale {
+                // Attention divides by the root of D.
+                queries = (queries * (scale * (config.head_dim as f64).sqrt()))?;
+            }
+            let keys = rotation.apply(&self.heads(&keys, key_norm)?)?;
+            let values = self.heads(&values, None)?;
             cache.append(l, &keys, &values)?;
             let rows = first..first + ids.len();
             let run = AttentionRun {
@@ -302,31 +318,50 @@ impl Decoder {
                 cache: seen,
                 ..view
             })?;
-            hidden = (hidden + layer.output.forward(&attended)?)?;
-            let normed = rms_norm(
-                &hidden,
-                &layer.feed_forward_norm,
-                self.config.rms_norm_eps as f32,
-            )?;
-            hidden = (hidden + layer.feed_forward.forward(&normed)?)?;
+            let [after_attention, after_feed_forward] = match &layer.branch_norms {
+                Some([attention, feed_forward]) => [Some(attention), Some(feed_forward)],
+                None => [None, None],
+            };
+            let attended = layer.output.forward(&attended)?;
+            hidden = (hidden + self.normed_by(attended, after_attention)?)?;
+            let normed = self.normed(&hidden, &layer.feed_forward_norm)?;
+            let fed = layer.feed_forward.forward(&normed)?;
+            hidden = (hidden + self.normed_by(fed, after_feed_forward)?)?;
         }
         cache.advance(ids.len());
         residency.after_step(cache)?;
         Ok(hidden)
     }
 
-    /// `(n, heads * D)` -> `(heads, n, D)`, contiguous.
-    fn split_heads(&self, x: &Tensor) -> Result<Tensor> {
+    /// `(n, heads * D)` -> `(heads, n, D)`, contiguous, every head normalised where it has a norm.
+    fn heads(&self, x: &Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
         let d = self.config.head_dim;
-        Ok(x.reshape((n, width / d, d))?
-            .transpose(0, 1)?
-            .contiguous()?)
+        let heads = x.reshape((n, width / d, d))?.transpose(0, 1)?;
+        self.normed_by(heads.contiguous()?, norm)
+    }
+
+    fn normed(&self, x: &Tensor, norm: &Tensor) -> Result<Tensor> {
+        Ok(rms_norm(x, norm, self.config.rms_norm_eps as f32)?)
+    }
+
+    fn normed_by(&self, x: Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
+        norm.map_or_else(|| Ok(x.clone()), |norm| self.normed(&x, norm))
+    }
+
+    /// Cosines and sines of `tokens` positions for every rotary embedding, in a text that began with `begun_for`.
+    fn rotations(&self, first: usize, tokens: usize, begun_for: usize) -> Result<Vec<Rotation>> {
+        let ropes = self.config.ropes.iter();
+        let (device, dtype) = (self.device(), self.norm.dtype());
+        let positions = || first..first + tokens;
+        ropes
+            .map(|rope| Rotation::new(rope, begun_for, positions(), device, dtype))
+            .collect()
     }
 
     /// Float32 logits of rows of the residual stream, `(rows, vocab)`.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let normed = rms_norm(hidden, &self.norm, self.config.rms_norm_eps as f32)?;
+        let normed = self.normed(hidden, &self.norm)?;
         let logits = match &self.head {
             Some(head) => head.forward(&normed)?,
             None => self.embedding.multiply(&normed)?,
@@ -342,7 +377,8 @@ impl Decoder {
         Ok(logits)
     }
 
-    fn check_ids(&self, ids: &[u32], first: usize) -> Result<()> {
+    fn check_ids(&self, ids: &[u32], cache: &KvCache) -> Result<()> {
+        let first = cache.next_position();
         let vocab = self.config.vocab_size;
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
             return Err(Error::invalid(
@@ -351,7 +387,12 @@ impl Decoder {
                 format!("the vocabulary ends at {}", vocab - 1),
             ));
         }
-        let context = self.config.max_position_embeddings;
+        let begun_for = if first == 0 {
+            ids.len()
+        } else {
+            cache.begun_for()
+        };
+        let context = self.config.context_of(begun_for);
         if first + ids.len() > context {
             return Err(Error::PromptTooLong {
                 prompt: "text".into(),
@@ -367,66 +408,78 @@ impl Layer {
     fn bytes(&self) -> usize {
         let linear = [&self.query, &self.key, &self.value, &self.output];
         let norms = [&self.attention_norm, &self.feed_forward_norm];
+        let more = [&self.head_norms, &self.branch_norms];
+        let more = more.into_iter().flatten().flatten();
         linear.map(Linear::bytes).iter().sum::<usize>()
-            + norms.map(tensor_bytes).iter().sum::<usize>()
+            + norms
+                .into_iter()
+                .chain(more)
+                .map(tensor_bytes)
+                .sum::<usize>()
             + self.feed_forward.bytes()
     }
 
     fn load(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<Self> {
         let name = |part: &str| format!("blk.{l}.{part}");
-        let (hidden, d) = (c.hidden_size, c.head_dim);
-        let (q_width, kv_width) = (c.num_attention_heads * d, c.num_key_value_heads * d);
-        let halves = |projection: Linear| {
-            if c.family.rope_pairs == RopePairs::Halves {
-                return Ok(projection);
-            }
-            projection.into_halves(d)
+        let hidden = c.hidden_size;
+        let mut norms = |parts: [&str; 2], width: usize| -> Result<[Tensor; 2]> {
+            let [first, second] = parts.map(|part| weights.tensor(&name(part), &[width]));
+            Ok([first?, second?])
         };
-        let attended = if c.family.attention_bias {
-            Weights::biased
+        let head_norms = if c.family.head_norms {
+            Some(norms(
+                ["attn_q_norm.weight", "attn_k_norm.weight"],
+                c.head_dim,
+            )?)
         } else {
-            Weights::linear
+            None
         };
+        let branch_norms = if c.family.branch_norms {
+            Some(norms(
+                ["post_attention_norm.weight", "post_ffw_norm.weight"],
+                hidden,
+            )?)
+        } else {
+            None
+        };
+        let [query, key, value] = projections(weights, c, l)?;
+        let q_width = c.num_attention_heads * c.head_dim;
         Ok(Self {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
-            query: halves(attended(weights, &name("attn_q"), q_width, hidden)?)?,
-            key: halves(attended(weights, &name("attn_k"), kv_width, hidden)?)?,
-            value: attended(weights, &name("attn_v"), kv_width, hidden)?,
+            query,
+            key,
+            value,
+            head_norms,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,
             feed_forward: FeedForward::load(weights, c, l)?,
+            branch_norms,
         })
     }
 }
 
-/// Cosines and sines of the positions of one run.
-struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotation {
-    fn new(decoder: &Decoder, first: usize, tokens: usize) -> Result<Self> {
-        let frequencies = &decoder.config.rope_frequencies;
-        let angles: Vec<f64> = (first..first + tokens)
-            // The product is rounded to float32, as the models were trained and as references do.
-            .flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)))
-            .collect();
-        let tensor =
-            |f: fn(f64) -> f64| -> Result<Tensor> {
-                let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
-                let shape = (tokens, frequencies.len());
-                Ok(Tensor::from_vec(values, shape, decoder.device())?
-                    .to_dtype(decoder.norm.dtype())?)
-            };
-        Ok(Self {
-            cos: tensor(f64::cos)?,
-            sin: tensor(f64::sin)?,
-        })
+/// The projections of queries, keys and values, pairs of rotated dimensions half a head apart.
+fn projections(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<[Linear; 3]> {
+    let name = |part: &str| format!("blk.{l}.{part}");
+    let (hidden, d) = (c.hidden_size, c.head_dim);
+    let (q_width, kv_width) = (c.num_attention_heads * d, c.num_key_value_heads * d);
+    if c.family.fused {
+        let all = weights.linear(&name("attn_qkv"), q_width + 2 * kv_width, hidden)?;
+        return all.split([q_width, kv_width, kv_width]);
     }
-
-    /// `(heads, n, D)` -> the same, rotated.
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(rope(&x.unsqueeze(0)?, &self.cos, &self.sin)?.squeeze(0)?)
+    let projection = if c.family.attention_bias {
+        Weights::biased
+    } else {
+        Weights::linear
+    };
+    let mut query = projection(weights, &name("attn_q"), q_width, hidden)?;
+    let mut key = projection(weights, &name("attn_k"), kv_width, hidden)?;
+    if weights.rope_pairs(&c.family) == RopePairs::Interleaved {
+        (query, key) = (query.into_halves(d)?, key.into_halves(d)?);
     }
+    Ok([
+        query,
+        key,
+        projection(weights, &name("attn_v"), kv_width, hidden)?,
+    ])
 }

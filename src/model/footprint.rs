@@ -142,7 +142,7 @@ impl Prefill<'_> {
         let layers = if rows <= last_run {
             0
         } else {
-            c.num_hidden_layers
+            c.num_hidden_layers()
         };
         let vector = c.num_attention_heads * tokens;
         let width = c.num_attention_heads * c.head_dim;
@@ -174,7 +174,7 @@ impl Prefill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::FAMILIES;
+    use crate::model::config::{FAMILIES, LayerKind};
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -182,13 +182,14 @@ mod tests {
             vocab_size: 1000,
             hidden_size: 64,
             intermediate_size: 128,
-            num_hidden_layers: 4,
+            layers: vec![LayerKind::GLOBAL; 4],
             num_attention_heads: 8,
             num_key_value_heads: 2,
             head_dim: 8,
             max_position_embeddings: 8192,
             rms_norm_eps: 1e-5,
-            rope_frequencies: vec![],
+            ropes: vec![],
+            attention_scale: None,
             tie_word_embeddings: true,
         }
     }

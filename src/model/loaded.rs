@@ -27,7 +27,8 @@ impl ModelHeader {
     ///
     /// Errors: whatever reading them returns.
     pub fn load(mut self, device: &Device, precision: Precision) -> Result<Model> {
-        let mut decoder = Decoder::load(&mut self.gguf, self.config, device, precision.dtype)?;
+        let mut decoder =
+            Decoder::load(self.weights.tensors(), self.config, device, precision.dtype)?;
         decoder.hold_as(precision.cache);
         Ok(Model {
             files: self.files,

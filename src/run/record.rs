@@ -80,7 +80,7 @@ impl ModelRecord {
             source: files.origin.clone(),
             sha256: files.sha256.clone(),
             architecture: config.family.architecture.to_owned(),
-            num_layers: config.num_hidden_layers,
+            num_layers: config.num_hidden_layers(),
             num_heads: config.num_attention_heads,
             num_kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,

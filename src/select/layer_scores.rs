@@ -39,6 +39,18 @@ impl LayerScores {
         Self::new(scores.broadcast_as((kv_heads, tokens))?)
     }
 
+    /// Those of the tokens from `first` on.
+    ///
+    /// Errors: [`Error::Candle`] for a token that there is not.
+    pub(super) fn starting_at(&self, first: usize) -> Result<Self> {
+        if first == 0 {
+            return Ok(self.clone());
+        }
+        let (_, tokens) = self.0.dims2()?;
+        let rest = self.0.narrow(1, first, tokens.saturating_sub(first))?;
+        Ok(Self(rest.contiguous()?))
+    }
+
     /// The scores, `(H_kv, T)`.
     pub fn tensor(&self) -> &Tensor {
         &self.0

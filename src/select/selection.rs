@@ -62,16 +62,19 @@ impl FromStr for HeadSplit {
 
 /// Chooses the slots of every layer; see [`select`].
 ///
+/// Tokens before the first that later ones see, `firsts` `[layer]`, are never kept: sinks that a window has passed are
+/// none, and their place in the budget goes to others.
 /// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
 /// Errors: [`Error::Invalid`] for budgets of another shape or below what always stays.
 pub fn select_layers(
     scores: &[LayerScores],
+    firsts: &[usize],
     budgets: &[Vec<usize>],
     sinks: usize,
     window: usize,
     split: HeadSplit,
 ) -> Result<Vec<Slots>> {
-    if scores.len() != budgets.len() {
+    if scores.len() != budgets.len() || scores.len() != firsts.len() {
         let bound = format!("the prompt was scored in {} layers", scores.len());
         return Err(Error::invalid(
             "number of layers with a budget",
@@ -79,7 +82,9 @@ pub fn select_layers(
             bound,
         ));
     }
-    let layers = scores.iter().zip(budgets).map(|(scores, budgets)| {
+    let layers = scores.iter().zip(firsts).zip(budgets);
+    let layers = layers.map(|((scores, &first), budgets)| {
+        let scores = scores.starting_at(first)?;
         let (heads, tokens) = scores.tensor().dims2()?;
         if budgets.len() != heads {
             let bound = format!("every layer has {heads} KV heads");
@@ -89,6 +94,7 @@ pub fn select_layers(
                 bound,
             ));
         }
+        let sinks = sinks.saturating_sub(first);
         let wanted = wanted(tokens, budgets, sinks, window, split)?;
         largest_entries(scores.tensor(), &wanted)
     });
@@ -103,9 +109,9 @@ pub fn select_layers(
     };
     let mut rest = together.as_slice();
     let mut layers = Vec::with_capacity(found.len());
-    for (found, budgets) in found.iter().zip(budgets) {
+    for ((found, budgets), &first) in found.iter().zip(budgets).zip(firsts) {
         let (own, after) = rest.split_at(found.elem_count());
-        layers.push(slots_of(own, budgets.len())?);
+        layers.push(slots_of(own, budgets.len(), first)?);
         rest = after;
     }
     Ok(layers)
@@ -127,7 +133,7 @@ pub fn select(
     split: HeadSplit,
 ) -> Result<Slots> {
     let scores = std::slice::from_ref(scores);
-    let mut layers = select_layers(scores, &[budgets.to_vec()], sinks, window, split)?;
+    let mut layers = select_layers(scores, &[0], &[budgets.to_vec()], sinks, window, split)?;
     Ok(layers.pop().unwrap_or_default())
 }
 
@@ -179,8 +185,8 @@ fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Re
     Ok(budgets.iter().map(own).collect())
 }
 
-/// The slots of one layer from what [`largest_entries`] found.
-fn slots_of(found: &[u32], heads: usize) -> Result<Slots> {
+/// The slots of one layer from what [`largest_entries`] found among those from `first` on.
+fn slots_of(found: &[u32], heads: usize, first: usize) -> Result<Slots> {
     let (head, mut slots) = found.split_at(1 + heads);
     if head[0] != 0 {
         return Err(Error::NotFinite {
@@ -191,7 +197,7 @@ fn slots_of(found: &[u32], heads: usize) -> Result<Slots> {
     let of_head = |&count: &u32| {
         let (own, after) = slots.split_at(count as usize);
         slots = after;
-        own.to_vec()
+        own.iter().map(|slot| slot + first as u32).collect()
     };
     Ok(head[1..].iter().map(of_head).collect())
 }
@@ -279,13 +285,25 @@ mod tests {
         ];
         let budgets = [vec![2, 1], vec![0, 1]];
         let split = HeadSplit::PerHead;
-        let kept = select_layers(&layers, &budgets, 0, 0, split).unwrap();
+        let kept = select_layers(&layers, &[0, 0], &budgets, 0, 0, split).unwrap();
         assert_eq!(kept[0], [vec![0, 2], vec![2]]);
         assert_eq!(kept[1], [vec![], vec![0]]);
-        assert!(select_layers(&layers, &budgets[..1], 0, 0, split).is_err());
+        let of_window = select_layers(&layers, &[1, 1], &budgets, 0, 0, split).unwrap();
+        assert_eq!(of_window[0], [vec![1, 2], vec![2]]);
+        assert_eq!(of_window[1], [vec![], vec![1]]);
+        // A sink that the window has passed leaves its place to another token.
+        let budgets = [vec![2, 1], vec![1, 1]];
+        let of_window = select_layers(&layers, &[1, 1], &budgets, 1, 0, split).unwrap();
+        assert_eq!(of_window[0], [vec![1, 2], vec![2]]);
+        let firsts = [0, 0];
+        assert!(select_layers(&layers, &firsts, &budgets[..1], 0, 0, split).is_err());
         let other = [vec![2, 1], vec![0]];
-        assert!(select_layers(&layers, &other, 0, 0, split).is_err());
-        assert!(select_layers(&[], &[], 0, 0, split).unwrap().is_empty());
+        assert!(select_layers(&layers, &firsts, &other, 0, 0, split).is_err());
+        assert!(
+            select_layers(&[], &[], &[], 0, 0, split)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     proptest! {

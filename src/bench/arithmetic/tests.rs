@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::config::FAMILIES;
+use crate::model::config::{FAMILIES, LayerKind};
 
 /// 2 layers, 4 query and 2 KV heads of 3 dimensions, hidden 5, feed-forward 7, 11 tokens in the vocabulary.
 pub(crate) fn small() -> ModelConfig {
@@ -8,13 +8,14 @@ pub(crate) fn small() -> ModelConfig {
         vocab_size: 11,
         hidden_size: 5,
         intermediate_size: 7,
-        num_hidden_layers: 2,
+        layers: vec![LayerKind::GLOBAL; 2],
         num_attention_heads: 4,
         num_key_value_heads: 2,
         head_dim: 3,
         max_position_embeddings: 100,
         rms_norm_eps: 1e-5,
-        rope_frequencies: vec![],
+        ropes: vec![],
+        attention_scale: None,
         tie_word_embeddings: true,
     }
 }

@@ -14,12 +14,14 @@ mod many_rows;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
 pub use packed::Packed;
+pub use stored::StoredBytes;
 
 /// Whether this processor multiplies pairs of bfloat16 numbers, which is what products in bfloat16 need on a CPU.
 pub(crate) fn multiplies_bfloat16_pairs() -> bool {
@@ -161,6 +163,26 @@ impl Linear {
         outputs
             .try_into()
             .map_err(|_| Error::Candle(candle_core::Error::msg("a linear layer gave no output")))
+    }
+
+    /// The layer taken apart into layers of so many outputs each, which must be all that there are.
+    pub(crate) fn split<const N: usize>(self, outputs: [usize; N]) -> Result<[Self; N]> {
+        let mut start = 0;
+        let parts = outputs.map(|count| {
+            let rows = start..start + count;
+            start = rows.end;
+            let narrow = |x: &Tensor| x.narrow(0, rows.start, count)?.contiguous();
+            let matrix = match &self.matrix {
+                Matrix::Dense(matrix) => Matrix::Dense(narrow(matrix)?),
+                Matrix::Packed(matrix) => Matrix::Packed(matrix.part(rows.clone())),
+            };
+            let bias = self.bias.as_ref().map(narrow).transpose()?;
+            Ok(Self { matrix, bias })
+        });
+        let parts: Vec<Self> = parts.into_iter().collect::<Result<_>>()?;
+        parts
+            .try_into()
+            .map_err(|_| Error::Candle(candle_core::Error::msg("a layer lost one of its parts")))
     }
 
     /// Takes pairs of neighbouring outputs apart: of every `head_dim` outputs the first of each pair come first.

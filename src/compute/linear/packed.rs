@@ -8,6 +8,7 @@ use super::blocks::kernels_of;
 use super::kernels::Kernels;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{PANEL, PairProducts, Pairs};
+use super::stored::StoredBytes;
 
 /// Weights that are checked at a time.
 const CHECKED: usize = 1 << 16;
@@ -20,7 +21,7 @@ const BLOCK_ROWS: usize = 256;
 /// Rows of quantised blocks, `(rows, width)`.
 pub struct Packed {
     kernels: Kernels,
-    bytes: Vec<u8>,
+    bytes: StoredBytes,
     row_bytes: usize,
     rows: usize,
     width: usize,
@@ -36,10 +37,11 @@ impl Packed {
     /// Takes the bytes of a tensor; `None` if they are of a format or number that does not fit.
     pub(crate) fn new(
         format: GgmlDType,
-        bytes: Vec<u8>,
+        bytes: impl Into<StoredBytes>,
         rows: usize,
         width: usize,
     ) -> Option<Self> {
+        let bytes = bytes.into();
         let kernels = kernels_of(format).filter(|_| Self::takes(format, width))?;
         let row_bytes = width / kernels.block_weights * kernels.block_bytes;
         (rows.checked_mul(row_bytes) == Some(bytes.len())).then_some(Self {
@@ -98,7 +100,19 @@ impl Packed {
         for row in 0..self.rows {
             bytes.extend_from_slice(self.row(source(row)));
         }
+        let bytes = bytes.into();
         Self { bytes, ..self }
+    }
+
+    /// The rows of a range.
+    pub(super) fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
+        Self {
+            kernels: self.kernels,
+            bytes: self.bytes.part(bytes),
+            rows: rows.len(),
+            ..*self
+        }
     }
 
     /// Rows that are unpacked at once for products with many activations.

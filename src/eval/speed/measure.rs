@@ -133,16 +133,20 @@ impl<'a> Decoding<'a> {
             .collect();
         let scores = self.full.scores.first().map_or(&[][..], Vec::as_slice);
         let Floor { sinks, window, .. } = self.floor;
-        select_layers(scores, &budgets, sinks, window, ranking.split).map(Some)
+        let firsts = self.full.cache.firsts_in_sight();
+        select_layers(scores, &firsts, &budgets, sinks, window, ranking.split).map(Some)
     }
 
-    /// A cache of its own with room for the steps: of the `kept` slots, or whole.
+    /// A cache of its own with room for the steps: of the `kept` slots, or all that later tokens see.
     ///
     /// Errors: those of [`crate::model::cache::KvCache::cut`].
     pub fn cache(&self, kept: Option<&[Slots]>) -> Result<LiveCache> {
         let cache = match kept {
             Some(kept) => self.full.cache.cut(kept, self.forced.len())?,
-            None => self.full.cache.copy(self.forced.len())?,
+            None => {
+                let whole = self.full.cache.slots_in_sight();
+                self.full.cache.cut(&whole, self.forced.len())?
+            }
         };
         Ok(LiveCache::keeping(cache))
     }

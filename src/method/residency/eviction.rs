@@ -193,23 +193,29 @@ impl Residency for Eviction {
         }
         self.evicted_at = Some(now);
         for layer in 0..cache.num_layers() {
-            let heads = cache.layer(layer).heads.iter().zip(&self.importance[layer]);
+            let own = cache.layer(layer);
+            let heads = own.heads.iter().zip(&self.importance[layer]).enumerate();
             let leaving: Vec<Vec<u32>> = heads
                 .zip(&self.budgets[layer])
-                .map(|((head, importance), &budget)| {
+                .map(|((h, (head, importance)), &budget)| {
+                    // What a window has passed is of no use to anybody.
+                    let passed = own.in_sight(h, now).start;
                     let excess = match budget {
                         usize::MAX => 0,
-                        rows => head.len().saturating_sub(rows - self.every),
+                        rows => (head.len() - passed).saturating_sub(rows - self.every),
                     };
-                    least_important(head, importance, excess, now, &self.floor)
+                    let mut leaving: Vec<u32> = (0..passed as u32).collect();
+                    let floor = &self.floor;
+                    leaving.extend(least_important(
+                        head, importance, passed, excess, now, floor,
+                    ));
+                    leaving
                 })
                 .collect();
-            cache.evict(layer, &leaving)?;
             for (importance, slots) in self.importance[layer].iter_mut().zip(&leaving) {
-                for &slot in slots.iter().rev() {
-                    importance.swap_remove(slot as usize);
-                }
+                own.without(slots, importance);
             }
+            cache.evict(layer, &leaving)?;
         }
         Ok(())
     }
@@ -219,10 +225,12 @@ impl Residency for Eviction {
     }
 }
 
-/// The `count` slots of least importance, ascending, outside sinks and the newest tokens; of equals the earlier leave.
+/// The `count` slots of least importance from slot `from` on, ascending, outside sinks and the newest tokens; of equals
+/// the earlier leave.
 fn least_important(
     head: &HeadCache,
     importance: &[f64],
+    from: usize,
     count: usize,
     now: usize,
     floor: &Floor,
@@ -235,7 +243,9 @@ fn least_important(
         let position = positions[*slot as usize] as usize;
         position >= floor.sinks && now.saturating_sub(position) > floor.window
     };
-    let mut slots: Vec<u32> = (0..positions.len() as u32).filter(may_leave).collect();
+    let mut slots: Vec<u32> = (from as u32..positions.len() as u32)
+        .filter(may_leave)
+        .collect();
     let order = |a: &u32, b: &u32| {
         let by_importance = importance[*a as usize].total_cmp(&importance[*b as usize]);
         by_importance.then(positions[*a as usize].cmp(&positions[*b as usize]))

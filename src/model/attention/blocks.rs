@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-use super::visible;
+use super::sight;
 use super::watch::{DeviceRows, Watch, first_watched};
 use crate::error::{Error, Result};
 use crate::model::cache::{HeadCache, LayerCache};
@@ -29,6 +29,7 @@ struct Heads<'a> {
     /// `(heads, S, D)`.
     keys: Tensor,
     positions: &'a [u32],
+    window: Option<usize>,
 }
 
 impl<'a> Heads<'a> {
@@ -50,9 +51,15 @@ impl<'a> Heads<'a> {
                 own,
                 keys: stacked(own, HeadCache::keys)?,
                 positions: own[0].positions(),
+                window: cache.window(),
             })
         };
         ranges.into_iter().map(batch).collect()
+    }
+
+    /// Where the keys end that a query sees.
+    fn seen(&self, position: usize) -> usize {
+        sight(self.positions, None, position).end
     }
 
     /// `(heads, S, D)`.
@@ -86,11 +93,22 @@ impl<'a> Heads<'a> {
     fn hidden(&self, first: usize, rows: usize, seen: usize, device: &Device) -> Result<Tensor> {
         let positions = Tensor::new(&self.positions[..seen], device)?.unsqueeze(0)?;
         let own = Tensor::arange(first as u32, (first + rows) as u32, device)?.unsqueeze(1)?;
-        let future = positions.broadcast_gt(&own)?;
+        let mut unseen = positions.broadcast_gt(&own)?;
+        if let Some(window) = self.window {
+            let ends = positions.broadcast_add(&Tensor::new(&[[to_u32(window)]], device)?)?;
+            unseen = unseen.maximum(&ends.broadcast_le(&own)?)?;
+        }
         let zeros = Tensor::zeros((rows, seen), DType::F32, device)?;
         let never = Tensor::new(f32::NEG_INFINITY, device)?.broadcast_as((rows, seen))?;
-        Ok(future.where_cond(&never, &zeros)?)
+        Ok(unseen.where_cond(&never, &zeros)?)
     }
+}
+
+/// A window as a number of the device; no text is longer than the largest of these.
+fn to_u32(window: usize) -> u32 {
+    u32::try_from(window)
+        .unwrap_or(u32::MAX / 2)
+        .min(u32::MAX / 2)
 }
 
 /// Keys or values of heads of one length, in float32.
@@ -110,11 +128,11 @@ fn in_blocks(
     each: &mut dyn FnMut(usize, Tensor) -> Result<()>,
 ) -> Result<()> {
     let (count, group, n, _) = queries.dims4()?;
-    let most = visible(heads.positions, first + n - 1);
+    let most = heads.seen(first + n - 1);
     let mut start = from;
     while start < n {
         let rows = block_queries(count * group, most).min(n - start);
-        let seen = visible(heads.positions, first + start + rows - 1);
+        let seen = heads.seen(first + start + rows - 1);
         let block = queries.narrow(2, start, rows)?.contiguous()?;
         each(start, heads.probabilities(&block, first + start, seen)?)?;
         start += rows;
@@ -183,7 +201,7 @@ fn show_block(
 ) -> Result<()> {
     let (count, _, rows, _) = probabilities.dims4()?;
     let seen: Vec<usize> = (first..first + rows)
-        .map(|position| visible(heads.positions, position))
+        .map(|position| heads.seen(position))
         .collect();
     for head in 0..count {
         let block = DeviceRows {

@@ -7,7 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{attend, attend_on_device};
 use crate::model::cache::{KvCache, Representation};
-use crate::model::config::{FAMILIES, ModelConfig};
+use crate::model::config::{FAMILIES, LayerKind, ModelConfig};
 
 /// One layer's queries, keys and values, and which keys each KV head keeps.
 struct Layer {
@@ -113,13 +113,14 @@ fn config(kv_heads: usize, group: usize, d: usize) -> ModelConfig {
         vocab_size: 8,
         hidden_size: kv_heads * group * d,
         intermediate_size: 8,
-        num_hidden_layers: 1,
+        layers: vec![LayerKind::GLOBAL; 1],
         num_attention_heads: kv_heads * group,
         num_key_value_heads: kv_heads,
         head_dim: d,
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-5,
-        rope_frequencies: vec![1.0; d / 2],
+        ropes: vec![],
+        attention_scale: None,
         tie_word_embeddings: true,
     }
 }

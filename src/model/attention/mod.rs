@@ -13,6 +13,10 @@ mod row_sums;
 mod tests;
 mod view;
 mod watch;
+#[cfg(test)]
+mod window_tests;
+
+use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
@@ -71,8 +75,8 @@ pub fn attend_on_device(
 /// The output from a kernel of our own, where one takes such queries.
 fn attend_by_kernel(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Option<Tensor>> {
     let (h_q, n, d) = queries.dims3()?;
-    // Metal has none.
-    if queries.device().is_metal() {
+    // Metal has none, and none knows of windows.
+    if queries.device().is_metal() || cache.hides_from(first + n - 1) {
         return Ok(None);
     }
     // On the CPU alone the cache may be of another type than what attends to it.
@@ -97,7 +101,7 @@ fn attend_by_kernel(queries: &Tensor, cache: &LayerCache, first: usize) -> Resul
 
 /// Causal attention probabilities of the same queries; every row sums to 1.
 ///
-/// Shapes: as [`attend`] -> `(H_q, n, S)`, float32, zero for keys after the query.
+/// Shapes: as [`attend`] -> `(H_q, n, S)`, float32, zero for keys that the query does not see.
 /// Errors: [`crate::error::Error::Candle`].
 pub fn probabilities(queries: &Tensor, cache: &LayerCache, first: usize) -> Result<Tensor> {
     if runs_on_slices(queries) {
@@ -126,7 +130,14 @@ fn runs_on_slices(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
-/// How many of the ascending `positions` a query at `position` may see.
-fn visible(positions: &[u32], position: usize) -> usize {
-    positions.partition_point(|&p| p as usize <= position)
+/// Which of the `positions` a query at `position` sees: none after its own, nor before a window of so many keys.
+///
+/// Positions ascend; where there is no window it is enough that those after the query come last.
+fn sight(positions: &[u32], window: Option<usize>, position: usize) -> Range<usize> {
+    let end = positions.partition_point(|&p| p as usize <= position);
+    let out_of_sight = |window: usize| {
+        let passed = |p: &u32| *p as usize + window <= position;
+        positions[..end].partition_point(passed)
+    };
+    window.map_or(0, out_of_sight)..end
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::cache::{KvCache, Representation};
-use crate::model::config::{FAMILIES, ModelConfig};
+use crate::model::config::{FAMILIES, LayerKind, ModelConfig};
 use candle_core::Device;
 
 fn config(h_q: usize, h_kv: usize, d: usize) -> ModelConfig {
@@ -11,13 +11,14 @@ fn config(h_q: usize, h_kv: usize, d: usize) -> ModelConfig {
         vocab_size: 8,
         hidden_size: h_q * d,
         intermediate_size: 8,
-        num_hidden_layers: 1,
+        layers: vec![LayerKind::GLOBAL; 1],
         num_attention_heads: h_q,
         num_key_value_heads: h_kv,
         head_dim: d,
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-5,
-        rope_frequencies: vec![1.0; d / 2],
+        ropes: vec![],
+        attention_scale: None,
         tie_word_embeddings: true,
     }
 }
@@ -170,7 +171,7 @@ fn a_device_shows_rows_that_change_no_bit_of_its_output() {
             let seen = rows.0.lock().unwrap();
             assert_eq!(seen.len(), 6 * (50 - first));
             for (head, position, row) in seen.iter() {
-                let held = visible(layer.heads[head / 2].positions(), *position);
+                let held = sight(layer.heads[head / 2].positions(), None, *position).end;
                 assert_eq!(row.len(), held);
                 assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
             }

@@ -56,6 +56,11 @@ impl HeadCache {
         &self.positions
     }
 
+    /// How many tokens lie before the window of so many keys that ends before `end`; positions ascend.
+    pub(super) fn passed(&self, end: usize, window: usize) -> usize {
+        (self.positions).partition_point(|&p| p as usize + window < end)
+    }
+
     /// Writes tokens after those that are held; there must be room.
     pub(super) fn append(
         &mut self,

@@ -1,5 +1,6 @@
 //! The cache of one layer: the heads' rooms in two buffers.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -22,6 +23,8 @@ pub struct LayerCache {
     keys: Tensor,
     values: Tensor,
     representation: Representation,
+    /// Keys that a query sees; see [`LayerCache::window`].
+    window: Option<usize>,
     step_table: StepTable,
 }
 
@@ -44,6 +47,7 @@ impl LayerCache {
     pub(super) fn new(
         capacities: &[usize],
         head_dim: usize,
+        window: Option<usize>,
         representation: Representation,
         device: &Device,
     ) -> Result<Self> {
@@ -64,6 +68,7 @@ impl LayerCache {
             keys,
             values,
             representation,
+            window,
             step_table: StepTable::default(),
         })
     }
@@ -71,7 +76,8 @@ impl LayerCache {
     /// An empty layer of the same geometry with room for so many tokens in each head.
     fn empty(&self, capacities: &[usize], representation: Representation) -> Result<Self> {
         let (_, head_dim) = self.keys.dims2()?;
-        Self::new(capacities, head_dim, representation, self.keys.device())
+        let device = self.keys.device();
+        Self::new(capacities, head_dim, self.window, representation, device)
     }
 
     /// The buffers, for kernels that serve all heads at once.
@@ -102,6 +108,36 @@ impl LayerCache {
     /// Keys and values, `(rows, D)`, where all heads lie.
     pub fn buffers(&self) -> (&Tensor, &Tensor) {
         (&self.keys, &self.values)
+    }
+
+    /// The keys that a query sees, its own and the nearest before it; `None` is all of them.
+    pub fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// Whether a query at `position` does not see some key that is held.
+    pub fn hides_from(&self, position: usize) -> bool {
+        let passed = |head: &HeadCache, window| head.passed(position + 1, window) > 0;
+        (self.window).is_some_and(|window| self.heads.iter().any(|head| passed(head, window)))
+    }
+
+    /// The slots of a KV head that the last token before `next_position` saw, and later ones may see.
+    pub fn in_sight(&self, head: usize, next_position: usize) -> Range<usize> {
+        let head = &self.heads[head];
+        let passed = |window| head.passed(next_position, window);
+        self.window.map_or(0, passed)..head.len()
+    }
+
+    /// Takes the listed slots, ascending, out of a list with an entry for every slot, as [`LayerCache::evict`] does:
+    /// the last ones take their places, but where a window needs positions to ascend, later ones move up.
+    pub fn without<T>(&self, slots: &[u32], of: &mut Vec<T>) {
+        for &slot in slots.iter().rev() {
+            if self.window.is_some() {
+                of.remove(slot as usize);
+            } else {
+                of.swap_remove(slot as usize);
+            }
+        }
     }
 
     /// In which elements keys and values are held.
@@ -192,23 +228,29 @@ impl LayerCache {
         Ok(smaller)
     }
 
-    /// Lets the listed slots of every head go; the last tokens of a head take their places.
+    /// Lets the listed slots of every head go, as [`LayerCache::without`] takes them out of a list.
     ///
-    /// Differs: in place, one row moved for each that leaves, so that the cost does not grow with what is held; a
-    /// head's slots are taken from the last to the first, as `swap_remove` would take them.
+    /// Differs: in place; without a window one row is moved for each that leaves, so that the cost does not grow with
+    /// what is held.
     /// Shapes: `leaving` `[kv_head][slot]`, ascending.
     /// Errors: [`Error::Invalid`] as for [`LayerCache::cut`], before anything has moved.
     pub(super) fn evict(&mut self, leaving: &[Vec<u32>]) -> Result<()> {
         let pairs = || self.heads.iter().zip(leaving);
         pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;
         let (mut start, mut moves) = (0, Vec::new());
+        let is_ordered = self.window.is_some();
         for (head, slots) in self.heads.iter_mut().zip(leaving) {
             for &slot in slots.iter().rev() {
-                let last = head.len() - 1;
-                if (slot as usize) < last {
-                    moves.push((start + last, start + slot as usize));
+                let (slot, last) = (slot as usize, head.len() - 1);
+                if is_ordered {
+                    moves.extend((slot..last).map(|to| (start + to + 1, start + to)));
+                    head.positions.remove(slot);
+                } else {
+                    if slot < last {
+                        moves.push((start + last, start + slot));
+                    }
+                    head.positions.swap_remove(slot);
                 }
-                head.positions.swap_remove(slot as usize);
             }
             start += head.capacity();
         }

@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 pub struct KvCache {
     layers: Vec<LayerCache>,
     next_position: usize,
+    /// Tokens of the text that the first run belonged to.
+    begun_for: usize,
     most_allocated: usize,
     /// The next position when a token last left.
     evicted_at: usize,
@@ -39,8 +41,11 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self> {
         let capacities = vec![capacity; config.num_key_value_heads];
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| LayerCache::new(&capacities, config.head_dim, representation, device))
+        let layers = (config.layers.iter())
+            .map(|kind| {
+                let (d, window) = (config.head_dim, kind.window);
+                LayerCache::new(&capacities, d, window, representation, device)
+            })
             .collect::<Result<_>>()?;
         Ok(Self::of_layers(layers, 0))
     }
@@ -49,6 +54,7 @@ impl KvCache {
         let mut cache = Self {
             layers,
             next_position,
+            begun_for: 0,
             most_allocated: 0,
             evicted_at: 0,
         };
@@ -64,6 +70,16 @@ impl KvCache {
     /// The position in the text that the next token will have.
     pub fn next_position(&self) -> usize {
         self.next_position
+    }
+
+    /// Tokens of the prompt that it was begun with; some models rotate all of a long text by other frequencies.
+    pub fn begun_for(&self) -> usize {
+        self.begun_for
+    }
+
+    /// Sets the length of the prompt whose first tokens are about to come.
+    pub(super) fn begin(&mut self, prompt_tokens: usize) {
+        self.begun_for = prompt_tokens;
     }
 
     /// Keeps the listed slots of every KV head and frees the memory of the rest, layer by layer.
@@ -115,6 +131,7 @@ impl KvCache {
         let layers = layers.map(|(layer, kept)| layer.cut(kept, room, representation));
         let layers = layers.collect::<Result<_>>()?;
         Ok(Self {
+            begun_for: self.begun_for,
             evicted_at: self.evicted_at,
             ..Self::of_layers(layers, self.next_position)
         })
@@ -159,6 +176,32 @@ impl KvCache {
         let head = |head: &HeadCache| (0..head.len() as u32).collect();
         let layer = |layer: &LayerCache| layer.heads.iter().map(head).collect();
         self.layers.iter().map(layer).collect()
+    }
+
+    /// Every slot that later tokens may see, `[layer][kv_head][slot]`: in layers with a window, those of its last
+    /// tokens.
+    pub fn slots_in_sight(&self) -> Vec<Vec<Vec<u32>>> {
+        let layer = |layer: &LayerCache| {
+            let head = |head| {
+                let slots = layer.in_sight(head, self.next_position);
+                (slots.start as u32..slots.end as u32).collect()
+            };
+            (0..layer.heads.len()).map(head).collect()
+        };
+        self.layers.iter().map(layer).collect()
+    }
+
+    /// The first slot in sight of every layer of a cache whose heads all hold the same tokens.
+    pub fn firsts_in_sight(&self) -> Vec<usize> {
+        let first = |layer: &LayerCache| layer.in_sight(0, self.next_position).start;
+        self.layers.iter().map(first).collect()
+    }
+
+    /// Whether it holds tokens that no later one sees.
+    pub fn hides(&self) -> bool {
+        let mut layers = self.layers.iter();
+        // The own key of the last token is not hidden from it.
+        layers.any(|layer| layer.hides_from(self.next_position.saturating_sub(1)))
     }
 
     /// Forgets every token from `position` on, so that a text can be continued in another way.
@@ -207,9 +250,12 @@ impl KvCache {
         self.layers.len()
     }
 
-    /// Tokens held, `[layer][kv_head]`.
+    /// Tokens held that later ones may see, `[layer][kv_head]`.
     pub fn lengths(&self) -> Vec<Vec<usize>> {
-        let layer = |l: &LayerCache| l.heads.iter().map(HeadCache::len).collect();
+        let layer = |layer: &LayerCache| {
+            let head = |head| layer.in_sight(head, self.next_position).len();
+            (0..layer.heads.len()).map(head).collect()
+        };
         self.layers.iter().map(layer).collect()
     }
 
@@ -234,12 +280,17 @@ impl KvCache {
         self.next_position += tokens;
     }
 
-    /// Bytes of the keys and values of all held tokens.
+    /// Bytes of the keys and values of all held tokens that later ones may see.
     ///
-    /// Units: bytes; room kept for tokens to come is not counted, see [`KvCache::allocated_bytes`].
+    /// Units: bytes; room kept for tokens to come is not counted, nor are tokens that a window has passed and that are
+    /// never read again, see [`KvCache::allocated_bytes`].
     pub fn bytes(&self) -> usize {
-        let heads = self.layers.iter().flat_map(|l| &l.heads);
-        heads.map(|head| head.bytes(head.len())).sum()
+        let of_layer = |layer: &LayerCache| -> usize {
+            let heads = layer.heads.iter().enumerate();
+            let held = |h| layer.in_sight(h, self.next_position).len();
+            heads.map(|(h, head)| head.bytes(held(h))).sum()
+        };
+        self.layers.iter().map(of_layer).sum()
     }
 
     /// Bytes of the keys and values of `tokens` more in every head.

@@ -13,6 +13,7 @@ pub use date::Date;
 
 use crate::error::{Error, Result};
 use crate::model::gguf::Gguf;
+use crate::model::json_fields::JsonFields;
 use crate::model::tokenizer::Tokenizer;
 
 const NAME: &str = "chat template";
@@ -86,15 +87,51 @@ impl ChatTemplate {
     /// The template in a GGUF file's metadata, if it has one.
     ///
     /// Errors: as [`new`](Self::new).
-    pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(source) = gguf.text_opt("tokenizer.chat_template") else {
-            return Ok(None);
-        };
+    pub fn of_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let source = gguf.text_opt("tokenizer.chat_template");
+        source
+            .map(|source| Self::of_file(source, gguf.path(), tokenizer))
+            .transpose()
+    }
+
+    /// The template of a Hugging Face folder, if it has one: a file of its own, or a field of `tokenizer_config.json`,
+    /// in which the one called `default` counts where there are several.
+    ///
+    /// Errors: as [`new`](Self::new); [`Error::Io`] and [`Error::Format`] for files that cannot be read.
+    pub fn of_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let file = folder.join("chat_template.jinja");
+        match std::fs::read_to_string(&file) {
+            Ok(source) => return Self::of_file(&source, &file, tokenizer).map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("read", &file, e)),
+        }
+        for name in ["chat_template.json", "tokenizer_config.json"] {
+            let file = folder.join(name);
+            if !file.is_file() {
+                continue;
+            }
+            let fields = JsonFields::read(&file)?;
+            let source = match fields.value("chat_template") {
+                Some(serde_json::Value::Array(named)) => {
+                    let default = named.iter().find(|one| one["name"] == "default");
+                    default.and_then(|one| one["template"].as_str())
+                }
+                _ => fields.text("chat_template")?,
+            };
+            if let Some(source) = source {
+                return Self::of_file(source, &file, tokenizer).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A template that a file holds, whose path errors name.
+    fn of_file(source: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let template = Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()));
-        template.map(Some).map_err(|error| match error {
+        template.map_err(|error| match error {
             Error::Format { line, problem, .. } => Error::Format {
-                path: gguf.path().to_owned(),
+                path: path.to_owned(),
                 line: None,
                 problem: in_template(line, &problem),
             },

@@ -263,6 +263,15 @@ impl Tokenizer {
         self.pieces.len()
     }
 
+    /// One more than the highest id of a token that is not special.
+    pub fn plain_tokens(&self) -> usize {
+        let is_plain = |piece: &Option<Piece>| piece.as_ref().is_some_and(|piece| !piece.special);
+        self.pieces
+            .iter()
+            .rposition(is_plain)
+            .map_or(0, |id| id + 1)
+    }
+
     /// A token as the vocabulary spells it (`Ġthe`, `▁the`, `<|im_end|>`).
     pub fn token(&self, id: u32) -> Option<&str> {
         self.piece(id).map(|piece| piece.text.as_str())

@@ -68,11 +68,9 @@ pub(super) fn attend(heads: &Heads<'_>, output: &mut [f32]) {
 fn pieces(heads: &Heads<'_>) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for head in 0..heads.h_kv() {
-        let seen = heads
-            .n
-            .checked_sub(1)
-            .map_or(0, |row| heads.seen(head, row));
-        for start in (0..seen).step_by(PIECE) {
+        let last = heads.n.saturating_sub(1);
+        let (first, seen) = (heads.sight(head, 0).start, heads.sight(head, last).end);
+        for start in (first..seen).step_by(PIECE) {
             let end = seen.min(start + PIECE);
             pieces.push(Piece { head, start, end });
         }
@@ -127,9 +125,8 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
                 sums: &mut sums[row..][..together],
             };
             let seen = |r: usize| {
-                heads
-                    .seen(piece.head, (row + r) % heads.n)
-                    .saturating_sub(start)
+                let sight = heads.sight(piece.head, (row + r) % heads.n);
+                sight.start.saturating_sub(start)..sight.end.saturating_sub(start)
             };
             match together {
                 4 => work.attend::<L, 4>([seen(0), seen(1), seen(2), seen(3)]),
@@ -156,16 +153,17 @@ struct TileRows<'a> {
 }
 
 impl TileRows<'_> {
-    /// Adds the tile to the outputs of `R` queries, which see the first `seen` of its keys.
+    /// Adds the tile to the outputs of `R` queries, which see the keys `seen` of it.
     #[inline(always)]
-    fn attend<L: Lanes, const R: usize>(&mut self, seen: [usize; R]) {
+    fn attend<L: Lanes, const R: usize>(&mut self, seen: [Range<usize>; R]) {
         let mut lines = [[[f32::NEG_INFINITY; LANES]; TILE / LANES]; R];
         by_element!(self.held.keys, keys => self.logits::<L, _, R>(&keys[self.tile.clone()], &mut lines));
         for r in 0..R {
             let line = &mut lines[r];
-            for x in line.as_flattened_mut().iter_mut().skip(seen[r]) {
-                *x = f32::NEG_INFINITY;
-            }
+            let logits = line.as_flattened_mut();
+            let passed = seen[r].start.min(TILE);
+            logits[..passed].fill(f32::NEG_INFINITY);
+            logits[seen[r].end.clamp(passed, TILE)..].fill(f32::NEG_INFINITY);
             let before = self.largest[r];
             let (largest, sum) = weights::<L>(line, before, self.scale);
             if largest > before {

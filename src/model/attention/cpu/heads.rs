@@ -1,8 +1,10 @@
 //! Queries, keys, values and positions of one layer as slices.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, Storage, Tensor};
 
-use super::super::visible;
+use super::super::sight;
 use super::held::Held;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
@@ -12,6 +14,7 @@ pub(super) struct Heads<'a> {
     queries: &'a [f32],
     held: Vec<Held<'a>>,
     positions: Vec<&'a [u32]>,
+    window: Option<usize>,
     /// Query heads.
     pub(super) h_q: usize,
     /// Queries of each head.
@@ -39,9 +42,9 @@ impl<'a> Heads<'a> {
     pub(super) fn held(&self, head: usize) -> &Held<'a> {
         &self.held[head]
     }
-    /// How many keys of a KV head the query `row` sees.
-    pub(super) fn seen(&self, head: usize, row: usize) -> usize {
-        visible(self.positions[head], self.first + row)
+    /// Which keys of a KV head the query `row` sees.
+    pub(super) fn sight(&self, head: usize, row: usize) -> Range<usize> {
+        sight(self.positions[head], self.window, self.first + row)
     }
     /// What logits are multiplied by: `1 / sqrt(D)`.
     pub(super) fn scale(&self) -> f32 {
@@ -81,6 +84,7 @@ pub(super) fn with_heads<R>(
         queries: &data[start..end],
         held: held.collect::<Result<_>>()?,
         positions: cache.heads.iter().map(|head| head.positions()).collect(),
+        window: cache.window(),
         h_q,
         n,
         d,

@@ -5,6 +5,8 @@
 //! adds across lanes. Logits of one chunk stay in the nearest cache; running maxima and sums join the
 //! chunks. Keys and values of half the bytes are widened chunk by chunk, once for all queries of a block.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::exponential::exponential;
@@ -89,8 +91,8 @@ struct Strip {
     output: Vec<Across>,
     largest: Across,
     sums: Across,
-    /// Keys that each query sees, ascending.
-    seen: Vec<usize>,
+    /// Keys that each query sees, from the first to before the last; both ascend.
+    sights: Vec<Range<usize>>,
 }
 
 fn attend_task(heads: &Heads<'_>, task: &mut Task<'_>, scratch: &mut Scratch) {
@@ -119,23 +121,24 @@ pub(super) fn attend_strips<L: Lanes>(
         let from = s * STRIP;
         strip.fill(heads, task, from..queries.min(from + STRIP));
     }
-    let seen = strips.last().map_or(0, Strip::sees);
+    let seen = strips.last().map_or(0, Strip::end);
     if task.watched {
         rows.start(count, seen);
     }
     let held = heads.held(task.head);
-    for start in (0..seen).step_by(CHUNK) {
+    let first = strips.first().map_or(0, Strip::start) / CHUNK * CHUNK;
+    for start in (first..seen).step_by(CHUNK) {
         let range = start * d..seen.min(start + CHUNK) * d;
         let keys = held.keys.widened::<L>(range.clone(), wide_keys);
         let values = held.values.widened::<L>(range, wide_values);
         for (s, strip) in strips.iter_mut().enumerate() {
-            let end = strip.sees().min(start + CHUNK);
-            if end <= start {
+            let end = strip.end().min(start + CHUNK);
+            if end <= start.max(strip.start()) {
                 continue;
             }
             let (keys, values) = (&keys[..(end - start) * d], &values[..(end - start) * d]);
             let logits = &mut chunk[..end - start];
-            match (L::MANY, strip.seen.len().div_ceil(LANES)) {
+            match (L::MANY, strip.sights.len().div_ceil(LANES)) {
                 (true, 3) => strip.attend::<L, 3, 8>(0, start, keys, values, logits),
                 (true, 2) => strip.attend::<L, 2, 8>(0, start, keys, values, logits),
                 (true, _) => strip.attend::<L, 1, 8>(0, start, keys, values, logits),
@@ -147,14 +150,20 @@ pub(super) fn attend_strips<L: Lanes>(
             }
             if task.watched {
                 let whole = (end - start).next_multiple_of(LANES);
-                rows.keep::<L>(s, strip.seen.len(), start, &chunk[..whole], &strip.largest);
+                rows.keep::<L>(
+                    s,
+                    strip.sights.len(),
+                    start,
+                    &chunk[..whole],
+                    &strip.largest,
+                );
             }
         }
     }
     for (s, strip) in strips.iter().enumerate() {
         strip.write(heads, task, s * STRIP);
         if task.watched {
-            rows.divide::<L>(s, strip.seen.len(), &strip.largest, &strip.sums);
+            rows.divide::<L>(s, &strip.sights, &strip.largest, &strip.sums);
         }
     }
 }
@@ -169,20 +178,25 @@ impl Strip {
         self.output.resize(heads.d, ZERO);
         self.largest = [[f32::MIN; LANES]; WIDTH];
         self.sums = ZERO;
-        self.seen.clear();
+        self.sights.clear();
         for (lane, query) in range.enumerate() {
             let (row, g) = (task.start + query / group, query % group);
             let line = heads.queries(task.head * group + g, row);
             for (across, x) in self.queries.iter_mut().zip(line) {
                 across.as_flattened_mut()[lane] = x * scale;
             }
-            self.seen.push(heads.seen(task.head, row));
+            self.sights.push(heads.sight(task.head, row));
         }
     }
 
-    /// Keys that the last query sees.
-    fn sees(&self) -> usize {
-        self.seen.last().copied().unwrap_or(0)
+    /// The first key that any query sees.
+    fn start(&self) -> usize {
+        self.sights.first().map_or(0, |sight| sight.start)
+    }
+
+    /// Where the keys end that any query sees.
+    fn end(&self) -> usize {
+        self.sights.last().map_or(0, |sight| sight.end)
     }
 
     /// Adds a chunk of keys, of which `start` is the first, to the queries in `M` vectors from `v` on.
@@ -220,17 +234,25 @@ impl Strip {
         }
     }
 
-    /// Gives keys that a query does not see yet no weight.
+    /// Gives keys that a query does not see yet, or no longer, no weight.
     fn hide(&self, start: usize, logits: &mut [Across]) {
-        if self
-            .seen
+        let chunk = start..start + logits.len();
+        let first_ends = self
+            .sights
             .first()
-            .is_some_and(|&seen| seen >= start + logits.len())
-        {
+            .is_none_or(|sight| sight.end >= chunk.end);
+        let last_starts = self
+            .sights
+            .last()
+            .is_none_or(|sight| sight.start <= chunk.start);
+        if first_ends && last_starts {
             return;
         }
-        for (lane, &seen) in self.seen.iter().enumerate() {
-            for logit in logits.iter_mut().skip(seen.saturating_sub(start)) {
+        for (lane, sight) in self.sights.iter().enumerate() {
+            let passed = sight.start.saturating_sub(start).min(logits.len());
+            let (passed, rest) = logits.split_at_mut(passed);
+            let seen = sight.end.saturating_sub(start).saturating_sub(passed.len());
+            for logit in passed.iter_mut().chain(rest.iter_mut().skip(seen)) {
                 logit.as_flattened_mut()[lane] = f32::NEG_INFINITY;
             }
         }
@@ -278,7 +300,7 @@ impl Strip {
     /// Divides the outputs by the sums and writes them where they belong.
     fn write(&self, heads: &Heads<'_>, task: &mut Task<'_>, from: usize) {
         let (group, d) = (heads.group(), heads.d);
-        for lane in 0..self.seen.len() {
+        for lane in 0..self.sights.len() {
             let (row, g) = ((from + lane) / group, (from + lane) % group);
             let reciprocal = 1.0 / self.sums.as_flattened()[lane];
             let line = &mut task.lines[row][g * d..][..d];

@@ -47,10 +47,7 @@ pub(in super::super) fn rows_of_heads(
 ) -> Result<Vec<Vec<f32>>> {
     with_heads(queries, cache, first, |heads| {
         let of_head = |head: usize| {
-            let seen = heads
-                .n
-                .checked_sub(1)
-                .map_or(0, |row| heads.seen(head, row));
+            let seen = (heads.n.checked_sub(1)).map_or(0, |row| heads.sight(head, row).end);
             let mut rows = vec![0f32; heads.group() * heads.n * seen];
             let lines = rows.chunks_mut((heads.n * seen).max(1)).enumerate();
             lines.for_each(|(g, lines)| {
@@ -67,10 +64,12 @@ fn probabilities_of_head(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]
     let (head, seen) = (query_head / heads.group(), lines.len() / heads.n);
     logits_of_head(heads, query_head, lines);
     for (row, line) in lines.chunks_mut(seen).enumerate() {
-        let (past, future) = line.split_at_mut(heads.seen(head, row));
-        let reciprocal = 1.0 / exponentials(past, heads.scale());
-        past.iter_mut().for_each(|x| *x *= reciprocal);
-        future.fill(0.0);
+        let sight = heads.sight(head, row);
+        line[..sight.start].fill(0.0);
+        line[sight.end..].fill(0.0);
+        let seen = &mut line[sight];
+        let reciprocal = 1.0 / exponentials(seen, heads.scale());
+        seen.iter_mut().for_each(|x| *x *= reciprocal);
     }
 }
 

@@ -12,7 +12,7 @@ use super::{attend, prefill, probabilities};
 use crate::compute::lanes::{LANES, Lanes, Portable};
 use crate::model::attention::{GroupRows, RowReader, Watch};
 use crate::model::cache::{Elements, KvCache, Representation};
-use crate::model::config::{FAMILIES, ModelConfig};
+use crate::model::config::{FAMILIES, LayerKind, ModelConfig};
 
 /// Tokens of the text that caches are cut from.
 const TOKENS: usize = 1100;
@@ -53,13 +53,14 @@ fn cut_cache(
         vocab_size: 8,
         hidden_size: group * h_kv * d,
         intermediate_size: 8,
-        num_hidden_layers: 1,
+        layers: vec![LayerKind::GLOBAL; 1],
         num_attention_heads: group * h_kv,
         num_key_value_heads: h_kv,
         head_dim: d,
         max_position_embeddings: TOKENS,
         rms_norm_eps: 1e-5,
-        rope_frequencies: vec![1.0; d / 2],
+        ropes: vec![],
+        attention_scale: None,
         tie_word_embeddings: true,
     };
     let mut full = KvCache::new(&config, TOKENS, dtype, &Device::Cpu).unwrap();
@@ -89,12 +90,12 @@ fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
     for h in 0..heads.h_q {
         let head = h / heads.group();
         let ([mut key_room, mut value_room], held) = (<[Vec<f32>; 2]>::default(), heads.held(head));
-        let all = 0..heads.seen(head, n - 1) * d;
+        let all = 0..heads.sight(head, n - 1).end * d;
         let keys = held.keys.widened::<Portable>(all.clone(), &mut key_room);
         let values = held.values.widened::<Portable>(all, &mut value_room);
         for row in 0..n {
             let query = &heads.queries(h, row)[..d];
-            let keys = keys.chunks(d).take(heads.seen(head, row));
+            let keys = keys.chunks(d).take(heads.sight(head, row).end);
             let weights: Vec<f64> = keys
                 .map(|key| (product(query, key) / (d as f64).sqrt()).exp())
                 .collect();

@@ -1,5 +1,7 @@
 //! The rows of a task for those who watch: turned from lanes into lines, and divided by their sums.
 
+use std::ops::Range;
+
 use super::exponential::exponential;
 use super::heads::Heads;
 use super::strips::{Across, CHUNK, WIDTH, ZERO};
@@ -58,12 +60,12 @@ impl WatchedRows {
         }
     }
 
-    /// Turns the weights of a strip into probabilities, given its final largest logits and sums.
+    /// Turns the weights of a strip into probabilities, given what each query sees and its final largest logit and sum.
     #[inline(always)]
     pub(super) fn divide<L: Lanes>(
         &mut self,
         strip: usize,
-        queries: usize,
+        sights: &[Range<usize>],
         largest: &Across,
         sums: &Across,
     ) {
@@ -78,12 +80,14 @@ impl WatchedRows {
             }
         }
         let first = strip * WIDTH * LANES;
-        for lane in 0..queries {
+        for (lane, sight) in sights.iter().enumerate() {
             let line = &mut self.values[(first + lane) * self.stride..][..self.stride];
             for (chunk, factor) in line.chunks_mut(CHUNK).zip(factors.iter()) {
                 let factor = factor.as_flattened()[lane];
                 chunk.iter_mut().for_each(|p| *p *= factor);
             }
+            // Chunks before a window were never weighed.
+            line[..sight.start].fill(0.0);
         }
     }
 
@@ -92,10 +96,10 @@ impl WatchedRows {
         &self,
         heads: &Heads<'_>,
         head: usize,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         watches: &[Watch<'_>],
     ) {
-        let seen: Vec<usize> = rows.clone().map(|row| heads.seen(head, row)).collect();
+        let seen: Vec<usize> = rows.clone().map(|row| heads.sight(head, row).end).collect();
         let block = GroupRows {
             kv_head: head,
             positions: heads.first + rows.start..heads.first + rows.end,

@@ -1,16 +1,60 @@
-//! Taking a decoder's tensors out of a GGUF file, every one of them.
+//! Taking a decoder's tensors out of the files they came in, every one of them.
+
+mod checkpoint;
+mod names;
 
 use std::collections::HashSet;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::gguf::{Gguf, dense_type};
+pub(super) use checkpoint::Checkpoint;
+
+use super::config::{Family, RopePairs};
+use super::gguf::{WeightMemory, dense_type};
 use crate::compute::linear::{Linear, Matrix};
 use crate::error::{Error, Result};
 
+/// Files of tensors, which are asked for by the names that GGUF files give them.
+pub trait TensorSource {
+    /// Whether a tensor is there.
+    fn has(&self, name: &str) -> bool;
+
+    /// A tensor of this shape, unpacked.
+    ///
+    /// Errors: [`Error::Format`] if it is missing or of another shape, [`Error::NotFinite`].
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor>;
+
+    /// A matrix, packed as it lies in the file where products can be computed so; `dtype` is the model's.
+    ///
+    /// Errors: as [`TensorSource::tensor`].
+    fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        width: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Matrix>;
+
+    /// How queries and keys of a family lie in these files.
+    fn rope_pairs(&self, family: &Family) -> RopePairs;
+
+    /// Tensors that are not among those that were `taken`, by their own names.
+    fn leftovers(&self, taken: &HashSet<String>) -> Vec<String>;
+
+    /// What all tensors will take on a device.
+    fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory;
+}
+
 /// Reads the tensors of a model and remembers which were taken.
 pub(super) struct Weights<'a> {
-    gguf: &'a mut Gguf,
+    source: &'a mut dyn TensorSource,
     device: &'a Device,
     dtype: DType,
     /// That of activations, and so of what is added to them or multiplied with them by element.
@@ -19,9 +63,9 @@ pub(super) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    pub(super) fn new(gguf: &'a mut Gguf, device: &'a Device, dtype: DType) -> Self {
+    pub(super) fn new(source: &'a mut dyn TensorSource, device: &'a Device, dtype: DType) -> Self {
         Self {
-            gguf,
+            source,
             device,
             dtype,
             activations: dense_type(device, dtype),
@@ -31,18 +75,18 @@ impl<'a> Weights<'a> {
 
     pub(super) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.taken.insert(name.to_owned());
-        (self.gguf).tensor(name, shape, self.device, self.activations)
+        (self.source).tensor(name, shape, self.device, self.activations)
     }
 
     pub(super) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Matrix> {
         self.taken.insert(name.to_owned());
-        (self.gguf).matrix(name, rows, width, self.device, self.dtype)
+        (self.source).matrix(name, rows, width, self.device, self.dtype)
     }
 
     pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
         let matrix = self.matrix(&format!("{name}.weight"), out, width)?;
         let bias_name = format!("{name}.bias");
-        let bias = if self.gguf.has_tensor(&bias_name) {
+        let bias = if self.source.has(&bias_name) {
             Some(self.tensor(&bias_name, &[out])?)
         } else {
             None
@@ -57,12 +101,14 @@ impl<'a> Weights<'a> {
         Ok(Linear { matrix, bias })
     }
 
+    pub(super) fn rope_pairs(&self, family: &Family) -> RopePairs {
+        self.source.rope_pairs(family)
+    }
+
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
     pub(super) fn refuse_leftovers(&self) -> Result<()> {
-        let leftovers: Vec<_> = (self.gguf.tensor_names().into_iter())
-            .filter(|name| !self.taken.contains(*name) && *name != "rope_freqs.weight")
-            .take(4)
-            .collect();
+        let mut leftovers = self.source.leftovers(&self.taken);
+        leftovers.truncate(4);
         if leftovers.is_empty() {
             return Ok(());
         }

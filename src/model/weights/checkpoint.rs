@@ -1,0 +1,324 @@
+//! A Hugging Face checkpoint: safetensors in one file or in shards, mapped into memory.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use super::TensorSource;
+use super::names::{STARTS, in_checkpoint, is_foreign};
+use crate::compute::linear::{Matrix, Packed, StoredBytes};
+use crate::error::{Error, Result};
+use crate::model::config::{Family, RopePairs};
+use crate::model::gguf::{WeightMemory, dense_type};
+use crate::model::json_fields::JsonFields;
+
+/// Name of the file that says which tensor lies in which shard.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// Name of a checkpoint's only file.
+const WHOLE: &str = "model.safetensors";
+
+/// The tensors of a folder, whose headers have been read and checked against the files' lengths.
+pub(in crate::model) struct Checkpoint {
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Place>,
+    /// How the names of the decoder's tensors begin.
+    start: &'static str,
+    family: Option<Family>,
+}
+
+struct Shard {
+    path: PathBuf,
+    bytes: Arc<Mmap>,
+}
+
+/// Where a tensor lies.
+struct Place {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// The files of a checkpoint, sorted, and what its index says if it has one.
+///
+/// Errors: [`Error::Format`] for an index that is damaged or names files elsewhere, [`Error::Io`] for a file that is
+/// missing, [`Error::Unsupported`] for a folder without any.
+pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>)> {
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        let whole = folder.join(WHOLE);
+        if whole.is_file() {
+            return Ok((vec![whole], BTreeMap::new()));
+        }
+        return Err(Error::Unsupported {
+            what: "checkpoint",
+            found: folder.display().to_string(),
+            supported: format!("folders with {WHOLE}, or {INDEX} and the shards that it names"),
+        });
+    }
+    let map = JsonFields::read(&index)?;
+    let map = map.required("weight_map", map.object("weight_map")?)?;
+    let mut places = BTreeMap::new();
+    for name in map.keys() {
+        let shard = map.required(name, map.text(name)?)?;
+        if Path::new(shard).file_name() != Some(shard.as_ref()) {
+            let problem =
+                format!("puts the tensor {name} into {shard:?}, which is no file beside it");
+            return Err(Error::format(&index, problem));
+        }
+        places.insert(name.to_owned(), shard.to_owned());
+    }
+    let names: std::collections::BTreeSet<&String> = places.values().collect();
+    let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    if let Some(missing) = paths.iter().find(|path| !path.is_file()) {
+        let problem = format!(
+            "names the shard {}, which is not there; download it again",
+            missing.display()
+        );
+        return Err(Error::format(&index, problem));
+    }
+    if paths.is_empty() {
+        return Err(Error::format(&index, "names no shard"));
+    }
+    Ok((paths, places))
+}
+
+impl Checkpoint {
+    /// Maps the files of a folder and reads their headers.
+    ///
+    /// Errors: as [`files`]; [`Error::Format`] for a file that is no safetensors file or is cut short, and for shards
+    /// that do not hold what the index says.
+    pub(in crate::model) fn open(folder: &Path) -> Result<Self> {
+        let (paths, index) = files(folder)?;
+        let mut all = Self {
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+            start: STARTS[0],
+            family: None,
+        };
+        for path in paths {
+            all.add(path)?;
+        }
+        for (name, shard) in &index {
+            let found = all
+                .tensors
+                .get(name)
+                .map(|place| &all.shards[place.shard].path);
+            if found.and_then(|path| path.file_name()) != Some(shard.as_ref()) {
+                let problem =
+                    format!("says that {shard} holds the tensor {name}, which it does not");
+                return Err(Error::format(&folder.join(INDEX), problem));
+            }
+        }
+        let has_embedding = |start: &&&str| {
+            all.tensors
+                .contains_key(&format!("{start}embed_tokens.weight"))
+        };
+        all.start = STARTS
+            .iter()
+            .find(has_embedding)
+            .copied()
+            .unwrap_or(STARTS[0]);
+        Ok(all)
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        // SAFETY: the mapping is only read. A file that another process changes meanwhile gives other numbers, and one
+        // that is cut short ends this process; neither can be prevented without a copy of all weights.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", &path, e))?;
+        let damaged = |why: String| {
+            let problem = format!("is damaged, truncated or no safetensors file: {why}");
+            Error::format(&path, problem)
+        };
+        let (header, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let data = header + 8;
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let place = Place {
+                shard: self.shards.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                range: data + start..data + end,
+            };
+            if place.range.end > bytes.len() {
+                return Err(damaged(format!("the tensor {name} ends behind the file")));
+            }
+            if self.tensors.insert(name.clone(), place).is_some() {
+                let problem = format!("holds the tensor {name}, which another shard holds too");
+                return Err(Error::format(&path, problem));
+            }
+        }
+        self.shards.push(Shard {
+            path,
+            bytes: Arc::new(bytes),
+        });
+        Ok(())
+    }
+
+    /// Sets the family, whose names and norms the tensors have.
+    pub(in crate::model) fn belong_to(&mut self, family: Family) {
+        self.family = Some(family);
+    }
+
+    fn own_name(&self, name: &str) -> String {
+        match &self.family {
+            Some(family) => in_checkpoint(name, self.start, family),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The tensor and its place, which must have this shape.
+    fn described(&self, name: &str, shape: &[usize]) -> Result<(String, &Place)> {
+        let own = self.own_name(name);
+        let Some(place) = self.tensors.get(&own) else {
+            let path = &self.shards[0].path;
+            return Err(Error::format(path, format!("lacks the tensor {own}")));
+        };
+        if place.shape != shape {
+            let found = &place.shape;
+            let problem = format!("tensor {own} has shape {found:?}, expected {shape:?}");
+            return Err(Error::format(&self.shards[place.shard].path, problem));
+        }
+        Ok((own, place))
+    }
+
+    fn not_finite(&self, own: &str, place: &Place) -> Error {
+        Error::NotFinite {
+            place: format!(
+                "tensor {own} of {}",
+                self.shards[place.shard].path.display()
+            ),
+            advice: "the weights are damaged; download the file again".into(),
+        }
+    }
+
+    fn unpacked(&self, own: &str, place: &Place, device: &Device) -> Result<Tensor> {
+        let shard = &self.shards[place.shard];
+        let dtype = match place.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => return Err(unsupported(own, other)),
+        };
+        let bytes = &shard.bytes[place.range.clone()];
+        Ok(Tensor::from_raw_buffer(bytes, dtype, &place.shape, device)?)
+    }
+}
+
+fn unsupported(own: &str, dtype: Dtype) -> Error {
+    Error::Unsupported {
+        what: "number format",
+        found: format!("{dtype:?} of tensor {own}"),
+        supported: "F32, F16, BF16".into(),
+    }
+}
+
+/// The format in which a checkpoint's numbers are multiplied as they lie in the file.
+fn packed_format(dtype: Dtype, width: usize, device: &Device) -> Option<GgmlDType> {
+    let format = match dtype {
+        Dtype::F16 => GgmlDType::F16,
+        Dtype::BF16 => GgmlDType::BF16,
+        _ => return None,
+    };
+    (device.is_cpu() && Packed::takes(format, width)).then_some(format)
+}
+
+impl TensorSource for Checkpoint {
+    fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(&self.own_name(name))
+    }
+
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let (own, place) = self.described(name, shape)?;
+        let mut tensor = self.unpacked(&own, place, device)?.to_dtype(DType::F32)?;
+        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() {
+            return Err(self.not_finite(&own, place));
+        }
+        let from_one = self.family.is_some_and(|family| family.norms_from_one);
+        if from_one && own.ends_with("norm.weight") {
+            tensor = (tensor + 1.0)?;
+        }
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        width: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Matrix> {
+        let (own, place) = self.described(name, &[rows, width])?;
+        let Some(format) = packed_format(place.dtype, width, device) else {
+            let dtype = dense_type(device, dtype);
+            return Ok(Matrix::Dense(self.tensor(
+                name,
+                &[rows, width],
+                device,
+                dtype,
+            )?));
+        };
+        let bytes = self.shards[place.shard].bytes.clone();
+        let bytes = StoredBytes::Mapped(bytes, place.range.clone());
+        let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
+            let path = &self.shards[place.shard].path;
+            Error::format(path, format!("tensor {own} has a partial block"))
+        })?;
+        if !packed.is_finite() {
+            return Err(self.not_finite(&own, place));
+        }
+        Ok(Matrix::Packed(packed.for_products_in(dtype)))
+    }
+
+    fn rope_pairs(&self, _: &Family) -> RopePairs {
+        RopePairs::Halves
+    }
+
+    fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {
+        let taken: HashSet<String> = taken.iter().map(|name| self.own_name(name)).collect();
+        let names = self.tensors.keys();
+        // A head that shares the embedding's weights is sometimes written out all the same.
+        let left = |name: &&String| {
+            !taken.contains(*name) && !is_foreign(name) && !name.ends_with("lm_head.weight")
+        };
+        names.filter(left).cloned().collect()
+    }
+
+    fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
+        let mut memory = WeightMemory::default();
+        for (name, place) in &self.tensors {
+            if is_foreign(name) {
+                continue;
+            }
+            let numbers: usize = place.shape.iter().product();
+            match *place.shape {
+                [_, width] if packed_format(place.dtype, width, device).is_some() => {
+                    memory.held += place.range.len();
+                }
+                _ => {
+                    memory.held += numbers * dense_type(device, dtype).size_in_bytes();
+                    let unpacking = place.range.len() + 2 * 4 * numbers;
+                    memory.unpacking = memory.unpacking.max(unpacking);
+                }
+            }
+        }
+        memory
+    }
+}
