@@ -230,6 +230,7 @@ fn floors() -> impl Strategy<Value = Floor> {
         prop_oneof![2 => Just(0), 1 => 0usize..20],
     )
         .prop_map(|(sinks, window, more)| Floor {
+            whole_windows: false,
             tokens: sinks + window + more,
             sinks,
             window,

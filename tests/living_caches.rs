@@ -25,6 +25,7 @@ use serde_json::json;
 use tiny_model::{LAYERS, tiny_model};
 
 const FLOOR: Floor = Floor {
+    whole_windows: false,
     tokens: 5,
     sinks: 2,
     window: 3,

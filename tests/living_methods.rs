@@ -30,6 +30,7 @@ use slow_h2o::{Received, SlowH2o};
 use tiny_model::{HEAD_DIM, LAYERS, tiny_model};
 
 const FLOOR: Floor = Floor {
+    whole_windows: false,
     tokens: 5,
     sinks: 2,
     window: 3,
@@ -215,6 +216,7 @@ fn a_plan_bounds_every_head_by_its_own_tokens() {
         heads: 4,
         kv_heads,
         head_dim: HEAD_DIM,
+        windows: Vec::new(),
     };
     let request = Request::of_model(geometry, Budget::TokensPerHead(12.0), FLOOR, T);
     let request = request.by(Granularity::Head);

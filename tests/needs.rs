@@ -91,6 +91,7 @@ impl Case<'_> {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            windows: Vec::new(),
         }
     }
 

@@ -106,14 +106,15 @@ impl Budget {
         }
     }
 
-    /// ⌊B·L·H_kv⌋ for a prompt of `tokens`, at most T·L·H_kv; `heads` is L·H_kv.
+    /// ⌊B·L·H_kv⌋, at most the `most` tokens that the L·H_kv `heads` can hold: T·L·H_kv, or less where layers see a
+    /// window only. A share is one of what they can hold.
     ///
     /// The amount is taken as the decimal number that the user wrote: 29% of 100 tokens are 29, although
     /// the nearest binary fraction times 100 is below 29.
     ///
     /// Units: tokens over all layers and KV heads.
-    pub fn total(self, heads: usize, tokens: usize) -> usize {
-        let all = heads as u128 * tokens as u128;
+    pub fn total(self, heads: usize, most: usize) -> usize {
+        let all = most as u128;
         let total = match self {
             Self::TokensPerHead(b) => floor_of_product(b, heads as u128),
             Self::RetainedFraction(f) => floor_of_product(f, all),
@@ -251,15 +252,15 @@ mod tests {
         assert_eq!(Budget::RetainedFraction(0.29).total(1, 100), 29);
         assert_eq!(Budget::RetainedFraction(0.29).per_head(100), 29.0);
         assert_eq!(Budget::RetainedFraction(0.125).per_head(2038), 254.75);
-        assert_eq!(Budget::TokensPerHead(64.3).total(90, 2048), 5787);
-        assert_eq!(Budget::TokensPerHead(128.0).total(90, 2048), 11_520);
-        assert_eq!(Budget::TokensPerHead(128.0).total(90, 100), 9_000);
+        assert_eq!(Budget::TokensPerHead(64.3).total(90, 90 * 2048), 5787);
+        assert_eq!(Budget::TokensPerHead(128.0).total(90, 90 * 2048), 11_520);
+        assert_eq!(Budget::TokensPerHead(128.0).total(90, 90 * 100), 9_000);
         assert_eq!(Budget::TokensPerHead(1.999).total(1, 9), 1);
         assert_eq!(
-            Budget::RetainedFraction(1e-300).total(MAX_HEADS, MAX_TOKENS),
+            Budget::RetainedFraction(1e-300).total(MAX_HEADS, MAX_HEADS * MAX_TOKENS),
             0
         );
-        let most = Budget::RetainedFraction(1.0).total(MAX_HEADS, MAX_TOKENS);
+        let most = Budget::RetainedFraction(1.0).total(MAX_HEADS, MAX_HEADS * MAX_TOKENS);
         assert_eq!(most, MAX_HEADS * MAX_TOKENS);
     }
 
@@ -305,14 +306,14 @@ mod tests {
         #[test]
         fn a_total_is_found_again(heads in 1usize..5000, per_head in 1usize..100_000, more in 0usize..5000) {
             let total = heads * per_head + more % heads;
-            prop_assert_eq!(Budget::of_total(total, heads).total(heads, MAX_TOKENS), total);
+            prop_assert_eq!(Budget::of_total(total, heads).total(heads, heads * MAX_TOKENS), total);
         }
 
         #[test]
         fn decimals_are_exact(hundredths in 1u64..10_000, heads in 1usize..3000, tokens in 1usize..200_000) {
             let budget: Budget = format!("{}.{:02}%", hundredths / 100, hundredths % 100).parse().unwrap();
             let want = u128::from(hundredths) * heads as u128 * tokens as u128 / 10_000;
-            prop_assert_eq!(budget.total(heads, tokens) as u128, want);
+            prop_assert_eq!(budget.total(heads, heads * tokens) as u128, want);
         }
     }
 }

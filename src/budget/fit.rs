@@ -2,6 +2,7 @@
 
 use super::amount::{Budget, MAX_HEADS, MAX_TOKENS};
 use super::readable_number::readable_number;
+use super::room::Room;
 use crate::error::{Error, Result};
 
 /// Tokens that each KV head keeps of one prompt.
@@ -18,6 +19,8 @@ pub struct Floor {
     pub sinks: usize,
     /// Last tokens of the prompt that always stay.
     pub window: usize,
+    /// Whether layers with a window keep all that they see, apart from the budget.
+    pub whole_windows: bool,
 }
 
 impl Floor {
@@ -33,6 +36,7 @@ impl Floor {
             tokens: sinks.saturating_add(window),
             sinks,
             window,
+            whole_windows: false,
         }
     }
 
@@ -59,10 +63,11 @@ impl Floor {
 
 /// Turns shares into whole tokens for a prompt of `tokens`: floor + share of the rest.
 ///
-/// No KV head gets more than T; what it would have had above goes to the others in proportion to their
-/// shares (equally if all of these are zero), as often as needed. The total is exactly ⌊B·L·H_kv⌋, at most
-/// T·L·H_kv, by largest remainder; ties go to the lower layer, then to the lower head. A prompt shorter
-/// than the floor is kept whole where the budget allows it.
+/// No KV head gets more than it can use, T or its layer's window; what it would have had above goes to the others in
+/// proportion to their shares (equally if all of these are zero), as often as needed. The total over the layers that
+/// take part is exactly ⌊B·L·H_kv⌋, at most what they can use, by largest remainder; ties go to the lower layer, then
+/// to the lower head. A prompt shorter than the floor is kept whole where the budget allows it. Layers that take no
+/// part keep all that they can use.
 ///
 /// Tokens are computed with integers, to 2⁻²⁰ of a token, and remainders within such a step of the last one
 /// that is rounded up tie with it: shares are floats, and the last bits of a fraction must not decide.
@@ -76,8 +81,10 @@ pub fn fit(
     shares: &[Vec<f64>],
     budget: Budget,
     floor: &Floor,
-    tokens: usize,
+    room: impl Into<Room>,
 ) -> Result<TokenBudgets> {
+    let room = room.into();
+    let tokens = room.tokens();
     budget.check()?;
     floor.check()?;
     check_shares(shares)?;
@@ -85,17 +92,54 @@ pub fn fit(
         let bound = format!("it must be between 1 and {MAX_TOKENS}");
         return Err(Error::invalid("prompt length", tokens, bound));
     }
-    let flat: Vec<f64> = shares.iter().flatten().copied().collect();
-    let lowest = floor.tokens.min(tokens);
-    let total = budget.total(flat.len(), tokens);
-    if total < lowest * flat.len() {
-        return Err(below_floor(budget, floor, tokens, flat.len()));
+    let parts = shares
+        .iter()
+        .enumerate()
+        .filter(|(l, _)| room.takes_part(*l));
+    let parts: Vec<Part> = parts
+        .flat_map(|(l, layer)| {
+            let most = room.most(l);
+            layer.iter().map(move |&share| Part {
+                share,
+                lowest: floor.tokens.min(most),
+                most,
+            })
+        })
+        .collect();
+    let most = parts.iter().map(|part| part.most).sum();
+    let lowest: usize = parts.iter().map(|part| part.lowest).sum();
+    let total = budget.total(parts.len(), most);
+    if total < lowest {
+        return Err(below_floor(
+            budget,
+            floor,
+            tokens,
+            parts.len(),
+            [total, lowest],
+        ));
     }
-    let caps = vec![(tokens - lowest) as u64; flat.len()];
-    let rest = spread(&flat, (total - lowest * flat.len()) as u64, &caps);
-    let mut rest = rest.into_iter().map(|extra| lowest + extra as usize);
-    let layer = |layer: &Vec<f64>| rest.by_ref().take(layer.len()).collect();
-    Ok(shares.iter().map(layer).collect())
+    let weights: Vec<f64> = parts.iter().map(|part| part.share).collect();
+    let caps: Vec<u64> = parts.iter().map(|p| (p.most - p.lowest) as u64).collect();
+    let rest = spread(&weights, (total - lowest) as u64, &caps);
+    let mut given = parts
+        .iter()
+        .zip(rest)
+        .map(|(part, extra)| part.lowest + extra as usize);
+    let layer = |(l, layer): (usize, &Vec<f64>)| {
+        if room.takes_part(l) {
+            given.by_ref().take(layer.len()).collect()
+        } else {
+            vec![room.most(l); layer.len()]
+        }
+    };
+    Ok(shares.iter().enumerate().map(layer).collect())
+}
+
+/// A KV head that takes part in a budget.
+struct Part {
+    share: f64,
+    lowest: usize,
+    most: usize,
 }
 
 /// Refuses shares that are no numbers, negative, absent or too many.
@@ -119,19 +163,22 @@ pub(super) fn check_shares(shares: &[Vec<f64>]) -> Result<()> {
     Ok(())
 }
 
-fn below_floor(budget: Budget, floor: &Floor, tokens: usize, heads: usize) -> Error {
+fn below_floor(
+    budget: Budget,
+    floor: &Floor,
+    tokens: usize,
+    heads: usize,
+    [total, least]: [usize; 2],
+) -> Error {
     let lowest = floor.tokens.min(tokens);
     let value = format!(
-        "{} ({} tokens over {heads} KV heads of a {tokens}-token prompt)",
+        "{} ({total} tokens over {heads} KV heads of a {tokens}-token prompt)",
         budget.readable(),
-        budget.total(heads, tokens)
     );
     let bound = format!(
-        "the floor is {lowest} tokens per KV head, {} in all (sinks {} + window {} must fit): raise \
+        "the floor is {lowest} tokens per KV head, {least} in all (sinks {} + window {} must fit): raise \
          the budget to {lowest}, or lower floor, sinks or window",
-        lowest * heads,
-        floor.sinks,
-        floor.window
+        floor.sinks, floor.window
     );
     Error::invalid("budget", value, bound)
 }
@@ -305,6 +352,7 @@ mod tests {
         assert!(fit(&one, Budget::TokensPerHead(64.0), &floor, 0).is_err());
         assert!(fit(&one, Budget::TokensPerHead(64.0), &floor, MAX_TOKENS + 1).is_err());
         let low = Floor {
+            whole_windows: false,
             tokens: 8,
             sinks: 4,
             window: 32,
@@ -354,6 +402,7 @@ mod tests {
                     shares,
                     budget,
                     floor: Floor {
+                        whole_windows: false,
                         tokens: sinks + window + more,
                         sinks,
                         window,
@@ -371,7 +420,7 @@ mod tests {
         fn every_budget_is_spent_to_the_token_within_its_bounds(case in case()) {
             let Case { shares, budget, floor, tokens } = case;
             let cells = shares.len() * shares[0].len();
-            let total = budget.total(cells, tokens);
+            let total = budget.total(cells, cells * tokens);
             let lowest = floor.tokens.min(tokens);
             let Ok(kept) = fit(&shares, budget, &floor, tokens) else {
                 prop_assert!(total < lowest * cells);

@@ -27,6 +27,9 @@ pub struct Geometry {
     pub kv_heads: usize,
     /// D.
     pub head_dim: usize,
+    /// The keys that a query of each layer sees, `null` for all; absent where every layer sees all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Option<usize>>,
 }
 
 impl Geometry {
@@ -39,6 +42,7 @@ impl Geometry {
             heads: meta.model.num_heads,
             kv_heads: meta.model.num_kv_heads,
             head_dim: meta.model.head_dim,
+            windows: meta.model.windows.clone(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Geometry {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            windows: config.windows(),
         }
     }
 
@@ -77,29 +82,66 @@ impl Geometry {
             && self.kv_heads > 0
             && self.heads > 0
             && self.heads.is_multiple_of(self.kv_heads)
+            && (self.windows.is_empty() || self.windows.len() == self.layers)
+            && !self.windows.contains(&Some(0))
             && self.layers.saturating_mul(self.heads) <= MAX_HEADS;
         if sound {
             return Ok(());
         }
         let bound = format!(
-            "layers and heads must be positive, heads a multiple of KV heads, and layers x heads at \
-             most {MAX_HEADS}"
+            "layers, heads and windows must be positive, heads a multiple of KV heads, layers x heads at \
+             most {MAX_HEADS}, and windows as many as layers or none"
         );
         Err(Error::invalid("model geometry", self.numbers(), bound))
     }
 
     /// Layers and heads in words, for messages.
     pub fn numbers(&self) -> String {
-        format!(
+        let plain = format!(
             "{} layers, {} heads, {} KV heads of {}",
             self.layers, self.heads, self.kv_heads, self.head_dim
-        )
+        );
+        match self.windows_in_words() {
+            Some(windows) => format!("{plain}, {windows}"),
+            None => plain,
+        }
     }
 
-    /// Whether layers, heads and head dimension are the same; names and weights may differ.
+    /// How many layers see a window, and of how many tokens; `None` where all see everything.
+    pub fn windows_in_words(&self) -> Option<String> {
+        let mut known: Vec<usize> = self.windows.iter().flatten().copied().collect();
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        let known: Vec<String> = known.iter().map(usize::to_string).collect();
+        (count > 0).then(|| format!("{count} with a window of {}", known.join(" or ")))
+    }
+
+    /// The layers that see all of a prompt.
+    pub fn global_layers(&self) -> Vec<usize> {
+        let is_global = |layer: &usize| self.windows.get(*layer).is_none_or(Option::is_none);
+        (0..self.layers).filter(is_global).collect()
+    }
+
+    /// The same model as if it had these layers alone, all of which see everything.
+    pub(super) fn of_layers(&self, layers: &[usize]) -> Self {
+        Self {
+            layers: layers.len(),
+            windows: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The keys that a query of a layer sees at most of a prompt of `tokens`.
+    pub fn span(&self, layer: usize, tokens: usize) -> usize {
+        let window = self.windows.get(layer).copied().flatten();
+        window.map_or(tokens, |window| window.min(tokens))
+    }
+
+    /// Whether layers, heads, head dimension and windows are the same; names and weights may differ.
     pub fn same_numbers(&self, other: &Self) -> bool {
-        (self.layers, self.heads, self.kv_heads, self.head_dim)
-            == (other.layers, other.heads, other.kv_heads, other.head_dim)
+        let numbers = |g: &Self| (g.layers, g.heads, g.kv_heads, g.head_dim);
+        numbers(self) == numbers(other) && self.windows == other.windows
     }
 
     /// Rows of `kv_heads` values each, from one value per KV head in layer order.

@@ -21,7 +21,12 @@ pub(super) fn attention_budgets(
 /// u: shares of minimum budgets, one per KV head in layer order, summing to 1.
 pub(super) fn shares(request: &Request<'_>, measure: &BudgetMeasure) -> Result<Vec<f64>> {
     let measures = request.measured()?;
-    let mean = prompt_mean(measures.budgets(measure)?, measures.prompt_lengths());
+    let budgets = measures.budgets(measure)?;
+    let mean = if request.geometry.windows.is_empty() {
+        prompt_mean(budgets, measures.prompt_lengths())
+    } else {
+        mean_of_spans(request, budgets, measures.prompt_lengths())
+    };
     let column = measure.column();
     match measure {
         BudgetMeasure::KvHeads { .. } => normalised(&mean, &column),
@@ -41,6 +46,23 @@ fn prompt_mean(values: &[Vec<f64>], tokens: &[usize]) -> Vec<f64> {
         let length = if differ { t.max(1) as f64 } else { 1.0 };
         for (mean, value) in mean.iter_mut().zip(values) {
             *mean += value / length / prompts;
+        }
+    }
+    mean
+}
+
+/// The same for models whose layers differ in what they see: every value is divided by the keys that its layer's rows can
+/// see in its prompt, and multiplied by those that they can see in the reference prompt.
+fn mean_of_spans(request: &Request<'_>, values: &[Vec<f64>], tokens: &[usize]) -> Vec<f64> {
+    let geometry = &request.geometry;
+    let prompts = values.len() as f64;
+    let count = values.first().map_or(0, Vec::len);
+    let per_layer = (count / geometry.layers.max(1)).max(1);
+    let mut mean = vec![0.0; count];
+    for (values, &t) in values.iter().zip(tokens) {
+        for (place, (mean, value)) in mean.iter_mut().zip(values).enumerate() {
+            let span = |tokens| geometry.span(place / per_layer, tokens).max(1) as f64;
+            *mean += value / span(t) * span(request.tokens) / prompts;
         }
     }
     mean

@@ -80,6 +80,32 @@ impl Measures {
         }
     }
 
+    /// The measures of some layers, as if the model had no others.
+    pub(super) fn of_layers(&self, layers: &[usize]) -> Self {
+        fn picked<T: Clone>(all: &[Vec<T>], layers: &[usize], of: usize) -> Vec<Vec<T>> {
+            let prompt = |values: &Vec<T>| {
+                let width = (values.len() / of.max(1)).max(1);
+                let layer = |l: &usize| values.chunks(width).nth(*l).unwrap_or_default().to_vec();
+                layers.iter().flat_map(layer).collect()
+            };
+            all.iter().map(prompt).collect()
+        }
+        let of = self.geometry.layers;
+        let budgets = self.budgets.iter();
+        let curves = self.curves.iter();
+        Self {
+            geometry: self.geometry.of_layers(layers),
+            options: self.options.clone(),
+            tokens: self.tokens.clone(),
+            budgets: budgets
+                .map(|(m, all)| (*m, picked(all, layers, of)))
+                .collect(),
+            curves: curves
+                .map(|(m, all)| (*m, picked(all, layers, of)))
+                .collect(),
+        }
+    }
+
     /// The model that was measured.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry

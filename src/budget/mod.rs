@@ -22,6 +22,7 @@ mod profile_curves;
 mod readable_json;
 mod readable_number;
 mod request;
+mod room;
 mod spend;
 
 mod mass_optimal;
@@ -45,6 +46,7 @@ pub use longest::longest_prompt;
 pub use measures::Measures;
 pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
 pub use request::{Allocator, Request, Targets};
+pub use room::Room;
 
 pub use mass_optimal::MassOptimal;
 pub use output_optimal::OutputOptimal;

@@ -12,6 +12,7 @@ use super::geometry::{Geometry, Granularity};
 use super::json_problem::json_problem;
 use super::readable_json::readable_json;
 use super::request::{Request, Targets};
+use super::room::Room;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::profile::TABLES;
@@ -55,6 +56,9 @@ pub struct BudgetPlan {
     pub sinks: usize,
     /// Last tokens of the prompt that always stay.
     pub window: usize,
+    /// Whether layers with a window keep all that they see, apart from the budget.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_windows: bool,
     /// Share of what lies above the floor, `[L][H_kv]`, summing to 1.
     pub shares: Vec<Vec<f64>>,
     /// Prompt length T that the plan was worked out for.
@@ -85,7 +89,7 @@ impl BudgetPlan {
     ) -> Result<Self> {
         let allocator = registry::build("strategy", ALLOCATORS, strategy, parameters)?;
         request.check()?;
-        let targets = allocator.targets(request)?;
+        let targets = request.ask(&*allocator)?;
         let parameters = allocator.parameters();
         Self::of_targets(strategy, parameters, request, &targets, provenance)
     }
@@ -122,7 +126,8 @@ impl BudgetPlan {
             floor: floor.tokens,
             sinks: floor.sinks,
             window: floor.window,
-            tokens: fit(&shares, request.budget, &floor, request.tokens)?,
+            whole_windows: floor.whole_windows,
+            tokens: fit(&shares, request.budget, &floor, request.room())?,
             shares,
             reference_tokens: request.tokens,
             geometry,
@@ -136,14 +141,20 @@ impl BudgetPlan {
             tokens: self.floor,
             sinks: self.sinks,
             window: self.window,
+            whole_windows: self.whole_windows,
         }
+    }
+
+    /// What every layer can use of a prompt of `tokens`.
+    pub fn room(&self, tokens: usize) -> Room {
+        Room::of(&self.geometry, self.whole_windows, tokens)
     }
 
     /// Tokens that each KV head keeps of a prompt of `tokens`.
     ///
     /// Errors: [`Error::Invalid`] where the budget is below the floor for such a prompt.
     pub fn tokens_at(&self, tokens: usize) -> Result<TokenBudgets> {
-        fit(&self.shares, self.budget, &self.floor(), tokens)
+        fit(&self.shares, self.budget, &self.floor(), self.room(tokens))
     }
 
     /// Refuses a model of another geometry.

@@ -8,6 +8,7 @@ use super::amount::{Budget, MAX_TOKENS};
 use super::fit::{Floor, fit};
 use super::geometry::{Geometry, Granularity};
 use super::measures::Measures;
+use super::room::Room;
 use crate::error::{Error, Result};
 use crate::profile::{MeasureOptions, Needs};
 
@@ -93,7 +94,95 @@ impl<'a> Request<'a> {
         self.check()?;
         let equal = self.geometry.repeated(&vec![1.0; self.geometry.layers]);
         let shares = self.geometry.by_layer(&equal);
-        fit(&shares, self.budget, &self.floor, self.tokens).map(drop)
+        fit(&shares, self.budget, &self.floor, self.room()).map(drop)
+    }
+
+    /// What every layer can use of the reference prompt.
+    pub fn room(&self) -> Room {
+        Room::of(&self.geometry, self.floor.whole_windows, self.tokens)
+    }
+
+    /// Asks an allocator for the tokens of every KV head; layers that take no part are not there for it.
+    ///
+    /// Errors: as [`Allocator::targets`]; [`Error::Invalid`] where no layer takes part.
+    pub fn ask(&self, allocator: &dyn Allocator) -> Result<Targets> {
+        let Some(parts) = self.parts()? else {
+            return allocator.targets(self);
+        };
+        let targets = self
+            .of_parts(&parts)
+            .asked(&parts.measures, |request| allocator.targets(request))?;
+        // Those that are kept whole have no share in the budget.
+        let heads = self.geometry.kv_heads;
+        let mut tokens = vec![targets.floor as f64; self.geometry.cells()];
+        for (of_layer, &layer) in targets.tokens.chunks(heads.max(1)).zip(&parts.layers) {
+            tokens[layer * heads..][..heads].copy_from_slice(of_layer);
+        }
+        Ok(Targets { tokens, ..targets })
+    }
+
+    /// As [`Allocator::lowest`], for the layers that take part.
+    ///
+    /// Errors: as there.
+    pub fn lowest_by(&self, allocator: &dyn Allocator) -> Result<f64> {
+        match self.parts()? {
+            None => allocator.lowest(self),
+            Some(parts) => self
+                .of_parts(&parts)
+                .asked(&parts.measures, |request| allocator.lowest(request)),
+        }
+    }
+
+    /// As [`Allocator::check_budget`], for the layers that take part.
+    ///
+    /// Errors: as there.
+    pub fn check_budget_by(&self, allocator: &dyn Allocator) -> Result<()> {
+        match self.parts()? {
+            None => allocator.check_budget(self),
+            Some(parts) => self
+                .of_parts(&parts)
+                .asked(&parts.measures, |request| allocator.check_budget(request)),
+        }
+    }
+
+    /// The layers that take part, and what was measured of them; `None` where all do.
+    fn parts(&self) -> Result<Option<Parts>> {
+        if !self.floor.whole_windows || self.geometry.windows.is_empty() {
+            return Ok(None);
+        }
+        let layers = self.geometry.global_layers();
+        if layers.is_empty() {
+            let bound = "every layer of this model has a window: none is left for the budget";
+            return Err(Error::invalid("windows kept whole", "yes", bound));
+        }
+        Ok(Some(Parts {
+            measures: self.measures.map(|measures| measures.of_layers(&layers)),
+            layers,
+        }))
+    }
+
+    fn of_parts(&self, parts: &Parts) -> Self {
+        Self {
+            geometry: self.geometry.of_layers(&parts.layers),
+            measures: None,
+            floor: Floor {
+                whole_windows: false,
+                ..self.floor
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The answer to this request with other measures.
+    fn asked<T>(
+        self,
+        measures: &Option<Measures>,
+        question: impl FnOnce(&Request<'_>) -> Result<T>,
+    ) -> Result<T> {
+        question(&Request {
+            measures: measures.as_ref(),
+            ..self
+        })
     }
 
     /// The measurements.
@@ -107,14 +196,26 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// B: tokens per KV head at the reference length, not capped.
+    /// B: tokens per KV head that takes part, at the reference length, not capped.
     pub fn per_head(&self) -> f64 {
-        self.budget.per_head(self.tokens)
+        let (heads, most) = self.parts_of_room();
+        match self.budget {
+            Budget::RetainedFraction(share) if most != heads * self.tokens => {
+                share * most as f64 / heads.max(1) as f64
+            }
+            budget => budget.per_head(self.tokens),
+        }
     }
 
-    /// ⌊B·L·H_kv⌋ at the reference length.
+    /// ⌊B·L·H_kv⌋ at the reference length, over the layers that take part.
     pub fn total(&self) -> usize {
-        self.budget.total(self.geometry.cells(), self.tokens)
+        let (heads, most) = self.parts_of_room();
+        self.budget.total(heads, most)
+    }
+
+    fn parts_of_room(&self) -> (usize, usize) {
+        self.room()
+            .of_parts(self.geometry.layers, self.geometry.kv_heads)
     }
 
     /// Targets above the request's own floor, in layer order.
@@ -129,6 +230,12 @@ impl<'a> Request<'a> {
     pub fn lowest(&self) -> usize {
         self.floor.tokens.min(self.tokens)
     }
+}
+
+/// Layers that take part in a budget, and what was measured of them.
+struct Parts {
+    layers: Vec<usize>,
+    measures: Option<Measures>,
 }
 
 /// Tokens a strategy would give, before they are whole.

@@ -202,7 +202,9 @@ impl Method {
             (Some(Allocation::Plan(plan)), _) => plan.tokens_at(tokens).map(drop),
             (Some(Allocation::Rule(rule)), Some(budget)) => {
                 let request = Request::of_model(geometry.clone(), budget, *floor, tokens);
-                rule.allocator.check_budget(&request.by(rule.granularity))
+                request
+                    .by(rule.granularity)
+                    .check_budget_by(&*rule.allocator)
             }
             _ => Ok(()),
         }
@@ -303,7 +305,7 @@ impl Allocation {
         };
         let request = Request::of_measures(measures, budget, floor, tokens).by(rule.granularity);
         request.check()?;
-        let targets = rule.allocator.targets(&request)?;
+        let targets = request.ask(&*rule.allocator)?;
         let parameters = rule.allocator.parameters();
         let provenance = Provenance::default();
         let plan =

@@ -54,6 +54,9 @@ pub struct ModelRecord {
     pub num_kv_heads: usize,
     /// D.
     pub head_dim: usize,
+    /// The keys that a query of each layer sees, `null` for all; absent where every layer sees all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Option<usize>>,
     /// Device that it ran on.
     pub device: String,
     /// Type that it computed in, and that of the cache where it is another.
@@ -84,6 +87,7 @@ impl ModelRecord {
             num_heads: config.num_attention_heads,
             num_kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            windows: config.windows(),
             device: format!("{:?}", device.location()),
             dtype: precision.to_string(),
         }

@@ -79,7 +79,7 @@ impl<'a> Rows<'a> {
         for percent in 1..=GLOBAL_RATIOS {
             let request = self.request(percent)?;
             let floor = match &self.anew {
-                Some((_, allocator)) => allocator.lowest(&request),
+                Some((_, allocator)) => request.lowest_by(&**allocator),
                 None => Ok(request.lowest() as f64),
             };
             let floor = floor.map_err(|error| of_row(percent, error))?;
@@ -99,7 +99,10 @@ impl<'a> Rows<'a> {
         // Written as a decimal, so that 7 % kept is 0.07 and not 1 - 0.93.
         let budget: Budget = format!("{}%", 100 - percent).parse()?;
         let floor = match &self.anew {
-            Some((_, allocator)) if allocator.has_floor() => Floor::of(plan.sinks, plan.window),
+            Some((_, allocator)) if allocator.has_floor() => Floor {
+                whole_windows: plan.whole_windows,
+                ..Floor::of(plan.sinks, plan.window)
+            },
             _ => plan.floor(),
         };
         let request = Request::of_model(plan.geometry.clone(), budget, floor, self.tokens);
@@ -115,7 +118,7 @@ impl<'a> Rows<'a> {
         let request = self.request(percent)?;
         let plan = self.plan;
         if self.anew.is_none() {
-            return fit(&plan.shares, request.budget, &request.floor, self.tokens);
+            return fit(&plan.shares, request.budget, &request.floor, request.room());
         }
         let (strategy, parameters) = (&plan.strategy, plan.parameters.clone());
         let made = BudgetPlan::allocate(strategy, parameters, &request, Provenance::default())?;
@@ -127,8 +130,8 @@ impl<'a> Rows<'a> {
             layers, kv_heads, ..
         } = self.plan.geometry;
         let equal = vec![vec![1.0; kv_heads]; layers];
-        let budget = self.request(percent)?.budget;
-        fit(&equal, budget, &Floor::of(0, 0), self.tokens)
+        let request = self.request(percent)?;
+        fit(&equal, request.budget, &Floor::of(0, 0), request.room())
     }
 }
 
@@ -204,6 +207,7 @@ mod tests {
     fn both_ways_keep_the_plans_own_floor() {
         let profile = Sample::default().profile();
         let floor = Floor {
+            whole_windows: false,
             tokens: 12,
             sinks: 1,
             window: 2,

@@ -203,6 +203,7 @@ pub(super) fn allocated(allocator: &dyn Allocator, request: &Request<'_>) -> Tok
     let geometry: &Geometry = &request.geometry;
     let shares = geometry.by_layer(&targets.shares());
     let floor = Floor {
+        whole_windows: false,
         tokens: targets.floor,
         ..request.floor
     };

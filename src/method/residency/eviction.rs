@@ -74,7 +74,10 @@ impl EvictionOptions {
     /// What stays in any case.
     fn floor(&self, method: &Floor) -> Floor {
         let sinks = self.sinks.unwrap_or(method.sinks);
-        Floor::of(sinks, self.window.unwrap_or(method.window))
+        Floor {
+            whole_windows: method.whole_windows,
+            ..Floor::of(sinks, self.window.unwrap_or(method.window))
+        }
     }
 
     /// Refuses a bound that leaves nothing to choose.
@@ -200,7 +203,9 @@ impl Residency for Eviction {
                 .map(|((h, (head, importance)), &budget)| {
                     // What a window has passed is of no use to anybody.
                     let passed = own.in_sight(h, now).start;
+                    let is_whole = self.floor.whole_windows && own.window().is_some();
                     let excess = match budget {
+                        _ if is_whole => 0,
                         usize::MAX => 0,
                         rows => (head.len() - passed).saturating_sub(rows - self.every),
                     };

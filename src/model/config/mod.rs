@@ -80,6 +80,14 @@ impl ModelConfig {
         window.map_or(tokens, |window| window.min(tokens))
     }
 
+    /// The window of every layer; none where all layers see everything.
+    pub fn windows(&self) -> Vec<Option<usize>> {
+        if self.layers.iter().all(|kind| kind.window.is_none()) {
+            return Vec::new();
+        }
+        self.layers.iter().map(|kind| kind.window).collect()
+    }
+
     /// Bytes that one cached token takes over all layers and KV heads.
     pub fn cache_bytes_per_token(&self, representation: Representation) -> usize {
         let heads = self.num_hidden_layers() * self.num_key_value_heads;
