@@ -19,6 +19,7 @@ fn record(prompts: usize) -> ProfileRecord {
         num_heads: 9,
         num_kv_heads: 3,
         head_dim: 64,
+        windows: Vec::new(),
         device: "Cpu".into(),
         dtype: "f32".into(),
     };

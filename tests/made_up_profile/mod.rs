@@ -152,6 +152,7 @@ impl Maker {
             num_heads: self.group * self.kv_heads,
             num_kv_heads: self.kv_heads,
             head_dim: 8,
+            windows: Vec::new(),
             device: "Cpu".into(),
             dtype: "f32".into(),
         };

@@ -78,6 +78,7 @@ impl Sample {
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 8,
+            windows: Vec::new(),
             device: "Cpu".into(),
             dtype: "f32".into(),
         };

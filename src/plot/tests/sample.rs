@@ -180,6 +180,7 @@ impl Sample {
             num_heads: self.heads,
             num_kv_heads: self.kv_heads,
             head_dim: 64,
+            windows: Vec::new(),
             device: "cpu".into(),
             dtype: "f32".into(),
         };
