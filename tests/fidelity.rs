@@ -100,6 +100,7 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
     let methods = Method::parse_list(methods).unwrap();
     let budgets = [128u32, 256];
     let sweep = Sweep {
+        whole_windows: false,
         model: model(),
         methods: &methods,
         budgets: &budgets.map(|b| Budget::TokensPerHead(f64::from(b))),

@@ -273,6 +273,7 @@ fn a_plan_bounds_every_head_by_its_own_tokens() {
 fn swept(methods: &str, answer_ids: Vec<Vec<u32>>) -> Outcome {
     let methods = Method::parse_list(methods).unwrap();
     let sweep = Sweep {
+        whole_windows: false,
         model: model(),
         methods: &methods,
         budgets: &[Budget::TokensPerHead(64.0)],

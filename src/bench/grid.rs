@@ -38,6 +38,7 @@ impl Work for Grid {
             model: stage.model,
             methods: &methods,
             budgets: &budgets,
+            whole_windows: stage.floor.whole_windows,
             sinks: stage.floor.sinks,
             window: stage.floor.window,
             max_new_tokens: NEW_TOKENS,

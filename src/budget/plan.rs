@@ -150,6 +150,25 @@ impl BudgetPlan {
         Room::of(&self.geometry, self.whole_windows, tokens)
     }
 
+    /// Tokens that it spends on the layers that take part, at the reference length.
+    pub fn spent(&self) -> usize {
+        let room = self.room(self.reference_tokens);
+        let parts = self.tokens.iter().enumerate();
+        let parts = parts.filter(|(l, _)| room.takes_part(*l));
+        parts.flat_map(|(_, heads)| heads).sum()
+    }
+
+    /// KV heads that take part, and the most tokens that they can use of the reference prompt.
+    pub fn parts(&self) -> (usize, usize) {
+        let room = self.room(self.reference_tokens);
+        room.of_parts(self.geometry.layers, self.geometry.kv_heads)
+    }
+
+    /// Whether a layer's tokens are part of the budget.
+    pub fn takes_part(&self, layer: usize) -> bool {
+        self.room(self.reference_tokens).takes_part(layer)
+    }
+
     /// Tokens that each KV head keeps of a prompt of `tokens`.
     ///
     /// Errors: [`Error::Invalid`] where the budget is below the floor for such a prompt.

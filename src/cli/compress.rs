@@ -59,6 +59,9 @@ pub struct CompressArguments {
     /// Last tokens that always stay, and the rows that scorers look from (32, or the plan's)
     #[arg(long, requires = "change")]
     window: Option<usize>,
+    /// Layers with a sliding window keep all that they see, and take no part in the budget; a plan says so itself
+    #[arg(long, requires = "change", conflicts_with = "plan")]
+    whole_windows: bool,
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
@@ -108,20 +111,21 @@ pub struct Compression {
 impl CompressArguments {
     /// What was asked for, checked as far as it goes without a model.
     pub fn compression(&self) -> anyhow::Result<Compression> {
-        let (allocation, sinks, window) = match (&self.plan, &self.strategy, self.budget) {
+        let (allocation, otherwise) = match (&self.plan, &self.strategy, self.budget) {
             (Some(path), _, _) => {
                 let plan = BudgetPlan::read(path).context("reading the plan")?;
-                let (sinks, window) = (plan.sinks, plan.window);
-                (Some(Allocation::Plan(Box::new(plan))), sinks, window)
+                let floor = plan.floor();
+                (Some(Allocation::Plan(Box::new(plan))), floor)
             }
             (None, Some(name), Some(budget)) => {
                 budget.check()?;
                 let rule = Allocation::Rule(self.rule(name)?);
-                (Some(rule), Floor::SINKS, Floor::WINDOW)
+                (Some(rule), Floor::of(Floor::SINKS, Floor::WINDOW))
             }
-            _ => (None, Floor::SINKS, Floor::WINDOW),
+            _ => (None, Floor::of(Floor::SINKS, Floor::WINDOW)),
         };
-        let (sinks, window) = (self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
+        let sinks = self.sinks.unwrap_or(otherwise.sinks);
+        let window = self.window.unwrap_or(otherwise.window);
         let cut = allocation.map(|allocation| {
             let ranking = self.ranking()?;
             anyhow::Ok(Cut {
@@ -142,7 +146,10 @@ impl CompressArguments {
         let compression = Compression {
             method,
             budget: self.budget,
-            floor: Floor::of(sinks, window),
+            floor: Floor {
+                whole_windows: self.whole_windows || otherwise.whole_windows,
+                ..Floor::of(sinks, window)
+            },
         };
         compression.check_floor()?;
         Ok(compression)
@@ -250,6 +257,9 @@ impl Compression {
                     Allocation::Rule(_) => self.budget,
                 };
                 fields.insert("budget".into(), serde_json::json!(budget));
+                if self.floor.whole_windows {
+                    fields.insert("whole_windows".into(), true.into());
+                }
                 let online = source.is_some_and(|s| s == "online");
                 fields.insert("online".into(), online.into());
             }

@@ -26,6 +26,7 @@ use super::load::{self, ModelArguments};
 use super::long_run::{RunArguments, progress_bar, run_command, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
+use super::reference::WindowArguments;
 use super::{counted, quoted};
 
 /// Arguments of `kvprof eval`.
@@ -70,6 +71,8 @@ pub struct EvalArguments {
     /// Last tokens that always stay, and the rows that are observed
     #[arg(long, default_value_t = 32)]
     window: usize,
+    #[command(flatten)]
+    windows: WindowArguments,
     /// Most tokens to generate
     #[arg(long, default_value_t = 32)]
     max_new_tokens: usize,
@@ -128,6 +131,7 @@ impl EvalArguments {
             budgets: &self.budgets,
             sinks: self.sinks,
             window: self.window,
+            whole_windows: self.windows.whole_windows,
             max_new_tokens: self.max_new_tokens,
         };
         let cost = self.measure(&run, &sweep, &cases)?;
@@ -220,7 +224,7 @@ impl EvalArguments {
             self.max_new_tokens,
             self.window,
         );
-        let floor = Floor::of(self.sinks, window);
+        let floor = self.windows.of(Floor::of(self.sinks, window));
         let cuts = methods.iter().any(|m| m.cut.is_some());
         for case in cases {
             let (id, tokens, longest) = (&case.id, case.ids.len(), case.longest(context, new));
@@ -257,6 +261,7 @@ impl EvalArguments {
             baseline: self.baseline.clone(),
             sinks: self.sinks,
             window: self.window,
+            whole_windows: self.windows.whole_windows,
             max_new_tokens: self.max_new_tokens,
             profile_sha256: self.profile.as_deref().map(profile_digest).transpose()?,
             seed: self.seed,

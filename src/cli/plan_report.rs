@@ -184,27 +184,33 @@ pub struct LayerTokens {
 
 /// The layers of a plan.
 pub fn layers(plan: &BudgetPlan) -> Vec<LayerTokens> {
-    let total: usize = plan.tokens.iter().flatten().sum();
-    let of = |heads: &Vec<usize>| {
+    let total = plan.spent();
+    let of = |(l, heads): (usize, &Vec<usize>)| {
         let sum: usize = heads.iter().sum();
         LayerTokens {
             mean: sum as f64 / heads.len().max(1) as f64,
             least: heads.iter().copied().min().unwrap_or(0),
             most: heads.iter().copied().max().unwrap_or(0),
-            share: sum as f64 / total.max(1) as f64,
+            share: if plan.takes_part(l) {
+                sum as f64 / total.max(1) as f64
+            } else {
+                0.0
+            },
         }
     };
-    plan.tokens.iter().map(of).collect()
+    plan.tokens.iter().enumerate().map(of).collect()
 }
 
 impl PlanLine<'_> {
     fn to_json(&self) -> Value {
         let plan = self.plan;
-        let total: usize = plan.tokens.iter().flatten().sum();
+        let (_, most) = plan.parts();
+        let total = plan.spent();
         let object = |(l, layer): (usize, &LayerTokens)| {
             json!({
                 "layer": l, "tokens": layer.mean, "min": layer.least, "max": layer.most,
-                "share": layer.share,
+                "share": layer.share, "span": plan.geometry.span(l, plan.reference_tokens),
+                "takes_part": plan.takes_part(l),
             })
         };
         let layers: Vec<Value> = layers(plan).iter().enumerate().map(object).collect();
@@ -213,7 +219,7 @@ impl PlanLine<'_> {
             "parameters": plan.parameters, "granularity": plan.granularity,
             "budget": plan.budget.to_string(), "floor": plan.floor, "sinks": plan.sinks,
             "window": plan.window, "reference_tokens": plan.reference_tokens, "total": total,
-            "evicts_nothing": total == plan.geometry.cells() * plan.reference_tokens,
+            "evicts_nothing": total == most,
             "layers": layers, "predicted": self.predicted.as_ref().map(Predicted::to_json),
         })
     }

@@ -25,25 +25,24 @@ const MEASURES: [(&str, InWords); 3] = [
 /// One plan: its layers with bars, and what is predicted of it.
 pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> io::Result<()> {
     let plan = line.plan;
-    let cells = plan.geometry.cells();
-    let total = total(plan);
+    let (cells, most) = plan.parts();
+    let total = plan.spent();
     writeln!(
         out,
-        "{} by {} for {}: {:.1} of {} tokens per KV head ({:.1} %), {total} in {} layers of {} KV heads\n\
+        "{} by {} for {}: {:.1} of {} tokens per KV head ({:.1} %), {total} in {}\n\
          every KV head keeps at least {} tokens; sinks {} and window {} among them",
         plan.strategy,
         plan.granularity.name(),
         plan.geometry.model,
         total as f64 / cells as f64,
         plan.reference_tokens,
-        100.0 * total as f64 / (cells * plan.reference_tokens) as f64,
-        plan.geometry.layers,
-        plan.geometry.kv_heads,
+        100.0 * total as f64 / most as f64,
+        layers_in_words(plan),
         plan.floor,
         plan.sinks,
         plan.window
     )?;
-    if total == cells * plan.reference_tokens {
+    if total == most {
         writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
     }
     writeln!(out, "\n{}", layer_table(plan))?;
@@ -63,8 +62,26 @@ pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> i
     write_predictions(out, predicted, prompts, &table.trim_fmt())
 }
 
-fn total(plan: &BudgetPlan) -> usize {
-    plan.tokens.iter().flatten().sum()
+/// How many layers take part, and what the others do.
+fn layers_in_words(plan: &BudgetPlan) -> String {
+    let geometry = &plan.geometry;
+    let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
+    let parts = (0..layers).filter(|&l| plan.takes_part(l)).count();
+    let all = format!("{parts} layers of {kv_heads} KV heads");
+    match geometry.windows_in_words() {
+        None => all,
+        Some(windows) if parts == layers => format!("{all}, {windows}"),
+        Some(windows) => format!("{all}; of {layers} layers {windows}, which is kept whole"),
+    }
+}
+
+/// A layer's number, with its window where it has one.
+fn layer_name(plan: &BudgetPlan, layer: usize) -> String {
+    match plan.geometry.windows.get(layer).copied().flatten() {
+        Some(window) if plan.takes_part(layer) => format!("{layer} (of {window})"),
+        Some(window) => format!("{layer} (of {window}, whole)"),
+        None => layer.to_string(),
+    }
 }
 
 /// Tokens of every layer with a bar; by head also the least and the most of its KV heads.
@@ -78,7 +95,7 @@ fn layer_table(plan: &BudgetPlan) -> String {
     for (l, layer) in layers.iter().enumerate() {
         let range = [layer.least, layer.most].map(|tokens| tokens.to_string());
         let range = range.into_iter().filter(|_| by_head);
-        let cells = [l.to_string(), format!("{:.1}", layer.mean)];
+        let cells = [layer_name(plan, l), format!("{:.1}", layer.mean)];
         let share = format!("{:.1} %", 100.0 * layer.share);
         let rest = [share, bar(layer.mean, widest, BAR)];
         table.add_row(cells.into_iter().chain(range).chain(rest));
@@ -119,13 +136,12 @@ pub fn write_comparison(
     let plan = first.plan;
     writeln!(
         out,
-        "{} by {} for {}: tokens per KV head of {}, {} layers of {} KV heads, sinks {}, window {}\n",
+        "{} by {} for {}: tokens per KV head of {}, {}, sinks {}, window {}\n",
         plan.strategy,
         plan.granularity.name(),
         plan.geometry.model,
         plan.reference_tokens,
-        plan.geometry.layers,
-        plan.geometry.kv_heads,
+        layers_in_words(plan),
         plan.sinks,
         plan.window,
     )?;
@@ -136,11 +152,11 @@ pub fn write_comparison(
     };
     let count = plan.tokens.len();
     for l in 0..count {
-        row(&l.to_string(), &|line| {
+        row(&layer_name(plan, l), &|line| {
             cell(layers(line.plan).get(l).map(|layer| layer.mean), 1)
         });
     }
-    row("tokens in all", &|line| total(line.plan).to_string());
+    row("tokens in all", &|line| line.plan.spent().to_string());
     row("floor", &|line| line.plan.floor.to_string());
     let by_head = plan.granularity == Granularity::Head;
     if by_head {

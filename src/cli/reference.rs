@@ -28,6 +28,26 @@ pub struct ReferenceArguments {
     /// Last tokens of a prompt that always stay [default: 32]
     #[arg(long, value_name = "TOKENS")]
     pub window: Option<usize>,
+    #[command(flatten)]
+    pub windows: WindowArguments,
+}
+
+/// What becomes of layers that see a window only.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct WindowArguments {
+    /// Layers with a sliding window keep all that they see, and take no part in the budget
+    #[arg(long)]
+    pub whole_windows: bool,
+}
+
+impl WindowArguments {
+    /// A floor with what was asked for such layers.
+    pub fn of(self, floor: Floor) -> Floor {
+        Floor {
+            whole_windows: self.whole_windows,
+            ..floor
+        }
+    }
 }
 
 /// A model, a prompt length and what always stays of it.
@@ -50,9 +70,13 @@ impl ReferenceArguments {
 
     /// Sinks and window, the given ones or `otherwise`.
     pub fn floor(&self, otherwise: Option<Floor>) -> anyhow::Result<Floor> {
-        let (sinks, window) =
-            otherwise.map_or((Floor::SINKS, Floor::WINDOW), |f| (f.sinks, f.window));
-        let floor = Floor::of(self.sinks.unwrap_or(sinks), self.window.unwrap_or(window));
+        let otherwise = otherwise.unwrap_or(Floor::of(Floor::SINKS, Floor::WINDOW));
+        let sinks = self.sinks.unwrap_or(otherwise.sinks);
+        let window = self.window.unwrap_or(otherwise.window);
+        let floor = Floor {
+            whole_windows: self.windows.whole_windows || otherwise.whole_windows,
+            ..Floor::of(sinks, window)
+        };
         floor.check()?;
         if let Some(tokens) = self.tokens {
             check_length(&floor, tokens, "the prompt of --tokens")?;

@@ -24,6 +24,9 @@ pub struct EvalSettings {
     pub sinks: usize,
     /// Observation window of every selection.
     pub window: usize,
+    /// Whether layers with a window keep all that they see, apart from the budget.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_windows: bool,
     /// Most tokens that were generated.
     pub max_new_tokens: usize,
     /// The profile that `@profile` methods were allocated from: SHA-256 of its tables.
@@ -66,8 +69,8 @@ pub static RESULTS: RunKind = RunKind {
     drawn_with: "kvprof plot frontier --results",
     tables: &RESULT_TABLES,
     schema: 2,
-    fields: "schema kvprof command task model model_sha256 num_layers num_kv_heads dataset dataset_sha256 template prompts \
-             prompts_sha256 methods budgets baseline? sinks window max_new_tokens profile_sha256? device dtype seed",
+    fields: "schema kvprof command task model model_sha256 num_layers num_kv_heads windows? dataset dataset_sha256 template prompts \
+             prompts_sha256 methods budgets baseline? sinks window whole_windows? max_new_tokens profile_sha256? device dtype seed",
 };
 
 impl RunSettings for EvalSettings {

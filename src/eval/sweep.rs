@@ -25,6 +25,8 @@ pub struct Sweep<'a> {
     pub sinks: usize,
     /// Last tokens that always stay, and the rows that are observed.
     pub window: usize,
+    /// Whether layers with a window keep all that they see, apart from the budget.
+    pub whole_windows: bool,
     /// Most tokens to generate.
     pub max_new_tokens: usize,
 }
@@ -137,7 +139,10 @@ impl<'s> Sweep<'s> {
     }
 
     fn floor(&self) -> Floor {
-        Floor::of(self.sinks, self.window)
+        Floor {
+            whole_windows: self.whole_windows,
+            ..Floor::of(self.sinks, self.window)
+        }
     }
 
     fn prepare(&self, case: &Case) -> Result<Stand<'s>> {

@@ -69,6 +69,8 @@ pub struct LayerMeasures {
     pub output_last: OutputCurves,
     /// Output curves of the pooled vector.
     pub output_pooled: OutputCurves,
+    /// The keys that a query sees; `None` is all before it.
+    pub window: Option<usize>,
 }
 
 impl LayerMeasures {

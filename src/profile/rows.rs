@@ -99,8 +99,18 @@ fn layer_rows(
     options: &MeasureOptions,
 ) -> Table {
     let mut rows = Rows::default();
+    // Where all layers see everything, there is nothing to tell.
+    let differ = layers.iter().any(|layer| layer.window.is_some());
     for (l, layer) in layers.iter().enumerate() {
         rows.label(label, l);
+        if differ {
+            let (kind, window) = match layer.window {
+                Some(window) => ("window", window),
+                None => ("global", label.tokens),
+            };
+            rows.text("kind", kind);
+            rows.count("span", window.min(label.tokens));
+        }
         for (i, threshold) in thresholds.iter().enumerate() {
             for query in Query::ALL {
                 let Some(budgets) = layer.budgets(query, i) else {

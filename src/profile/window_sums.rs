@@ -230,7 +230,11 @@ impl WindowSums {
             }
             vectors::on_host(view, [&rows.last, &pooled], work, &grid)?
         };
-        Ok(layer_measures(&rows, window, vectors, spreads))
+        let measures = layer_measures(&rows, window, vectors, spreads);
+        Ok(LayerMeasures {
+            window: view.cache.window(),
+            ..measures
+        })
     }
 }
 
@@ -264,6 +268,7 @@ fn layer_measures(
         kv_heads: (0..rows.kv_heads.len()).map(kv_head).collect(),
         output_last: last.output,
         output_pooled: pooled.output,
+        window: None,
     }
 }
 

@@ -113,6 +113,7 @@ impl Maker {
                 .collect(),
             output_last: self.output(tokens),
             output_pooled: self.output(tokens),
+            window: None,
         }
     }
 

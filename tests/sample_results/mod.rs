@@ -229,6 +229,7 @@ impl SampleResults {
             baseline: "snapkv".to_owned(),
             sinks: 4,
             window: 32,
+            whole_windows: false,
             max_new_tokens: 32,
             profile_sha256: None,
             seed: 0,

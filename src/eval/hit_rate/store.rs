@@ -19,7 +19,7 @@ pub static KIND: RunKind = RunKind {
     drawn_with: "kvprof plot hitrate --hitrate",
     tables: &[TABLE],
     schema: 1,
-    fields: "schema kvprof command model model_source model_sha256 num_layers num_heads dataset dataset_sha256 template \
+    fields: "schema kvprof command model model_source model_sha256 num_layers num_heads windows? dataset dataset_sha256 template \
              prompts prompts_sha256 max_prompt_tokens? options device dtype",
 };
 
