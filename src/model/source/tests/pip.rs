@@ -451,6 +451,7 @@ fn places_are_tried_in_order_until_one_gives_the_right_file() {
         sha256,
         bytes: 7,
         licence: "MIT",
+        terms: None,
         about: "a toy",
     };
     let elsewhere = toy();
