@@ -56,10 +56,11 @@ impl SafetensorsFolder {
     pub fn open(path: &Path) -> Result<Self> {
         let file = |name: &str| Some(path.join(name)).filter(|path| path.is_file());
         let shown = || format!("the folder {}", path.display());
+        let index = file(INDEX);
+        let weights = weights_among(&shown(), &names_in(path)?)?;
         let config = file(CONFIG)
             .ok_or_else(|| Error::invalid("the model", shown(), "there is no config.json in it"))?;
-        let index = file(INDEX);
-        let shards: Vec<PathBuf> = match weights_among(&shown(), &names_in(path)?)? {
+        let shards: Vec<PathBuf> = match weights {
             Weights::Indexed => {
                 let index = path.join(INDEX);
                 let shards = shards_of(&index)?.into_iter();

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::folder::SafetensorsFolder;
 use super::spec::Spec;
-use super::{CacheFolder, FetchOptions, MODELS, ModelFiles, NamedModel, hub, local, terms};
+use super::{CacheFolder, FetchOptions, MODELS, ModelFiles, NamedModel, hub, local, named, terms};
 use crate::error::{Error, Result};
 
 /// Files of a model whose headers are whole, and whose weights may be holes.
@@ -97,7 +97,7 @@ pub(super) fn header_of_named(
     let places = model.places.iter().map(|place| Spec::parse(place));
     let places = places.collect::<Result<Vec<_>>>()?;
     for place in &places {
-        if let Some(files) = super::kept(place, model.sha256, cache, options, progress)? {
+        if let Some(files) = named::kept(place, model.sha256, cache, options, progress)? {
             return HeaderFiles::whole(model.called(files));
         }
     }
@@ -111,5 +111,5 @@ pub(super) fn header_of_named(
             return Ok(HeaderFiles { files, ..header });
         }
     }
-    HeaderFiles::whole(super::fetch_named(model, cache, options, progress)?)
+    HeaderFiles::whole(named::fetch_named(model, cache, options, progress)?)
 }
