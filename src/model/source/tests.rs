@@ -7,7 +7,6 @@ mod pip;
 use std::fs;
 use std::path::Path;
 
-use super::named::fetch_known;
 use super::*;
 use crate::error::Error;
 
