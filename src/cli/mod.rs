@@ -13,6 +13,8 @@ mod generate;
 mod generate_report;
 mod hitrate;
 mod hitrate_table;
+mod inspect;
+mod inspect_table;
 mod jobs;
 mod list;
 mod load;
@@ -70,6 +72,8 @@ enum Verb {
     Speed(Box<speed::SpeedArguments>),
     /// Time prefill, profiling, decoding and a grid, as ratios within one run and against the machine's limits
     Bench(bench::BenchArguments),
+    /// Tell what a model is and what its cache takes, from its header alone
+    Inspect(inspect::InspectArguments),
     /// Generate prompts of our own
     Dataset(dataset::DatasetArguments),
     /// List what can be named on the command line
@@ -91,6 +95,7 @@ impl CommandLine {
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),
             Verb::Bench(arguments) => arguments.run(),
+            Verb::Inspect(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),
             Verb::List(arguments) => arguments.run(),
         }

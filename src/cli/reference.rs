@@ -19,6 +19,8 @@ pub struct ReferenceArguments {
     /// Model instead of a profile, for what needs no measurements; only its header is read
     #[arg(long, conflicts_with = "profile")]
     pub model: Option<String>,
+    #[command(flatten)]
+    pub terms: load::AcceptedTerms,
     /// Prompt length T to work out tokens for; by default the profile's longest prompt
     #[arg(long, value_name = "T")]
     pub tokens: Option<usize>,
@@ -99,7 +101,7 @@ impl ReferenceArguments {
                     self.tokens.is_some(),
                     "--model needs --tokens: without a profile no prompt length is known"
                 );
-                (load::geometry(model, quiet)?, None, None)
+                (load::geometry(model, &self.terms, quiet)?, None, None)
             }
             (None, None) => anyhow::bail!(
                 "--profile is needed: make one with `kvprof profile`, or name the --model alone"

@@ -340,6 +340,17 @@ impl TensorSource for Gguf {
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
         Self::weight_memory(self, device, dtype)
     }
+
+    fn inventory(&self) -> Vec<(String, u64, u64)> {
+        let tensors = self.content.tensor_infos.values();
+        tensors
+            .map(|info| {
+                let (format, numbers) = (info.ggml_dtype, info.shape.elem_count());
+                let bytes = packed_bytes(format, numbers);
+                (format!("{format:?}"), numbers as u64, bytes as u64)
+            })
+            .collect()
+    }
 }
 
 /// Bytes of the weights of a model before they are read.

@@ -10,7 +10,7 @@ use super::gguf::{Gguf, WeightMemory};
 use super::json_fields::JsonFields;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
-use super::weights::{Checkpoint, TensorSource};
+use super::weights::{Checkpoint, TensorGroup, TensorSource};
 use crate::error::{Error, Result};
 
 /// A model whose weights were not read: what prompts are made with, and what can be known beforehand.
@@ -35,6 +35,14 @@ pub(super) enum WeightFiles {
 }
 
 impl WeightFiles {
+    /// What their headers say.
+    fn described(&self) -> &dyn TensorSource {
+        match self {
+            Self::Gguf(gguf) => &**gguf,
+            Self::Checkpoint(checkpoint) => checkpoint,
+        }
+    }
+
     /// The tensors in them.
     pub(super) fn tensors(&mut self) -> &mut dyn TensorSource {
         match self {
@@ -89,10 +97,12 @@ impl ModelHeader {
 
     /// What the weights will take on a device.
     pub fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
-        match &self.weights {
-            WeightFiles::Gguf(gguf) => gguf.weight_memory(device, dtype),
-            WeightFiles::Checkpoint(checkpoint) => checkpoint.weight_memory(device, dtype),
-        }
+        self.weights.described().weight_memory(device, dtype)
+    }
+
+    /// The tensors by number format, those with most bytes first.
+    pub fn tensors(&self) -> Vec<TensorGroup> {
+        self.weights.described().groups()
     }
 }
 

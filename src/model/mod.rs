@@ -24,4 +24,4 @@ mod weights;
 pub use gguf::WeightMemory;
 pub use header::{ModelHeader, config_of, text_side_of};
 pub use loaded::{Model, message_ids};
-pub use weights::TensorSource;
+pub use weights::{TensorGroup, TensorSource};

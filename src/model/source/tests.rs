@@ -7,8 +7,8 @@ mod pip;
 use std::fs;
 use std::path::Path;
 
-use super::spec::HubFile;
 use super::*;
+use crate::error::Error;
 
 fn quiet() -> impl FnMut(&str) {
     |_: &str| {}
@@ -29,8 +29,16 @@ fn files_and_folders() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("Some-Model.Q8_0.gguf");
     assert!(local_error(folder.path()).contains("no .gguf file"));
-    fs::write(folder.path().join("model.safetensors"), "").unwrap();
-    assert!(local_error(folder.path()).contains("GGUF for now"));
+    fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+    let pickled = local_error(folder.path());
+    assert!(
+        pickled.contains("pytorch_model.bin of the folder"),
+        "{pickled}"
+    );
+    let shard = folder.path().join("model.safetensors");
+    fs::write(&shard, "").unwrap();
+    assert!(local_error(folder.path()).contains("no config.json"));
+    assert!(local_error(&shard).contains("pass the folder"));
     fs::write(&weights, "GGUF").unwrap();
 
     let find = |path: &Path| {
@@ -57,6 +65,7 @@ fn files_and_folders() {
         Some(folder.path().join("tokenizer.json"))
     );
 
+    // Safetensors beside GGUF files do not matter.
     fs::write(folder.path().join("b.GGUF"), "").unwrap();
     let several = local_error(folder.path());
     assert!(

