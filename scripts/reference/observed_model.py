@@ -106,7 +106,11 @@ def greedy(model, logits, cache, start, count):
 
 
 def snapkv(window, kernel, keep, length):
-    """kvpress's SnapKV that keeps exactly so many tokens of a prompt of this length."""
-    press = SnapKVPress(1 - keep / length, window_size=window, kernel_size=kernel)
-    assert max(1, int(length * (1 - press.compression_ratio))) == keep, (keep, length)
+    """kvpress's SnapKV that keeps exactly so many tokens of a prompt of this length.
+
+    kvpress rounds length * (1 - ratio) down, so a ratio of 0.8 may keep one token less than a fifth; half a token
+    more is asked for.
+    """
+    press = SnapKVPress(1 - (keep + 0.5) / length, window_size=window, kernel_size=kernel)
+    assert int(length * (1 - press.compression_ratio)) == keep, (keep, length)
     return press
