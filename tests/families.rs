@@ -3,20 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod family_models;
+mod reference_figures;
 
 use std::collections::BTreeMap;
 
 use candle_core::DType;
 use family_models::FamilyModel;
 use kvprof::error::Result;
-use kvprof::eval::most_likely;
 use kvprof::method::prefill;
 use kvprof::model::Model;
-use kvprof::model::attention::{AttentionProbe, AttentionView, Tee};
+use kvprof::model::attention::{AttentionProbe, AttentionView};
 use kvprof::model::chat::Message;
-use kvprof::profile::{LayerMeasures, MeasureOptions, Profiler, PromptLabel, prompt_tables};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, select_layers};
+use reference_figures::{Figures, check_continuation, check_heads, check_layers, logits, measured};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ struct Golden {
     spans: Vec<Option<usize>>,
     float64_difference: BTreeMap<String, f64>,
     tokenizer: Texts,
-    prompts: Vec<Prompt>,
+    prompts: Vec<Figures>,
 }
 
 #[derive(Deserialize)]
@@ -43,21 +43,7 @@ struct Text {
     ids: Vec<u32>,
 }
 
-#[derive(Deserialize)]
-struct Prompt {
-    name: String,
-    ids: Vec<u32>,
-    logits: Vec<f64>,
-    attention_last: Vec<Vec<Vec<f64>>>,
-    attention_pooled: Vec<Vec<Vec<f64>>>,
-    mba_rows_90: Vec<Vec<f64>>,
-    greedy: Vec<u32>,
-    snapkv: Option<SnapKv>,
-    /// Measures by the names of their columns.
-    #[serde(flatten)]
-    measures: BTreeMap<String, Value>,
-}
-
+/// What kvpress's SnapKV keeps.
 #[derive(Deserialize)]
 struct SnapKv {
     window: usize,
@@ -127,21 +113,6 @@ impl AttentionProbe for Rows {
     }
 }
 
-fn measured(model: &Model, ids: &[u32]) -> (Vec<LayerMeasures>, Rows, Vec<f64>) {
-    let options = MeasureOptions::default();
-    let mut ignore = |_| ();
-    let mut profiler = Profiler::new(&options, &mut ignore);
-    let mut rows = Rows::default();
-    let mut both = Tee(&mut profiler, &mut rows);
-    let prefilled = prefill(&model.decoder, ids, 0, Vec::new(), &mut both).unwrap();
-    let logits = prefilled.logits.to_vec1::<f32>().unwrap();
-    (
-        profiler.finish(),
-        rows,
-        logits.into_iter().map(f64::from).collect(),
-    )
-}
-
 fn farthest<'a>(pairs: impl Iterator<Item = (f64, &'a f64)>) -> f64 {
     pairs
         .map(|(got, want)| (got - want).abs())
@@ -149,12 +120,15 @@ fn farthest<'a>(pairs: impl Iterator<Item = (f64, &'a f64)>) -> f64 {
 }
 
 #[test]
-fn logits_rows_and_measures_equal_the_reference() {
+fn logits_rows_measures_and_continuations_equal_the_reference() {
     each(|family, model, golden| {
         for prompt in &golden.prompts {
             let what = format!("{} as {}, {}", family.name, format(family), prompt.name);
-            let (layers, rows, logits) = measured(model, &prompt.ids);
-            let off = farthest(logits.iter().copied().zip(&prompt.logits));
+            let mut rows = Rows::default();
+            let steps = prompt.greedy.len();
+            let (layers, mut full) = measured(model, prompt, steps, Vec::new(), &mut rows);
+            let logits = logits(&full);
+            let off = farthest(logits.iter().copied().zip(&prompt.of::<Vec<f64>>("logits")));
             let bound = ROUNDINGS * golden.float64_difference["logits"];
             println!("{what}: logits {off:.1e} of {bound:.1e}");
             assert!(
@@ -167,8 +141,10 @@ fn logits_rows_and_measures_equal_the_reference() {
                 prompt,
                 ROUNDINGS * golden.float64_difference["attention"],
             );
-            check_heads(&what, &layers, prompt);
-            check_layers(&what, &layers, prompt);
+            // Every margin of these references is wider than float32 is exact: nothing may move.
+            check_heads(&what, &layers, prompt, 0.0);
+            check_layers(&what, &layers, prompt, 0.0);
+            check_continuation(&what, model, prompt, &mut full);
         }
     });
 }
@@ -177,11 +153,13 @@ fn format(family: &FamilyModel) -> &'static str {
     if family.is_gguf() { "GGUF" } else { "folder" }
 }
 
-fn check_rows(what: &str, rows: &Rows, prompt: &Prompt, bound: f64) {
+fn check_rows(what: &str, rows: &Rows, prompt: &Figures, bound: f64) {
+    let all_last: Vec<Vec<Vec<f64>>> = prompt.of("attention_last");
+    let all_pooled: Vec<Vec<Vec<f64>>> = prompt.of("attention_pooled");
     for (l, layer) in rows.0.iter().enumerate() {
         for (h, head) in layer.iter().enumerate() {
             let last = head.last().unwrap().iter().map(|p| f64::from(*p));
-            let off = farthest(last.zip(&prompt.attention_last[l][h]));
+            let off = farthest(last.zip(&all_last[l][h]));
             assert!(
                 off <= bound,
                 "{what}: last row of layer {l}, head {h}: {off}"
@@ -190,17 +168,13 @@ fn check_rows(what: &str, rows: &Rows, prompt: &Prompt, bound: f64) {
             let mean =
                 |key: usize| window.iter().map(|row| f64::from(row[key])).sum::<f64>() / 32.0;
             let pooled = (0..head.len()).map(mean);
-            let off = farthest(pooled.zip(&prompt.attention_pooled[l][h]));
+            let off = farthest(pooled.zip(&all_pooled[l][h]));
             assert!(
                 off <= bound,
                 "{what}: pooled rows of layer {l}, head {h}: {off}"
             );
             // What a row does not see has no weight at all.
-            let unseen = head
-                .last()
-                .unwrap()
-                .iter()
-                .zip(&prompt.attention_last[l][h]);
+            let unseen = head.last().unwrap().iter().zip(&all_last[l][h]);
             assert!(
                 unseen
                     .into_iter()
@@ -211,99 +185,16 @@ fn check_rows(what: &str, rows: &Rows, prompt: &Prompt, bound: f64) {
     }
 }
 
-/// Every margin of the references is wider than float32 is exact, so that all budgets must be equal.
-fn check_heads(what: &str, layers: &[LayerMeasures], prompt: &Prompt) {
-    let options = MeasureOptions::default();
-    let want = |name: String| -> Vec<Vec<u32>> {
-        serde_json::from_value(prompt.measures[&name].clone()).unwrap()
-    };
-    for (place, threshold) in options.thresholds.iter().enumerate() {
-        let percent = (threshold * 100.0).round();
-        let last = want(format!("mba_last_{percent}"));
-        let pooled = want(format!("mba_pooled_{percent}"));
-        let of_kv_heads = want(format!("mba_kv_pooled_{percent}"));
-        for (l, layer) in layers.iter().enumerate() {
-            for (h, head) in layer.heads.iter().enumerate() {
-                let budgets = (head.budgets.last[place], head.budgets.pooled[place]);
-                assert_eq!(
-                    budgets,
-                    (last[l][h], pooled[l][h]),
-                    "{what}: layer {l}, head {h}"
-                );
-                if percent == 90.0 {
-                    let rows = (head.budgets.rows[place], prompt.mba_rows_90[l][h]);
-                    assert_eq!(rows.0, rows.1, "{what}: rows of layer {l}, head {h}");
-                }
-            }
-            for (h, head) in layer.kv_heads.iter().enumerate() {
-                assert_eq!(
-                    head.pooled[place], of_kv_heads[l][h],
-                    "{what}: layer {l}, KV head {h}"
-                );
-            }
-        }
-    }
-}
-
-fn check_layers(what: &str, layers: &[LayerMeasures], prompt: &Prompt) {
-    let label = PromptLabel {
-        index: 0,
-        id: "p".into(),
-        tokens: prompt.ids.len(),
-    };
-    let [_, _, table, _] = prompt_tables(&label, layers, &MeasureOptions::default());
-    for query in ["last", "pooled"] {
-        for kind in ["90_first", "90_stable", "99_first", "99_stable"] {
-            let name = format!("lmbo_{query}_{kind}");
-            let want: Vec<f64> = serde_json::from_value(prompt.measures[&name].clone()).unwrap();
-            assert_eq!(table.numbers(&name).unwrap(), want, "{what}: {name}");
-        }
-        let name = format!("output_norm_{query}");
-        let want: Vec<f64> = serde_json::from_value(prompt.measures[&name].clone()).unwrap();
-        let got = table.numbers(&name).unwrap();
-        for (got, want) in got.iter().zip(&want) {
-            assert!(
-                (got / want - 1.0).abs() < 1e-5,
-                "{what}: {name}: {got} {want}"
-            );
-        }
-    }
-}
-
-#[test]
-fn greedy_texts_equal_the_reference() {
-    each(|family, model, golden| {
-        for prompt in &golden.prompts {
-            let decoder = &model.decoder;
-            let steps = prompt.greedy.len();
-            let mut probe = kvprof::model::attention::NoProbe;
-            let mut prefilled =
-                prefill(decoder, &prompt.ids, steps, Vec::new(), &mut probe).unwrap();
-            let mut logits = prefilled.logits.to_vec1::<f32>().unwrap();
-            let mut said = Vec::new();
-            for _ in 0..steps {
-                let id = most_likely(&logits);
-                said.push(id);
-                logits = decoder
-                    .decode(id, &mut prefilled.cache)
-                    .unwrap()
-                    .to_vec1()
-                    .unwrap();
-            }
-            assert_eq!(said, prompt.greedy, "{family:?}, {}", prompt.name);
-        }
-    });
-}
-
 #[test]
 fn snapkv_keeps_what_kvpress_keeps() {
     let mut compared = 0;
     let counted = std::cell::RefCell::new(&mut compared);
     each(|family, model, golden| {
         for prompt in &golden.prompts {
-            let Some(want) = &prompt.snapkv else {
+            if !prompt.others.contains_key("snapkv") {
                 continue;
-            };
+            }
+            let want: SnapKv = prompt.of("snapkv");
             let parameters = json!({"pooling": "avg", "kernel": want.kernel});
             let scorer = registry::build("scorer", SCORERS, "snapkv", parameters).unwrap();
             let scorers = vec![(&*scorer, want.window)];
