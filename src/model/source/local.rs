@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 use super::folder::{SafetensorsFolder, file_name, names_in, with_ending};
-use super::{CacheFolder, MODELS, ModelFiles};
+use super::models::MODELS;
+use super::{CacheFolder, ModelFiles};
 use crate::model::gguf::Gguf;
 
 /// A GGUF file, the only one in a folder, or a Hugging Face folder.

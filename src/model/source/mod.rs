@@ -16,8 +16,10 @@ mod cache;
 mod folder;
 mod gguf_header;
 mod header;
+mod header_of;
 mod hub;
 mod local;
+mod models;
 mod named;
 mod parts;
 mod ranges;
@@ -29,8 +31,9 @@ use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
 pub use folder::SafetensorsFolder;
-pub use header::{HeaderFiles, header_of};
-pub use named::{MODELS, NamedModel};
+pub use header::HeaderFiles;
+pub use header_of::header_of;
+pub use models::{MODELS, NamedModel};
 pub use terms::Terms;
 
 use crate::error::Result;

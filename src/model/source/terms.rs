@@ -1,6 +1,6 @@
 //! Terms that somebody must accept before a model is fetched for the first time.
 
-use super::{FetchOptions, NamedModel};
+use super::FetchOptions;
 use crate::error::{Error, Result};
 
 /// Terms of use of a model's weights.
@@ -28,11 +28,12 @@ pub(super) const GEMMA: Terms = Terms {
 ///
 /// Errors: [`Error::TermsNotAccepted`].
 pub(super) fn check(
-    model: &NamedModel,
+    model: &str,
+    terms: Option<Terms>,
     options: &FetchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let Some(terms) = model.terms else {
+    let Some(terms) = terms else {
         return Ok(());
     };
     let from_environment = std::env::var(ACCEPTED).unwrap_or_default();
@@ -41,15 +42,15 @@ pub(super) fn check(
         .map(str::trim);
     if !accepted.any(|key| key == terms.key) {
         return Err(Error::TermsNotAccepted {
-            model: model.name.to_owned(),
+            model: model.to_owned(),
             terms: terms.name.to_owned(),
             address: terms.address.to_owned(),
             key: terms.key.to_owned(),
         });
     }
-    let (name, terms, address) = (model.name, terms.name, terms.address);
+    let (terms, address) = (terms.name, terms.address);
     progress(&format!(
-        "{name} comes under the {terms} ({address}), which you accept"
+        "{model} comes under the {terms} ({address}), which you accept"
     ));
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Client {
         Self {
             agent,
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: set("HF_TOKEN").or_else(|| cache.token()),
+            token: set("HF_TOKEN").or_else(|| token(cache, options)),
         }
     }
 
@@ -162,6 +162,17 @@ impl Client {
         Err(Trouble::Unsound(format!(
             "the hub redirects more than {HOPS} times"
         )))
+    }
+}
+
+/// The token of `hf auth login`, which lies beside the usual cache wherever files go.
+fn token(cache: &Cache, options: &FetchOptions) -> Option<String> {
+    let has_home = std::env::var("HF_HOME").is_ok() || dirs::home_dir().is_some();
+    if options.hub_cache.is_none() && has_home {
+        // The crate would panic without a home folder.
+        Cache::from_env().token()
+    } else {
+        cache.token()
     }
 }
 

