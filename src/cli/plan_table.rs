@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use kvprof::budget::{BudgetPlan, Granularity, Prediction};
 
+use super::counted;
 use super::plan_report::{PlanLine, Predicted, layers};
 use super::text_table::{bar, cell, text_table};
 
@@ -67,7 +68,11 @@ fn layers_in_words(plan: &BudgetPlan) -> String {
     let geometry = &plan.geometry;
     let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
     let parts = (0..layers).filter(|&l| plan.takes_part(l)).count();
-    let all = format!("{parts} layers of {kv_heads} KV heads");
+    let all = format!(
+        "{} of {}",
+        counted(parts, "layer"),
+        counted(kv_heads, "KV head")
+    );
     match geometry.windows_in_words() {
         None => all,
         Some(windows) if parts == layers => format!("{all}, {windows}"),
@@ -96,7 +101,11 @@ fn layer_table(plan: &BudgetPlan) -> String {
         let range = [layer.least, layer.most].map(|tokens| tokens.to_string());
         let range = range.into_iter().filter(|_| by_head);
         let cells = [layer_name(plan, l), format!("{:.1}", layer.mean)];
-        let share = format!("{:.1} %", 100.0 * layer.share);
+        let share = if plan.takes_part(l) {
+            format!("{:.1} %", 100.0 * layer.share)
+        } else {
+            "-".to_owned()
+        };
         let rest = [share, bar(layer.mean, widest, BAR)];
         table.add_row(cells.into_iter().chain(range).chain(rest));
     }
