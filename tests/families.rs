@@ -215,3 +215,26 @@ fn snapkv_keeps_what_kvpress_keeps() {
     });
     assert!(compared >= 18, "{compared}");
 }
+
+/// Keys are held after rotation: what a short prompt began cannot go on with the frequencies of a long text.
+#[test]
+fn a_text_that_began_short_ends_where_longer_ones_are_rotated_otherwise() {
+    each(|family, model, golden| {
+        let Some(prompt) = golden.prompts.iter().find(|p| p.name == "tokens48") else {
+            return;
+        };
+        let decoder = &model.decoder;
+        assert_eq!(decoder.config().context_of(48), 64, "{family:?}");
+        assert_eq!(decoder.config().context_of(65), 256, "{family:?}");
+        let mut probe = kvprof::model::attention::NoProbe;
+        let mut full = prefill(decoder, &prompt.ids, 20, Vec::new(), &mut probe).unwrap();
+        for id in 0..16 {
+            decoder.decode(id, &mut full.cache).unwrap();
+        }
+        let error = decoder.decode(16, &mut full.cache).unwrap_err();
+        assert!(error.to_string().contains("64"), "{family:?}: {error}");
+        // A cut cache remembers how its text began.
+        let cut = full.cache.cut(&full.cache.slots(), 4).unwrap();
+        assert_eq!(cut.begun_for(), 48);
+    });
+}

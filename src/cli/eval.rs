@@ -219,15 +219,13 @@ impl EvalArguments {
         config: &ModelConfig,
     ) -> anyhow::Result<()> {
         anyhow::ensure!(!cases.is_empty(), "the data set has no prompt");
-        let (context, new, window) = (
-            config.max_position_embeddings,
-            self.max_new_tokens,
-            self.window,
-        );
+        let (new, window) = (self.max_new_tokens, self.window);
         let floor = self.windows.of(Floor::of(self.sinks, window));
         let cuts = methods.iter().any(|m| m.cut.is_some());
         for case in cases {
-            let (id, tokens, longest) = (&case.id, case.ids.len(), case.longest(context, new));
+            let (id, tokens) = (&case.id, case.ids.len());
+            let context = config.context_of(tokens);
+            let longest = case.longest(context, new);
             anyhow::ensure!(
                 tokens <= longest,
                 "prompt {id} has {tokens} tokens, at most {longest} leave room for {new} new ones and the accepted \

@@ -131,7 +131,7 @@ impl GenerateArguments {
         self.check()?;
         let compression = self.compress.compression()?;
         let (model, ids) = self.load(&compression)?;
-        let context = model.decoder.config().max_position_embeddings;
+        let context = model.decoder.config().context_of(ids.len());
         let most = self
             .max_new_tokens
             .min(context.saturating_sub(ids.len()) + 1);
@@ -256,7 +256,7 @@ impl<'a> Speaker<'a> {
         let decoder = &model.decoder;
         let (done, text) = self.full_answer(full, most)?;
         // The last token has no place in a context that is full.
-        let context = decoder.config().max_position_embeddings;
+        let context = decoder.config().context_of(full.cache.begun_for());
         let steps = done.ids.len().min(context - full.cache.next_position());
         let ids = &done.ids[..steps];
         let forced = |live: Result<LiveCache, Error>| teacher_forced(decoder, &mut live?, ids);

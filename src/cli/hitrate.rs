@@ -78,6 +78,7 @@ impl HitRateArguments {
             options.check_context(context, self.prompts.max_prompt_tokens)?;
             prompts = set.cases_of(header)?.iter().map(Prompt::from).collect();
             for prompt in &prompts {
+                let context = header.config.context_of(prompt.ids.len());
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
             }
             let longest = prompts.iter().map(|p| p.ids.len()).max();

@@ -176,7 +176,7 @@ impl<'s> Sweep<'s> {
             );
             return Err(Error::invalid("observation window", self.window, bound));
         }
-        let context = self.model.decoder.config().max_position_embeddings;
+        let context = self.model.decoder.config().context_of(tokens);
         let longest = case.longest(context, self.max_new_tokens);
         if tokens > longest {
             let bound = format!(

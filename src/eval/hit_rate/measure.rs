@@ -36,7 +36,7 @@ pub fn measure(
     on_layer: &mut dyn FnMut(usize),
 ) -> Result<PromptHits> {
     options.check()?;
-    let context = decoder.config().max_position_embeddings;
+    let context = decoder.config().context_of(ids.len());
     options.check_prompt("to measure", ids.len(), context)?;
     let steps = options.generated_tokens();
     let mut prompt = PromptProbe::new(options, on_layer);

@@ -54,7 +54,7 @@ pub fn measure(
     done: &mut dyn FnMut(&Measurement),
 ) -> Result<Vec<Measurement>> {
     let tokens = prompt.ids.len();
-    let context = decoder.config().max_position_embeddings;
+    let context = decoder.config().context_of(tokens);
     if tokens + options.steps + 1 > context {
         return Err(Error::PromptTooLong {
             prompt: format!("of length {} with its steps", prompt.length),

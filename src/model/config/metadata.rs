@@ -3,7 +3,7 @@
 use candle_core::Device;
 
 use super::family::{self, Family, WindowedLayers};
-use super::rope::{SCALINGS, Scaling, long_magnitude, rope};
+use super::rope::{SCALINGS, Scaling, long_magnitude, rope, yarn_magnitude};
 use super::{LayerKind, ModelConfig, check_rotated, declared, layers};
 use crate::error::{Error, Result};
 use crate::model::gguf::Gguf;
@@ -192,7 +192,9 @@ fn scaling(
             original: original.unwrap_or(context) as f64,
             beta_fast: optional_float(gguf, &own("scaling.yarn_beta_fast"))?.unwrap_or(32.0),
             beta_slow: optional_float(gguf, &own("scaling.yarn_beta_slow"))?.unwrap_or(1.0),
-            magnitude: None,
+            // A factor in the file is on top of the rule's own.
+            magnitude: optional_float(gguf, &own("scaling.attn_factor"))?
+                .map(|own| own * yarn_magnitude(factor.unwrap_or(1.0))),
         }),
         Some(other) => Err(Error::Unsupported {
             what: "RoPE scaling",

@@ -78,6 +78,11 @@ pub(super) fn long_magnitude(context: f64, original: f64) -> f64 {
     (1.0 + (context / original).ln() / original.ln()).sqrt()
 }
 
+/// The same under yarn: `0.1 ln(factor) + 1`.
+pub(super) fn yarn_magnitude(factor: f64) -> f64 {
+    0.1 * factor.max(1.0).ln() + 1.0
+}
+
 /// Frequencies over `rotated` dimensions to the base `theta`.
 ///
 /// Differs: in float32 step by step, as models were trained and as references compute them.
@@ -127,7 +132,7 @@ pub(super) fn rope(theta: f64, rotated: usize, scaling: &Scaling) -> Result<Rope
             positive("RoPE original context", *original)?;
             positive("RoPE beta_fast", *beta_fast)?;
             positive("RoPE beta_slow", *beta_slow)?;
-            rope.magnitude = magnitude.unwrap_or(0.1 * factor.max(1.0).ln() + 1.0) as f32;
+            rope.magnitude = magnitude.unwrap_or_else(|| yarn_magnitude(*factor)) as f32;
             let turns =
                 |beta: &f64| rotated as f64 * (original / (beta * TAU)).ln() / (2.0 * theta.ln());
             let first = turns(beta_fast).floor().max(0.0) as f32;
