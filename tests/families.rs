@@ -11,9 +11,9 @@ use candle_core::DType;
 use family_models::FamilyModel;
 use kvprof::error::Result;
 use kvprof::method::prefill;
-use kvprof::model::Model;
 use kvprof::model::attention::{AttentionProbe, AttentionView};
 use kvprof::model::chat::Message;
+use kvprof::model::{Model, ModelCard};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, select_layers};
 use reference_figures::{Figures, check_continuation, check_heads, check_layers, logits, measured};
@@ -71,6 +71,29 @@ fn layers_see_what_they_should() {
         let mut windows = model.decoder.config().windows();
         windows.resize(golden.spans.len(), None);
         assert_eq!(windows, golden.spans, "{family:?}");
+    });
+}
+
+/// A card is read without what encodes; it must not say anything else of the tokens.
+#[test]
+fn cards_tell_what_tokenizers_do() {
+    each(|family, model, _| {
+        let card = ModelCard::read(&model.files).unwrap();
+        let tokenizer = &model.tokenizer;
+        assert_eq!(card.tokens.tokens, tokenizer.vocab_size(), "{family:?}");
+        let stops: Vec<u32> = card.tokens.stops.iter().map(|(id, _)| *id).collect();
+        assert_eq!(stops, tokenizer.stop_ids(), "{family:?}");
+        let begins = tokenizer.bos_id().filter(|_| tokenizer.adds_bos());
+        assert_eq!(
+            card.tokens.bos.as_ref().map(|(id, _)| *id),
+            begins,
+            "{family:?}"
+        );
+        for (id, text) in card.tokens.stops.iter().chain(&card.tokens.bos) {
+            assert_eq!(tokenizer.token(*id), Some(text.as_str()), "{family:?}");
+        }
+        assert_eq!(card.has_chat_template, model.chat.is_some(), "{family:?}");
+        assert_eq!(card.config.windows(), model.decoder.config().windows());
     });
 }
 

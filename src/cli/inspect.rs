@@ -1,9 +1,9 @@
 //! `kvprof inspect`: what a model is and what its cache takes, from its header alone.
 
 use kvprof::budget::{Budget, Geometry};
-use kvprof::model::ModelHeader;
+use kvprof::model::ModelCard;
 use kvprof::model::cache::{Elements, Representation};
-use kvprof::model::source::HeaderFiles;
+use kvprof::model::source::{HeaderFiles, ModelFiles};
 use serde_json::{Value, json};
 
 use super::inspect_table::write_table;
@@ -44,8 +44,10 @@ pub struct InspectArguments {
 
 /// Everything that is told of a model.
 pub struct Inspection {
-    /// The model without its weights.
-    pub header: ModelHeader,
+    /// Its files; weights may be holes.
+    pub files: ModelFiles,
+    /// What they say.
+    pub card: ModelCard,
     /// Bytes of its weight files.
     pub file_bytes: u64,
     /// Its hash, where it is known without reading all of them.
@@ -87,8 +89,8 @@ impl InspectArguments {
 
     fn inspect(&self, files: HeaderFiles) -> anyhow::Result<Inspection> {
         let (file_bytes, sha256) = (files.bytes, files.sha256().map(str::to_owned));
-        let header = ModelHeader::open(files.files.clone())?;
-        let geometry = Geometry::of_files(&header.files, &header.config);
+        let card = ModelCard::read(&files.files)?;
+        let geometry = Geometry::of_files(&files.files, &card.config);
         let lengths = super::sorted(&self.lengths);
         let room = |whole, tokens| geometry.room(whole, tokens);
         let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
@@ -107,7 +109,8 @@ impl InspectArguments {
             budgets: self.budgets.iter().map(|budget| under(*budget)).collect(),
             held_as: self.cache_dtype,
             whole_windows: self.whole_windows,
-            header,
+            files: files.files.clone(),
+            card,
             file_bytes,
             sha256,
             geometry,
@@ -130,20 +133,11 @@ impl Inspection {
             .map(|layers| self.bytes(Held(layers * geometry.kv_heads), held_as))
     }
 
-    /// The stop ids with their texts.
-    pub fn stops(&self) -> Vec<(u32, String)> {
-        let tokenizer = &self.header.tokenizer;
-        let text = |id: u32| tokenizer.token(id).unwrap_or_default().to_owned();
-        let ids = tokenizer.stop_ids().iter();
-        ids.map(|id| (*id, text(*id))).collect()
-    }
-
     fn to_json(&self) -> Value {
-        let (config, tokenizer) = (&self.header.config, &self.header.tokenizer);
+        let (config, tokens) = (&self.card.config, &self.card.tokens);
         let geometry = &self.geometry;
-        let weights = self.header.tensors();
-        let tensors: Vec<Value> = weights
-            .iter()
+        let tensors = self.card.tensors.iter();
+        let tensors: Vec<Value> = tensors
             .map(|group| json!({"type": group.name, "tensors": group.tensors, "parameters": group.parameters, "bytes": group.bytes}))
             .collect();
         let layers: Vec<Value> = (0..geometry.layers)
@@ -181,13 +175,10 @@ impl Inspection {
                 json!({"budget": budget.to_string(), "at": at})
             })
             .collect();
-        let stops: Vec<Value> = self
-            .stops()
-            .into_iter()
-            .map(|(id, text)| json!({"id": id, "text": text}))
-            .collect();
+        let named = |(id, text): &(u32, String)| json!({"id": id, "text": text});
+        let stops: Vec<Value> = tokens.stops.iter().map(named).collect();
         json!({
-            "model": self.header.files.name, "source": self.header.files.origin, "sha256": self.sha256,
+            "model": self.files.name, "source": self.files.origin, "sha256": self.sha256,
             "architecture": config.family.architecture, "family": config.family.about,
             "file_bytes": self.file_bytes, "tensors": tensors,
             "layers": layers, "query_heads": geometry.heads, "kv_heads": geometry.kv_heads,
@@ -195,11 +186,8 @@ impl Inspection {
             "hidden_size": config.hidden_size, "feed_forward_size": config.intermediate_size,
             "vocabulary": config.vocab_size, "tied_output_head": config.tie_word_embeddings,
             "context": config.max_position_embeddings,
-            "tokenizer": {
-                "tokens": tokenizer.vocab_size(), "bos": tokenizer.bos_id(), "adds_bos": tokenizer.adds_bos(),
-                "stop": stops,
-            },
-            "chat_template": self.header.chat.is_some(),
+            "tokenizer": {"tokens": tokens.tokens, "begins_with": tokens.bos.as_ref().map(named), "stop": stops},
+            "chat_template": self.card.has_chat_template,
             "caches": caches, "budgets_cache_dtype": self.held_as.to_string(),
             "whole_windows": self.whole_windows, "budgets": budgets,
         })
@@ -207,7 +195,7 @@ impl Inspection {
 
     /// Dimensions of a head that are rotated.
     pub fn rotated(&self) -> usize {
-        let ropes = self.header.config.ropes.first();
+        let ropes = self.card.config.ropes.first();
         ropes.map_or(0, |rope| 2 * rope.frequencies.len())
     }
 }

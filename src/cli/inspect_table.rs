@@ -12,12 +12,11 @@ const NAMES: usize = 12;
 
 /// Writes everything that is known of a model.
 pub fn write_table(out: &mut impl Write, inspection: &Inspection) -> io::Result<()> {
-    let header = &inspection.header;
-    let config = &header.config;
+    let (files, config) = (&inspection.files, &inspection.card.config);
     let geometry = &inspection.geometry;
     let mut line = |name: &str, text: String| writeln!(out, "{name:NAMES$}{text}");
-    line("model", header.files.name.clone())?;
-    line("from", header.files.origin.clone())?;
+    line("model", files.name.clone())?;
+    line("from", files.origin.clone())?;
     if let Some(sha256) = &inspection.sha256 {
         line("SHA-256", sha256.clone())?;
     }
@@ -49,14 +48,15 @@ pub fn write_table(out: &mut impl Write, inspection: &Inspection) -> io::Result<
     )?;
     line("context", context(inspection))?;
     line("tokenizer", tokenizer(inspection))?;
-    let stops = inspection.stops().into_iter();
+    let stops = inspection.card.tokens.stops.iter();
     let stops: Vec<String> = stops.map(|(id, text)| format!("{text} ({id})")).collect();
     line("stop ids", stops.join(", "))?;
     line(
         "chat",
-        match header.chat {
-            Some(_) => "has a template",
-            None => "no template: a base model, or one whose files lack it",
+        if inspection.card.has_chat_template {
+            "has a template"
+        } else {
+            "no template: a base model, or one whose files lack it"
         }
         .to_owned(),
     )?;
@@ -64,7 +64,7 @@ pub fn write_table(out: &mut impl Write, inspection: &Inspection) -> io::Result<
 }
 
 fn weights(inspection: &Inspection) -> String {
-    let groups = inspection.header.tensors();
+    let groups = &inspection.card.tensors;
     let parameters: u64 = groups.iter().map(|group| group.parameters).sum();
     let kinds: Vec<String> = groups
         .iter()
@@ -73,7 +73,7 @@ fn weights(inspection: &Inspection) -> String {
     format!(
         "{} in {}, {} parameters; tensors: {}",
         bytes(inspection.file_bytes),
-        if inspection.header.files.weights.is_dir() {
+        if inspection.files.weights.is_dir() {
             "safetensors"
         } else {
             "GGUF"
@@ -99,7 +99,7 @@ fn layers(inspection: &Inspection) -> String {
 }
 
 fn context(inspection: &Inspection) -> String {
-    let config = &inspection.header.config;
+    let config = &inspection.card.config;
     let all = format!("{} tokens", config.max_position_embeddings);
     let long = config.ropes.iter().find_map(|rope| rope.long.as_ref());
     match long {
@@ -112,23 +112,19 @@ fn context(inspection: &Inspection) -> String {
 }
 
 fn tokenizer(inspection: &Inspection) -> String {
-    let tokenizer = &inspection.header.tokenizer;
-    let begins = match tokenizer.bos_id().filter(|_| tokenizer.adds_bos()) {
-        Some(bos) => format!(
-            "a text begins with {} ({bos})",
-            tokenizer.token(bos).unwrap_or_default()
-        ),
+    let tokens = &inspection.card.tokens;
+    let begins = match &tokens.bos {
+        Some((id, text)) => format!("a text begins with {text} ({id})"),
         None => "nothing is put before a text".to_owned(),
     };
     format!(
         "{} tokens in {} rows of the embedding; {begins}",
-        tokenizer.vocab_size(),
-        inspection.header.config.vocab_size
+        tokens.tokens, inspection.card.config.vocab_size
     )
 }
 
 fn write_caches(out: &mut impl Write, inspection: &Inspection) -> io::Result<()> {
-    let context = inspection.header.config.max_position_embeddings;
+    let context = inspection.card.config.max_position_embeddings;
     let lengths = inspection.lengths.iter().map(|&tokens| {
         let beyond = if tokens > context { " *" } else { "" };
         format!("{}{beyond}", length(tokens))

@@ -10,7 +10,7 @@ use super::gguf::{Gguf, WeightMemory};
 use super::json_fields::JsonFields;
 use super::source::ModelFiles;
 use super::tokenizer::Tokenizer;
-use super::weights::{Checkpoint, TensorGroup, TensorSource};
+use super::weights::{Checkpoint, TensorSource};
 use crate::error::{Error, Result};
 
 /// A model whose weights were not read: what prompts are made with, and what can be known beforehand.
@@ -99,11 +99,6 @@ impl ModelHeader {
     pub fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
         self.weights.described().weight_memory(device, dtype)
     }
-
-    /// The tensors by number format, those with most bytes first.
-    pub fn tensors(&self) -> Vec<TensorGroup> {
-        self.weights.described().groups()
-    }
 }
 
 /// How a model reads and writes text, without anything else of it.
@@ -135,7 +130,9 @@ pub fn config_of(files: &ModelFiles) -> Result<ModelConfig> {
 }
 
 /// Name of the file that holds a folder's geometry.
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
+/// Name of the file that holds a folder's vocabulary.
+pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// `tokenizer.json` beside the weights if there is one, else the GGUF's own.
 fn of_gguf(files: &ModelFiles, gguf: &Gguf) -> Result<Tokenizer> {
@@ -146,16 +143,21 @@ fn of_gguf(files: &ModelFiles, gguf: &Gguf) -> Result<Tokenizer> {
 }
 
 fn of_folder(folder: &Path) -> Result<Tokenizer> {
-    let path = folder.join("tokenizer.json");
-    if !path.is_file() {
-        return Err(Error::Unsupported {
-            what: "tokenizer",
-            found: format!("none in {}", folder.display()),
-            supported: "folders with a tokenizer.json (transformers' save_pretrained writes one)"
-                .into(),
-        });
+    require_tokenizer(folder)?;
+    Tokenizer::from_file(&folder.join(TOKENIZER), None)
+}
+
+/// Refuses a folder whose vocabulary is nowhere to be found.
+pub(super) fn require_tokenizer(folder: &Path) -> Result<()> {
+    if folder.join(TOKENIZER).is_file() {
+        return Ok(());
     }
-    Tokenizer::from_file(&path, None)
+    Err(Error::Unsupported {
+        what: "tokenizer",
+        found: format!("none in {}", folder.display()),
+        supported: "folders with a tokenizer.json (transformers' save_pretrained writes one)"
+            .into(),
+    })
 }
 
 /// A tokenizer may leave rows of the embedding unused, but needs one for every token that is not special: those of other
@@ -168,5 +170,5 @@ fn check_vocabulary(tokenizer: &Tokenizer, config: &ModelConfig, folder: &Path) 
     let problem = format!(
         "has {known} tokens, but the weights embed {rows} (vocab_size in config.json); it belongs to another model"
     );
-    Err(Error::format(&folder.join("tokenizer.json"), problem))
+    Err(Error::format(&folder.join(TOKENIZER), problem))
 }

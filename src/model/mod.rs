@@ -3,6 +3,7 @@
 mod alignment;
 pub mod attention;
 pub mod cache;
+mod card;
 pub mod chat;
 pub mod config;
 pub mod decoder;
@@ -21,6 +22,7 @@ mod step_table;
 pub mod tokenizer;
 mod weights;
 
+pub use card::ModelCard;
 pub use gguf::WeightMemory;
 pub use header::{ModelHeader, config_of, text_side_of};
 pub use loaded::{Model, message_ids};

@@ -3,7 +3,7 @@
 mod date;
 mod python_json;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -99,9 +99,19 @@ impl ChatTemplate {
     ///
     /// Errors: as [`new`](Self::new); [`Error::Io`] and [`Error::Format`] for files that cannot be read.
     pub fn of_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let source = Self::source_in(folder)?;
+        source
+            .map(|(source, file)| Self::of_file(&source, &file, tokenizer))
+            .transpose()
+    }
+
+    /// The text of the template of a Hugging Face folder, and the file that it is in.
+    ///
+    /// Errors: [`Error::Io`] and [`Error::Format`] for files that cannot be read.
+    pub(super) fn source_in(folder: &Path) -> Result<Option<(String, PathBuf)>> {
         let file = folder.join("chat_template.jinja");
         match std::fs::read_to_string(&file) {
-            Ok(source) => return Self::of_file(&source, &file, tokenizer).map(Some),
+            Ok(source) => return Ok(Some((source, file))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("read", &file, e)),
         }
@@ -119,7 +129,7 @@ impl ChatTemplate {
                 _ => fields.text("chat_template")?,
             };
             if let Some(source) = source {
-                return Self::of_file(source, &file, tokenizer).map(Some);
+                return Ok(Some((source.to_owned(), file)));
             }
         }
         Ok(None)

@@ -34,7 +34,7 @@ pub(super) fn read(path: &Path) -> Result<Parts> {
     Ok((inner, pieces, strips_first_space))
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Value> {
     serde_json::from_slice(bytes)
         .map_err(|e| Error::format_at(path, e.line(), format!("is not valid JSON: {e}")))
 }
@@ -158,7 +158,7 @@ pub(super) fn check_same_vocabulary(
 /// Special ids from the two configuration files that Hugging Face keeps beside a `tokenizer.json`.
 pub(super) fn special_ids_beside(
     path: &Path,
-    inner: &tokenizers::Tokenizer,
+    id_of: &dyn Fn(&str) -> Option<u32>,
     encodes_bos: Option<u32>,
 ) -> Result<SpecialIds> {
     let beside = |name: &str| {
@@ -175,7 +175,7 @@ pub(super) fn special_ids_beside(
     let named = |key: &str| {
         let value = &tokenizer[key];
         let text = value.as_str().or_else(|| value["content"].as_str());
-        text.and_then(|text| inner.token_to_id(text))
+        text.and_then(id_of)
     };
     let numbers = |key: &str| -> Vec<u32> {
         let value = &generation[key];

@@ -15,6 +15,7 @@ mod pre_tokenizer;
 mod sentence_piece;
 mod special;
 mod stream;
+mod summary;
 mod vocabulary;
 
 use std::ops::Range;
@@ -26,8 +27,10 @@ use crate::error::{Error, Result};
 use crate::model::gguf::Gguf;
 
 use piece::Piece;
+use pre_tokenizer::PreTokenizer;
 use special::SpecialIds;
 pub use stream::TextStream;
+pub use summary::TokenSummary;
 use vocabulary::{TokenKind, Vocabulary};
 
 /// The values of `tokenizer.ggml.model` that this program can build.
@@ -54,39 +57,22 @@ impl Tokenizer {
     /// Errors: [`Error::Unsupported`] for another kind of vocabulary, [`Error::UnknownName`] for a
     /// pre-tokenizer that is not in the table, [`Error::Format`] for metadata that contradicts itself.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let kind = gguf.text("tokenizer.ggml.model")?;
-        let mut vocabulary = Vocabulary::read(gguf)?;
+        let Described {
+            vocabulary,
+            spelling,
+            special,
+        } = Described::read(gguf)?;
         let spell: fn(&str, TokenKind) -> Piece;
-        let (mut inner, strips_first_space, special) = match kind {
-            "gpt2" => {
+        let (mut inner, strips_first_space) = match spelling {
+            Spelling::ByteLevel(rule) => {
                 spell = Piece::byte_level;
-                let rule = pre_tokenizer::of_gguf(gguf)?;
-                let special = SpecialIds::read(gguf, SpecialIds::byte_level(rule.adds_bos))?;
-                (byte_level::build(gguf, &vocabulary, rule)?, false, special)
+                (byte_level::build(gguf, &vocabulary, rule)?, false)
             }
-            "llama" => {
+            Spelling::SentencePiece { prefix } => {
                 spell = Piece::sentence_piece;
-                let special = SpecialIds::read(gguf, SpecialIds::sentence_piece(vocabulary.len()))?;
-                let prefix = special::flag(gguf, "tokenizer.ggml.add_space_prefix")?;
-                let prefix = prefix.unwrap_or(true);
-                let inner = sentence_piece::build(gguf, &vocabulary, prefix)?;
-                (inner, prefix, special)
-            }
-            other => {
-                return Err(Error::Unsupported {
-                    what: "tokenizer",
-                    found: other.to_owned(),
-                    supported: format!(
-                        "{MODELS}; or put the model's tokenizer.json beside the weights"
-                    ),
-                });
+                (sentence_piece::build(gguf, &vocabulary, prefix)?, prefix)
             }
         };
-        let special = special.with_markers(vocabulary.entries());
-        for &id in &special.stop {
-            // A marker that ends the text is never text, whatever type the converter gave it.
-            vocabulary.make_control(id);
-        }
         let strips_spaces = special::spaces_after_are_stripped(gguf);
         let entries = || vocabulary.entries();
         let verbatim = |(_, text, kind)| verbatim(text, kind, strips_spaces);
@@ -122,7 +108,10 @@ impl Tokenizer {
                 }
                 SpecialIds::read(gguf, defaults)?
             }
-            None => json::special_ids_beside(path, &inner, encodes_bos)?,
+            None => {
+                let id_of = |text: &str| inner.token_to_id(text);
+                json::special_ids_beside(path, &id_of, encodes_bos)?
+            }
         };
         special.check_range(path, pieces.len())?;
         let special = special.with_markers(pieces.iter().enumerate().filter_map(|(id, piece)| {
@@ -290,6 +279,60 @@ impl std::fmt::Debug for Tokenizer {
             .field("vocab_size", &self.pieces.len())
             .field("special", &self.special)
             .finish_non_exhaustive()
+    }
+}
+
+/// How the tokens of a GGUF's vocabulary spell text.
+enum Spelling {
+    /// Byte by byte, in words that a rule cuts.
+    ByteLevel(&'static PreTokenizer),
+    /// In characters, perhaps with a space before the first.
+    SentencePiece { prefix: bool },
+}
+
+/// What the metadata of a GGUF says of its tokens, before anything is built of them.
+struct Described {
+    vocabulary: Vocabulary,
+    spelling: Spelling,
+    special: SpecialIds,
+}
+
+impl Described {
+    fn read(gguf: &Gguf) -> Result<Self> {
+        let kind = gguf.text("tokenizer.ggml.model")?;
+        let mut vocabulary = Vocabulary::read(gguf)?;
+        let (spelling, special) = match kind {
+            "gpt2" => {
+                let rule = pre_tokenizer::of_gguf(gguf)?;
+                let special = SpecialIds::read(gguf, SpecialIds::byte_level(rule.adds_bos))?;
+                (Spelling::ByteLevel(rule), special)
+            }
+            "llama" => {
+                let special = SpecialIds::read(gguf, SpecialIds::sentence_piece(vocabulary.len()))?;
+                let prefix = special::flag(gguf, "tokenizer.ggml.add_space_prefix")?;
+                let prefix = prefix.unwrap_or(true);
+                (Spelling::SentencePiece { prefix }, special)
+            }
+            other => {
+                return Err(Error::Unsupported {
+                    what: "tokenizer",
+                    found: other.to_owned(),
+                    supported: format!(
+                        "{MODELS}; or put the model's tokenizer.json beside the weights"
+                    ),
+                });
+            }
+        };
+        let special = special.with_markers(vocabulary.entries());
+        for &id in &special.stop {
+            // A marker that ends the text is never text, whatever type the converter gave it.
+            vocabulary.make_control(id);
+        }
+        Ok(Self {
+            vocabulary,
+            spelling,
+            special,
+        })
     }
 }
 
