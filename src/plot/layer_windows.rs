@@ -49,10 +49,7 @@ pub(super) fn sizes<'w>(models: impl IntoIterator<Item = &'w Windows>) -> Option
 }
 
 /// What a legend says of layers with a window, which are told by looking `how`.
-pub(super) fn words<'w>(
-    how: &str,
-    models: impl IntoIterator<Item = &'w Windows>,
-) -> Option<Words> {
+pub(super) fn words<'w>(how: &str, models: impl IntoIterator<Item = &'w Windows>) -> Option<Words> {
     let sizes = sizes(models)?;
     let short = sizes.strip_prefix("a ").unwrap_or(&sizes);
     Some(Words::of([

@@ -44,7 +44,10 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let prefix = format!("lmba_{query}_");
     let sought = (&*prefix, options.threshold, suffix);
     let mut values = Vec::new();
-    for (profile, column) in profiles.iter().zip(columns(&profiles, |p| &p.layers, sought)?) {
+    for (profile, column) in profiles
+        .iter()
+        .zip(columns(&profiles, |p| &p.layers, sought)?)
+    {
         let mut grid = by_layer(profile, &column)?;
         grid.iter_mut().flatten().for_each(|v| *v *= factor);
         values.push(grid);

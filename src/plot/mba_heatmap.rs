@@ -65,7 +65,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let grids = profiles.iter().zip(&columns);
     let grids = grids.map(|(profile, column)| by_head(profile, column));
     let mut grids: Vec<Vec<Vec<Vec<f64>>>> = grids.collect::<Result<_>>()?;
-    let relative = options.relative || !same_lengths(&profiles)?;
+    let relative = options.relative || (profiles.len() > 1 && !same_lengths(&profiles)?);
     if relative {
         for (profile, grid) in profiles.iter().zip(&mut grids) {
             shares(grid, &prompt_tokens(profile)?);
@@ -145,7 +145,8 @@ impl Places {
             columns,
             height,
             room,
-            groups_above: text_width(GROUPED) > pitch && profiles.iter().any(|p| group(&p.meta.model) > 1),
+            groups_above: text_width(GROUPED) > pitch
+                && profiles.iter().any(|p| group(&p.meta.model) > 1),
         }
     }
 

@@ -77,7 +77,10 @@ impl<'m> OverLayers<'m> {
             Depth::Index => "",
             Depth::Relative => " against relative depth",
         };
-        format!("{what}{depth}{}", about_models(&self.models, "hollow markers"))
+        format!(
+            "{what}{depth}{}",
+            about_models(&self.models, "hollow markers")
+        )
     }
 }
 

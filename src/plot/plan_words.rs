@@ -18,8 +18,8 @@ pub(super) struct PlanWords {
 impl PlanWords {
     /// The words for `plans`; a lone one is called by its strategy.
     pub(super) fn of(plans: &[&BudgetPlan]) -> Self {
-        let parts: [fn(&BudgetPlan) -> String; 6] =
-            [strategy, model, length, by, budget, always_kept];
+        let parts: [fn(&BudgetPlan) -> String; 7] =
+            [strategy, model, length, by, budget, always_kept, whole];
         let differs = |part: fn(&BudgetPlan) -> String| {
             let mut pairs = plans.windows(2);
             pairs.any(|pair| part(pair[0]) != part(pair[1]))
@@ -40,8 +40,11 @@ impl PlanWords {
             Words::from(name).or_number(format!("plan {}", i + 1))
         };
         let facts = plans.first().into_iter().flat_map(|plan| {
-            let fact = |&place: &usize| with_unit(plan, parts[place](plan)).into();
-            shared.iter().map(fact).collect::<Vec<_>>()
+            let facts = shared.iter().map(|&place| parts[place](plan));
+            let facts = facts.filter(|fact| !fact.is_empty());
+            facts
+                .map(|fact| with_unit(plan, fact).into())
+                .collect::<Vec<_>>()
         });
         Self {
             shared: facts.collect(),
@@ -93,6 +96,15 @@ fn always_kept(plan: &BudgetPlan) -> String {
         n => format!("{} sinks", number(n as f64)),
     };
     format!("{sinks}, window {}", number(plan.window as f64))
+}
+
+/// Whether layers with a window are left out of the budget; "" where all layers share it.
+fn whole(plan: &BudgetPlan) -> String {
+    if plan.whole_windows && plan.geometry.windows.iter().any(Option::is_some) {
+        "global layers only".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 /// Scalar parameters as `name value`, and the floor where the strategy names none.

@@ -305,10 +305,7 @@ mod tests {
         assert_eq!(marked_by_look(&local, 1).unwrap(), all);
         assert_eq!(marked_by_look(&local, 2).unwrap(), [0, 2, 5, 7, 9, 11]);
         assert_eq!(marked_by_look(&local, 9).unwrap(), [5, 11]);
-        assert_eq!(
-            marked_by_look(&points(|i| i % 6 == 5), 9).unwrap(),
-            [5, 11]
-        );
+        assert_eq!(marked_by_look(&points(|i| i % 6 == 5), 9).unwrap(), [5, 11]);
         assert!(marked_by_look(&points(|_| true), 2).is_none());
         assert!(marked_by_look(&points(|_| false), 2).is_none());
     }
