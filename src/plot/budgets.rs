@@ -154,6 +154,7 @@ fn window_entries(plans: &[&BudgetPlan], series: &[Series]) -> Vec<Entry> {
         let whole = Words::of([
             format!("{short} kept whole, not in the budget"),
             format!("{short} kept whole"),
+            "windows kept whole".to_owned(),
         ]);
         Some((Key::Aside(pen), whole))
     };
@@ -199,4 +200,30 @@ fn over_heads(plan: &BudgetPlan, relative: bool) -> Vec<Point> {
     };
     let points = plan.tokens.iter().enumerate().map(point).collect();
     shown(points, &plan.geometry.windows, look(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::tests::sample::Sample;
+    use serde_json::Value;
+
+    #[test]
+    fn the_line_leads_past_layers_that_keep_their_window() {
+        let sample = Sample {
+            layers: 4,
+            windows: vec![Some(512), Some(512), None, Some(512)],
+            ..Sample::default()
+        };
+        let whole = sample.plan_of_global_layers("uniform");
+        let series = Series::banded(Pen::plain(GREY, 1.0), over_heads(&whole, false));
+        let looks: Vec<Look> = series.points.iter().map(|p| p.look).collect();
+        let aside = Look::Aside;
+        assert_eq!(looks, [aside, aside, Look::Filled, aside]);
+        assert_eq!(series.points[0].middle, 512.0);
+        assert_eq!(mean_budget(&series), 128.0, "of the layer that takes part");
+        let shared = sample.plan("uniform", Value::Null, Granularity::Layer);
+        let looks = over_heads(&shared, false).into_iter().map(|p| p.look);
+        assert!(looks.filter(|look| *look == Look::Hollow).count() == 3);
+    }
 }

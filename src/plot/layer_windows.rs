@@ -55,6 +55,7 @@ pub(super) fn words<'w>(how: &str, models: impl IntoIterator<Item = &'w Windows>
     Some(Words::of([
         format!("{how}: layers that see {sizes}"),
         format!("{how}: {short}"),
+        format!("{how}: windowed"),
     ]))
 }
 

@@ -20,7 +20,7 @@ const HEIGHTS: (f64, f64) = (96.0, 330.0);
 /// Most height of one of several panels, in points.
 const MOST_OF_SEVERAL: f64 = 190.0;
 /// Least width of one of several panels with its labels, in points.
-const LEAST_PANEL: f64 = 92.0;
+const LEAST_PANEL: f64 = 80.0;
 /// Room that the label of a head or layer needs, in points.
 const LABEL_POINTS: f64 = 14.0;
 /// Room right of the panels for the colour bar with its labels and name, in points.
@@ -145,7 +145,7 @@ impl Places {
             columns,
             height,
             room,
-            groups_above: text_width(GROUPED) > pitch
+            groups_above: text_width(GROUPED) > pitch - points(8.0)
                 && profiles.iter().any(|p| group(&p.meta.model) > 1),
         }
     }

@@ -97,3 +97,72 @@ pub(super) fn about_models(models: &[&ModelRecord], how: &str) -> String {
     let windows = windows.map(|model| sentence(how, &model.name, &model.windows));
     named + &windows.collect::<String>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::figure::PENS;
+    use crate::plot::tests::sample::Sample;
+
+    fn profile(layers: usize, windows: Vec<Option<usize>>) -> Profile {
+        let sample = Sample {
+            tokens: vec![64],
+            layers,
+            windows,
+            ..Sample::default()
+        };
+        sample.profile()
+    }
+
+    fn points(layers: usize) -> Vec<Point> {
+        let layers = 0..layers;
+        layers
+            .map(|layer| Point::alone(layer as f64, 7.0))
+            .collect()
+    }
+
+    #[test]
+    fn layers_lie_at_their_index_or_between_0_and_1() {
+        let (five, three) = (profile(5, Vec::new()), profile(3, Vec::new()));
+        let lone = profile(1, Vec::new());
+        let places = |profiles: &[&Profile], asked| {
+            let layers = OverLayers::of(profiles, asked);
+            let of = |profile: &&Profile| points(profile.meta.model.num_layers);
+            let series = layers.series(profiles.iter().map(of).enumerate());
+            let xs = |series: &Series| series.points.iter().map(|p| p.x).collect::<Vec<_>>();
+            series.iter().map(xs).collect::<Vec<_>>()
+        };
+        let alike = places(&[&three, &three], None);
+        assert_eq!(alike, [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]);
+        let differing = places(&[&five, &three, &lone], None);
+        assert_eq!(differing[0], [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(differing[1], [0.0, 0.5, 1.0]);
+        assert_eq!(differing[2], [0.0], "not NaN");
+        let index = places(&[&five, &three], Some(Depth::Index));
+        assert_eq!(index[0][4], 4.0);
+        assert_eq!(places(&[&three], Some(Depth::Relative)), [[0.0, 0.5, 1.0]]);
+    }
+
+    #[test]
+    fn hollow_markers_have_one_meaning() {
+        let global = profile(3, Vec::new());
+        let local = profile(3, vec![Some(8), None, Some(8)]);
+        let seven = |first| {
+            let profiles = [[first].as_slice(), &[&global; 6]].concat();
+            let layers = OverLayers::of(&profiles, None);
+            let series = layers.series((0..7).map(|index| (index, points(3))));
+            let entry = layers.entry(&series);
+            (series, entry)
+        };
+        let pens = |series: &[Series]| series.iter().map(|s| s.pen).collect::<Vec<_>>();
+        let (series, entry) = seven(&global);
+        assert!(pens(&series) == PENS && entry.is_none());
+        let (series, entry) = seven(&local);
+        assert_eq!(pens(&series), PENS.map(|pen| pen.filled()));
+        let looks = series[0].points.iter().map(|p| p.look);
+        let looks: Vec<Look> = looks.collect();
+        assert_eq!(looks, [Look::Hollow, Look::Filled, Look::Hollow]);
+        assert_eq!(entry.unwrap().0, Key::Hollow(PENS[0]));
+        assert!(series[6].points.iter().all(|p| p.look == Look::Filled));
+    }
+}
