@@ -18,8 +18,15 @@ pub(super) struct PlanWords {
 impl PlanWords {
     /// The words for `plans`; a lone one is called by its strategy.
     pub(super) fn of(plans: &[&BudgetPlan]) -> Self {
-        let parts: [fn(&BudgetPlan) -> String; 7] =
-            [strategy, model, length, by, budget, always_kept, whole];
+        let parts: [fn(&BudgetPlan) -> String; 7] = [
+            strategy,
+            model,
+            length,
+            by,
+            budget,
+            always_kept,
+            over_layers,
+        ];
         let differs = |part: fn(&BudgetPlan) -> String| {
             let mut pairs = plans.windows(2);
             pairs.any(|pair| part(pair[0]) != part(pair[1]))
@@ -98,13 +105,17 @@ fn always_kept(plan: &BudgetPlan) -> String {
     format!("{sinks}, window {}", number(plan.window as f64))
 }
 
-/// Whether layers with a window are left out of the budget; "" where all layers share it.
-fn whole(plan: &BudgetPlan) -> String {
-    if plan.whole_windows && plan.geometry.windows.iter().any(Option::is_some) {
-        "global layers only".to_owned()
+/// Which layers of a model with windows share the budget; "" for a model without.
+fn over_layers(plan: &BudgetPlan) -> String {
+    let windowed = plan.geometry.windows.iter().any(Option::is_some);
+    let layers = if !windowed {
+        ""
+    } else if plan.whole_windows {
+        "over global layers"
     } else {
-        String::new()
-    }
+        "over all layers"
+    };
+    layers.to_owned()
 }
 
 /// Scalar parameters as `name value`, and the floor where the strategy names none.

@@ -221,13 +221,17 @@ fn budgets_say_which_layers_take_part() {
     let kept = "window of 512 keys kept whole, not in the budget";
     let part = drawn("budgets", std::slice::from_ref(&shared), &options);
     shows(&part, &[&format!("hollow: {SEEN}")]);
-    assert_eq!(count(&part, "whole") + count(&part, "global layers"), 0);
+    shows(&part, &["over all layers"]);
+    assert_eq!(count(&part, "whole") + count(&part, "global"), 0);
     let apart = drawn("budgets", std::slice::from_ref(&whole), &options);
-    shows(&apart, &[kept, "global layers only"]);
+    shows(&apart, &[kept, "over global layers"]);
     assert_eq!(count(&apart, SEEN), 0);
     assert!(about(&apart).contains("not in the budget: layers 0–4, 6–10 of local-1b"));
     let both = drawn("budgets", &[shared, whole], &options);
-    shows(&both, &[kept, "uniform, global layers only", "uniform"]);
+    shows(
+        &both,
+        &[kept, "uniform", "over all layers", "over global layers"],
+    );
     shows(&both, &[&format!("hollow: {SEEN}")]);
 }
 
