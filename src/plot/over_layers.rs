@@ -86,16 +86,22 @@ impl<'m> OverLayers<'m> {
 
 /// The names of `models` where there are several, and which of their layers, told by looking `how`, have a window.
 pub(super) fn about_models(models: &[&ModelRecord], how: &str) -> String {
-    let names: Vec<&str> = models.iter().map(|model| &*model.name).collect();
+    let mut names: Vec<&str> = Vec::new();
+    let mut windows = String::new();
+    // A model may have several profiles.
+    for model in models {
+        if !names.contains(&&*model.name) {
+            names.push(&model.name);
+            windows += &sentence(how, &model.name, &model.windows);
+        }
+    }
     let named = match names.split_last() {
         Some((last, others)) if !others.is_empty() => {
             format!(" of {} and {last}", others.join(", "))
         }
         _ => String::new(),
     };
-    let windows = models.iter();
-    let windows = windows.map(|model| sentence(how, &model.name, &model.windows));
-    named + &windows.collect::<String>()
+    named + &windows
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ pub(super) type Sought<'s> = (&'s str, f64, &'s str);
 
 /// The column of every profile's `table` that is called as `sought`.
 ///
-/// Errors: [`Error::UnknownName`], listing the thresholds that the table of a lone profile has; of several
-/// [`Error::Invalid`], naming the profile that lacks it and the thresholds that all have.
+/// Errors: [`Error::UnknownName`] where no profile has it, listing the thresholds that all have; else [`Error::Invalid`],
+/// naming the first profile that lacks it.
 pub(super) fn columns(
     profiles: &[&Profile],
     table: fn(&Profile) -> &Table,
@@ -25,24 +25,23 @@ pub(super) fn columns(
     };
     let tables = profiles.iter().map(|profile| table(profile));
     let known: Vec<Vec<String>> = tables.map(|table| thresholds(table, sought)).collect();
-    let own = &known[without];
-    if profiles.len() == 1 || known.iter().all(Vec::is_empty) {
-        if own.is_empty() {
+    let in_all = |threshold: &&String| known.iter().all(|own| own.contains(threshold));
+    let common: Vec<&str> = (known[without].iter().filter(in_all))
+        .map(String::as_str)
+        .collect();
+    if profiles.iter().all(lacks) {
+        if known.iter().all(Vec::is_empty) {
             let names = table(profiles[without]).names();
             return Err(Error::unknown("column", &name, names));
         }
-        let own = own.iter().map(String::as_str);
-        return Err(Error::unknown("threshold", &threshold.to_string(), own));
+        if !common.is_empty() {
+            return Err(Error::unknown("threshold", &threshold.to_string(), common));
+        }
     }
-    let in_all = |threshold: &&String| known.iter().all(|own| own.contains(threshold));
-    let common: Vec<&str> = (known[0].iter().filter(in_all))
-        .map(String::as_str)
-        .collect();
     let profile = names(profiles)[without].within(i32::MAX);
-    let has = if own.is_empty() {
-        "has none".to_owned()
-    } else {
-        format!("has {}", own.join(", "))
+    let has = match &known[without][..] {
+        [] => "has none".to_owned(),
+        own => format!("has {}", own.join(", ")),
     };
     let way_out = if common.is_empty() {
         "no threshold is in all profiles: leave some out, or profile them alike".to_owned()

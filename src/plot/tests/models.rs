@@ -140,6 +140,26 @@ fn heat_maps_of_several_models_share_one_scale() {
 }
 
 #[test]
+fn panels_beside_each_other_are_labelled_alike() {
+    let profile = |model, heads| {
+        let sample = Sample {
+            model,
+            heads,
+            kv_heads: heads,
+            ..Sample::default()
+        };
+        sample.profile()
+    };
+    // Two columns: only the panel at the right has the same axis below.
+    let all = [("a", 4), ("b", 3), ("c", 5), ("d", 3)].map(|(name, heads)| profile(name, heads));
+    let figure = drawn("mba-heatmap", &all, &ChartOptions::default());
+    assert_eq!(count(&figure, "Query head"), 4);
+    let alike = ["a", "b", "c", "d"].map(|name| profile(name, 4));
+    let figure = drawn("mba-heatmap", &alike, &ChartOptions::default());
+    assert_eq!(count(&figure, "Query head"), 2, "below the last row");
+}
+
+#[test]
 fn layers_with_a_window_look_otherwise_in_every_chart_over_layers() {
     let (sample, options) = (local(), ChartOptions::default());
     let both = [Sample::default().profile(), sample.profile()];
@@ -261,22 +281,26 @@ fn odd_models_are_drawn_together() {
         local().profile(),
         other().profile(),
     ];
-    for chart in ["lmba", "lmbo", "mba-heatmap"] {
-        for width in [2.0, COLUMN, PAGE] {
-            for depth in [None, Some(Depth::Index)] {
-                for output_thresholds in [vec![0.99], vec![0.9, 0.99]] {
-                    let options = ChartOptions {
-                        width,
-                        depth,
-                        output_thresholds,
-                        ..ChartOptions::default()
-                    };
-                    let figure = drawn(chart, &all, &options);
-                    is_well_formed(&figure.svg);
-                    assert!(!figure.svg.contains("NaN"));
-                    assert_eq!(count(&figure, "window"), 1, "{:?}", words(&figure.svg));
-                }
-            }
+    let cosines = vec![0.9, 0.99];
+    for (chart, depth, output_thresholds) in [
+        ("lmba", None, vec![0.99]),
+        ("lmba", Some(Depth::Index), vec![0.99]),
+        ("lmbo", None, vec![0.99]),
+        ("lmbo", Some(Depth::Index), cosines.clone()),
+        ("lmbo", None, cosines),
+        ("mba-heatmap", None, vec![0.99]),
+    ] {
+        for width in [2.0, PAGE] {
+            let options = ChartOptions {
+                width,
+                depth,
+                output_thresholds: output_thresholds.clone(),
+                ..ChartOptions::default()
+            };
+            let figure = drawn(chart, &all, &options);
+            is_well_formed(&figure.svg);
+            assert!(!figure.svg.contains("NaN"));
+            assert_eq!(count(&figure, "window"), 1, "{:?}", words(&figure.svg));
         }
     }
 }
@@ -324,6 +348,15 @@ fn profiles_that_cannot_be_drawn_together_are_named() {
     assert!(
         query.contains("sample-7b, T = 900–999 has none; no threshold is in all"),
         "{query}"
+    );
+    let twice = [whole.clone(), other().profile()];
+    let unknown = ChartOptions {
+        threshold: 0.42,
+        ..ChartOptions::default()
+    };
+    assert_eq!(
+        draw("lmba", &twice, &unknown, "").unwrap_err().to_string(),
+        "unknown threshold '0.42'; known: 0.5, 0.9"
     );
     let both = [lacking("mba_pooled_"), lacking("mba_pooled_")];
     let neither = draw("mba-heatmap", &both, &options, "").unwrap_err();
