@@ -73,6 +73,10 @@ fn budget(plan: &BudgetPlan) -> String {
     match plan.budget {
         // A total that another tool's file gives has a mean with many decimals.
         Budget::TokensPerHead(b) => format!("B = {}", number((b * 10.0).round() / 10.0)),
+        // Layers with a window hold less than T.
+        share @ Budget::RetainedFraction(_) if has_windows(plan) => {
+            format!("B = {share} of the full cache")
+        }
         share @ Budget::RetainedFraction(_) => format!("B = {share} of T"),
     }
 }
@@ -105,10 +109,13 @@ fn always_kept(plan: &BudgetPlan) -> String {
     format!("{sinks}, window {}", number(plan.window as f64))
 }
 
+fn has_windows(plan: &BudgetPlan) -> bool {
+    plan.geometry.windows.iter().any(Option::is_some)
+}
+
 /// Which layers of a model with windows share the budget; "" for a model without.
 fn over_layers(plan: &BudgetPlan) -> String {
-    let windowed = plan.geometry.windows.iter().any(Option::is_some);
-    let layers = if !windowed {
+    let layers = if !has_windows(plan) {
         ""
     } else if plan.whole_windows {
         "over global layers"

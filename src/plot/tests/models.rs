@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::budget::Granularity;
+use crate::budget::{Budget, Granularity};
 use crate::profile::Profile;
 use crate::table::Table;
 
@@ -247,6 +247,12 @@ fn budgets_say_which_layers_take_part() {
     shows(&apart, &[kept, "over global layers"]);
     assert_eq!(count(&apart, SEEN), 0);
     assert!(about(&apart).contains("not in the budget: layers 0–4, 6–10 of local-1b"));
+    let mut share = whole.clone();
+    share.budget = Budget::RetainedFraction(0.1);
+    shows(
+        &drawn("budgets", &[share], &options),
+        &["B = 10% of the full cache"],
+    );
     let both = drawn("budgets", &[shared, whole], &options);
     shows(
         &both,
