@@ -122,6 +122,7 @@ fn with_value(option: ChartOption) -> Option<Vec<String>> {
         ChartOption::Threshold => "0.9",
         ChartOption::OutputThresholds => "0.9,0.99",
         ChartOption::Crossing => "first",
+        ChartOption::Depth => "relative",
         ChartOption::Raw | ChartOption::Relative | ChartOption::Log => "",
         ChartOption::Metric => "kl",
         ChartOption::Methods => "snapkv",

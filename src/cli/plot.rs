@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kvprof::budget::BudgetPlan;
 use kvprof::plot::{
-    self, CHARTS, Chart, ChartOption, ChartOptions, Crossing, Figure, Query, Source, SourceKind,
+    self, CHARTS, Chart, ChartOption, ChartOptions, Crossing, Depth, Figure, Query, Source,
+    SourceKind,
 };
 
 use super::output_file::refuse_devices;
@@ -43,12 +44,16 @@ pub struct PlotArguments {
     /// Retained-mass threshold of MBA and LMBA: lmba, mba-heatmap [default: 0.9]
     #[arg(long)]
     threshold: Option<f64>,
-    /// Cosine thresholds of lmbo [default: 0.9,0.99,0.999]
+    /// Cosine thresholds of lmbo; of a single one all profiles share a panel [default: 0.9,0.99,0.999]
     #[arg(long, value_delimiter = ',')]
     output_thresholds: Option<Vec<f64>>,
     /// Which crossing of a cosine threshold counts for lmbo: first or stable [default: first]
     #[arg(long)]
     crossing: Option<Crossing>,
+    /// Where lmba and lmbo draw layer l of L: at its index, or at its relative depth l/(L − 1) [default: index where all
+    /// profiles have as many layers, else relative]
+    #[arg(long, value_name = "index|relative")]
+    depth: Option<Depth>,
     /// Kept probabilities as they were, not renormalised: lmbo, curves
     #[arg(long)]
     raw: bool,
@@ -62,7 +67,8 @@ pub struct PlotArguments {
     /// Budget that needle and evidence show, as `kvprof eval` was told it [default: its first]
     #[arg(long, value_name = "BUDGET")]
     budget: Option<String>,
-    /// Shares of the prompt (lmba, budgets) or of the full cache (frontier) instead of tokens or bytes
+    /// Shares of the prompt (lmba, lmbo, mba-heatmap, budgets) or of the full cache (frontier) instead of tokens or
+    /// bytes; mba-heatmap of profiles whose prompts differ in length always shows them
     #[arg(long)]
     relative: bool,
     /// Logarithmic vertical axis of lmba, budgets and frontier; without it only where values span a decade,
@@ -117,6 +123,7 @@ impl PlotArguments {
             ChartOption::OutputThresholds => self.output_thresholds.is_some(),
             ChartOption::Crossing => self.crossing.is_some(),
             ChartOption::Raw => self.raw,
+            ChartOption::Depth => self.depth.is_some(),
             ChartOption::Relative => self.relative,
             ChartOption::Log => self.log,
             ChartOption::Metric => self.metric.is_some(),
@@ -149,6 +156,7 @@ impl PlotArguments {
                 .unwrap_or_else(|| default.output_thresholds.clone()),
             crossing: self.crossing.unwrap_or(default.crossing),
             raw: self.raw,
+            depth: self.depth,
             relative: self.relative,
             log: self.log,
             metric: self.metric.clone(),

@@ -1,9 +1,10 @@
 //! Budgets per layer: how many tokens a plan lets the KV heads of each layer keep.
 
 use super::chart::Chart;
-use super::figure::{Axis, Description, EDGES, GREY, Key, Marks, Pen, Point, Series, Shape};
-use super::figure::{Sharing, Words, ends, figure_width, from_zero_or_log};
+use super::figure::{Axis, Description, EDGES, Entry, GREY, Key, Look, Marks, Pen, Point};
+use super::figure::{Series, Shape, Sharing, Words, ends, figure_width, from_zero_or_log};
 use super::figure::{heading_room, points, spread_ends, text_width};
+use super::layer_windows::{sentence, shown, sizes, words};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::over_prompts::mean;
 use super::plan_words::PlanWords;
@@ -27,6 +28,9 @@ const UNIFORM: Pen = Pen::plain(GREY, 0.6);
 /// band of a plan by head is the range of its KV heads. What all plans share stands above the legend. The axis begins at
 /// 0; it is logarithmic where the largest budget shown is at least ten times the smallest, or where
 /// [`ChartOptions::log`] asks for it, and then says so.
+///
+/// Hollow markers are layers that see a window only. Where a plan keeps their windows whole, which is no part of its
+/// budget, no line leads to them, and the uniform budget is that of the other layers.
 ///
 /// Units: tokens per KV head, or per cent of the plan's own T where [`ChartOptions::relative`] is set.
 pub(super) const CHART: Chart = Chart {
@@ -57,6 +61,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     });
     let x = Axis::layers(Series::longest(&series), width, sharing.columns, 12.0);
     let mut entries = sharing.keys(&words.names, "the plan named");
+    entries.extend(window_entries(&plans, &series));
     let uniform = !sharing.together || uniform_tells(&series);
     entries.extend(uniform.then(|| (Key::Line(UNIFORM), "uniform budget".into())));
     let banded = series.iter().position(Series::is_spread);
@@ -83,7 +88,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         entries,
         panels,
         columns: sharing.columns,
-        ..Description::new("Budget per layer", width)
+        ..Description::new(about(&plans), width)
     })
 }
 
@@ -105,16 +110,75 @@ fn uniform_tells(series: &[Series]) -> bool {
         .windows(2)
         .all(|pair| close(pair[0], pair[1], 0.005));
     let flat = |s: &Series| {
-        let mut all = s.points.iter();
-        all.all(|p| close(p.middle, s.points[0].middle, 0.03))
+        let budgets = of_parts(s);
+        budgets.iter().all(|b| close(*b, budgets[0], 0.03))
     };
     same && !series.iter().any(flat)
 }
 
-/// What every layer would have if all had the same.
+/// What every layer that takes part would have if all had the same.
 fn mean_budget(series: &Series) -> f64 {
-    let budgets: Vec<f64> = series.points.iter().map(|p| p.middle).collect();
-    mean(&budgets)
+    mean(&of_parts(series))
+}
+
+/// Budgets of the layers that take part.
+fn of_parts(series: &Series) -> Vec<f64> {
+    let parts = series.points.iter().filter(|p| p.look != Look::Aside);
+    parts.map(|p| p.middle).collect()
+}
+
+/// How a plan's layers with a window look.
+fn look(plan: &BudgetPlan) -> Look {
+    if plan.whole_windows {
+        Look::Aside
+    } else {
+        Look::Hollow
+    }
+}
+
+/// The legend's entries for layers with a window: those that share the budget, and those that keep their window whole.
+fn window_entries(plans: &[&BudgetPlan], series: &[Series]) -> Vec<Entry> {
+    let entry = |sought: Look| {
+        let all = plans.iter().zip(series);
+        let has = |layer: &Option<usize>| layer.is_some();
+        let own =
+            all.filter(|(plan, _)| look(plan) == sought && plan.geometry.windows.iter().any(has));
+        let own: Vec<(&&BudgetPlan, &Series)> = own.collect();
+        let pen = own.first()?.1.pen;
+        let windows = own.iter().map(|(plan, _)| &plan.geometry.windows[..]);
+        if sought == Look::Hollow {
+            return Some((Key::Hollow(pen), words("hollow", windows)?));
+        }
+        let sizes = sizes(windows)?;
+        let short = sizes.strip_prefix("a ").unwrap_or(&sizes);
+        let whole = Words::of([
+            format!("{short} kept whole, not in the budget"),
+            format!("{short} kept whole"),
+            "windows kept whole".to_owned(),
+        ]);
+        Some((Key::Aside(pen), whole))
+    };
+    [Look::Hollow, Look::Aside]
+        .into_iter()
+        .filter_map(entry)
+        .collect()
+}
+
+/// For screen readers: what is shown, and which layers have a window, model by model.
+fn about(plans: &[&BudgetPlan]) -> String {
+    let mut about = "Budget per layer".to_owned();
+    for plan in plans {
+        let how = if plan.whole_windows {
+            "hollow markers beside the line, not in the budget"
+        } else {
+            "hollow markers"
+        };
+        let own = sentence(how, &plan.geometry.model, &plan.geometry.windows);
+        if !about.contains(&own) {
+            about += &own;
+        }
+    }
+    about
 }
 
 /// Mean over KV heads, with their range where a plan means them to differ.
@@ -134,5 +198,32 @@ fn over_heads(plan: &BudgetPlan, relative: bool) -> Vec<Point> {
             Point::alone(layer, mean)
         }
     };
-    plan.tokens.iter().enumerate().map(point).collect()
+    let points = plan.tokens.iter().enumerate().map(point).collect();
+    shown(points, &plan.geometry.windows, look(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::tests::sample::Sample;
+    use serde_json::Value;
+
+    #[test]
+    fn the_line_leads_past_layers_that_keep_their_window() {
+        let sample = Sample {
+            layers: 4,
+            windows: vec![Some(512), Some(512), None, Some(512)],
+            ..Sample::default()
+        };
+        let whole = sample.plan_of_global_layers("uniform");
+        let series = Series::banded(Pen::plain(GREY, 1.0), over_heads(&whole, false));
+        let looks: Vec<Look> = series.points.iter().map(|p| p.look).collect();
+        let aside = Look::Aside;
+        assert_eq!(looks, [aside, aside, Look::Filled, aside]);
+        assert_eq!(series.points[0].middle, 512.0);
+        assert_eq!(mean_budget(&series), 128.0, "of the layer that takes part");
+        let shared = sample.plan("uniform", Value::Null, Granularity::Layer);
+        let looks = over_heads(&shared, false).into_iter().map(|p| p.look);
+        assert!(looks.filter(|look| *look == Look::Hollow).count() == 3);
+    }
 }

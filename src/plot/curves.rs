@@ -2,9 +2,11 @@
 
 use super::chart::Chart;
 use super::curve_data::{LayerCurves, visible};
-use super::figure::{Axis, ColourBar, Description, Gaps, Panel, Pen, Shape, depth};
+use super::figure::{Axis, ColourBar, Description, GREY, Gaps, Key, Panel, Pen, Shape, depth};
 use super::figure::{figure_width, is_page, label_count, labels_up, name_room};
+use super::layer_windows::{has_window, words};
 use super::options::{ChartOption as Opt, ChartOptions};
+use super::over_layers::about_models;
 use super::profiles::{facts, output_query};
 use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
@@ -27,7 +29,8 @@ const LEAST_LOSS: f64 = 1e-4;
 
 /// Two panels: retained mass, and 1 − cos of the layer's output, both against the budget.
 ///
-/// Lines are means over prompts (mass: over query heads too), coloured by depth. Prompts of different
+/// Lines are means over prompts (mass: over query heads too), coloured by depth, and dashed for layers that see a window
+/// only. Prompts of different
 /// length are brought onto the budgets of the shortest, linear in the logarithm of the budget, so that
 /// every prompt counts at every point; the axis therefore ends at the shortest prompt.
 /// Units: tokens per head, per cent of the attention mass.
@@ -67,9 +70,19 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     );
     let loss = loss.called(format!("1 − cos(y, ŷ){raw}, {query}"));
     let count = data.mass.len();
+    let model = &profile.meta.model;
+    let windows = &model.windows[..];
+    let broken = Pen::plain(GREY, LINE_POINTS).broken();
+    let entry = words("dashed", [windows]).map(|words| (Key::Line(broken), words));
+    let about = about_models(&[model], "dashed lines");
     let panel = |y: &Axis, curves: &[Vec<f64>], floor: f64| {
         let lines = layers.iter().flat_map(|&layer| {
-            let pen = Pen::plain(depth(layer, count), LINE_POINTS);
+            let full = Pen::plain(depth(layer, count), LINE_POINTS);
+            let pen = if has_window(windows, layer) {
+                full.broken()
+            } else {
+                full
+            };
             let curve = curves.get(layer).map_or(&[][..], Vec::as_slice);
             let pieces = visible(&data.budgets, curve, floor).into_iter();
             pieces.map(move |piece| Shape::Line(pen, piece, DOT_POINTS))
@@ -82,11 +95,15 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     ];
     Ok(Description {
         facts: facts(profile),
+        entries: entry.into_iter().collect(),
         panels: panels.concat(),
         columns: if is_page(width) { 2 } else { 1 },
         gaps: Some(GAPS),
         bars: vec![ColourBar::of_lines("Layer", count, 9, 0..2)],
-        ..Description::new("Retained mass and output against the budget", width)
+        ..Description::new(
+            format!("Retained mass and output against the budget{about}"),
+            width,
+        )
     })
 }
 

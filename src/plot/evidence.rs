@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use super::chart::Chart;
 use super::figure::figure_width;
-use super::figure::{Axis, Description, Key, Marks, OTHERS, Pen, Series, Shape, Sharing, Words};
+use super::figure::{Axis, Description, Key, Look, Marks, OTHERS, Pen};
+use super::figure::{Series, Shape, Sharing, Words};
+use super::layer_windows::{shown, words};
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
     FULL, budget_words, chosen_budget, count_words, distinct, facts, shown_methods,
 };
+use super::over_layers::about_models;
 use super::over_prompts::{Band, common_count};
 use super::source::{Source, SourceKind};
 use crate::error::{Error, Result};
@@ -50,11 +53,15 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let band = Band::of(&prompts);
     let width = figure_width(options.width)?;
     let sharing = Sharing::of(names.len(), TOGETHER, HEIGHTS, width, LEAST_PANEL);
+    let windows = &results.meta.model.windows[..];
     let series: Vec<Series> = (values.iter().enumerate())
-        .map(|(index, grid)| Series::banded(sharing.pen(index), band.around_means(grid)))
+        .map(|(index, grid)| {
+            let means = shown(band.around_means(grid), windows, Look::Hollow);
+            Series::banded(sharing.pen(index), means)
+        })
         .collect();
-    let words: Vec<Words> = names.iter().map(Words::from).collect();
-    let mut entries = sharing.keys(&words, "the method named");
+    let named: Vec<Words> = names.iter().map(Words::from).collect();
+    let mut entries = sharing.keys(&named, "the method named");
     let (labels, name) = if sharing.together {
         (6, "Evidence tokens kept (%)")
     } else {
@@ -63,7 +70,10 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         (3, "Evidence kept (%)")
     };
     let banded = if sharing.together { series.len() } else { 1 };
+    let hollow = Key::Hollow(sharing.pen(0));
+    entries.extend(words("hollow", [windows]).map(|words| (hollow, words)));
     entries.extend(band.entry(&prompts, &series[..banded]));
+    let about = about_models(&[&results.meta.model], "hollow markers");
     let mut note = budget_words(budget);
     if common_count(&prompts).is_none() || band == Band::None {
         note = format!("{note}, {}", count_words(&prompts));
@@ -71,7 +81,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     entries.push((Key::Note, note.into()));
     let x = Axis::layers(layers, width, sharing.columns, 12.0);
     let y = Axis::per_cent(labels).called(name);
-    let panels = sharing.panels((&x, &y), &words, |own| match own {
+    let panels = sharing.panels((&x, &y), &named, |own| match own {
         None => vec![Shape::Series(series.clone(), Marks::InTurn)],
         Some(own) => in_front(&series, own),
     });
@@ -80,7 +90,7 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
         entries,
         panels,
         columns: sharing.columns,
-        ..Description::new("Evidence kept per layer", width)
+        ..Description::new(format!("Evidence kept per layer{about}"), width)
     })
 }
 

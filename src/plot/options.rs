@@ -1,7 +1,42 @@
 //! What a chart shows, and how large.
 
+use std::str::FromStr;
+
 use super::figure::COLUMN;
+use crate::error::{Error, Result};
 use crate::profile::{Crossing, Query};
+
+/// Where a layer of several models lies along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// At its index l from 0.
+    Index,
+    /// At l/(L − 1): from 0, the first layer, to 1, the last.
+    Relative,
+}
+
+impl Depth {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Index, Self::Relative];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Relative => "relative",
+        }
+    }
+}
+
+impl FromStr for Depth {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.map(Self::name);
+        let found = Self::ALL.into_iter().find(|depth| depth.name() == name);
+        found.ok_or_else(|| Error::unknown("depth", name, known))
+    }
+}
 
 /// What to show; every chart reads the options that it declares, and every one `title` and `width`.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +51,11 @@ pub struct ChartOptions {
     pub crossing: Crossing,
     /// Whether outputs are those of probabilities left as they were, not renormalised: `lmbo`, `curves`.
     pub raw: bool,
-    /// Whether `lmba` and `budgets` show per cent of T instead of tokens, and `frontier` per cent of the
-    /// full cache instead of bytes.
+    /// Where `lmba` and `lmbo` draw a layer; by default at its index where all models have as many layers, else at its
+    /// relative depth.
+    pub depth: Option<Depth>,
+    /// Whether `lmba`, `lmbo`, `mba-heatmap` and `budgets` show per cent of T instead of tokens, and `frontier` per cent of
+    /// the full cache instead of bytes.
     pub relative: bool,
     /// Whether the vertical axis of `lmba`, `budgets` and `frontier` is logarithmic where it need not be.
     pub log: bool,
@@ -50,6 +88,8 @@ pub enum ChartOption {
     Crossing,
     /// [`ChartOptions::raw`].
     Raw,
+    /// [`ChartOptions::depth`].
+    Depth,
     /// [`ChartOptions::relative`].
     Relative,
     /// [`ChartOptions::log`].
@@ -66,12 +106,13 @@ pub enum ChartOption {
 
 impl ChartOption {
     /// Every one of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Query,
         Self::Threshold,
         Self::OutputThresholds,
         Self::Crossing,
         Self::Raw,
+        Self::Depth,
         Self::Relative,
         Self::Log,
         Self::Metric,
@@ -88,6 +129,7 @@ impl ChartOption {
             Self::OutputThresholds => "output-thresholds",
             Self::Crossing => "crossing",
             Self::Raw => "raw",
+            Self::Depth => "depth",
             Self::Relative => "relative",
             Self::Log => "log",
             Self::Metric => "metric",
@@ -106,6 +148,7 @@ impl Default for ChartOptions {
             output_thresholds: vec![0.9, 0.99, 0.999],
             crossing: Crossing::First,
             raw: false,
+            depth: None,
             relative: false,
             log: false,
             metric: None,
@@ -134,6 +177,13 @@ mod tests {
                 .into_iter()
                 .all(|c| c.name().parse::<Crossing>().unwrap() == c)
         );
+        assert!(
+            Depth::ALL
+                .into_iter()
+                .all(|d| d.name().parse::<Depth>().unwrap() == d)
+        );
+        let error = "deep".parse::<Depth>().unwrap_err().to_string();
+        assert_eq!(error, "unknown depth 'deep'; known: index, relative");
         let error = "first".parse::<Query>().unwrap_err().to_string();
         assert!(error.contains("last, pooled, rows"), "{error}");
     }

@@ -18,8 +18,15 @@ pub(super) struct PlanWords {
 impl PlanWords {
     /// The words for `plans`; a lone one is called by its strategy.
     pub(super) fn of(plans: &[&BudgetPlan]) -> Self {
-        let parts: [fn(&BudgetPlan) -> String; 6] =
-            [strategy, model, length, by, budget, always_kept];
+        let parts: [fn(&BudgetPlan) -> String; 7] = [
+            strategy,
+            model,
+            length,
+            by,
+            budget,
+            always_kept,
+            over_layers,
+        ];
         let differs = |part: fn(&BudgetPlan) -> String| {
             let mut pairs = plans.windows(2);
             pairs.any(|pair| part(pair[0]) != part(pair[1]))
@@ -40,8 +47,11 @@ impl PlanWords {
             Words::from(name).or_number(format!("plan {}", i + 1))
         };
         let facts = plans.first().into_iter().flat_map(|plan| {
-            let fact = |&place: &usize| with_unit(plan, parts[place](plan)).into();
-            shared.iter().map(fact).collect::<Vec<_>>()
+            let facts = shared.iter().map(|&place| parts[place](plan));
+            let facts = facts.filter(|fact| !fact.is_empty());
+            facts
+                .map(|fact| with_unit(plan, fact).into())
+                .collect::<Vec<_>>()
         });
         Self {
             shared: facts.collect(),
@@ -63,6 +73,10 @@ fn budget(plan: &BudgetPlan) -> String {
     match plan.budget {
         // A total that another tool's file gives has a mean with many decimals.
         Budget::TokensPerHead(b) => format!("B = {}", number((b * 10.0).round() / 10.0)),
+        // Layers with a window hold less than T.
+        share @ Budget::RetainedFraction(_) if has_windows(plan) => {
+            format!("B = {share} of the full cache")
+        }
         share @ Budget::RetainedFraction(_) => format!("B = {share} of T"),
     }
 }
@@ -93,6 +107,22 @@ fn always_kept(plan: &BudgetPlan) -> String {
         n => format!("{} sinks", number(n as f64)),
     };
     format!("{sinks}, window {}", number(plan.window as f64))
+}
+
+fn has_windows(plan: &BudgetPlan) -> bool {
+    plan.geometry.windows.iter().any(Option::is_some)
+}
+
+/// Which layers of a model with windows share the budget; "" for a model without.
+fn over_layers(plan: &BudgetPlan) -> String {
+    let layers = if !has_windows(plan) {
+        ""
+    } else if plan.whole_windows {
+        "over global layers"
+    } else {
+        "over all layers"
+    };
+    layers.to_owned()
 }
 
 /// Scalar parameters as `name value`, and the floor where the strategy names none.

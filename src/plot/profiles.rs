@@ -5,26 +5,85 @@ use crate::error::{Error, Result};
 use crate::profile::{Profile, Query, threshold_name};
 use crate::table::Table;
 
-/// The column of `table` that is called `prefix`, `threshold` and `suffix`.
+/// What a column is called: a prefix, a threshold and a suffix.
+pub(super) type Sought<'s> = (&'s str, f64, &'s str);
+
+/// The column of every profile's `table` that is called as `sought`.
 ///
-/// Errors: [`Error::UnknownName`], listing the thresholds that `table` has.
-pub(super) fn column(table: &Table, prefix: &str, threshold: f64, suffix: &str) -> Result<String> {
+/// Errors: [`Error::UnknownName`] where no profile has it, listing the thresholds that all have; else [`Error::Invalid`],
+/// naming the first profile that lacks it.
+pub(super) fn columns(
+    profiles: &[&Profile],
+    table: fn(&Profile) -> &Table,
+    sought: Sought<'_>,
+) -> Result<Vec<String>> {
+    let (prefix, threshold, suffix) = sought;
     let name = format!("{prefix}{}{suffix}", threshold_name(threshold));
-    if table.column(&name).is_some() {
-        return Ok(name);
+    let lacks = |profile: &&Profile| table(profile).column(&name).is_none();
+    let Some(without) = profiles.iter().position(lacks) else {
+        return Ok(vec![name; profiles.len()]);
+    };
+    let tables = profiles.iter().map(|profile| table(profile));
+    let known: Vec<Vec<String>> = tables.map(|table| thresholds(table, sought)).collect();
+    let in_all = |threshold: &&String| known.iter().all(|own| own.contains(threshold));
+    let common: Vec<&str> = (known[without].iter().filter(in_all))
+        .map(String::as_str)
+        .collect();
+    if profiles.iter().all(lacks) {
+        if known.iter().all(Vec::is_empty) {
+            let names = table(profiles[without]).names();
+            return Err(Error::unknown("column", &name, names));
+        }
+        if !common.is_empty() {
+            return Err(Error::unknown("threshold", &threshold.to_string(), common));
+        }
     }
+    let profile = names(profiles)[without].within(i32::MAX);
+    let has = match &known[without][..] {
+        [] => "has none".to_owned(),
+        own => format!("has {}", own.join(", ")),
+    };
+    let way_out = if common.is_empty() {
+        "no threshold is in all profiles: leave some out, or profile them alike".to_owned()
+    } else {
+        format!(
+            "take one that all profiles have ({}), leave this one out, or profile it again",
+            common.join(", ")
+        )
+    };
+    let what = format!("threshold of {prefix}THRESHOLD{suffix}");
+    let bound = format!("the profile of {profile} {has}; {way_out}");
+    Err(Error::invalid(what, threshold, bound))
+}
+
+/// The thresholds of the columns of `table` that are called as those sought.
+fn thresholds(table: &Table, (prefix, _, suffix): Sought<'_>) -> Vec<String> {
     let threshold_of = |column: &str| {
         let middle = column.strip_prefix(prefix)?.strip_suffix(suffix)?;
         let percent: f64 = middle.replace('_', ".").parse().ok()?;
         let share = format!("{:.6}", percent / 100.0);
         Some(share.trim_end_matches(['0', '.']).to_owned())
     };
-    let known: Vec<String> = table.names().filter_map(threshold_of).collect();
-    if known.is_empty() {
-        return Err(Error::unknown("column", &name, table.names()));
+    table.names().filter_map(threshold_of).collect()
+}
+
+/// T of every prompt.
+///
+/// Errors: as [`by_layer`].
+pub(super) fn prompt_tokens(profile: &Profile) -> Result<Vec<f64>> {
+    let prompts = by_layer(profile, "tokens")?.into_iter();
+    let first = prompts.map(|layers| layers.first().copied().unwrap_or(1.0).max(1.0));
+    Ok(first.collect())
+}
+
+/// `values` of every prompt as per cent of its T.
+///
+/// Errors: as [`by_layer`].
+pub(super) fn of_prompts(profile: &Profile, mut values: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
+    for (prompt, tokens) in values.iter_mut().zip(prompt_tokens(profile)?) {
+        prompt.iter_mut().for_each(|value| *value *= 100.0 / tokens);
     }
-    let known = known.iter().map(String::as_str);
-    Err(Error::unknown("threshold", &threshold.to_string(), known))
+    Ok(values)
 }
 
 /// A column of `layers.parquet` as `[prompt][layer]`.
@@ -113,16 +172,22 @@ pub(super) fn output_query(query: Query) -> Result<&'static str> {
     }
 }
 
-/// A name for every profile: its model, what tells it from the others, and its prompt lengths if they fit; its number
-/// where nothing tells it from another.
+/// A name for every profile: its model, what tells it from the others (data, type, rows of the observation window), and
+/// its prompt lengths if they fit; its number where nothing tells it from another.
 pub(super) fn names(profiles: &[&Profile]) -> Vec<Words> {
     let differ = |part: fn(&Profile) -> &str| profiles.windows(2).any(|p| part(p[0]) != part(p[1]));
     let by_data = differ(|p| &p.meta.data.name);
     let by_dtype = differ(|p| &p.meta.model.dtype);
+    let rows = |p: &Profile| p.meta.settings.measures.window;
+    let by_rows = profiles.windows(2).any(|p| rows(p[0]) != rows(p[1]));
     let short = |p: &&Profile| {
         let mut parts = vec![p.meta.model.name.clone()];
         parts.extend(by_data.then(|| p.meta.data.name.clone()));
         parts.extend(by_dtype.then(|| p.meta.model.dtype.clone()));
+        parts.extend(by_rows.then(|| match rows(p) {
+            Some(rows) => format!("w = {}", number(rows as f64)),
+            None => "w = T".to_owned(),
+        }));
         parts.join(", ")
     };
     let shorts: Vec<String> = profiles.iter().map(short).collect();

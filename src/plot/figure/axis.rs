@@ -68,6 +68,13 @@ impl Axis {
         Self::indices(count, (0.015 * count as f64).max(0.6), most).called("Layer")
     }
 
+    /// Depths from 0, the first layer, to 1, the last, otherwise as [`Self::layers`].
+    pub fn relative_depth(width: i32, columns: usize, apart: f64) -> Self {
+        let panel = heading_room(width) / columns as i32 - points(apart);
+        let axis = Self::covering(0.0, 1.0, label_count(panel, LAYER_LABEL).min(6));
+        axis.padded().called("Relative depth, l/(L \u{2212} 1)")
+    }
+
     /// Values from 0 to `high`, ending on the first label that is not below it.
     pub fn from_zero(high: f64, most: usize) -> Self {
         Self::covering(0.0, if high > 0.0 { high } else { 1.0 }, most)

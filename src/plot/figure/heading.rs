@@ -1,11 +1,12 @@
 //! What stands above the panels: an optional title, facts, and the keys of the series. It never covers data.
 
-use plotters::prelude::{DrawingBackend, Rectangle};
+use plotters::prelude::{DrawingBackend, PathElement, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, ShapeStyle};
 
 use super::canvas::{Drawn, Sheet, Spot, points};
-use super::pen::{PENS, Pen, amount, band_fill};
+use super::frame::{AXIS, AXIS_POINTS};
+use super::pen::{PENS, Pen, amount, band_fill, stroke};
 use super::shapes::Series;
 use super::text;
 use super::words::Words;
@@ -15,12 +16,18 @@ use super::words::Words;
 pub enum Key {
     /// A series' line with its marker.
     Series(Pen),
+    /// A series' line with a hollow marker.
+    Hollow(Pen),
+    /// A hollow marker that no line leads to.
+    Aside(Pen),
     /// Bands of spread, in the colours of all series that have one.
     Bands(Vec<Pen>),
     /// An error bar.
     Bar(Pen),
     /// A line without a marker.
     Line(Pen),
+    /// A bracket beside a panel.
+    Bracket,
     /// The colours of a colour bar, from dark to light.
     Colours,
     /// No picture: words about the whole figure.
@@ -33,6 +40,15 @@ pub type Entry = (Key, Words);
 /// An entry for every series, each with the next pen.
 pub fn keys<W: Into<Words>>(names: impl IntoIterator<Item = W>) -> Vec<Entry> {
     let pens = PENS.into_iter().map(Key::Series);
+    pens.zip(names.into_iter().map(Into::into)).collect()
+}
+
+/// An entry for each of `series`.
+pub fn keys_of<W: Into<Words>>(
+    series: &[Series],
+    names: impl IntoIterator<Item = W>,
+) -> Vec<Entry> {
+    let pens = series.iter().map(|series| Key::Series(series.pen));
     pens.zip(names.into_iter().map(Into::into)).collect()
 }
 
@@ -149,6 +165,18 @@ impl Key {
             Self::Series(pen) => {
                 pen.line(sheet, &[(x.0, y), (x.1, y)])?;
                 pen.mark(sheet, (middle, y))
+            }
+            Self::Hollow(pen) => {
+                pen.line(sheet, &[(x.0, y), (x.1, y)])?;
+                pen.hollow_mark(sheet, (middle, y))
+            }
+            Self::Aside(pen) => pen.hollow_mark(sheet, (middle, y)),
+            Self::Bracket => {
+                let [half, breadth] = [points(2.8), points(1.0)];
+                let (left, right) = (middle - breadth, middle + breadth);
+                let (top, foot) = (y - half, y + half);
+                let corners = vec![(left, top), (right, top), (right, foot), (left, foot)];
+                sheet.draw(&PathElement::new(corners, stroke(AXIS, AXIS_POINTS)))
             }
             Self::Bar(pen) => {
                 let half = points(2.8);

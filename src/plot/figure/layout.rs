@@ -197,11 +197,19 @@ fn bars_room(bars: &[(&ColourBar, String)]) -> i32 {
     rooms.max().map_or(0, |room| room + points(BAR_GAP))
 }
 
-/// The frame of a panel; the labels of its horizontal axis are left to the panel below where that has the same.
+/// The frame of a panel; the labels of its horizontal axis are left to the panel below where all of its row can leave them.
 fn own_frame(figure: &Description, index: usize) -> Frame<'_> {
     let panel = &figure.panels[index];
-    let below = figure.panels.get(index + figure.columns);
-    let labelled = below.is_none_or(|below| below.x != panel.x);
+    let below = |index: usize| figure.panels.get(index + figure.columns);
+    let first = index - index % figure.columns;
+    let row = figure
+        .panels
+        .iter()
+        .enumerate()
+        .skip(first)
+        .take(figure.columns);
+    let mut others = row.filter_map(|(place, panel)| Some((panel, below(place)?)));
+    let labelled = below(index).is_none() || others.any(|(panel, below)| below.x != panel.x);
     Frame {
         x: &panel.x,
         y: &panel.y,

@@ -16,6 +16,8 @@ pub(super) enum Mark {
     Wedge,
     Ring,
     Box,
+    Upright,
+    Lying,
 }
 
 /// How a line is drawn everywhere: with its markers, its band, and in the legend.
@@ -81,6 +83,9 @@ const MARK_POINTS: f64 = 1.7;
 /// Width of an error bar's cap in points.
 const CAP_POINTS: f64 = 2.4;
 
+/// Dash of lines that are told from full ones of the same colour.
+const BROKEN: &[f64] = &[3.0, 1.5];
+
 /// A line `pt` points wide.
 pub(super) fn stroke(colour: RGBColor, pt: f64) -> ShapeStyle {
     colour.stroke_width(points(pt).max(1) as u32)
@@ -96,6 +101,24 @@ impl Pen {
         }
     }
 
+    /// The same line, broken.
+    pub const fn broken(self) -> Self {
+        Self {
+            dash: BROKEN,
+            ..self
+        }
+    }
+
+    /// The same pen with a filled marker, for figures in which a hollow one has a meaning.
+    pub fn filled(self) -> Self {
+        let mark = match self.mark {
+            Mark::Ring => Mark::Upright,
+            Mark::Box => Mark::Lying,
+            filled => filled,
+        };
+        Self { mark, ..self }
+    }
+
     /// Draws the line through `path`.
     pub(super) fn line<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, path: &[Spot]) -> Drawn<DB> {
         let pattern: Vec<i32> = self.dash.iter().map(|&length| points(length)).collect();
@@ -107,36 +130,52 @@ impl Pen {
 
     /// Draws a marker at `spot`.
     pub(super) fn mark<DB: DrawingBackend>(&self, sheet: &Sheet<DB>, spot: Spot) -> Drawn<DB> {
-        let r = points(MARK_POINTS);
-        let hollow = stroke(self.colour, 0.8);
-        let polygon = |corners: &[(f64, f64)]| -> Vec<Spot> {
-            let place = |d: f64| (d * f64::from(r)).round() as i32;
+        let filled = self.colour.filled();
+        match self.mark {
+            Mark::Disc => sheet.draw(&Circle::new(spot, points(MARK_POINTS), filled)),
+            Mark::Ring | Mark::Box => self.hollow_mark(sheet, spot),
+            _ => sheet.draw(&Polygon::new(self.corners(spot), filled)),
+        }
+    }
+
+    /// Draws a marker at `spot` of which only the outline has a colour.
+    pub(super) fn hollow_mark<DB: DrawingBackend>(
+        &self,
+        sheet: &Sheet<DB>,
+        spot: Spot,
+    ) -> Drawn<DB> {
+        let corners = self.corners(spot);
+        let outline = if matches!(self.mark, Mark::Disc | Mark::Ring) {
+            sheet.draw(&Circle::new(spot, points(MARK_POINTS), WHITE.filled()))?;
             corners
-                .iter()
-                .map(|&(x, y)| (spot.0 + place(x), spot.1 + place(y)))
-                .collect()
+        } else {
+            sheet.draw(&Polygon::new(corners.clone(), WHITE.filled()))?;
+            // The first side once more, so that its corner is joined as the others are.
+            [&corners[..], &corners[..2]].concat()
         };
-        let square = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)];
+        sheet.draw(&PathElement::new(outline, stroke(self.colour, 0.8)))
+    }
+
+    /// The outline of a marker at `spot`; a round one ends where it began.
+    fn corners(&self, spot: Spot) -> Vec<Spot> {
+        let r = f64::from(points(MARK_POINTS));
+        let place = |(x, y): (f64, f64)| {
+            let [x, y] = [x, y].map(|d| (d * r).round() as i32);
+            (spot.0 + x, spot.1 + y)
+        };
+        let rectangle = |x: f64, y: f64| vec![(-x, -y), (x, -y), (x, y), (-x, y)];
         let corners = match self.mark {
-            Mark::Disc => return sheet.draw(&Circle::new(spot, r, self.colour.filled())),
-            Mark::Ring => {
-                sheet.draw(&Circle::new(spot, r, WHITE.filled()))?;
-                let ring: Vec<(f64, f64)> = (0..=24)
-                    .map(|i| (f64::from(i) * std::f64::consts::TAU / 24.0).sin_cos())
-                    .collect();
-                return sheet.draw(&PathElement::new(polygon(&ring), hollow));
-            }
-            Mark::Box => {
-                sheet.draw(&Polygon::new(polygon(&square), WHITE.filled()))?;
-                let closed = [&square[..], &square[..2]].concat();
-                return sheet.draw(&PathElement::new(polygon(&closed), hollow));
-            }
-            Mark::Square => polygon(&square),
-            Mark::Triangle => polygon(&[(0.0, -1.25), (1.1, 0.8), (-1.1, 0.8)]),
-            Mark::Wedge => polygon(&[(0.0, 1.25), (1.1, -0.8), (-1.1, -0.8)]),
-            Mark::Diamond => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
+            Mark::Disc | Mark::Ring => (0..=24)
+                .map(|i| (f64::from(i) * std::f64::consts::TAU / 24.0).sin_cos())
+                .collect(),
+            Mark::Square | Mark::Box => rectangle(0.9, 0.9),
+            Mark::Upright => rectangle(0.6, 1.35),
+            Mark::Lying => rectangle(1.35, 0.6),
+            Mark::Triangle => vec![(0.0, -1.25), (1.1, 0.8), (-1.1, 0.8)],
+            Mark::Wedge => vec![(0.0, 1.25), (1.1, -0.8), (-1.1, -0.8)],
+            Mark::Diamond => vec![(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)],
         };
-        sheet.draw(&Polygon::new(corners, self.colour.filled()))
+        corners.into_iter().map(place).collect()
     }
 
     /// Draws an error bar with caps from `low` to `high`, which share their x.
@@ -207,6 +246,16 @@ mod tests {
             }
             assert!(a.dash != REFERENCE.dash);
         }
+    }
+
+    #[test]
+    fn filled_markers_are_as_many_and_none_is_hollow() {
+        for (i, a) in PENS.iter().enumerate() {
+            assert!(!matches!(a.filled().mark, Mark::Ring | Mark::Box));
+            assert!((a.filled().colour, a.filled().dash) == (a.colour, a.dash));
+            assert!(PENS[..i].iter().all(|b| b.filled().mark != a.filled().mark));
+        }
+        assert!(PENS.iter().all(|pen| pen.dash != BROKEN));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod costs;
 mod evaluations;
 mod hit_rates;
 mod legibility;
+mod models;
 mod options_read;
 mod plans;
 mod profiles;

@@ -10,7 +10,11 @@ fn lmba_names_axes_units_and_profiles() {
         ..Sample::default()
     };
     let profiles = [Sample::default().profile(), other.profile()];
-    let figure = drawn("lmba", &profiles, &ChartOptions::default());
+    let by_index = ChartOptions {
+        depth: Some(Depth::Index),
+        ..ChartOptions::default()
+    };
+    let figure = drawn("lmba", &profiles, &by_index);
     shows(
         &figure,
         &[

@@ -47,10 +47,15 @@ fn wrong_requests_are_refused_with_a_way_out() {
     assert!(error("curves", one, &layer).contains("layers 0 to 11"));
     let two = [profile.clone(), profile.clone()];
     assert!(error("curves", &two, &default).contains("one at a time"));
-    assert!(error("mba-heatmap", &two, &default).contains("one at a time"));
     let many = vec![profile.clone(); 13];
     assert!(error("lmba", &many, &default).contains("between 1 and 7"));
     assert!(error("lmbo", &many, &default).contains("between 1 and 12"));
+    assert!(error("mba-heatmap", &many, &default).contains("between 1 and 12"));
+    let one_cosine = ChartOptions {
+        output_thresholds: vec![0.99],
+        ..default.clone()
+    };
+    assert!(error("lmbo", &many[..8], &one_cosine).contains("between 1 and 7"));
     let no_cosine = ChartOptions {
         output_thresholds: Vec::new(),
         ..default.clone()

@@ -28,7 +28,9 @@ pub struct Sample {
     pub heads: usize,
     /// H_kv.
     pub kv_heads: usize,
-    /// MBA at 0.9 in tokens, held between 1 and T.
+    /// The keys that a query of each layer sees, `None` for all; empty where every layer sees all.
+    pub windows: Vec<Option<usize>>,
+    /// MBA at 0.9 in tokens, held between 1 and what the layer sees of T.
     pub mba: Mba,
 }
 
@@ -40,6 +42,7 @@ impl Default for Sample {
             layers: 12,
             heads: 6,
             kv_heads: 2,
+            windows: Vec::new(),
             mba: |prompt, layer, head| {
                 let bend = (layer as f64 * 1.7).sin() + 1.2;
                 1200.0 / (1.0 + layer as f64) * bend + 13.0 * head as f64 + 3.0 * prompt as f64
@@ -84,6 +87,13 @@ impl Sample {
             granularity,
             ..plan.unwrap()
         }
+    }
+
+    /// A static strategy's plan of 128 tokens per KV head of the layers without a window, whose windows stay whole.
+    pub fn plan_of_global_layers(&self, strategy: &str) -> BudgetPlan {
+        let mut request = self.request(Granularity::Layer);
+        request.floor.whole_windows = true;
+        BudgetPlan::allocate(strategy, Value::Null, &request, Self::provenance()).unwrap()
     }
 
     /// A plan of 128 tokens per KV head by the MBA of each.
@@ -160,7 +170,10 @@ impl Sample {
     }
 
     fn mba(&self, prompt: usize, layer: usize, head: usize) -> f64 {
-        (self.mba)(prompt, layer, head).clamp(1.0, f64::from(self.tokens[prompt]))
+        let tokens = f64::from(self.tokens[prompt]);
+        let window = self.windows.get(layer).copied().flatten();
+        let seen = window.map_or(tokens, |window| tokens.min(window as f64));
+        (self.mba)(prompt, layer, head).clamp(1.0, seen)
     }
 
     fn lmba(&self, prompt: usize, layer: usize) -> f64 {
@@ -180,7 +193,7 @@ impl Sample {
             num_heads: self.heads,
             num_kv_heads: self.kv_heads,
             head_dim: 64,
-            windows: Vec::new(),
+            windows: self.windows.clone(),
             device: "cpu".into(),
             dtype: "f32".into(),
         };
