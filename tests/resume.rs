@@ -1,10 +1,13 @@
 //! A run that is stopped and continued ends with the same bytes as one that was not.
 #![allow(clippy::unwrap_used)]
 
+mod family_models;
+
 use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use kvprof::model::decoder::Decoder;
 use kvprof::model::{Model, source};
 use kvprof::profile::{Profile, ProfileRecord, ProfileRun, ProfileSettings, Prompt, TABLES};
 use kvprof::run::{DataRecord, ModelRecord};
@@ -110,4 +113,51 @@ fn an_interrupted_run_ends_with_the_same_bytes() {
             .iter()
             .all(|&m| m == 1.0)
     );
+}
+
+/// Measures prompts of one token, less than a window, and more.
+fn measure_all(run: &ProfileRun, decoder: &Decoder, prompts: std::ops::Range<usize>) {
+    for index in prompts {
+        let prompt = Prompt {
+            id: format!("p{index}"),
+            ids: family_models::prompt([1, 12, 45][index]),
+        };
+        if !run.has(index) {
+            (run.measure(index, &prompt, decoder, &mut |_| ())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_of_any_family_ends_with_the_same_bytes() {
+    family_models::each(|name, model| {
+        let config = model.decoder.config();
+        let mut own = record(3);
+        own.model = ModelRecord {
+            name: name.to_owned(),
+            num_layers: config.num_hidden_layers(),
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            windows: config.windows(),
+            ..own.model
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+        let prepare = |path: &Path, resume| ProfileRun::prepare(path, own.clone(), 3, resume);
+        let run = prepare(&whole, false).unwrap();
+        measure_all(&run, &model.decoder, 0..3);
+        run.finish().unwrap();
+        measure_all(&prepare(&parts, false).unwrap(), &model.decoder, 0..2);
+        // A killed write, and half a part.
+        fs::write(parts.join(".parts/.kvprof-x.partial"), b"half").unwrap();
+        let from = parts.join(".parts/000001.heads.parquet");
+        fs::copy(from, parts.join(".parts/000002.heads.parquet")).unwrap();
+        let run = prepare(&parts, true).unwrap();
+        measure_all(&run, &model.decoder, 0..3);
+        run.finish().unwrap();
+        assert_eq!(bytes(&whole), bytes(&parts), "{name}");
+        let profile = Profile::load(&whole).unwrap();
+        assert_eq!(profile.meta.model.windows, config.windows(), "{name}");
+    });
 }

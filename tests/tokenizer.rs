@@ -38,7 +38,7 @@ fn model() -> &'static (Tokenizer, ChatTemplate) {
         assert_eq!(files.sha256, expected);
         let gguf = Gguf::open(&files.weights).unwrap();
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
-        let template = ChatTemplate::of_model(&gguf, &tokenizer).unwrap().unwrap();
+        let template = ChatTemplate::of_gguf(&gguf, &tokenizer).unwrap().unwrap();
         (tokenizer, template)
     })
 }

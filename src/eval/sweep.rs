@@ -227,16 +227,11 @@ impl<'s> Sweep<'s> {
 
     /// The full cache itself.
     fn reference_row(&self, case: &Case, stand: &Stand<'_>) -> Ran {
-        let layers = stand.observed.cache.num_layers();
-        let evidence = if case.evidence.is_empty() {
-            Vec::new()
-        } else {
-            vec![1.0; layers]
-        };
+        let cache = &stand.observed.cache;
         Ran {
-            kv_bytes: stand.observed.cache.bytes(),
-            budget_tokens: case.ids.len() as f64,
-            evidence,
+            kv_bytes: cache.bytes(),
+            budget_tokens: mean_kept(&cache.slots_in_sight()),
+            evidence: evidence_held(cache, &case.evidence),
             offloaded: 0,
             continued: stand.reference.of_itself(),
         }
@@ -313,17 +308,19 @@ fn mean_kept(kept: &[Slots]) -> f64 {
     heads().map(Vec::len).sum::<usize>() as f64 / heads().count().max(1) as f64
 }
 
-/// Share of evidence tokens that each layer holds, mean over its KV heads.
+/// Share of evidence tokens that each layer holds in sight of later ones, mean over its KV heads.
 fn evidence_held(cache: &KvCache, evidence: &[u32]) -> Vec<f64> {
     if evidence.is_empty() {
         return Vec::new();
     }
     let layers = (0..cache.num_layers()).map(|layer| {
-        let heads = &cache.layer(layer).heads;
-        let shares = heads
-            .iter()
-            .map(|head| share_held(head.positions(), evidence));
-        shares.sum::<f64>() / heads.len().max(1) as f64
+        let layer = cache.layer(layer);
+        let heads = layer.heads.iter().enumerate();
+        let shares = heads.map(|(h, head)| {
+            let in_sight = layer.in_sight(h, cache.next_position());
+            share_held(&head.positions()[in_sight], evidence)
+        });
+        shares.sum::<f64>() / layer.heads.len().max(1) as f64
     });
     layers.collect()
 }

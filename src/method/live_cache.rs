@@ -40,15 +40,15 @@ impl HeldRows {
         self.all / (self.steps * self.heads) as f64
     }
 
-    /// Counts `steps` tokens that come to heads of these lengths one after another.
-    fn count(&mut self, lengths: &[Vec<usize>], steps: usize) {
+    /// Counts a token that sees so much of every KV head; gives the rows of all of them.
+    fn count(&mut self, lengths: &[Vec<usize>]) -> usize {
         let heads = || lengths.iter().flatten();
-        let (held, count) = (heads().sum::<usize>(), heads().count());
-        let grown = count * steps * (steps + 1) / 2;
-        self.all += (held * steps + grown) as f64;
-        self.heads = count;
-        self.steps += steps;
-        self.peak = self.peak.max(heads().max().unwrap_or(&0) + steps);
+        let all = heads().sum::<usize>();
+        self.all += all as f64;
+        self.heads = heads().count();
+        self.steps += 1;
+        self.peak = self.peak.max(*heads().max().unwrap_or(&0));
+        all
     }
 }
 
@@ -165,8 +165,14 @@ impl LiveCache {
 
     /// Counts what is held while `steps` tokens come, before any can leave.
     fn count_coming(&mut self, steps: usize) {
-        self.held.count(&self.cache.lengths(), steps);
-        let resident = self.bytes().resident + self.cache.bytes_of(steps);
-        self.held.peak_resident = self.held.peak_resident.max(resident);
+        let now: usize = self.cache.lengths().iter().flatten().sum();
+        let resident = self.bytes().resident;
+        let row = self.cache.bytes_of(1) / self.cache.heads().max(1);
+        for step in 1..=steps {
+            // Where a window moves on, rows come and others are no longer seen.
+            let then = self.held.count(&self.cache.lengths_after(step));
+            let resident = (resident + row * then).saturating_sub(row * now);
+            self.held.peak_resident = self.held.peak_resident.max(resident);
+        }
     }
 }

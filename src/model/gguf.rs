@@ -331,6 +331,10 @@ impl TensorSource for Gguf {
         family.rope_pairs
     }
 
+    fn place(&self) -> &Path {
+        &self.path
+    }
+
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {
         let names = self.tensor_names().into_iter();
         let left = |name: &&str| !taken.contains(*name) && !ROPE_FACTORS.contains(name);

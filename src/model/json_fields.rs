@@ -125,6 +125,16 @@ impl JsonFields {
         })
     }
 
+    /// Token ids, one or a list of them; none where the field is absent.
+    pub(crate) fn ids(&self, key: &str) -> Result<Vec<u32>> {
+        let ids = self.typed(key, "a token id or a list of them", |v| {
+            let list = v.as_array().map_or(std::slice::from_ref(v), Vec::as_slice);
+            let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+            list.iter().map(id).collect()
+        });
+        Ok(ids?.unwrap_or_default())
+    }
+
     /// Texts, if they are there.
     pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
         self.typed(key, "a list of texts", |v| {
@@ -165,11 +175,17 @@ mod tests {
 
     #[test]
     fn fields_have_their_types_and_errors_their_places() {
-        let all = fields(r#"{"n": 3, "x": 1e-6, "z": null, "o": {"t": ["a"], "n": -1}}"#).unwrap();
+        let all =
+            fields(r#"{"n": 3, "x": 1e-6, "z": null, "o": {"t": ["a"], "n": -1}, "e": [2, 3]}"#)
+                .unwrap();
         assert_eq!(all.size("n").unwrap(), Some(3));
         assert_eq!(all.number("x").unwrap(), Some(1e-6));
         assert_eq!(all.size("z").unwrap(), None);
         assert!(all.has("z") && !all.has("y"));
+        assert_eq!(all.ids("n").unwrap(), [3]);
+        assert_eq!(all.ids("e").unwrap(), [2, 3]);
+        assert!(all.ids("y").unwrap().is_empty());
+        assert!(all.ids("x").is_err() && all.ids("o").is_err());
         let inner = all.object("o").unwrap().unwrap();
         assert_eq!(inner.texts("t").unwrap().unwrap(), ["a"]);
         let error = inner.size("n").unwrap_err().to_string();

@@ -201,19 +201,20 @@ impl Residency for Eviction {
             let leaving: Vec<Vec<u32>> = heads
                 .zip(&self.budgets[layer])
                 .map(|((h, (head, importance)), &budget)| {
-                    // What a window has passed is of no use to anybody.
-                    let passed = own.in_sight(h, now).start;
+                    // What the next token will not see is of no use to anybody.
+                    let passed = own.in_sight(h, now + 1).start;
+                    // What a window passes before tokens can leave again makes room by itself.
+                    let last = own.in_sight(h, now.saturating_add(self.every));
+                    let coming = own.window().map_or(self.every, |w| w.min(self.every));
                     let is_whole = self.floor.whole_windows && own.window().is_some();
                     let excess = match budget {
                         _ if is_whole => 0,
                         usize::MAX => 0,
-                        rows => (head.len() - passed).saturating_sub(rows - self.every),
+                        rows => last.len().saturating_sub(rows - coming),
                     };
                     let mut leaving: Vec<u32> = (0..passed as u32).collect();
-                    let floor = &self.floor;
-                    leaving.extend(least_important(
-                        head, importance, passed, excess, now, floor,
-                    ));
+                    let (from, floor) = (last.start, &self.floor);
+                    leaving.extend(least_important(head, importance, from, excess, now, floor));
                     leaving
                 })
                 .collect();

@@ -245,6 +245,11 @@ impl KvCache {
         first.map_or(Representation::FLOAT32, LayerCache::representation)
     }
 
+    /// KV heads of all layers.
+    pub fn heads(&self) -> usize {
+        self.layers.iter().map(|layer| layer.heads.len()).sum()
+    }
+
     /// Number of layers.
     pub fn num_layers(&self) -> usize {
         self.layers.len()
@@ -254,6 +259,18 @@ impl KvCache {
     pub fn lengths(&self) -> Vec<Vec<usize>> {
         let layer = |layer: &LayerCache| {
             let head = |head| layer.in_sight(head, self.next_position).len();
+            (0..layer.heads.len()).map(head).collect()
+        };
+        self.layers.iter().map(layer).collect()
+    }
+
+    /// Tokens that the last of `steps` more tokens will see, itself among them, if nothing leaves until then,
+    /// `[layer][kv_head]`.
+    pub fn lengths_after(&self, steps: usize) -> Vec<Vec<usize>> {
+        let then = self.next_position + steps;
+        let layer = |layer: &LayerCache| {
+            let coming = layer.window().map_or(steps, |window| window.min(steps));
+            let head = |head| layer.in_sight(head, then).len() + coming;
             (0..layer.heads.len()).map(head).collect()
         };
         self.layers.iter().map(layer).collect()

@@ -42,6 +42,13 @@ impl Message {
     }
 }
 
+/// The text of a template, the file that it is in, and the field of it where it is one.
+pub(super) struct FoundTemplate {
+    source: String,
+    file: PathBuf,
+    field: Option<&'static str>,
+}
+
 /// A model's own template (Jinja), as transformers runs it.
 ///
 /// Paper: none: house definition. Differs: a run-away template is stopped; `tojson` sorts the keys of maps.
@@ -90,7 +97,7 @@ impl ChatTemplate {
     pub fn of_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let source = gguf.text_opt("tokenizer.chat_template");
         source
-            .map(|source| Self::of_file(source, gguf.path(), tokenizer))
+            .map(|source| Self::of_field(source, "tokenizer.chat_template", gguf.path(), tokenizer))
             .transpose()
     }
 
@@ -99,19 +106,30 @@ impl ChatTemplate {
     ///
     /// Errors: as [`new`](Self::new); [`Error::Io`] and [`Error::Format`] for files that cannot be read.
     pub fn of_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let source = Self::source_in(folder)?;
-        source
-            .map(|(source, file)| Self::of_file(&source, &file, tokenizer))
-            .transpose()
+        let Some(found) = Self::source_in(folder)? else {
+            return Ok(None);
+        };
+        let template = match found.field {
+            Some(field) => Self::of_field(&found.source, field, &found.file, tokenizer),
+            None => Self::with_tokens_of(&found.source, tokenizer)
+                .map_err(|error| in_file(error, &found.file)),
+        };
+        template.map(Some)
     }
 
-    /// The text of the template of a Hugging Face folder, and the file that it is in.
+    /// The template of a Hugging Face folder as text.
     ///
     /// Errors: [`Error::Io`] and [`Error::Format`] for files that cannot be read.
-    pub(super) fn source_in(folder: &Path) -> Result<Option<(String, PathBuf)>> {
+    pub(super) fn source_in(folder: &Path) -> Result<Option<FoundTemplate>> {
         let file = folder.join("chat_template.jinja");
         match std::fs::read_to_string(&file) {
-            Ok(source) => return Ok(Some((source, file))),
+            Ok(source) => {
+                return Ok(Some(FoundTemplate {
+                    source,
+                    file,
+                    field: None,
+                }));
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("read", &file, e)),
         }
@@ -129,24 +147,31 @@ impl ChatTemplate {
                 _ => fields.text("chat_template")?,
             };
             if let Some(source) = source {
-                return Ok(Some((source.to_owned(), file)));
+                return Ok(Some(FoundTemplate {
+                    source: source.to_owned(),
+                    file,
+                    field: Some("chat_template"),
+                }));
             }
         }
         Ok(None)
     }
 
-    /// A template that a file holds, whose path errors name.
-    fn of_file(source: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-        let template = Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()));
-        template.map_err(|error| match error {
+    /// A template that a field of a file holds; errors name both.
+    fn of_field(source: &str, key: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::with_tokens_of(source, tokenizer).map_err(|error| match error {
             Error::Format { line, problem, .. } => Error::Format {
                 path: path.to_owned(),
                 line: None,
-                problem: in_template(line, &problem),
+                problem: in_field(key, line, &problem),
             },
             other => other,
         })
+    }
+
+    fn with_tokens_of(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
+        let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
+        Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()))
     }
 
     /// Fixes the date that the template sees, so that the same conversation gives the same prompt tomorrow.
@@ -209,11 +234,23 @@ fn failure(error: &minijinja::Error) -> Error {
     }
 }
 
-fn in_template(line: Option<usize>, problem: &str) -> String {
+/// An error of a template as one of the file that holds nothing else.
+fn in_file(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Format { line, problem, .. } => Error::Format {
+            path: path.to_owned(),
+            line,
+            problem,
+        },
+        other => other,
+    }
+}
+
+fn in_field(key: &str, line: Option<usize>, problem: &str) -> String {
     let line = line
         .map(|line| format!(", line {line}"))
         .unwrap_or_default();
-    format!("tokenizer.chat_template{line}: {problem}")
+    format!("{key}{line}: {problem}")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::family::{self, Activation, Family, WindowedLayers};
 use super::rope::{Rope, SCALINGS, Scaling, long_magnitude, rope};
-use super::{LayerKind, ModelConfig, check_rotated, declared, layers};
+use super::{LayerKind, ModelConfig, check_every, check_rotated, declared, layers};
 use crate::error::{Error, Result};
 use crate::model::json_fields::JsonFields;
 
@@ -125,10 +125,10 @@ impl ModelConfig {
     }
 }
 
-fn unsupported(what: &'static str, found: String, supported: &str) -> Error {
+fn unsupported(fields: &JsonFields, what: &'static str, found: String, supported: &str) -> Error {
     Error::Unsupported {
         what,
-        found,
+        found: format!("{found} in {}", fields.path().display()),
         supported: supported.into(),
     }
 }
@@ -138,15 +138,17 @@ fn refuse_features(all: &JsonFields, fields: &JsonFields, family: Family) -> Res
     if let Some(method) = all.object("quantization_config")? {
         let kind = method.text("quant_method")?.unwrap_or("of an unknown kind");
         return Err(unsupported(
+            fields,
             "quantisation",
-            format!("{kind} in {}", all.path().display()),
+            kind.to_owned(),
             "f32, f16 and bf16 checkpoints, and GGUF files",
         ));
     }
     for key in ["num_local_experts", "num_experts", "n_routed_experts"] {
         if let Some(experts) = fields.size(key)?.filter(|n| *n > 0) {
-            let found = format!("{experts} experts");
+            let found = format!("{key} = {experts}");
             return Err(unsupported(
+                fields,
                 "feed-forward layer",
                 found,
                 "dense models without experts",
@@ -156,6 +158,7 @@ fn refuse_features(all: &JsonFields, fields: &JsonFields, family: Family) -> Res
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         if let Some(cap) = fields.number(key)? {
             return Err(unsupported(
+                fields,
                 "soft cap of logits",
                 format!("{key} = {cap}"),
                 "models without one",
@@ -164,6 +167,7 @@ fn refuse_features(all: &JsonFields, fields: &JsonFields, family: Family) -> Res
     }
     if fields.flag("use_bidirectional_attention")? == Some(true) {
         return Err(unsupported(
+            fields,
             "attention",
             "in both directions".into(),
             "causal attention",
@@ -177,7 +181,12 @@ fn refuse_features(all: &JsonFields, fields: &JsonFields, family: Family) -> Res
         if let Some(found) = fields.text(key)?
             && !known.contains(&found)
         {
-            return Err(unsupported("activation", found.to_owned(), known[0]));
+            return Err(unsupported(
+                fields,
+                "activation",
+                format!("{key} = {found}"),
+                known[0],
+            ));
         }
     }
     Ok(())
@@ -221,6 +230,7 @@ fn layer_kinds(
             "full_attention" => Ok(kind(false)),
             "sliding_attention" => Ok(kind(true)),
             other => Err(unsupported(
+                fields,
                 "layer type",
                 other.to_owned(),
                 "full_attention, sliding_attention",
@@ -235,10 +245,9 @@ fn layer_kinds(
             layers(count, |l| kind(l >= first))
         }
         WindowedLayers::AllButEvery(usual) => {
-            let every = fields
-                .size("sliding_window_pattern")?
-                .unwrap_or(usual)
-                .max(1);
+            let key = "sliding_window_pattern";
+            let every = fields.size(key)?.unwrap_or(usual);
+            check_every(fields.path(), key, every)?;
             layers(count, |l| kind(!(l + 1).is_multiple_of(every)))
         }
     })
@@ -332,12 +341,17 @@ fn scaling(
             for key in ["mscale", "mscale_all_dim"] {
                 if let Some(value) = own.number(key)? {
                     let found = format!("yarn with {key} = {value}");
-                    return Err(unsupported("RoPE scaling", found, "yarn without it"));
+                    return Err(unsupported(own, "RoPE scaling", found, "yarn without it"));
                 }
             }
             if own.flag("truncate")? == Some(false) {
                 let found = "yarn with truncate = false".to_owned();
-                return Err(unsupported("RoPE scaling", found, "yarn that truncates"));
+                return Err(unsupported(
+                    own,
+                    "RoPE scaling",
+                    found,
+                    "yarn that truncates",
+                ));
             }
             Ok(Scaling::Yarn {
                 factor: number("factor")?,
@@ -347,6 +361,6 @@ fn scaling(
                 magnitude: own.number("attention_factor")?,
             })
         }
-        other => Err(unsupported("RoPE scaling", other.to_owned(), SCALINGS)),
+        other => Err(unsupported(own, "RoPE scaling", other.to_owned(), SCALINGS)),
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Device;
 
 use super::family::{self, Family, WindowedLayers};
 use super::rope::{SCALINGS, Scaling, long_magnitude, rope, yarn_magnitude};
-use super::{LayerKind, ModelConfig, check_rotated, declared, layers};
+use super::{LayerKind, ModelConfig, check_every, check_rotated, declared, layers};
 use crate::error::{Error, Result};
 use crate::model::gguf::Gguf;
 
@@ -136,7 +136,8 @@ fn layer_kinds(
                 };
                 return Ok((0..count).map(kind).collect());
             }
-            let every = optional_size(gguf, &pattern)?.unwrap_or(usual).max(1);
+            let every = optional_size(gguf, &pattern)?.unwrap_or(usual);
+            check_every(gguf.path(), &pattern, every)?;
             Ok(layers(count, |l| {
                 if (l + 1).is_multiple_of(every) {
                     LayerKind::GLOBAL

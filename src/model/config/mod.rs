@@ -146,13 +146,19 @@ impl ModelConfig {
             ("number of heads", self.num_attention_heads, 1 << 12),
             ("number of KV heads", self.num_key_value_heads, 1 << 12),
             ("head dimension", self.head_dim, 1 << 12),
-            ("context length", self.max_position_embeddings, 1 << 30),
+            ("context length", self.max_position_embeddings, MOST_TOKENS),
         ] {
             if value == 0 || value > most {
                 return bad(format!(
                     "declares a {name} of {value}, expected 1 to {most}"
                 ));
             }
+        }
+        let windows = self.layers.iter().filter_map(|kind| kind.window);
+        if let Some(window) = windows.filter(|w| *w > MOST_TOKENS).max() {
+            return bad(format!(
+                "declares a sliding window of {window}, expected at most {MOST_TOKENS}"
+            ));
         }
         if !self
             .num_attention_heads
@@ -185,6 +191,9 @@ impl ModelConfig {
     }
 }
 
+/// Tokens that a context or a window has at most.
+const MOST_TOKENS: usize = 1 << 30;
+
 /// Layers that a model has at most.
 const MOST_LAYERS: usize = 1 << 12;
 
@@ -205,6 +214,17 @@ fn check_rotated(path: &Path, rotated: usize, head_dim: usize) -> Result<()> {
         format!(
             "declares a rotary embedding of {rotated} dimensions, expected an even number of 2 to {head_dim}"
         ),
+    ))
+}
+
+/// Refuses "all but every zeroth layer".
+fn check_every(path: &Path, key: &str, every: usize) -> Result<()> {
+    if every > 0 {
+        return Ok(());
+    }
+    Err(Error::format(
+        path,
+        format!("has {key} = 0, expected how many layers come to one that sees all keys"),
     ))
 }
 

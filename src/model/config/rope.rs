@@ -88,7 +88,7 @@ pub(super) fn yarn_magnitude(factor: f64) -> f64 {
 /// Differs: in float32 step by step, as models were trained and as references compute them.
 /// Errors: [`Error::Invalid`] for numbers that are not positive and finite, or of another number than pairs.
 pub(super) fn rope(theta: f64, rotated: usize, scaling: &Scaling) -> Result<Rope> {
-    positive("RoPE base", theta)?;
+    positive("RoPE base", f64::from(theta as f32))?;
     let pairs = rotated / 2;
     let powers: Vec<f32> = (0..pairs)
         .map(|i| (theta as f32).powf((2 * i) as f32 / rotated as f32))
@@ -117,6 +117,7 @@ pub(super) fn rope(theta: f64, rotated: usize, scaling: &Scaling) -> Result<Rope
         } => {
             positive("RoPE factor", *factor)?;
             positive("RoPE original context", *original)?;
+            positive("RoPE low_freq_factor", *low)?;
             positive("difference of RoPE's high and low factor", high - low)?;
             let stretch = |f| stretched_by_length(f, *factor as f32, [*low, *high], *original);
             plain().map(stretch).collect()
@@ -164,6 +165,7 @@ pub(super) fn rope(theta: f64, rotated: usize, scaling: &Scaling) -> Result<Rope
             divided(short)?
         }
     };
+    positive("RoPE magnitude", f64::from(rope.magnitude))?;
     let all = rope.long.iter().flat_map(|long| &long.frequencies);
     match all.chain(&rope.frequencies).find(|f| !f.is_finite()) {
         Some(f) => Err(Error::invalid("RoPE frequency", f, "it must be finite")),
@@ -261,6 +263,25 @@ mod tests {
                 low: 4.0,
                 high: 4.0,
                 original: 100.0,
+            },
+            Scaling::Llama3 {
+                factor: 8.0,
+                low: 0.0,
+                high: 4.0,
+                original: 100.0,
+            },
+            Scaling::Long {
+                short: vec![1.0, 2.0],
+                long: vec![4.0, 8.0],
+                original: 1,
+                magnitude: long_magnitude(100.0, 1.0),
+            },
+            Scaling::Yarn {
+                factor: 4.0,
+                original: 100.0,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                magnitude: Some(1e300),
             },
         ] {
             assert!(rope(10_000.0, 4, &scaling).is_err(), "{scaling:?}");

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::gguf::Gguf;
+use crate::model::json_fields::JsonFields;
 
 use super::piece::Piece;
 use super::special::SpecialIds;
@@ -163,35 +164,32 @@ pub(super) fn special_ids_beside(
 ) -> Result<SpecialIds> {
     let beside = |name: &str| {
         let file = path.with_file_name(name);
-        match fs::read(&file) {
-            Ok(bytes) => parse(&file, &bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-            Err(e) => Err(Error::io("read", &file, e)),
-        }
+        let is_there = file.is_file();
+        is_there.then(|| JsonFields::read(&file)).transpose()
     };
     let tokenizer = beside("tokenizer_config.json")?;
     let generation = beside("generation_config.json")?;
     // A token is written as its text, or as an object with the text in it.
     let named = |key: &str| {
-        let value = &tokenizer[key];
-        let text = value.as_str().or_else(|| value["content"].as_str());
-        text.and_then(id_of)
+        let value = tokenizer.as_ref().and_then(|fields| fields.value(key))?;
+        let text = value.as_str().or_else(|| value["content"].as_str())?;
+        id_of(text)
     };
-    let numbers = |key: &str| -> Vec<u32> {
-        let value = &generation[key];
-        let list = (value.as_array()).map_or(std::slice::from_ref(value), Vec::as_slice);
-        let ids = list.iter().filter_map(Value::as_u64);
-        ids.filter_map(|id| u32::try_from(id).ok()).collect()
+    let numbers = |key: &str| {
+        generation
+            .as_ref()
+            .map_or(Ok(Vec::new()), |all| all.ids(key))
     };
-    let ends = numbers("eos_token_id");
+    let flag = |key: &str| tokenizer.as_ref().map_or(Ok(None), |all| all.flag(key));
+    let ends = numbers("eos_token_id")?;
     let eos = named("eos_token").or_else(|| ends.first().copied());
-    let flag = |key: &str| tokenizer[key].as_bool();
-    let bos = named("bos_token").or_else(|| numbers("bos_token_id").first().copied());
+    let begins = numbers("bos_token_id")?;
+    let bos = named("bos_token").or_else(|| begins.first().copied());
     Ok(SpecialIds {
         bos: bos.or(encodes_bos),
         eos,
         stop: ends.into_iter().chain(eos).collect(),
-        adds_bos: flag("add_bos_token").unwrap_or(encodes_bos.is_some()),
-        adds_eos: flag("add_eos_token").unwrap_or(false),
+        adds_bos: flag("add_bos_token")?.unwrap_or(encodes_bos.is_some()),
+        adds_eos: flag("add_eos_token")?.unwrap_or(false),
     })
 }

@@ -13,6 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::TensorSource;
 use super::names::{STARTS, in_checkpoint, is_foreign};
+use super::shard_header;
 use crate::compute::linear::{Matrix, Packed, StoredBytes};
 use crate::error::{Error, Result};
 use crate::model::config::{Family, RopePairs};
@@ -22,6 +23,7 @@ use crate::model::source::SafetensorsFolder;
 
 /// The tensors of a folder, whose headers have been read and checked against the files' lengths.
 pub(in crate::model) struct Checkpoint {
+    folder: PathBuf,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Place>,
     /// How the names of the decoder's tensors begin.
@@ -50,6 +52,7 @@ impl Checkpoint {
     pub(in crate::model) fn open(folder: &Path) -> Result<Self> {
         let files = SafetensorsFolder::open(folder)?;
         let mut all = Self {
+            folder: files.path,
             shards: Vec::new(),
             tensors: BTreeMap::new(),
             start: STARTS[0],
@@ -101,6 +104,7 @@ impl Checkpoint {
             let problem = format!("is damaged, truncated or no safetensors file: {why}");
             Error::format(&path, problem)
         };
+        shard_header::check(&bytes).map_err(damaged)?;
         let (header, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
         let data = header + 8;
@@ -170,18 +174,18 @@ impl Checkpoint {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
-            other => return Err(unsupported(own, other)),
+            other => return Err(unsupported(own, other, &shard.path)),
         };
         let bytes = &shard.bytes[place.range.clone()];
         Ok(Tensor::from_raw_buffer(bytes, dtype, &place.shape, device)?)
     }
 }
 
-fn unsupported(own: &str, dtype: Dtype) -> Error {
+fn unsupported(own: &str, dtype: Dtype, path: &Path) -> Error {
     Error::Unsupported {
         what: "number format",
-        found: format!("{dtype:?} of tensor {own}"),
-        supported: "F32, F16, BF16".into(),
+        found: format!("{dtype:?} of tensor {own} in {}", path.display()),
+        supported: "F32, F16 and BF16, and GGUF files for quantised weights".into(),
     }
 }
 
@@ -263,6 +267,10 @@ impl TensorSource for Checkpoint {
                 (format!("{:?}", place.dtype), numbers as u64, bytes)
             })
             .collect()
+    }
+
+    fn place(&self) -> &Path {
+        &self.folder
     }
 
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {

@@ -2,8 +2,10 @@
 
 mod checkpoint;
 mod names;
+mod shard_header;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -44,6 +46,9 @@ pub trait TensorSource {
 
     /// How queries and keys of a family lie in these files.
     fn rope_pairs(&self, family: &Family) -> RopePairs;
+
+    /// Where they lie, for messages.
+    fn place(&self) -> &Path;
 
     /// Tensors that are not among those that were `taken`, by their own names.
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String>;
@@ -147,7 +152,11 @@ impl<'a> Weights<'a> {
         }
         Err(Error::Unsupported {
             what: "tensor",
-            found: leftovers.join(", "),
+            found: format!(
+                "{} in {}",
+                leftovers.join(", "),
+                self.source.place().display()
+            ),
             supported: "the tensors of a plain decoder of this family".into(),
         })
     }

@@ -1,0 +1,177 @@
+//! Caches that live: bounds, rewinding, and what leaves.
+
+use kvprof::method::residency::FirstCache;
+use kvprof::method::{LiveCache, RESIDENCIES};
+use kvprof::model::Model;
+use kvprof::model::cache::KvCache;
+use kvprof::registry;
+use kvprof::select::Slots;
+use serde_json::{Value, json};
+
+use crate::family_models::{assert_close, each, numbers, prompt};
+use crate::{FLOOR, T, prefilled, ragged, window};
+
+/// A cut cache under a residency.
+pub fn living(cache: &KvCache, kept: &[Slots], name: &str, parameters: Value) -> LiveCache {
+    let rule = registry::build("residency", RESIDENCIES, name, parameters).unwrap();
+    let first = FirstCache {
+        kept,
+        prompt_tokens: T,
+        floor: FLOOR,
+        prompt_scores: Vec::new(),
+    };
+    let cut = cache.cut(kept, 8).unwrap();
+    LiveCache::new(cut, rule.start(&first).unwrap()).unwrap()
+}
+
+/// Residencies that let tokens leave.
+pub fn evicting() -> impl Iterator<Item = &'static str> {
+    RESIDENCIES
+        .iter()
+        .map(|rule| rule.name)
+        .filter(|name| *name != "keep")
+}
+
+fn steps(live: &mut LiveCache, model: &Model, count: u32) -> Vec<Vec<f32>> {
+    let id = |step: u32| 7 + step * 31 % 280;
+    (0..count)
+        .map(|step| numbers(&live.step(&model.decoder, id(step)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn no_step_sees_more_than_the_bound_or_the_window() {
+    each(|name, model| {
+        let cache = prefilled(&model.decoder, &prompt(T));
+        for residency in evicting() {
+            for every in [1, 4] {
+                let bound = json!({"budget": 12, "every": every});
+                let mut live = living(&cache, &cache.slots_in_sight(), residency, bound);
+                for step in 0..22u32 {
+                    let seen = live.cache().lengths_after(1);
+                    live.step(&model.decoder, step * 13 % 290).unwrap();
+                    for (l, heads) in seen.iter().enumerate() {
+                        let most = window(model, l).unwrap_or(12).min(12);
+                        let what = format!("{name}, {residency} every {every}, layer {l}");
+                        assert!(heads.iter().all(|rows| *rows <= most), "{what}: {heads:?}");
+                        let held = &live.cache().lengths()[l];
+                        assert!(held.iter().all(|rows| *rows <= most), "{what}: {held:?}");
+                    }
+                }
+                assert!(live.held().peak <= 12, "{name}, {residency}");
+                assert!(!live.can_rewind() && live.held().steps == 22);
+            }
+        }
+        // Without a bound windows hold all the same.
+        let mut live = LiveCache::keeping(cache.copy(8).unwrap());
+        steps(&mut live, model, 20);
+        for (l, heads) in live.cache().lengths().iter().enumerate() {
+            let most = window(model, l).unwrap_or(T + 20);
+            assert!(heads.iter().all(|rows| *rows == most), "{name}: {heads:?}");
+        }
+        let peak = (0..live.cache().num_layers()).map(|l| window(model, l).unwrap_or(T + 20));
+        assert_eq!(live.held().peak, peak.max().unwrap(), "{name}");
+    });
+}
+
+#[test]
+fn without_a_bound_nothing_that_is_seen_leaves() {
+    each(|name, model| {
+        let cache = prefilled(&model.decoder, &prompt(T));
+        let windowless = (0..cache.num_layers()).all(|l| window(model, l).is_none());
+        for kept in [cache.slots(), ragged(model, T)] {
+            for residency in evicting() {
+                for every in [1, 5] {
+                    let parameters = json!({"budget": "none", "every": every});
+                    let mut live = living(&cache, &kept, residency, parameters);
+                    let mut plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
+                    let (a, b) = (steps(&mut plain, model, 20), steps(&mut live, model, 20));
+                    let what = format!("{name}, {residency} every {every}");
+                    if windowless {
+                        assert_eq!(a, b, "{what}");
+                    }
+                    assert_close(&a.concat(), &b.concat(), 1e-5, &what);
+                    assert_eq!(plain.held(), live.held(), "{what}");
+                    let (a, b) = (plain.cache(), live.cache());
+                    // What no later token sees may be gone by then.
+                    assert_eq!(a.lengths_after(1), b.lengths_after(1), "{what}");
+                }
+            }
+        }
+    });
+}
+
+/// A bound that a window keeps by itself lets no token leave early.
+#[test]
+fn a_bound_of_the_window_is_no_bound_for_its_layers() {
+    let mut compared = 0;
+    let counted = std::cell::RefCell::new(&mut compared);
+    each(|name, model| {
+        let windows = (0..model.decoder.config().num_hidden_layers()).map(|l| window(model, l));
+        let Some(largest) = windows.collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let largest = *largest.iter().max().unwrap();
+        let cache = prefilled(&model.decoder, &prompt(T));
+        let kept = cache.slots_in_sight();
+        for residency in evicting() {
+            for every in [1, 4] {
+                let parameters = json!({"budget": largest, "every": every});
+                let mut live = living(&cache, &kept, residency, parameters);
+                let mut plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
+                let (a, b) = (steps(&mut plain, model, 20), steps(&mut live, model, 20));
+                let what = format!("{name}, {residency} every {every}");
+                assert_close(&a.concat(), &b.concat(), 1e-5, &what);
+                **counted.borrow_mut() += 1;
+            }
+        }
+    });
+    assert!(compared >= 6, "{compared}");
+}
+
+#[test]
+fn a_cache_that_went_back_says_the_same_again() {
+    each(|name, model| {
+        let (decoder, ids) = (&model.decoder, prompt(T));
+        let full = prefilled(decoder, &ids);
+        for kept in [full.slots(), full.slots_in_sight(), ragged(model, T)] {
+            let mut live = LiveCache::keeping(full.cut(&kept, 4).unwrap());
+            let before = live.cache().lengths();
+            // Far enough that every window has left the prompt's end behind.
+            let first = steps(&mut live, model, 20);
+            live.rewind(T).unwrap();
+            assert_eq!(live.cache().lengths(), before, "{name}");
+            let other = live.feed(decoder, &[1, 2, 3]).unwrap();
+            live.rewind(T).unwrap();
+            assert_eq!(steps(&mut live, model, 20), first, "{name}");
+            live.rewind(T).unwrap();
+            assert_eq!(live.feed(decoder, &[1, 2, 3]).unwrap(), other, "{name}");
+            live.rewind(T + 1).unwrap();
+            assert_eq!(live.cache().next_position(), T + 1);
+            assert!(live.rewind(T + 2).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_cache_goes_on_in_other_elements() {
+    each(|name, model| {
+        let full = prefilled(&model.decoder, &prompt(T));
+        let kept = ragged(model, T);
+        let run = |held_as: &str| {
+            let cut = full.cut_as(&kept, 8, held_as.parse().unwrap()).unwrap();
+            let bytes = cut.bytes();
+            (
+                bytes,
+                steps(&mut LiveCache::keeping(cut), model, 18).concat(),
+            )
+        };
+        let (bytes, exact) = run("f32");
+        for held_as in ["bf16", "f16"] {
+            let (half, rounded) = run(held_as);
+            assert_eq!(2 * half, bytes, "{name}");
+            assert_ne!(exact, rounded, "{name}");
+            assert_close(&exact, &rounded, 0.1, &format!("{name} as {held_as}"));
+        }
+    });
+}

@@ -1,0 +1,154 @@
+//! Every named method with every residency decodes on every family, within its budget.
+
+use kvprof::budget::{Budget, Floor};
+use kvprof::eval::{Case, Sweep};
+use kvprof::method::{METHODS, Method, RESIDENCIES, observe};
+use kvprof::model::Model;
+
+use crate::family_models::{each, prompt};
+use crate::{FLOOR, T, window};
+
+/// The most rows of a KV head while decoding.
+const BOUND: usize = 14;
+
+/// Tokens of every KV head after the cut.
+const BUDGET: usize = 12;
+
+fn methods() -> Vec<Method> {
+    let names = METHODS.iter().map(|method| method.name);
+    let names = names.flat_map(|name| {
+        RESIDENCIES
+            .iter()
+            .map(move |residency| match residency.name {
+                "keep" => name.to_owned(),
+                living => format!("{name}+{living}(budget={BOUND})"),
+            })
+    });
+    let names: Vec<String> = names.collect();
+    Method::parse_list(&names.join(",")).unwrap()
+}
+
+fn case() -> Case {
+    Case {
+        id: "tiny".into(),
+        ids: prompt(T),
+        answers: vec!["a".into(), "b".into()],
+        wants_all: false,
+        answer_ids: vec![vec![3, 5, 7], vec![200, 11]],
+        evidence: vec![0, 1, T as u32 - 1],
+        length: None,
+        depth: None,
+        needle: None,
+    }
+}
+
+fn span(model: &Model, layer: usize) -> usize {
+    model.decoder.config().span(layer, T)
+}
+
+#[test]
+fn a_sweep_serves_every_method_within_its_budget() {
+    let methods = methods();
+    each(|name, model| {
+        let sweep = Sweep {
+            model,
+            methods: &methods,
+            budgets: &[Budget::TokensPerHead(BUDGET as f64)],
+            sinks: FLOOR.sinks,
+            window: FLOOR.window,
+            whole_windows: false,
+            max_new_tokens: 8,
+        };
+        let outcome = sweep.run(&case(), &mut || ()).unwrap();
+        let config = model.decoder.config();
+        let layers = 0..config.num_hidden_layers();
+        let cells = layers.len() * config.num_key_value_heads;
+        let row = config.head_dim * 2 * 4;
+        let spans: usize = layers.clone().map(|l| span(model, l)).sum();
+        let full = spans * config.num_key_value_heads * row;
+        assert_eq!(outcome.full_bytes, full, "{name}");
+        for trial in &outcome.rows {
+            let method = &methods[trial.method];
+            let what = format!("{name}, {}", method.name);
+            let scores = trial.scores.as_ref();
+            let scores = scores.unwrap_or_else(|why| panic!("{what}: {why}"));
+            assert!(scores.kl.is_finite() && scores.nll.is_finite(), "{what}");
+            let is_kept = method.residency_name == "keep";
+            match (&method.cut, is_kept) {
+                (Some(_), true) => {
+                    assert_eq!(scores.budget_tokens, BUDGET as f64, "{what}");
+                    assert_eq!(scores.kv_bytes, BUDGET * cells * row, "{what}");
+                }
+                (None, true) => {
+                    let mean = spans as f64 / layers.len() as f64;
+                    assert_eq!(scores.budget_tokens, mean, "{what}");
+                    assert_eq!((scores.kv_bytes, scores.kl), (full, 0.0), "{what}");
+                    // The last of the prompt is seen by every layer, the first by those without a window.
+                    for (l, share) in scores.evidence.iter().enumerate() {
+                        let want = if window(model, l).is_some() {
+                            1.0 / 3.0
+                        } else {
+                            1.0
+                        };
+                        assert_eq!(*share, want, "{what}");
+                    }
+                }
+                _ => {
+                    assert!(trial.held.peak <= BOUND, "{what}: {:?}", trial.held);
+                    assert!(scores.kv_bytes < BOUND * cells * row, "{what}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn windows_that_are_kept_whole_are_no_part_of_the_budget() {
+    let methods = methods();
+    let floor = Floor {
+        whole_windows: true,
+        ..FLOOR
+    };
+    each(|name, model| {
+        let windows = (0..model.decoder.config().num_hidden_layers()).map(|l| window(model, l));
+        let all_windowed = windows.clone().all(|window| window.is_some());
+        let observed = observe(model, &prompt(T), 8, &methods, floor).unwrap();
+        for method in methods.iter().filter(|method| method.cut.is_some()) {
+            let cut = method.cut.as_ref().unwrap();
+            if cut.ranking.name == "oracle" {
+                continue; // It looks at an answer that is not there.
+            }
+            let what = format!("{name}, {}", method.name);
+            let kept = observed.kept(method, Some(Budget::TokensPerHead(BUDGET as f64)));
+            if all_windowed {
+                let said = kept.unwrap_err().to_string();
+                assert!(
+                    said.contains("none is left for the budget"),
+                    "{what}: {said}"
+                );
+                continue;
+            }
+            let kept = kept.unwrap();
+            let (mut spent, mut heads) = (0, 0);
+            for (l, (layer, window)) in kept.iter().zip(windows.clone()).enumerate() {
+                if window.is_some() {
+                    let whole = layer.iter().all(|slots| slots.len() == span(model, l));
+                    assert!(whole, "{what}: layer {l}");
+                } else {
+                    spent += layer.iter().map(Vec::len).sum::<usize>();
+                    heads += layer.len();
+                }
+            }
+            assert_eq!(spent, BUDGET * heads, "{what}");
+            let mut live = observed.cut(method, &kept, 8).unwrap();
+            for id in [3, 5, 7, 11, 13] {
+                live.step(&model.decoder, id).unwrap();
+            }
+            for (l, heads) in live.cache().lengths().iter().enumerate() {
+                let window = window(model, l);
+                let most = window.unwrap_or(BOUND.max(BUDGET + 5) + T);
+                assert!(heads.iter().all(|rows| *rows <= most), "{what}: layer {l}");
+            }
+        }
+    });
+}
