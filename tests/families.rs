@@ -153,7 +153,7 @@ fn logits_rows_measures_and_continuations_equal_the_reference() {
             let logits = logits(&full);
             let off = farthest(logits.iter().copied().zip(&prompt.of::<Vec<f64>>("logits")));
             let bound = ROUNDINGS * golden.float64_difference["logits"];
-            println!("{what}: logits {off:.1e} of {bound:.1e}");
+            eprintln!("{what}: logits {off:.1e} of {bound:.1e}");
             assert!(
                 off <= bound,
                 "{what}: logits are off by {off}, more than {bound}"

@@ -62,7 +62,7 @@ fn check_model(name: &str) {
         assert!(off < LOGIT_TOLERANCE, "{what}: logits are off by {off}");
         let heads = check_heads(&what, &layers, &figures, MARGIN);
         let outputs = check_layers(&what, &layers, &figures, MARGIN);
-        println!("{what}: logits {off:.1e}, MBA {heads:?}, LMBO {outputs:?}");
+        eprintln!("{what}: logits {off:.1e}, MBA {heads:?}, LMBO {outputs:?}");
         for method in ["snapkv", "adakv"] {
             check_kept(&what, &full.scores[0], method, &figures.of(method));
         }
@@ -145,7 +145,7 @@ fn check_kept(what: &str, scores: &[LayerScores], method: &str, want: &Kept) {
             swapped += others;
         }
     }
-    println!("{what}: {method} keeps {tokens} tokens, {swapped} of them others");
+    eprintln!("{what}: {method} keeps {tokens} tokens, {swapped} of them others");
 }
 
 #[test]

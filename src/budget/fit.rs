@@ -1,6 +1,7 @@
 //! From shares to whole tokens: the only place where a budget is rounded.
 
 use super::amount::{Budget, MAX_HEADS, MAX_TOKENS};
+use super::geometry::Geometry;
 use super::readable_number::readable_number;
 use super::room::Room;
 use crate::error::{Error, Result};
@@ -37,6 +38,39 @@ impl Floor {
             sinks,
             window,
             whole_windows: false,
+        }
+    }
+
+    /// Refuses what the layers of a model cannot have: a floor above what a layer sees of a prompt of `tokens` and T
+    /// itself does not excuse, and whole windows where no other layer is left for a budget.
+    ///
+    /// Errors: [`Error::Invalid`] with the way out.
+    pub fn check_layers(&self, geometry: &Geometry, tokens: usize) -> Result<()> {
+        if geometry.windows.is_empty() {
+            return Ok(());
+        }
+        if self.whole_windows {
+            if !geometry.global_layers().is_empty() {
+                return Ok(());
+            }
+            let bound = "every layer of this model has a window, so that none is left for a budget: leave \
+                         --whole-windows out";
+            return Err(Error::invalid("layers that take part", 0, bound));
+        }
+        let narrow = geometry.windows.iter().position(|window| {
+            window.is_some_and(|window| window < self.tokens && window < tokens)
+        });
+        match narrow {
+            None => Ok(()),
+            Some(layer) => {
+                let bound = format!(
+                    "layer {layer} sees {} keys and cannot keep more: lower floor, sinks or window, or leave such \
+                     layers whole with --whole-windows",
+                    geometry.span(layer, tokens)
+                );
+                let floor = format!("{} tokens per KV head", self.tokens);
+                Err(Error::invalid("floor", floor, bound))
+            }
         }
     }
 

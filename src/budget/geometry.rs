@@ -5,7 +5,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::amount::MAX_HEADS;
-use super::room::Room;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
@@ -118,6 +117,22 @@ impl Geometry {
         (count > 0).then(|| format!("{count} with a window of {}", known.join(" or ")))
     }
 
+    /// Refuses a model whose layers differ in what they see, for a file of another tool that cannot say so.
+    ///
+    /// Errors: [`Error::Unsupported`].
+    pub fn refuse_windows(&self, what: &'static str) -> Result<()> {
+        match self.windows_in_words() {
+            None => Ok(()),
+            Some(windows) => Err(Error::Unsupported {
+                what,
+                found: format!("{} of {} layers {windows}", self.model, self.layers),
+                supported:
+                    "models whose layers all see the whole prompt; kvprof's own plans know windows"
+                        .into(),
+            }),
+        }
+    }
+
     /// The layers that see all of a prompt.
     pub fn global_layers(&self) -> Vec<usize> {
         let is_global = |layer: &usize| self.windows.get(*layer).is_none_or(Option::is_none);
@@ -131,11 +146,6 @@ impl Geometry {
             windows: Vec::new(),
             ..self.clone()
         }
-    }
-
-    /// What every layer can use of a prompt of `tokens`; layers with a window take part unless they are kept whole.
-    pub fn room(&self, whole_windows: bool, tokens: usize) -> Room {
-        Room::of(self, whole_windows, tokens)
     }
 
     /// The keys that a query of a layer sees at most of a prompt of `tokens`.

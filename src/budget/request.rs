@@ -65,7 +65,7 @@ impl<'a> Request<'a> {
     /// Refuses what no strategy can answer.
     ///
     /// Errors: [`Error::Invalid`] for an amount, floor, geometry or length that cannot be, and for a
-    /// profile of another geometry.
+    /// profile of another geometry; as [`Floor::check_layers`].
     pub fn check(&self) -> Result<()> {
         self.budget.check()?;
         self.floor.check()?;
@@ -75,6 +75,7 @@ impl<'a> Request<'a> {
             let what = "reference prompt length";
             return Err(Error::invalid(what, self.tokens, bound));
         }
+        self.floor.check_layers(&self.geometry, self.tokens)?;
         let others = self.measures.map(Measures::geometry);
         match others.filter(|others| !others.same_numbers(&self.geometry)) {
             None => Ok(()),
@@ -104,7 +105,7 @@ impl<'a> Request<'a> {
 
     /// Asks an allocator for the tokens of every KV head; layers that take no part are not there for it.
     ///
-    /// Errors: as [`Allocator::targets`]; [`Error::Invalid`] where no layer takes part.
+    /// Errors: as [`Allocator::targets`].
     pub fn ask(&self, allocator: &dyn Allocator) -> Result<Targets> {
         let Some(parts) = self.parts()? else {
             return allocator.targets(self);
@@ -151,10 +152,6 @@ impl<'a> Request<'a> {
             return Ok(None);
         }
         let layers = self.geometry.global_layers();
-        if layers.is_empty() {
-            let bound = "every layer of this model has a window: none is left for the budget";
-            return Err(Error::invalid("windows kept whole", "yes", bound));
-        }
         Ok(Some(Parts {
             measures: self.measures.map(|measures| measures.of_layers(&layers)),
             layers,

@@ -31,6 +31,13 @@ impl From<usize> for Room {
     }
 }
 
+impl Geometry {
+    /// What every layer can use of a prompt of `tokens`; layers with a window take part unless they are kept whole.
+    pub fn room(&self, whole_windows: bool, tokens: usize) -> Room {
+        Room::of(self, whole_windows, tokens)
+    }
+}
+
 impl Room {
     /// The room of a model for a prompt of `tokens`; layers with a window take part unless they are kept whole.
     pub(super) fn of(geometry: &Geometry, whole_windows: bool, tokens: usize) -> Self {

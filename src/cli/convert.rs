@@ -292,6 +292,7 @@ impl ConvertArguments {
 
     fn write_layer_ratios(&self, plan: &BudgetPlan, tokens: usize) -> anyhow::Result<String> {
         let out = &self.out;
+        plan.geometry.refuse_windows("kvpress's ratios of")?;
         let kept = plan.tokens_at(tokens)?;
         let ratios = layer_ratios(&kept, tokens)?;
         let same = || read_layer_ratios(out).is_ok_and(|old| old == ratios);

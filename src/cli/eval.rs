@@ -118,6 +118,10 @@ impl EvalArguments {
             for method in &methods {
                 method.check_geometry(&geometry)?;
             }
+            let floor = self.windows.of(Floor::of(self.sinks, self.window));
+            if methods.iter().any(|method| method.cut.is_some()) {
+                floor.check_layers(&geometry, usize::MAX)?;
+            }
             let longest = cases.iter().map(|case| case.ids.len()).max();
             Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
         })?;

@@ -1,5 +1,6 @@
 //! `kvprof hitrate`: do windows of the prompt name the keys that generation will look at?
 
+use kvprof::budget::Geometry;
 use kvprof::eval::hit_rate::{
     HitRateOptions, HitRateRecord, HitRateRun, HitRateSettings, HitRates,
 };
@@ -74,6 +75,8 @@ impl HitRateArguments {
         let mut prompts = Vec::new();
         // Lengths are looked at before the weights are read: nothing is measured of a prompt too short.
         let model = self.model.load_checked(self.run.quiet, |header| {
+            // Keys that a window has passed are no prediction that could be right or wrong.
+            Geometry::of_files(&header.files, &header.config).refuse_windows("hit rates of")?;
             let context = header.config.max_position_embeddings;
             options.check_context(context, self.prompts.max_prompt_tokens)?;
             prompts = set.cases_of(header)?.iter().map(Prompt::from).collect();

@@ -1,12 +1,12 @@
 //! `kvprof inspect`: what a model is and what its cache takes, from its header alone.
 
-use kvprof::budget::{Budget, Geometry};
+use kvprof::budget::{Budget, Floor, Geometry, MAX_TOKENS};
 use kvprof::model::ModelCard;
-use kvprof::model::cache::{Elements, Representation};
-use kvprof::model::source::{HeaderFiles, ModelFiles};
-use serde_json::{Value, json};
+use kvprof::model::cache::Representation;
+use kvprof::model::source::HeaderFiles;
 
 use super::inspect_table::write_table;
+use super::inspection::{Held, Inspection};
 use super::load;
 
 /// Arguments of `kvprof inspect`.
@@ -42,40 +42,13 @@ pub struct InspectArguments {
     quiet: bool,
 }
 
-/// Everything that is told of a model.
-pub struct Inspection {
-    /// Its files; weights may be holes.
-    pub files: ModelFiles,
-    /// What they say.
-    pub card: ModelCard,
-    /// Bytes of its weight files.
-    pub file_bytes: u64,
-    /// Its hash, where it is known without reading all of them.
-    pub sha256: Option<String>,
-    /// Layers and heads.
-    pub geometry: Geometry,
-    /// Lengths of text, ascending.
-    pub lengths: Vec<usize>,
-    /// What is cached of each length.
-    pub full: Vec<Held>,
-    /// Budgets, and what each keeps at every length; `None` where the budget is not below the full cache.
-    pub budgets: Vec<(Budget, Vec<Held>)>,
-    /// Type that budgets are counted in.
-    pub held_as: Representation,
-    /// Whether windowed layers are left out of budgets.
-    pub whole_windows: bool,
-}
-
-/// Tokens that a cache holds, over all layers and KV heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held(pub usize);
-
 impl InspectArguments {
     pub fn run(self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.lengths.iter().all(|tokens| *tokens > 0),
-            "--lengths has a length of 0 tokens: at least 1 is needed"
-        );
+        if let Some(tokens) = self.lengths.iter().find(|t| !(1..=MAX_TOKENS).contains(*t)) {
+            anyhow::bail!(
+                "--lengths has a length of {tokens} tokens: 1 to {MAX_TOKENS} are possible"
+            );
+        }
         for budget in &self.budgets {
             budget.check()?;
         }
@@ -91,6 +64,13 @@ impl InspectArguments {
         let (file_bytes, sha256) = (files.bytes, files.sha256().map(str::to_owned));
         let card = ModelCard::read(&files.files)?;
         let geometry = Geometry::of_files(&files.files, &card.config);
+        if self.whole_windows {
+            let floor = Floor {
+                whole_windows: true,
+                ..Floor::of(0, 0)
+            };
+            floor.check_layers(&geometry, MAX_TOKENS)?;
+        }
         let lengths = super::sorted(&self.lengths);
         let room = |whole, tokens| geometry.room(whole, tokens);
         let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
@@ -116,86 +96,5 @@ impl InspectArguments {
             geometry,
             lengths,
         })
-    }
-}
-
-impl Inspection {
-    /// Bytes of so many cached tokens.
-    pub fn bytes(&self, held: Held, held_as: Representation) -> usize {
-        held.0
-            .saturating_mul(held_as.bytes(1, self.geometry.head_dim))
-    }
-
-    /// Bytes that one more token takes while no window is full, and once all are.
-    pub fn bytes_per_token(&self, held_as: Representation) -> [usize; 2] {
-        let geometry = &self.geometry;
-        [geometry.layers, geometry.global_layers().len()]
-            .map(|layers| self.bytes(Held(layers * geometry.kv_heads), held_as))
-    }
-
-    fn to_json(&self) -> Value {
-        let (config, tokens) = (&self.card.config, &self.card.tokens);
-        let geometry = &self.geometry;
-        let tensors = self.card.tensors.iter();
-        let tensors: Vec<Value> = tensors
-            .map(|group| json!({"type": group.name, "tensors": group.tensors, "parameters": group.parameters, "bytes": group.bytes}))
-            .collect();
-        let layers: Vec<Value> = (0..geometry.layers)
-            .map(|l| {
-                let window = geometry.windows.get(l).copied().flatten();
-                let kind = if window.is_some() { "window" } else { "global" };
-                json!({"layer": l, "kind": kind, "window": window})
-            })
-            .collect();
-        let caches: Vec<Value> = Elements::ALL
-            .iter()
-            .map(|elements| {
-                let held_as = Representation::both(*elements);
-                let [first, later] = self.bytes_per_token(held_as);
-                let at = self.lengths.iter().zip(&self.full);
-                let at: Vec<Value> = at
-                    .map(|(tokens, held)| json!({"tokens": tokens, "bytes": self.bytes(*held, held_as)}))
-                    .collect();
-                json!({
-                    "cache_dtype": held_as.to_string(), "bytes_per_token": first,
-                    "bytes_per_token_beyond_windows": later, "full": at,
-                })
-            })
-            .collect();
-        let budgets: Vec<Value> = self
-            .budgets
-            .iter()
-            .map(|(budget, held)| {
-                let at = self.lengths.iter().zip(held);
-                let at: Vec<Value> = at
-                    .map(|(tokens, held)| {
-                        json!({"tokens": tokens, "held_tokens": held.0, "bytes": self.bytes(*held, self.held_as)})
-                    })
-                    .collect();
-                json!({"budget": budget.to_string(), "at": at})
-            })
-            .collect();
-        let named = |(id, text): &(u32, String)| json!({"id": id, "text": text});
-        let stops: Vec<Value> = tokens.stops.iter().map(named).collect();
-        json!({
-            "model": self.files.name, "source": self.files.origin, "sha256": self.sha256,
-            "architecture": config.family.architecture, "family": config.family.about,
-            "file_bytes": self.file_bytes, "tensors": tensors,
-            "layers": layers, "query_heads": geometry.heads, "kv_heads": geometry.kv_heads,
-            "head_dim": geometry.head_dim, "rotated_dimensions": self.rotated(),
-            "hidden_size": config.hidden_size, "feed_forward_size": config.intermediate_size,
-            "vocabulary": config.vocab_size, "tied_output_head": config.tie_word_embeddings,
-            "context": config.max_position_embeddings,
-            "tokenizer": {"tokens": tokens.tokens, "begins_with": tokens.bos.as_ref().map(named), "stop": stops},
-            "chat_template": self.card.has_chat_template,
-            "caches": caches, "budgets_cache_dtype": self.held_as.to_string(),
-            "whole_windows": self.whole_windows, "budgets": budgets,
-        })
-    }
-
-    /// Dimensions of a head that are rotated.
-    pub fn rotated(&self) -> usize {
-        let ropes = self.card.config.ropes.first();
-        ropes.map_or(0, |rope| 2 * rope.frequencies.len())
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use kvprof::model::cache::{Elements, Representation};
 
-use super::inspect::{Held, Inspection};
+use super::inspection::{Held, Inspection};
 use super::text_table::text_table;
 
 /// Width of the names before what is told.

@@ -75,7 +75,7 @@ fn of_paper<T: ?Sized>(rule: &Entry<T>) -> Listed {
 
 /// A named model: size, licence, terms, places in the order in which they are tried, and hash.
 fn of_model(model: &'static NamedModel) -> Listed {
-    let megabytes = model.bytes.div_ceil(1_000_000);
+    let megabytes = (model.bytes + 500_000) / 1_000_000;
     let mut lines = vec![format!(
         "{}, {megabytes} MB; {}",
         model.about, model.licence

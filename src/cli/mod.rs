@@ -15,6 +15,7 @@ mod hitrate;
 mod hitrate_table;
 mod inspect;
 mod inspect_table;
+mod inspection;
 mod jobs;
 mod list;
 mod load;

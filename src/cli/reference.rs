@@ -16,7 +16,7 @@ pub struct ReferenceArguments {
     /// Profile folder of the model
     #[arg(long, value_name = "FOLDER")]
     pub profile: Option<PathBuf>,
-    /// Model instead of a profile, for what needs no measurements; only its header is read
+    /// Model instead of a profile, for what needs no measurements; its weights are not loaded
     #[arg(long, conflicts_with = "profile")]
     pub model: Option<String>,
     #[command(flatten)]

@@ -80,7 +80,7 @@ fn silu_product_generic(gate: &mut [f32], up: &[f32]) {
 #[inline(always)]
 fn gelu_tanh_product_generic(gate: &mut [f32], up: &[f32]) {
     /// Twice the root of 2 / pi.
-    const OUTER: f32 = 1.595_769_1;
+    const OUTER: f32 = 1.595_769;
     const CUBIC: f32 = 0.044_715;
     for (g, &u) in gate.iter_mut().zip(up) {
         // (1 + tanh(y)) / 2 is the sigmoid of 2y.

@@ -1,6 +1,5 @@
 //! Reading a GGUF file: typed metadata, tensors dequantised or as they are, safe on any byte string.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,8 +9,6 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
-use super::config::{Family, RopePairs};
-use super::weights::TensorSource;
 use crate::compute::linear::{Matrix, Packed};
 use crate::error::{Error, Result};
 
@@ -253,6 +250,18 @@ impl Gguf {
         Ok(Matrix::Packed(packed.for_products_in(dtype)))
     }
 
+    /// Format, numbers and bytes of every tensor.
+    pub(super) fn inventory(&self) -> Vec<(String, u64, u64)> {
+        let tensors = self.content.tensor_infos.values();
+        tensors
+            .map(|info| {
+                let (format, numbers) = (info.ggml_dtype, info.shape.elem_count());
+                let bytes = packed_bytes(format, numbers);
+                (format!("{format:?}"), numbers as u64, bytes as u64)
+            })
+            .collect()
+    }
+
     /// What all tensors will take on a device.
     pub(super) fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
         let mut memory = WeightMemory::default();
@@ -291,69 +300,6 @@ impl Gguf {
             place: format!("tensor {name} of {}", self.path.display()),
             advice: "the weights are damaged; download the file again".into(),
         }
-    }
-}
-
-/// Factors of the rotary embedding, which are read with the geometry.
-const ROPE_FACTORS: [&str; 3] = [
-    "rope_freqs.weight",
-    "rope_factors_long.weight",
-    "rope_factors_short.weight",
-];
-
-impl TensorSource for Gguf {
-    fn has(&self, name: &str) -> bool {
-        self.has_tensor(name)
-    }
-
-    fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Tensor> {
-        Self::tensor(self, name, shape, device, dtype)
-    }
-
-    fn matrix(
-        &mut self,
-        name: &str,
-        rows: usize,
-        width: usize,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Matrix> {
-        Self::matrix(self, name, rows, width, device, dtype)
-    }
-
-    fn rope_pairs(&self, family: &Family) -> RopePairs {
-        family.rope_pairs
-    }
-
-    fn place(&self) -> &Path {
-        &self.path
-    }
-
-    fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {
-        let names = self.tensor_names().into_iter();
-        let left = |name: &&str| !taken.contains(*name) && !ROPE_FACTORS.contains(name);
-        names.filter(left).map(str::to_owned).collect()
-    }
-
-    fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
-        Self::weight_memory(self, device, dtype)
-    }
-
-    fn inventory(&self) -> Vec<(String, u64, u64)> {
-        let tensors = self.content.tensor_infos.values();
-        tensors
-            .map(|info| {
-                let (format, numbers) = (info.ggml_dtype, info.shape.elem_count());
-                let bytes = packed_bytes(format, numbers);
-                (format!("{format:?}"), numbers as u64, bytes as u64)
-            })
-            .collect()
     }
 }
 

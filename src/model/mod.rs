@@ -7,6 +7,7 @@ mod card;
 pub mod chat;
 pub mod config;
 pub mod decoder;
+mod decoder_layer;
 mod feed_forward;
 pub mod footprint;
 pub mod gguf;

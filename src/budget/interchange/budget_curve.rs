@@ -127,6 +127,7 @@ impl BudgetCurve {
         request: &Request<'_>,
         provenance: Provenance,
     ) -> Result<BudgetPlan> {
+        request.geometry.refuse_windows("LU-KV's curve of")?;
         let tokens = self.ideal_tokens(percent, request)?;
         check_removed(percent, &tokens, request.tokens)?;
         let total = tokens.iter().sum::<f64>().round() as usize;

@@ -10,6 +10,9 @@ use crate::budget::{Budget, BudgetPlan, Granularity, Provenance, Request};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// What kvpress's file cannot say.
+const WHAT: &str = "kvpress's ratios of";
+
 /// Fraction of the prompt to REMOVE in every layer, from tokens kept of a prompt of `tokens`.
 ///
 /// kvpress keeps max(1, int(T·(1 − ratio))) tokens in every head of a layer. The ratios are those nearest
@@ -97,6 +100,7 @@ pub fn layer_ratio_plan(
     provenance: Provenance,
 ) -> Result<BudgetPlan> {
     let geometry = &request.geometry;
+    geometry.refuse_windows(WHAT)?;
     if ratios.len() != geometry.layers {
         let bound = format!("the model has {}", geometry.numbers());
         let what = "number of compression ratios";

@@ -42,6 +42,7 @@ pub fn plan_curve(
     profile: Option<&Profile>,
     tokens: usize,
 ) -> Result<PlanCurve> {
+    plan.geometry.refuse_windows("LU-KV's curve of")?;
     let rows = Rows::of(plan, profile, tokens)?;
     let even = rows.even()?;
     let curve = BudgetCurve::of_tokens(tokens, |percent| {

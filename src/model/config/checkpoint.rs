@@ -236,7 +236,15 @@ fn layer_kinds(
                 "full_attention, sliding_attention",
             )),
         });
-        return listed.collect();
+        let listed: Vec<LayerKind> = listed.collect::<Result<_>>()?;
+        // Classes that do not read the list have the same kind throughout.
+        if family.windowed == WindowedLayers::All && listed.iter().any(|own| *own != kind(true)) {
+            let found =
+                format!("layer_types of a {model_type} that differ from its sliding_window");
+            let supported = "lists for qwen2, qwen3 and gemma3, whose classes read them";
+            return Err(unsupported(fields, "layer type", found, supported));
+        }
+        return Ok(listed);
     }
     Ok(match family.windowed {
         WindowedLayers::All => layers(count, |_| kind(true)),
@@ -256,19 +264,24 @@ fn layer_kinds(
 /// The rotary embedding of all layers, and of those with a window where it is another one.
 fn ropes(fields: &JsonFields, config: &ModelConfig, unsaid: &Unsaid) -> Result<Vec<Rope>> {
     let path = fields.path();
-    let part = fields.number("partial_rotary_factor")?.unwrap_or(1.0);
+    // Newer files keep all of it in one object, or in one for each kind of layer.
+    let newer = fields.object("rope_parameters")?;
+    let by_kind = |kind: &str| newer.as_ref().map_or(Ok(None), |all| all.object(kind));
+    let own = by_kind("full_attention")?.or(newer.clone());
+    let key = "partial_rotary_factor";
+    let part = match &own {
+        Some(own) if own.has(key) => own.number(key)?,
+        _ => fields.number(key)?,
+    };
+    let part = part.unwrap_or(1.0);
     if !(part > 0.0 && part <= 1.0) {
         let problem = format!("declares a partial_rotary_factor of {part}, expected above 0 to 1");
         return Err(Error::format(path, problem));
     }
     let rotated = (config.head_dim as f64 * part) as usize;
     check_rotated(path, rotated, config.head_dim)?;
-    // Newer files keep all of it in one object, or in one for each kind of layer.
-    let newer = fields.object("rope_parameters")?;
-    let by_kind = |kind: &str| newer.as_ref().map_or(Ok(None), |all| all.object(kind));
     let built =
         |theta, scaling: &Scaling| rope(theta, rotated, scaling).map_err(|e| declared(path, e));
-    let own = by_kind("full_attention")?.or(newer.clone());
     let theta = base(own.as_ref())?.or(fields.number("rope_theta")?);
     let scaling = match own.or(fields.object("rope_scaling")?) {
         Some(own) => scaling(fields, &own, config, unsaid)?,
@@ -277,6 +290,17 @@ fn ropes(fields: &JsonFields, config: &ModelConfig, unsaid: &Unsaid) -> Result<V
     let mut ropes = vec![built(theta.unwrap_or(unsaid.theta), &scaling)?];
     if config.layers.iter().any(|kind| kind.rope == 1) {
         let own = by_kind("sliding_attention")?;
+        if let Some(own) = &own
+            && let Some(kind) = own.text("rope_type")?.filter(|kind| *kind != "default")
+        {
+            let found = format!("{kind} in layers with a window");
+            return Err(unsupported(
+                fields,
+                "RoPE scaling",
+                found,
+                "none in layers with a window",
+            ));
+        }
         let theta = base(own.as_ref())?.or(fields.number("rope_local_base_freq")?);
         ropes.push(built(theta.unwrap_or(10_000.0), &Scaling::None)?);
     }

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 
-use super::family::{self, Family, WindowedLayers};
+use super::family::{self, Family, RopePairs, WindowedLayers};
 use super::rope::{SCALINGS, Scaling, long_magnitude, rope, yarn_magnitude};
 use super::{LayerKind, ModelConfig, check_every, check_rotated, declared, layers};
 use crate::error::{Error, Result};
@@ -10,6 +10,17 @@ use crate::model::gguf::Gguf;
 
 /// RoPE base of windowed layers where a family's other layers have another one and the file does not say.
 const WINDOWED_BASE: f64 = 10_000.0;
+
+/// Numbers that other families multiply with, and the values at which they change nothing.
+const NEUTRAL: [(&str, f64); 7] = [
+    ("attention.scale", 0.0),
+    ("logit_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("rope.scaling.yarn_ext_factor", 1.0),
+    ("rope.scaling.yarn_attn_factor", 1.0),
+    ("rope.scaling.yarn_log_multiplier", 0.0),
+];
 
 /// Layers of the one Gemma 3 (27B) whose queries are scaled by its hidden size and not by its head dimension.
 const LAYERS_OF_27B: usize = 62;
@@ -26,6 +37,16 @@ impl ModelConfig {
         refuse_experts(gguf, &key("expert_count"))?;
         for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
             refuse_cap(gguf, &key(cap))?;
+        }
+        for (field, neutral) in NEUTRAL {
+            refuse_other(gguf, &key(field), neutral)?;
+        }
+        if gguf.bool_opt(&key("attention.causal")) == Some(false) {
+            return Err(Error::Unsupported {
+                what: "attention",
+                found: "in both directions".into(),
+                supported: "causal attention".into(),
+            });
         }
         let num_attention_heads = uniform_heads(gguf, &key("attention.head_count"))?;
         let num_key_value_heads = if gguf.value(&key("attention.head_count_kv")).is_some() {
@@ -80,6 +101,13 @@ impl ModelConfig {
         let head_dim = self.head_dim;
         let rotated = optional_size(gguf, &key("rope.dimension_count"))?.unwrap_or(head_dim);
         check_rotated(&path, rotated, head_dim)?;
+        if rotated != head_dim && self.family.rope_pairs == RopePairs::Interleaved {
+            return Err(Error::Unsupported {
+                what: "rotation of a part of a head in a GGUF file of",
+                found: format!("{} ({rotated} of {head_dim} dimensions)", self.family.about),
+                supported: "files of this family that rotate whole heads".into(),
+            });
+        }
         let theta = optional_float(gguf, &key("rope.freq_base"))?.unwrap_or(10_000.0);
         let scaling = scaling(gguf, key, rotated / 2, self.max_position_embeddings)?;
         let main = rope(theta, rotated, &scaling).map_err(|e| declared(&path, e))?;
@@ -184,7 +212,18 @@ fn scaling(
     let older = optional_float(gguf, &own("scale_linear"))?;
     // Some converters write 0 for "none".
     let factor = factor.or(older).filter(|f| *f != 0.0);
+    let has_magnitude = optional_float(gguf, &own("scaling.attn_factor"))?
+        .is_some_and(|own| own != 0.0 && own != 1.0);
     match kind.as_deref() {
+        _ if !matches!(kind.as_deref(), Some("yarn")) && has_magnitude => Err(Error::Unsupported {
+            what: "metadata field",
+            found: own("scaling.attn_factor"),
+            supported: "files with it under yarn or with factors for long texts".into(),
+        }),
+        Some(kind @ ("longrope" | "llama3")) => Err(gguf.wrong(format!(
+            "declares RoPE scaling {kind}, but lacks the tensors of its factors ({}): convert it again",
+            if kind == "llama3" { "rope_freqs.weight" } else { "rope_factors_*.weight" }
+        ))),
         Some("none") => Ok(Scaling::None),
         // A factor without a type is linear, as is the older field.
         None | Some("linear") => Ok(factor.map_or(Scaling::None, Scaling::Linear)),
@@ -242,6 +281,18 @@ fn refuse_cap(gguf: &Gguf, key: &str) -> Result<()> {
             found: format!("{key} = {cap}"),
             supported: "models without one".into(),
         }),
+    }
+}
+
+/// Refuses a number that changes what is computed; 0 says nothing in such files.
+fn refuse_other(gguf: &Gguf, key: &str, neutral: f64) -> Result<()> {
+    match optional_float(gguf, key)? {
+        Some(value) if value != neutral && value != 0.0 => Err(Error::Unsupported {
+            what: "metadata field",
+            found: format!("{key} = {value}"),
+            supported: format!("files without it, or with {neutral}"),
+        }),
+        _ => Ok(()),
     }
 }
 

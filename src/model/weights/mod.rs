@@ -1,6 +1,7 @@
 //! Taking a decoder's tensors out of the files they came in, every one of them.
 
 mod checkpoint;
+mod gguf_file;
 mod names;
 mod shard_header;
 
