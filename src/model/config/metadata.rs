@@ -11,6 +11,10 @@ use crate::model::gguf::Gguf;
 /// RoPE base of windowed layers where a family's other layers have another one and the file does not say.
 const WINDOWED_BASE: f64 = 10_000.0;
 
+/// Tensors with the factors of short and of long texts.
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+
 /// Layers of the one Gemma 3 (27B) whose queries are scaled by its hidden size and not by its head dimension.
 const LAYERS_OF_27B: usize = 62;
 
@@ -41,7 +45,10 @@ impl ModelConfig {
         {
             return Err(Error::Unsupported {
                 what: "head dimension of values",
-                found: format!("{values} beside keys of {head_dim}"),
+                found: format!(
+                    "{values} beside keys of {head_dim} in {}",
+                    gguf.path().display()
+                ),
                 supported: "models whose keys and values are equally long".into(),
             });
         }
@@ -161,20 +168,24 @@ fn scaling(
         return Ok(Scaling::Factors(factors));
     }
     let original = optional_size(gguf, &own("scaling.original_context_length"))?;
-    if let (Some(short), Some(long)) = (
-        pair_factors(gguf, "rope_factors_short.weight", pairs)?,
-        pair_factors(gguf, "rope_factors_long.weight", pairs)?,
-    ) {
-        let name = own("scaling.original_context_length");
-        let original = original.ok_or_else(|| gguf.missing(&name, "an unsigned integer"))?;
-        let magnitude = optional_float(gguf, &own("scaling.attn_factor"))?;
-        let usual = || long_magnitude(context as f64, original as f64);
-        return Ok(Scaling::Long {
-            short,
-            long,
-            original,
-            magnitude: magnitude.unwrap_or_else(usual),
-        });
+    let short = pair_factors(gguf, SHORT_FACTORS, pairs)?;
+    let long = pair_factors(gguf, LONG_FACTORS, pairs)?;
+    match (short, long) {
+        (Some(short), Some(long)) => {
+            let name = own("scaling.original_context_length");
+            let original = original.ok_or_else(|| gguf.missing(&name, "an unsigned integer"))?;
+            let magnitude = optional_float(gguf, &own("scaling.attn_factor"))?;
+            let usual = || long_magnitude(context as f64, original as f64);
+            return Ok(Scaling::Long {
+                short,
+                long,
+                original,
+                magnitude: magnitude.unwrap_or_else(usual),
+            });
+        }
+        (Some(_), None) => return Err(gguf.wrong(format!("lacks the tensor {LONG_FACTORS}"))),
+        (None, Some(_)) => return Err(gguf.wrong(format!("lacks the tensor {SHORT_FACTORS}"))),
+        (None, None) => {}
     }
     let kind = gguf.text_opt(&own("scaling.type"));
     let kind = gguf
@@ -195,6 +206,7 @@ fn scaling(
             beta_slow: optional_float(gguf, &own("scaling.yarn_beta_slow"))?.unwrap_or(1.0),
             magnitude: None,
         }),
+        Some("longrope") => Err(gguf.wrong(format!("lacks the tensor {SHORT_FACTORS}"))),
         Some(other) => Err(Error::Unsupported {
             what: "RoPE scaling",
             found: other.to_owned(),
