@@ -62,8 +62,7 @@ impl Gguf {
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
         if !meta.is_file() {
-            let problem = "is not a regular file, so not a GGUF file";
-            return Err(Error::format(path, problem));
+            return Err(Error::format(path, "is no regular file, so no GGUF file"));
         }
         let mut magic = Vec::new();
         let read = (&mut file).take(4).read_to_end(&mut magic);
@@ -218,8 +217,7 @@ impl Gguf {
         Ok(tensor.to_dtype(dtype)?)
     }
 
-    /// Reads a matrix, and keeps it packed where its kernels can work on it, on the CPU; what stays dense there
-    /// is float32.
+    /// Reads a matrix, packed where its kernels can work on it, on the CPU; what stays dense there is float32.
     ///
     /// `dtype` is the model's; see [`super::decoder::Decoder::load`].
     /// Shapes and errors: as [`Gguf::tensor`].
@@ -336,9 +334,9 @@ impl TensorSource for Gguf {
     }
 
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String> {
-        let names = self.tensor_names().into_iter();
         let left = |name: &&str| !taken.contains(*name) && !ROPE_FACTORS.contains(name);
-        names.filter(left).map(str::to_owned).collect()
+        let names = self.tensor_names().into_iter().filter(left);
+        names.map(str::to_owned).collect()
     }
 
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
@@ -350,8 +348,8 @@ impl TensorSource for Gguf {
         tensors
             .map(|info| {
                 let (format, numbers) = (info.ggml_dtype, info.shape.elem_count());
-                let bytes = packed_bytes(format, numbers);
-                (format!("{format:?}"), numbers as u64, bytes as u64)
+                let bytes = packed_bytes(format, numbers) as u64;
+                (format!("{format:?}"), numbers as u64, bytes)
             })
             .collect()
     }
