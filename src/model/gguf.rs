@@ -59,8 +59,7 @@ impl Gguf {
         let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
         if !meta.is_file() {
-            let problem = "is not a regular file, so not a GGUF file";
-            return Err(Error::format(path, problem));
+            return Err(Error::format(path, "is no regular file, so no GGUF file"));
         }
         let mut magic = Vec::new();
         let read = (&mut file).take(4).read_to_end(&mut magic);
@@ -215,8 +214,7 @@ impl Gguf {
         Ok(tensor.to_dtype(dtype)?)
     }
 
-    /// Reads a matrix, and keeps it packed where its kernels can work on it, on the CPU; what stays dense there
-    /// is float32.
+    /// Reads a matrix, packed where its kernels can work on it, on the CPU; what stays dense there is float32.
     ///
     /// `dtype` is the model's; see [`super::decoder::Decoder::load`].
     /// Shapes and errors: as [`Gguf::tensor`].

@@ -141,7 +141,7 @@ fn factors_that_do_not_fit_are_refused() {
         assert_says(&said, &["model.gguf", name, "not finite"]);
         // One without the other would be another model.
         let said = File::of("phi3").with_tensor(name, None).error();
-        assert_says(&said, &["model.gguf", name]);
+        assert_says(&said, &["model.gguf", "lacks the tensor", name]);
     }
     let said = File::of("llama3")
         .with_tensor("rope_freqs.weight", Some(vec![1.0; 9]))
@@ -152,11 +152,14 @@ fn factors_that_do_not_fit_are_refused() {
         &File::of("phi3").with(original, None).error(),
         &["model.gguf", original],
     );
-    for length in [0, 1] {
-        let said = field("phi3", original, Value::U32(length));
-        assert_says(&said, &["model.gguf", "RoPE"]);
-    }
+    assert_says(
+        &field("phi3", original, Value::U32(0)),
+        &["model.gguf", "RoPE original context"],
+    );
     let factor = "phi3.rope.scaling.attn_factor";
+    let file = File::of("phi3").with(factor, None);
+    let said = file.with(original, Some(Value::U32(1))).error();
+    assert_says(&said, &["model.gguf", "RoPE magnitude"]);
     for number in [f32::NAN, f32::INFINITY, 0.0] {
         assert_says(
             &field("phi3", factor, Value::F32(number)),

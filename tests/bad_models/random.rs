@@ -23,9 +23,10 @@ fn below(random: &mut ChaCha8Rng, most: usize) -> usize {
 /// Changes a few bytes, takes some out, doubles some, or cuts the end off; in weights all of that in the header.
 fn damaged(random: &mut ChaCha8Rng, file: &str, whole: &[u8]) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    let span = match file.ends_with(".safetensors") {
-        true => 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize,
-        false => whole.len(),
+    let span = if file.ends_with(".safetensors") {
+        8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize
+    } else {
+        whole.len()
     };
     for _ in 0..1 + below(random, 3) {
         let at = below(random, span.min(bytes.len()));

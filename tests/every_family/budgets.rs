@@ -62,7 +62,8 @@ fn check_tokens(plan: &BudgetPlan, budgets: &[Vec<usize>], tokens: usize, what: 
         let lowest = plan.floor.min(span);
         let within = heads.iter().all(|b| (lowest..=span).contains(b));
         assert!(within, "{what}: layer {l} {heads:?} of {span}");
-        if plan.granularity == Granularity::Layer {
+        // At other lengths a share that a token left over has made larger grows with the rest.
+        if plan.granularity == Granularity::Layer && tokens == plan.reference_tokens {
             let (least, most) = (heads.iter().min().unwrap(), heads.iter().max().unwrap());
             assert!(most - least <= 1, "{what}: {heads:?}");
         }

@@ -183,7 +183,7 @@ fn profile_allocate_generate_and_eval_spend_on_what_layers_see() {
             "--max-new-tokens",
             "6",
             "--resamples",
-            "50",
+            "100",
             "--json",
         ];
         printed(path, &arguments);

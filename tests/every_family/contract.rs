@@ -70,10 +70,10 @@ fn prefill_in_runs_of_any_length_gives_the_same_rows_and_measures() {
             let flat = |rows: &Rows| rows.0.concat().concat().concat();
             let (rows, part_rows) = (flat(&rows), flat(&part_rows));
             assert_eq!(rows.len(), part_rows.len());
-            assert!(
-                rows.iter().zip(&part_rows).all(|(a, b)| near(*a, *b)),
-                "{what}"
-            );
+            // A row that is computed alone goes through another kernel than many.
+            let gaps = rows.iter().zip(&part_rows).map(|(a, b)| (a - b).abs());
+            let worst = gaps.fold(0.0, f64::max);
+            assert!(worst < 2e-5, "{what}: {worst}");
             for (a, b) in whole.iter().zip(&parts) {
                 for (a, b) in a.heads.iter().zip(&b.heads) {
                     assert!((a.entropy - b.entropy).abs() < 1e-4, "{what}");
@@ -139,8 +139,13 @@ fn measures_equal_their_definitions_within_what_a_layer_sees() {
                     }
                 }
                 // What the last row does not see adds nothing to its output.
-                let [cosine, relative_l2] = layer.output_last.raw.at(span);
-                assert!(near(cosine, 1.0) && relative_l2 < 1e-4, "{what}");
+                let curve = &layer.output_last.raw;
+                let budget = curve.budgets.iter().find(|b| **b as usize >= span);
+                let [cosine, relative_l2] = curve.at(*budget.unwrap() as usize);
+                assert!(
+                    near(cosine, 1.0) && relative_l2 < 1e-4,
+                    "{what}: {cosine} {relative_l2}"
+                );
             }
         }
     });

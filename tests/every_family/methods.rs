@@ -14,17 +14,15 @@ const BOUND: usize = 14;
 /// Tokens of every KV head after the cut.
 const BUDGET: usize = 12;
 
+/// Methods that are tried with every residency.
+const WITH_RESIDENCIES: [&str; 3] = ["full", "ada-kv", "zigzag"];
+
 fn methods() -> Vec<Method> {
-    let names = METHODS.iter().map(|method| method.name);
-    let names = names.flat_map(|name| {
-        RESIDENCIES
-            .iter()
-            .map(move |residency| match residency.name {
-                "keep" => name.to_owned(),
-                living => format!("{name}+{living}(budget={BOUND})"),
-            })
-    });
-    let names: Vec<String> = names.collect();
+    let mut names: Vec<String> = METHODS.iter().map(|m| m.name.to_owned()).collect();
+    for residency in RESIDENCIES.iter().filter(|rule| rule.name != "keep") {
+        let name = |method| format!("{method}+{}(budget={BOUND})", residency.name);
+        names.extend(WITH_RESIDENCIES.map(name));
+    }
     Method::parse_list(&names.join(",")).unwrap()
 }
 
@@ -111,6 +109,9 @@ fn windows_that_are_kept_whole_are_no_part_of_the_budget() {
     };
     each(|name, model| {
         let windows = (0..model.decoder.config().num_hidden_layers()).map(|l| window(model, l));
+        if model.decoder.config().windows().is_empty() {
+            return;
+        }
         let all_windowed = windows.clone().all(|window| window.is_some());
         let observed = observe(model, &prompt(T), 8, &methods, floor).unwrap();
         for method in methods.iter().filter(|method| method.cut.is_some()) {

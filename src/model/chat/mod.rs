@@ -42,13 +42,6 @@ impl Message {
     }
 }
 
-/// The text of a template, the file that it is in, and the field of it where it is one.
-pub(super) struct FoundTemplate {
-    source: String,
-    file: PathBuf,
-    field: Option<&'static str>,
-}
-
 /// A model's own template (Jinja), as transformers runs it.
 ///
 /// Paper: none: house definition. Differs: a run-away template is stopped; `tojson` sorts the keys of maps.
@@ -97,7 +90,7 @@ impl ChatTemplate {
     pub fn of_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let source = gguf.text_opt("tokenizer.chat_template");
         source
-            .map(|source| Self::of_field(source, "tokenizer.chat_template", gguf.path(), tokenizer))
+            .map(|source| Self::of_file(source, gguf.path(), tokenizer))
             .transpose()
     }
 
@@ -109,27 +102,17 @@ impl ChatTemplate {
         let Some(found) = Self::source_in(folder)? else {
             return Ok(None);
         };
-        let template = match found.field {
-            Some(field) => Self::of_field(&found.source, field, &found.file, tokenizer),
-            None => Self::with_tokens_of(&found.source, tokenizer)
-                .map_err(|error| in_file(error, &found.file)),
-        };
-        template.map(Some)
+        let (source, file) = found;
+        Self::of_file(&source, &file, tokenizer).map(Some)
     }
 
-    /// The template of a Hugging Face folder as text.
+    /// The template of a Hugging Face folder as text, and the file that it is in.
     ///
     /// Errors: [`Error::Io`] and [`Error::Format`] for files that cannot be read.
-    pub(super) fn source_in(folder: &Path) -> Result<Option<FoundTemplate>> {
+    pub(super) fn source_in(folder: &Path) -> Result<Option<(String, PathBuf)>> {
         let file = folder.join("chat_template.jinja");
         match std::fs::read_to_string(&file) {
-            Ok(source) => {
-                return Ok(Some(FoundTemplate {
-                    source,
-                    file,
-                    field: None,
-                }));
-            }
+            Ok(source) => return Ok(Some((source, file))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("read", &file, e)),
         }
@@ -147,31 +130,31 @@ impl ChatTemplate {
                 _ => fields.text("chat_template")?,
             };
             if let Some(source) = source {
-                return Ok(Some(FoundTemplate {
-                    source: source.to_owned(),
-                    file,
-                    field: Some("chat_template"),
-                }));
+                return Ok(Some((source.to_owned(), file)));
             }
         }
         Ok(None)
     }
 
-    /// A template that a field of a file holds; errors name both.
-    fn of_field(source: &str, key: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
-        Self::with_tokens_of(source, tokenizer).map_err(|error| match error {
+    /// A template that a file holds, whose path errors name.
+    fn of_file(source: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+        let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
+        let template = Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()));
+        // What holds the template alone has its lines.
+        let is_template = path.extension().is_some_and(|ending| ending == "jinja");
+        template.map_err(|error| match error {
+            Error::Format { line, problem, .. } if is_template => Error::Format {
+                path: path.to_owned(),
+                line,
+                problem,
+            },
             Error::Format { line, problem, .. } => Error::Format {
                 path: path.to_owned(),
                 line: None,
-                problem: in_field(key, line, &problem),
+                problem: in_template(line, &problem),
             },
             other => other,
         })
-    }
-
-    fn with_tokens_of(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
-        Self::new(source, token(tokenizer.bos_id()), token(tokenizer.eos_id()))
     }
 
     /// Fixes the date that the template sees, so that the same conversation gives the same prompt tomorrow.
@@ -234,23 +217,11 @@ fn failure(error: &minijinja::Error) -> Error {
     }
 }
 
-/// An error of a template as one of the file that holds nothing else.
-fn in_file(error: Error, path: &Path) -> Error {
-    match error {
-        Error::Format { line, problem, .. } => Error::Format {
-            path: path.to_owned(),
-            line,
-            problem,
-        },
-        other => other,
-    }
-}
-
-fn in_field(key: &str, line: Option<usize>, problem: &str) -> String {
+fn in_template(line: Option<usize>, problem: &str) -> String {
     let line = line
         .map(|line| format!(", line {line}"))
         .unwrap_or_default();
-    format!("{key}{line}: {problem}")
+    format!("tokenizer.chat_template{line}: {problem}")
 }
 
 #[cfg(test)]

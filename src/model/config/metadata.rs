@@ -22,6 +22,10 @@ const NEUTRAL: [(&str, f64); 7] = [
     ("rope.scaling.yarn_log_multiplier", 0.0),
 ];
 
+/// Tensors with the factors of short and of long texts.
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+
 /// Layers of the one Gemma 3 (27B) whose queries are scaled by its hidden size and not by its head dimension.
 const LAYERS_OF_27B: usize = 62;
 
@@ -62,7 +66,10 @@ impl ModelConfig {
         {
             return Err(Error::Unsupported {
                 what: "head dimension of values",
-                found: format!("{values} beside keys of {head_dim}"),
+                found: format!(
+                    "{values} beside keys of {head_dim} in {}",
+                    gguf.path().display()
+                ),
                 supported: "models whose keys and values are equally long".into(),
             });
         }
@@ -189,20 +196,24 @@ fn scaling(
         return Ok(Scaling::Factors(factors));
     }
     let original = optional_size(gguf, &own("scaling.original_context_length"))?;
-    if let (Some(short), Some(long)) = (
-        pair_factors(gguf, "rope_factors_short.weight", pairs)?,
-        pair_factors(gguf, "rope_factors_long.weight", pairs)?,
-    ) {
-        let name = own("scaling.original_context_length");
-        let original = original.ok_or_else(|| gguf.missing(&name, "an unsigned integer"))?;
-        let magnitude = optional_float(gguf, &own("scaling.attn_factor"))?;
-        let usual = || long_magnitude(context as f64, original as f64);
-        return Ok(Scaling::Long {
-            short,
-            long,
-            original,
-            magnitude: magnitude.unwrap_or_else(usual),
-        });
+    let short = pair_factors(gguf, SHORT_FACTORS, pairs)?;
+    let long = pair_factors(gguf, LONG_FACTORS, pairs)?;
+    match (short, long) {
+        (Some(short), Some(long)) => {
+            let name = own("scaling.original_context_length");
+            let original = original.ok_or_else(|| gguf.missing(&name, "an unsigned integer"))?;
+            let magnitude = optional_float(gguf, &own("scaling.attn_factor"))?;
+            let usual = || long_magnitude(context as f64, original as f64);
+            return Ok(Scaling::Long {
+                short,
+                long,
+                original,
+                magnitude: magnitude.unwrap_or_else(usual),
+            });
+        }
+        (Some(_), None) => return Err(gguf.wrong(format!("lacks the tensor {LONG_FACTORS}"))),
+        (None, Some(_)) => return Err(gguf.wrong(format!("lacks the tensor {SHORT_FACTORS}"))),
+        (None, None) => {}
     }
     let kind = gguf.text_opt(&own("scaling.type"));
     let kind = gguf
@@ -220,10 +231,7 @@ fn scaling(
             found: own("scaling.attn_factor"),
             supported: "files with it under yarn or with factors for long texts".into(),
         }),
-        Some(kind @ ("longrope" | "llama3")) => Err(gguf.wrong(format!(
-            "declares RoPE scaling {kind}, but lacks the tensors of its factors ({}): convert it again",
-            if kind == "llama3" { "rope_freqs.weight" } else { "rope_factors_*.weight" }
-        ))),
+        Some("llama3") => Err(gguf.wrong("lacks the tensor rope_freqs.weight")),
         Some("none") => Ok(Scaling::None),
         // A factor without a type is linear, as is the older field.
         None | Some("linear") => Ok(factor.map_or(Scaling::None, Scaling::Linear)),
@@ -236,6 +244,7 @@ fn scaling(
             magnitude: optional_float(gguf, &own("scaling.attn_factor"))?
                 .map(|own| own * yarn_magnitude(factor.unwrap_or(1.0))),
         }),
+        Some("longrope") => Err(gguf.wrong(format!("lacks the tensor {SHORT_FACTORS}"))),
         Some(other) => Err(Error::Unsupported {
             what: "RoPE scaling",
             found: other.to_owned(),

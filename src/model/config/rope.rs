@@ -152,6 +152,7 @@ pub(super) fn rope(theta: f64, rotated: usize, scaling: &Scaling) -> Result<Rope
             original,
             magnitude,
         } => {
+            positive("RoPE original context", *original as f64)?;
             let divided = |factors: &[f32]| -> Result<Vec<f32>> {
                 check_factors(factors, pairs)?;
                 let both = powers.iter().zip(factors);
