@@ -261,3 +261,37 @@ fn a_text_that_began_short_ends_where_longer_ones_are_rotated_otherwise() {
         assert_eq!(cut.begun_for(), 48);
     });
 }
+
+/// Newer versions of transformers keep everything of the rotary embedding in one object.
+#[test]
+fn both_spellings_of_a_rotary_embedding_are_read() {
+    for name in ["phi3_partial", "llama3", "llama_yarn", "llama_linear"] {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(family_models::folder().join(name)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let files = |weights: &std::path::Path| kvprof::model::source::ModelFiles {
+            name: name.to_owned(),
+            weights: weights.to_owned(),
+            tokenizer_json: None,
+            origin: String::new(),
+            sha256: String::new(),
+        };
+        let older = ModelCard::read(&files(folder.path())).unwrap().config;
+        let path = folder.path().join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        let fields = config.as_object_mut().unwrap();
+        let mut own = fields.remove("rope_scaling").unwrap();
+        for key in ["rope_theta", "partial_rotary_factor"] {
+            if let Some(value) = fields.remove(key) {
+                own[key] = value;
+            }
+        }
+        fields.insert("rope_parameters".into(), own);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let newer = ModelCard::read(&files(folder.path())).unwrap().config;
+        assert_eq!(newer.ropes, older.ropes, "{name}");
+    }
+}
