@@ -290,7 +290,8 @@ fn names_are_unique_and_kebab_case() {
     ];
     for names in registries {
         for (i, name) in names.iter().enumerate() {
-            let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            // Versions and sizes of models have a point.
+            let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
             assert!(name.bytes().all(kebab), "{name}");
             assert!(!names[..i].contains(name), "{name} twice");
         }

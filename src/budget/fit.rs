@@ -53,7 +53,7 @@ impl Floor {
             if !geometry.global_layers().is_empty() {
                 return Ok(());
             }
-            let bound = "every layer of this model has a window, so that none is left for a budget: leave \
+            let bound = "every layer of this model has a window, so that none is left for the budget: leave \
                          --whole-windows out";
             return Err(Error::invalid("layers that take part", 0, bound));
         }

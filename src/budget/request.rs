@@ -151,6 +151,7 @@ impl<'a> Request<'a> {
         if !self.floor.whole_windows || self.geometry.windows.is_empty() {
             return Ok(None);
         }
+        self.floor.check_layers(&self.geometry, self.tokens)?;
         let layers = self.geometry.global_layers();
         Ok(Some(Parts {
             measures: self.measures.map(|measures| measures.of_layers(&layers)),
