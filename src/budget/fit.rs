@@ -1,7 +1,8 @@
 //! From shares to whole tokens: the only place where a budget is rounded.
 
 use super::amount::{Budget, MAX_HEADS, MAX_TOKENS};
-use super::geometry::Geometry;
+use super::apportion::spread;
+use super::floor::Floor;
 use super::readable_number::readable_number;
 use super::room::Room;
 use crate::error::{Error, Result};
@@ -10,90 +11,6 @@ use crate::error::{Error, Result};
 ///
 /// Shapes: `[layer][kv_head]`.
 pub type TokenBudgets = Vec<Vec<usize>>;
-
-/// What every KV head keeps at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Floor {
-    /// Tokens every KV head keeps at least.
-    pub tokens: usize,
-    /// First tokens of the prompt that always stay.
-    pub sinks: usize,
-    /// Last tokens of the prompt that always stay.
-    pub window: usize,
-    /// Whether layers with a window keep all that they see, apart from the budget.
-    pub whole_windows: bool,
-}
-
-impl Floor {
-    /// Sinks where nobody says otherwise, as StreamingLLM (arXiv:2309.17453) keeps them.
-    pub const SINKS: usize = 4;
-
-    /// Window where nobody says otherwise, as SnapKV's code (arXiv:2404.14469) has it.
-    pub const WINDOW: usize = 32;
-
-    /// Sinks and window, and nothing more.
-    pub fn of(sinks: usize, window: usize) -> Self {
-        Self {
-            tokens: sinks.saturating_add(window),
-            sinks,
-            window,
-            whole_windows: false,
-        }
-    }
-
-    /// Refuses what the layers of a model cannot have: a floor above what a layer sees of a prompt of `tokens` and T
-    /// itself does not excuse, and whole windows where no other layer is left for a budget.
-    ///
-    /// Errors: [`Error::Invalid`] with the way out.
-    pub fn check_layers(&self, geometry: &Geometry, tokens: usize) -> Result<()> {
-        if geometry.windows.is_empty() {
-            return Ok(());
-        }
-        if self.whole_windows {
-            if !geometry.global_layers().is_empty() {
-                return Ok(());
-            }
-            let bound = "every layer of this model has a window, so that none is left for the budget: leave \
-                         --whole-windows out";
-            return Err(Error::invalid("layers that take part", 0, bound));
-        }
-        let narrow = geometry.windows.iter().position(|window| {
-            window.is_some_and(|window| window < self.tokens && window < tokens)
-        });
-        match narrow {
-            None => Ok(()),
-            Some(layer) => {
-                let bound = format!(
-                    "layer {layer} sees {} keys and cannot keep more: lower floor, sinks or window, or leave such \
-                     layers whole with --whole-windows",
-                    geometry.span(layer, tokens)
-                );
-                let floor = format!("{} tokens per KV head", self.tokens);
-                Err(Error::invalid("floor", floor, bound))
-            }
-        }
-    }
-
-    /// Refuses a floor that sinks and window do not fit under.
-    ///
-    /// Errors: [`Error::Invalid`] with all three numbers.
-    pub fn check(&self) -> Result<()> {
-        let reserved = self.sinks.saturating_add(self.window);
-        if self.tokens >= reserved && self.tokens <= MAX_TOKENS {
-            return Ok(());
-        }
-        let bound = format!(
-            "it must be between {reserved} (sinks {} + window {}) and {MAX_TOKENS}: raise the floor, or lower \
-             sinks or window",
-            self.sinks, self.window
-        );
-        Err(Error::invalid(
-            "floor",
-            format!("{} tokens", self.tokens),
-            bound,
-        ))
-    }
-}
 
 /// Turns shares into whole tokens for a prompt of `tokens`: floor + share of the rest.
 ///
@@ -215,86 +132,6 @@ fn below_floor(
         floor.sinks, floor.window
     );
     Error::invalid("budget", value, bound)
-}
-
-/// Bits below the point to which ideal amounts are snapped.
-const SNAP: u32 = 20;
-
-/// Bits of a weight relative to the largest: with [`SNAP`], totals to 2^52 fit 128 bits.
-const WEIGHT_BITS: i32 = 55;
-
-/// Spreads `total` whole tokens by `weights`, none above its cap: see [`fit`].
-///
-/// The sum is `total`, or the sum of the caps where that is less. Weights are finite and not negative.
-pub(super) fn spread(weights: &[f64], total: u64, caps: &[u64]) -> Vec<u64> {
-    let room: u64 = caps.iter().sum();
-    if total >= room {
-        return caps.to_vec();
-    }
-    let mut given = vec![0u64; weights.len()];
-    let mut open: Vec<usize> = (0..weights.len()).filter(|&i| caps[i] > 0).collect();
-    let mut left = total;
-    loop {
-        let ideal = ideal_amounts(weights, &open, left);
-        let full = |k: usize| ideal[k] >= u128::from(caps[open[k]]) << SNAP;
-        if !(0..open.len()).any(full) {
-            round(&mut given, &open, &ideal, left);
-            return given;
-        }
-        let mut still_open = Vec::with_capacity(open.len());
-        for (k, &i) in open.iter().enumerate() {
-            if full(k) {
-                given[i] = caps[i];
-                left -= caps[i];
-            } else {
-                still_open.push(i);
-            }
-        }
-        open = still_open;
-    }
-}
-
-/// `left` in proportion to the weights of the open cells, in units of 2^-SNAP tokens.
-fn ideal_amounts(weights: &[f64], open: &[usize], left: u64) -> Vec<u128> {
-    let largest = open.iter().map(|&i| weights[i]).fold(0.0, f64::max);
-    // Scaled to the largest that is still open: next to a huge weight the others vanish, until it is full.
-    let scale = 2f64.powi(WEIGHT_BITS);
-    let whole = |&i: &usize| {
-        if largest > 0.0 {
-            (weights[i] / largest * scale).round() as u128
-        } else {
-            1
-        }
-    };
-    let whole: Vec<u128> = open.iter().map(whole).collect();
-    let sum: u128 = whole.iter().sum::<u128>().max(1);
-    let ideal = |w: &u128| (((w * u128::from(left)) << SNAP) + sum / 2) / sum;
-    whole.iter().map(ideal).collect()
-}
-
-/// Whole parts first, then one token each by largest remainder; see [`fit`] for what a tie is.
-fn round(given: &mut [u64], open: &[usize], ideal: &[u128], left: u64) {
-    let mut missing = left;
-    for (&i, amount) in open.iter().zip(ideal) {
-        given[i] = (amount >> SNAP) as u64;
-        missing = missing.saturating_sub(given[i]);
-    }
-    let remainder = |k: usize| ideal[k] & ((1 << SNAP) - 1);
-    let mut order: Vec<usize> = (0..open.len()).collect();
-    order.sort_by_key(|&k| std::cmp::Reverse(remainder(k)));
-    let Some(last) = (missing as usize).checked_sub(1).and_then(|k| order.get(k)) else {
-        return;
-    };
-    let tie = remainder(*last);
-    let rank = |k: usize| match remainder(k) {
-        r if r > tie + 1 => 0,
-        r if r + 1 >= tie => 1,
-        _ => 2,
-    };
-    order.sort_by_key(|&k| (rank(k), k));
-    for k in order.into_iter().take(missing as usize) {
-        given[open[k]] += 1;
-    }
 }
 
 #[cfg(test)]

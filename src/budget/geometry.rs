@@ -125,10 +125,8 @@ impl Geometry {
             None => Ok(()),
             Some(windows) => Err(Error::Unsupported {
                 what,
-                found: format!("{} of {} layers {windows}", self.model, self.layers),
-                supported:
-                    "models whose layers all see the whole prompt; kvprof's own plans know windows"
-                        .into(),
+                found: format!("{} (of {} layers {windows})", self.model, self.layers),
+                supported: "models whose layers all see the whole prompt".into(),
             }),
         }
     }

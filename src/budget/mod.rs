@@ -5,9 +5,11 @@
 //! has it. A new allocator is one file and one line of [`ALLOCATORS`].
 
 mod amount;
+mod apportion;
 mod curve;
 mod evaluate;
 mod fit;
+mod floor;
 mod geometry;
 pub mod interchange;
 mod json_problem;
@@ -40,7 +42,8 @@ mod sample;
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
 pub use curve::Curve;
 pub use evaluate::{Prediction, Predictor};
-pub use fit::{Floor, TokenBudgets, fit};
+pub use fit::{TokenBudgets, fit};
+pub use floor::Floor;
 pub use geometry::{Geometry, Granularity};
 pub use longest::longest_prompt;
 pub use measures::Measures;

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::ALLOCATORS;
 use super::amount::Budget;
-use super::fit::{Floor, TokenBudgets, fit};
+use super::fit::{TokenBudgets, fit};
+use super::floor::Floor;
 use super::geometry::{Geometry, Granularity};
 use super::json_problem::json_problem;
 use super::readable_json::readable_json;

@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::Value;
 
 use super::amount::{Budget, MAX_TOKENS};
-use super::fit::{Floor, fit};
+use super::fit::fit;
+use super::floor::Floor;
 use super::geometry::{Geometry, Granularity};
 use super::measures::Measures;
 use super::room::Room;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::apportion::spread;
 use super::curve::{Curve, concave_hull, slope};
-use super::fit::spread;
 
 /// How far below its hull a curve may lie and still count as concave: the rounding of a mean.
 const CONCAVE: f64 = 1e-12;
