@@ -11,6 +11,7 @@ mod decoder_layer;
 mod feed_forward;
 pub mod footprint;
 pub mod gguf;
+mod gguf_walk;
 mod header;
 mod json_fields;
 mod loaded;

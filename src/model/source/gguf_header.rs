@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use crate::model::gguf_walk::{Walk, no_header};
+
 /// The parts of a GGUF file that say what the model is.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HeaderExtent {
@@ -19,10 +21,6 @@ const FACTORS: [&[u8]; 3] = [
 ];
 /// Larger ones are no such factors: 1 MiB.
 const MAX_FACTORS: u64 = 1 << 20;
-/// Names of tensors and entries are no longer.
-const MAX_NAME: u64 = 1 << 16;
-/// Arrays inside arrays, at most.
-const DEPTH: usize = 64;
 /// Dimensions of a tensor, at most.
 const MAX_DIMENSIONS: u64 = 8;
 
@@ -30,28 +28,17 @@ const MAX_DIMENSIONS: u64 = 8;
 ///
 /// Errors: those of the reader; [`io::ErrorKind::InvalidData`] for what is no header of version 2 or 3.
 pub(super) fn read_header(reader: &mut impl Read) -> io::Result<HeaderExtent> {
-    let mut walk = Walk {
-        reader,
-        position: 0,
-    };
-    if &walk.bytes::<4>()? != b"GGUF" {
-        return Err(no_header("it does not start with the letters GGUF"));
-    }
-    let version = walk.number(4)?;
+    let mut walk = Walk::new(reader);
+    let version = walk.begin()?;
     if !(2..=3).contains(&version) {
         return Err(no_header(&format!(
             "its version is {version}, only 2 and 3 are known"
         )));
     }
-    let (tensors, entries) = (walk.number(8)?, walk.number(8)?);
+    let (tensors, entries) = (walk.length()?, walk.length()?);
     let mut alignment = 32;
     for _ in 0..entries {
-        let key = walk.name()?;
-        let kind = walk.number(4)?;
-        match width_of(kind) {
-            Some(width) if key == b"general.alignment" => alignment = walk.number(width)?,
-            _ => walk.skip_value(kind, DEPTH)?,
-        }
+        alignment = walk.entry()?.unwrap_or(alignment);
     }
     let mut factors = Vec::new();
     for _ in 0..tensors {
@@ -70,85 +57,7 @@ pub(super) fn read_header(reader: &mut impl Read) -> io::Result<HeaderExtent> {
     })
 }
 
-fn no_header(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-/// Bytes of a scalar of this type; `None` for text, arrays and unknown types.
-fn width_of(kind: u64) -> Option<usize> {
-    match kind {
-        0 | 1 | 7 => Some(1),
-        2 | 3 => Some(2),
-        4..=6 => Some(4),
-        10..=12 => Some(8),
-        _ => None,
-    }
-}
-
-struct Walk<'a, R> {
-    reader: &'a mut R,
-    position: u64,
-}
-
 impl<R: Read> Walk<'_, R> {
-    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.reader.read_exact(&mut bytes)?;
-        self.position += N as u64;
-        Ok(bytes)
-    }
-
-    fn number(&mut self, width: usize) -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        self.reader.read_exact(&mut bytes[..width])?;
-        self.position += width as u64;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn name(&mut self) -> io::Result<Vec<u8>> {
-        let length = self.number(8)?;
-        if length > MAX_NAME {
-            return Err(no_header(&format!("it has a name of {length} bytes")));
-        }
-        let mut name = vec![0; length as usize];
-        self.reader.read_exact(&mut name)?;
-        self.position += length;
-        Ok(name)
-    }
-
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut self.reader.by_ref().take(bytes), &mut io::sink())?;
-        self.position += skipped;
-        if skipped < bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
-    }
-
-    fn skip_value(&mut self, kind: u64, depth: usize) -> io::Result<()> {
-        if let Some(width) = width_of(kind) {
-            return self.skip(width as u64);
-        }
-        match kind {
-            8 => {
-                let length = self.number(8)?;
-                self.skip(length)
-            }
-            9 if depth > 0 => {
-                let element = self.number(4)?;
-                let count = self.number(8)?;
-                if let Some(width) = width_of(element) {
-                    let bytes = count.checked_mul(width as u64);
-                    return self.skip(bytes.ok_or_else(|| no_header("an array has no end"))?);
-                }
-                (0..count).try_for_each(|_| self.skip_value(element, depth - 1))
-            }
-            _ => Err(no_header(&format!(
-                "it has a value of the unknown type {kind}"
-            ))),
-        }
-    }
-
     /// Offset of a tensor's data, and their length where they are few numbers in two or four bytes each.
     fn tensor(&mut self) -> io::Result<(u64, Option<u64>)> {
         let dimensions = self.number(4)?;
