@@ -7,12 +7,13 @@ mod reference_figures;
 
 use std::collections::BTreeMap;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use family_models::FamilyModel;
 use kvprof::error::Result;
 use kvprof::method::prefill;
 use kvprof::model::attention::{AttentionProbe, AttentionView};
 use kvprof::model::chat::Message;
+use kvprof::model::source::ModelFiles;
 use kvprof::model::{Model, ModelCard};
 use kvprof::registry;
 use kvprof::select::{HeadSplit, SCORERS, select_layers};
@@ -262,36 +263,55 @@ fn a_text_that_began_short_ends_where_longer_ones_are_rotated_otherwise() {
     });
 }
 
+/// A copy of a model's folder whose `config.json` is changed, as the files of a model.
+fn changed(
+    name: &str,
+    change: impl Fn(&mut serde_json::Map<String, Value>),
+) -> (tempfile::TempDir, ModelFiles) {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(family_models::folder().join(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    change(config.as_object_mut().unwrap());
+    std::fs::write(&path, config.to_string()).unwrap();
+    let files = ModelFiles {
+        name: name.to_owned(),
+        weights: folder.path().to_owned(),
+        tokenizer_json: None,
+        origin: String::new(),
+        sha256: String::new(),
+    };
+    (folder, files)
+}
+
 /// Newer versions of transformers keep everything of the rotary embedding in one object.
 #[test]
 fn both_spellings_of_a_rotary_embedding_are_read() {
     for name in ["phi3_partial", "llama3", "llama_yarn", "llama_linear"] {
-        let folder = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(family_models::folder().join(name)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-        }
-        let files = |weights: &std::path::Path| kvprof::model::source::ModelFiles {
-            name: name.to_owned(),
-            weights: weights.to_owned(),
-            tokenizer_json: None,
-            origin: String::new(),
-            sha256: String::new(),
-        };
-        let older = ModelCard::read(&files(folder.path())).unwrap().config;
-        let path = folder.path().join("config.json");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mut config: Value = serde_json::from_str(&text).unwrap();
-        let fields = config.as_object_mut().unwrap();
-        let mut own = fields.remove("rope_scaling").unwrap();
-        for key in ["rope_theta", "partial_rotary_factor"] {
-            if let Some(value) = fields.remove(key) {
-                own[key] = value;
+        let (_older, older) = changed(name, |_| ());
+        let (_newer, newer) = changed(name, |fields| {
+            let mut own = fields.remove("rope_scaling").unwrap();
+            for key in ["rope_theta", "partial_rotary_factor"] {
+                if let Some(value) = fields.remove(key) {
+                    own[key] = value;
+                }
             }
-        }
-        fields.insert("rope_parameters".into(), own);
-        std::fs::write(&path, config.to_string()).unwrap();
-        let newer = ModelCard::read(&files(folder.path())).unwrap().config;
+            fields.insert("rope_parameters".into(), own);
+        });
+        let [older, newer] = [older, newer].map(|files| ModelCard::read(&files).unwrap().config);
         assert_eq!(newer.ropes, older.ropes, "{name}");
     }
+}
+
+#[test]
+fn biases_that_are_declared_must_be_there() {
+    let (_folder, files) = changed("llama", |fields| {
+        fields.insert("attention_bias".into(), true.into());
+    });
+    let error = Model::load(files, &Device::Cpu, DType::F32).err().unwrap();
+    assert!(error.to_string().contains("q_proj.bias"), "{error}");
 }

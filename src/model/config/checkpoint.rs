@@ -77,12 +77,14 @@ impl ModelConfig {
     /// that are missing or do not fit together.
     pub(in crate::model) fn from_json(all: &JsonFields) -> Result<Self> {
         let model_type = all.required("model_type", all.text("model_type")?)?;
-        let family = family::named(model_type)?;
+        let mut family = family::named(model_type)?;
         let unsaid = Unsaid::of(model_type);
         // Models that also see images keep the part that reads text in an object of its own.
         let inner = all.object("text_config")?;
         let fields = inner.as_ref().unwrap_or(all);
         refuse_features(all, fields, family)?;
+        // Weights that lack what their configuration declares are damaged.
+        family.attention_bias |= fields.flag("attention_bias")? == Some(true);
         let size =
             |key: &str, unsaid: Option<usize>| fields.required(key, fields.size(key)?.or(unsaid));
         let heads = size("num_attention_heads", unsaid.heads)?;
