@@ -337,7 +337,7 @@ fn a_cache_of_other_types_is_rounded_once_and_smaller() {
     let (decoder, ids) = (decoder(4, 2), prompt());
     let (cache, kept) = prefilled(&decoder, &ids);
     let logits = |representation: Representation| {
-        let cut = cache.cut_as(&kept, 8, representation).unwrap();
+        let cut = cache.cut_as(&kept, 8, &representation.into()).unwrap();
         let share = cut.bytes() as f64 / cache.bytes() as f64;
         let mut live = LiveCache::keeping(cut);
         let rows = live.feed(&decoder, &[3, 5, 7]).unwrap();

@@ -48,7 +48,7 @@ impl Arithmetic {
             linear_flops: layer_flops(config) * tokens as f64 + head_flops(config),
             attention_flops: pair_flops(config) * pairs,
             bytes: passes * shape.weights.per_pass as f64
-                + (tokens * config.cache_bytes_per_token(shape.cache)) as f64,
+                + config.cache_bytes(tokens, shape.cache) as f64,
         }
     }
 

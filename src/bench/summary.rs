@@ -107,8 +107,7 @@ pub fn summarise<'s>(
             ratio: ratio(&own, &base, workload.times, |m| m.seconds.wall)?,
             cpu_ratio: ratio(&own, &base, workload.times, |m| m.seconds.cpu)?,
             peak_bytes: own.iter().filter_map(|m| m.peak_bytes).max(),
-            needed_bytes: shape.weights.held
-                + cache * shape.config.cache_bytes_per_token(shape.cache),
+            needed_bytes: shape.weights.held + shape.config.cache_bytes(cache, shape.cache),
             rates: counted.map(rates),
             repeats: own,
         })

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use kvprof::model::cache::{Elements, Representation};
+use kvprof::model::cache::Representation;
 
 use super::inspection::{Held, Inspection};
 use super::text_table::text_table;
@@ -137,8 +137,7 @@ fn write_caches(out: &mut impl Write, inspection: &Inspection) -> io::Result<()>
     }
     headings.extend(lengths.iter().cloned());
     let mut table = text_table(headings);
-    for elements in Elements::ALL {
-        let held_as = Representation::both(elements);
+    for held_as in Representation::that_hold(inspection.geometry.head_dim) {
         let [first, later] = inspection.bytes_per_token(held_as);
         let mut row = vec![held_as.to_string(), bytes(first as u64)];
         if windowed {

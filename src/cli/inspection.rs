@@ -2,7 +2,7 @@
 
 use kvprof::budget::{Budget, Geometry};
 use kvprof::model::ModelCard;
-use kvprof::model::cache::{Elements, Representation};
+use kvprof::model::cache::Representation;
 use kvprof::model::source::ModelFiles;
 use serde_json::{Value, json};
 
@@ -35,10 +35,9 @@ pub struct Inspection {
 pub struct Held(pub usize);
 
 impl Inspection {
-    /// Bytes of so many cached tokens.
+    /// Bytes of so many cached tokens, the newest in no more bits than the rest.
     pub fn bytes(&self, held: Held, held_as: Representation) -> usize {
-        held.0
-            .saturating_mul(held_as.bytes(1, self.geometry.head_dim))
+        (held.0 as f64 * held_as.bytes_per_token(self.geometry.head_dim)).round() as usize
     }
 
     /// Bytes that one more token takes while no window is full, and once all are.
@@ -63,10 +62,9 @@ impl Inspection {
                 json!({"layer": l, "kind": kind, "window": window})
             })
             .collect();
-        let caches: Vec<Value> = Elements::ALL
-            .iter()
-            .map(|elements| {
-                let held_as = Representation::both(*elements);
+        let caches: Vec<Value> = Representation::that_hold(geometry.head_dim)
+            .into_iter()
+            .map(|held_as| {
                 let [first, later] = self.bytes_per_token(held_as);
                 let at = self.lengths.iter().zip(&self.full);
                 let at: Vec<Value> = at

@@ -21,7 +21,7 @@ pub fn refuse_what_cannot_fit(
     let least = Least {
         weights: header.weight_memory(device, precision.dtype).held,
         cached,
-        bytes_per_token: header.config.cache_bytes_per_token(precision.cache),
+        cache: header.config.cache_bytes(cached, precision.cache),
     };
     match available_bytes(device).filter(|available| least.bytes() > *available) {
         Some(available) => anyhow::bail!(least.shortage(device, precision.cache, available)),
@@ -34,13 +34,13 @@ struct Least {
     weights: usize,
     /// Tokens.
     cached: usize,
-    bytes_per_token: usize,
+    /// Bytes of their keys and values.
+    cache: usize,
 }
 
 impl Least {
     fn bytes(&self) -> usize {
-        let cache = self.cached.saturating_mul(self.bytes_per_token);
-        self.weights.saturating_add(cache)
+        self.weights.saturating_add(self.cache)
     }
 
     fn shortage(&self, device: &Device, cache: Representation, available: usize) -> String {
@@ -50,11 +50,11 @@ impl Least {
             ""
         };
         format!(
-            "weights ({}) and {} cached tokens ({} bytes each) take {}, {:?} has {} left; take shorter \
+            "weights ({}) and {} cached tokens ({}) take {}, {:?} has {} left; take shorter \
              prompts{halved}, or a smaller model",
             megabytes(self.weights),
             self.cached,
-            self.bytes_per_token,
+            megabytes(self.cache),
             megabytes(self.bytes()),
             device.location(),
             megabytes(available),
@@ -228,14 +228,14 @@ mod tests {
         let least = Least {
             weights: 100_000_000,
             cached: 2000,
-            bytes_per_token: 50_000,
+            cache: 100_000_000,
         };
         assert_eq!(least.bytes(), 200_000_000);
         let text = least.shortage(&Device::Cpu, Representation::FLOAT32, 150_000_000);
         for part in [
             "100 MB",
             "2000",
-            "50000",
+            "2000 cached tokens (100 MB)",
             "200 MB",
             "150 MB",
             "--cache-dtype bf16",
@@ -249,7 +249,7 @@ mod tests {
         );
         assert!(!halved.contains("-dtype"), "{halved}");
         let endless = Least {
-            cached: usize::MAX,
+            cache: usize::MAX,
             ..least
         };
         assert_eq!(endless.bytes(), usize::MAX);

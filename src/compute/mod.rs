@@ -7,5 +7,6 @@ pub(crate) mod lanes;
 pub mod limits;
 pub mod linear;
 pub mod memory;
+pub mod packed_rows;
 pub mod product;
 pub mod rounding;

@@ -202,9 +202,10 @@ impl<'s> Sweep<'s> {
             budget,
             scores: Err(String::new()),
             held: HeldRows::default(),
-            cache: (own.representation)
-                .unwrap_or(stand.observed.cache.representation())
-                .to_string(),
+            cache: own.representation.map_or_else(
+                || stand.observed.cache.representations().to_string(),
+                |held_as| held_as.to_string(),
+            ),
             cut_s: f64::NAN,
             decode_steps: 0,
             decode_s: f64::NAN,

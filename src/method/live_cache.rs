@@ -107,7 +107,17 @@ impl LiveCache {
 
     /// Whether it can go back; see [`LiveCache::rewind`].
     pub fn can_rewind(&self) -> bool {
-        self.residency.can_rewind()
+        self.residency.can_rewind() && self.cache.holds_tokens_alone()
+    }
+
+    /// Tokens that may come in one pass, and give what they give one by one.
+    fn at_once(&self) -> usize {
+        let residency = if self.residency.can_rewind() {
+            self.residency.at_once()
+        } else {
+            1
+        };
+        residency.min(self.cache.at_once()).max(1)
     }
 
     /// Runs one token through the model.
@@ -118,15 +128,21 @@ impl LiveCache {
         decoder.step(id, &mut self.cache, &mut *self.residency)
     }
 
-    /// Logits after each of `ids`: all at once where it can be rewound, else step by step; none for no ids.
+    /// Logits after each of `ids`, as many at once as may come in one pass; none for no ids.
     ///
     /// Shapes: `[id][vocab]`. Errors: as [`LiveCache::step`].
     pub fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
-        if !self.can_rewind() {
-            let rows = ids.iter().map(|&id| Ok(self.step(decoder, id)?.to_vec1()?));
-            return rows.collect();
+        let (mut rows, mut left) = (Vec::with_capacity(ids.len()), ids);
+        while !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(self.at_once()));
+            left = later;
+            if let [id] = now {
+                rows.push(self.step(decoder, *id)?.to_vec1()?);
+            } else {
+                rows.extend(self.feed_at_once(decoder, now, &mut NoProbe)?);
+            }
         }
-        self.feed_watched(decoder, ids, &mut NoProbe)
+        Ok(rows)
     }
 
     /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.
@@ -141,10 +157,23 @@ impl LiveCache {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.can_rewind() {
-            let bound = "a cache that tokens leave is fed one at a time";
+        if ids.len() > self.at_once() {
+            let bound = format!(
+                "at most {} may come in one pass: tokens leave this cache, are chosen step by step, or are coded \
+                 together",
+                self.at_once()
+            );
             return Err(Error::invalid("tokens fed at once", ids.len(), bound));
         }
+        self.feed_at_once(decoder, ids, probe)
+    }
+
+    fn feed_at_once(
+        &mut self,
+        decoder: &Decoder,
+        ids: &[u32],
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Vec<Vec<f32>>> {
         self.count_coming(ids.len());
         let rows = decoder.feed(ids, &mut self.cache, probe, &mut *self.residency)?;
         Ok(rows.to_vec2()?)
@@ -154,7 +183,7 @@ impl LiveCache {
     ///
     /// Errors: [`Error::Invalid`] where the residency cannot, and as [`KvCache::rewind`].
     pub fn rewind(&mut self, position: usize) -> Result<()> {
-        if !self.can_rewind() {
+        if !self.residency.can_rewind() {
             let bound = "tokens that left this cache while it lived cannot be brought back";
             return Err(Error::invalid("position to go back to", position, bound));
         }

@@ -12,7 +12,7 @@ use crate::budget::{Budget, Floor, Geometry, Measures, TokenBudgets};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
-use crate::model::cache::KvCache;
+use crate::model::cache::{KvCache, Representations};
 use crate::model::decoder::{Decoder, PREFILL_RUN};
 use crate::profile::{MeasureOptions, Profiler};
 use crate::select::{ContinuationProbe, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
@@ -203,8 +203,7 @@ impl Observed<'_> {
     ///
     /// Errors: those of the cut and of the residency.
     pub fn cut(&self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
-        let held_as = method.representation.unwrap_or(self.cache.representation());
-        let cache = self.cache.cut_as(kept, room, held_as)?;
+        let cache = self.cache.cut_as(kept, room, &self.held_as(method))?;
         self.living(cache, method, kept)
     }
 
@@ -213,12 +212,18 @@ impl Observed<'_> {
     ///
     /// Errors: as [`Observed::cut`].
     pub fn into_cut(mut self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
-        let held_as = method.representation.unwrap_or(self.cache.representation());
+        let held_as = self.held_as(method);
         let mut cache = std::mem::take(&mut self.cache);
-        if method.cut.is_some() || held_as != cache.representation() || cache.hides() {
-            cache.retain_as(kept, room, held_as)?;
+        if method.cut.is_some() || held_as != cache.representations() || cache.hides() {
+            cache.retain_as(kept, room, &held_as)?;
         }
         self.living(cache, method, kept)
+    }
+
+    /// In which elements a method holds what it keeps.
+    fn held_as(&self, method: &Method) -> Representations {
+        let own = method.representation.map(Representations::from);
+        own.unwrap_or_else(|| self.cache.representations())
     }
 
     fn living(&self, cache: KvCache, method: &Method, kept: &[Slots]) -> Result<LiveCache> {

@@ -289,7 +289,7 @@ impl Decoder {
             };
             let chosen = match residency.before_attention(&view)? {
                 Sight::Held => None,
-                Sight::Slots(slots) => Some(held.cut(&slots, 0, held.representation())?),
+                Sight::Slots(slots) => Some(held.seen(&slots)?),
             };
             let seen = chosen.as_ref().unwrap_or(held);
             let mut watches = Vec::new();
@@ -314,7 +314,7 @@ impl Decoder {
             let fed = layer.feed_forward.forward(&normed)?;
             hidden = (hidden + self.normed_by(fed, after_feed_forward)?)?;
         }
-        cache.advance(ids.len());
+        cache.advance(ids.len())?;
         residency.after_step(cache)?;
         Ok(hidden)
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::attention::device::has_prefill_attention;
 use super::attention::{STRIP, block_bytes};
+use super::cache::{Elements, Representation};
 use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
 use super::gguf::{WeightMemory, dense_type};
@@ -62,7 +63,7 @@ impl Prefill<'_> {
         let process = if self.device.is_cpu() { PROCESS } else { 0 };
         Footprint {
             weights: self.weights.held,
-            cache: self.jobs * tokens * self.config.cache_bytes_per_token(self.precision.cache),
+            cache: self.jobs * self.cache(tokens),
             workspace: process + (self.jobs * at_work).max(self.weights.unpacking),
         }
     }
@@ -81,6 +82,20 @@ impl Prefill<'_> {
             }
         }
         least
+    }
+
+    /// Keys and values of all tokens; where they are coded together, those of a run wait in float16 until it ends.
+    fn cache(&self, tokens: usize) -> usize {
+        let (c, held_as) = (self.config, self.precision.cache);
+        let waiting = if held_as.holds_tokens_alone() {
+            0
+        } else {
+            c.cache_bytes(
+                tokens.min(PREFILL_RUN),
+                Representation::both(Elements::Float16),
+            )
+        };
+        c.cache_bytes(tokens, held_as) + waiting
     }
 
     /// Of one run: the residual stream twice and its norm, queries, keys and values in three shapes, what

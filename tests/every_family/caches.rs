@@ -3,7 +3,7 @@
 use kvprof::method::residency::FirstCache;
 use kvprof::method::{LiveCache, RESIDENCIES};
 use kvprof::model::Model;
-use kvprof::model::cache::KvCache;
+use kvprof::model::cache::{KvCache, Representation};
 use kvprof::registry;
 use kvprof::select::Slots;
 use serde_json::{Value, json};
@@ -157,7 +157,9 @@ fn a_cache_goes_on_in_other_elements() {
         let full = prefilled(&model.decoder, &prompt(T));
         let kept = ragged(model, T);
         let run = |held_as: &str| {
-            let cut = full.cut_as(&kept, 8, held_as.parse().unwrap()).unwrap();
+            let cut = full
+                .cut_as(&kept, 8, &held_as.parse::<Representation>().unwrap().into())
+                .unwrap();
             let bytes = cut.bytes();
             (
                 bytes,

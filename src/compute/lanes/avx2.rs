@@ -122,6 +122,26 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn nibbles(words: [u32; 2]) -> Self::Integer {
+        unsafe {
+            let by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+            let low = _mm256_set1_epi32(15);
+            words.map(|word| {
+                let word = _mm256_set1_epi32(word as i32);
+                _mm256_and_si256(_mm256_srlv_epi32(word, by), low)
+            })
+        }
+    }
+    #[inline(always)]
+    fn pairs(word: u32) -> Self::Integer {
+        unsafe {
+            let first = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+            let second = _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30);
+            let (word, low) = (_mm256_set1_epi32(word as i32), _mm256_set1_epi32(3));
+            [first, second].map(|by| _mm256_and_si256(_mm256_srlv_epi32(word, by), low))
+        }
+    }
+    #[inline(always)]
     fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
         unsafe {
             let by = _mm_cvtsi32_si128(by as i32);

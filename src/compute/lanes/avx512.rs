@@ -67,6 +67,23 @@ impl Lanes for Avx512 {
         unsafe { _mm512_maskz_set1_epi32(word as u16, 1) }
     }
     #[inline(always)]
+    fn nibbles(words: [u32; 2]) -> Self::Integer {
+        unsafe {
+            let by = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+            let first = _mm512_set1_epi32(words[0] as i32);
+            let both = _mm512_mask_set1_epi32(first, 0xff00, words[1] as i32);
+            _mm512_and_si512(_mm512_srlv_epi32(both, by), _mm512_set1_epi32(15))
+        }
+    }
+    #[inline(always)]
+    fn pairs(word: u32) -> Self::Integer {
+        unsafe {
+            let by = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let word = _mm512_set1_epi32(word as i32);
+            _mm512_and_si512(_mm512_srlv_epi32(word, by), _mm512_set1_epi32(3))
+        }
+    }
+    #[inline(always)]
     fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
         unsafe { _mm512_srl_epi32(x, _mm_cvtsi32_si128(by as i32)) }
     }

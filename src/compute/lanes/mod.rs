@@ -59,6 +59,10 @@ pub(crate) trait Lanes: Sized {
     fn signed(bytes: &[u8; LANES]) -> Self::Integer;
     /// The lowest 16 bits of a word, the lowest first.
     fn bits(word: u32) -> Self::Integer;
+    /// The nibbles of two words, the lowest first.
+    fn nibbles(words: [u32; 2]) -> Self::Integer;
+    /// The pairs of bits of a word, the lowest first.
+    fn pairs(word: u32) -> Self::Integer;
     /// `x >> by`, zeros from above.
     fn shift_right(x: Self::Integer, by: u32) -> Self::Integer;
     /// `low | high << by`.

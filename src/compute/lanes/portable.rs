@@ -58,6 +58,14 @@ impl Lanes for Portable {
         from_fn(|j| word >> j & 1)
     }
     #[inline(always)]
+    fn nibbles(words: [u32; 2]) -> Self::Integer {
+        from_fn(|j| words[j / 8] >> (4 * (j % 8)) & 15)
+    }
+    #[inline(always)]
+    fn pairs(word: u32) -> Self::Integer {
+        from_fn(|j| word >> (2 * j) & 3)
+    }
+    #[inline(always)]
     fn shift_right(x: Self::Integer, by: u32) -> Self::Integer {
         x.map(|x| x >> by)
     }

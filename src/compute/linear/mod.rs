@@ -7,7 +7,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bfloat16;
-mod blocks;
+pub(super) mod blocks;
 mod few_rows;
 mod kernels;
 mod many_rows;

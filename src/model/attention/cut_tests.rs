@@ -66,7 +66,7 @@ impl Layer {
         let add = |cache: &mut KvCache, from: usize, rows: usize| {
             let (keys, values) = (part(&self.keys, from, rows), part(&self.values, from, rows));
             cache.append(0, &keys, &values).unwrap();
-            cache.advance(rows);
+            cache.advance(rows).unwrap();
         };
         add(&mut cache, 0, self.tokens);
         cache.retain(std::slice::from_ref(&self.kept), 0).unwrap();

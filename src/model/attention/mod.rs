@@ -80,7 +80,9 @@ fn attend_by_kernel(queries: &Tensor, cache: &LayerCache, first: usize) -> Resul
         return Ok(None);
     }
     // On the CPU alone the cache may be of another type than what attends to it.
-    let dtype = cache.representation().keys.dtype();
+    let Some(dtype) = cache.dtype() else {
+        return Ok(None);
+    };
     let rounded = queries.to_dtype(dtype)?;
     let output = if n == 1 && d <= WIDEST_HEAD {
         let packed = cache.packed()?;
@@ -90,7 +92,7 @@ fn attend_by_kernel(queries: &Tensor, cache: &LayerCache, first: usize) -> Resul
     } else if has_prefill_attention(queries.device(), dtype, d)
         && let Some(heads) = cache.seen_by(first, n)
     {
-        let (keys, values) = cache.buffers();
+        let [keys, values] = cache.buffers()?;
         prefill_attention(&rounded, keys, values, &heads, dtype)?
     } else {
         return Ok(None);

@@ -46,7 +46,7 @@ fn filled(
     let (q, k, v) = (tensor(h_q, 1.7), tensor(h_kv, 2.3), tensor(h_kv, 0.9));
     let mut cache = KvCache::new(config, 3, Representation::of(dtype).unwrap(), &device).unwrap();
     cache.append(0, &k, &v).unwrap();
-    cache.advance(t);
+    cache.advance(t).unwrap();
     let rounded = |x: Tensor| x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
     (q, cache, rounded(k), rounded(v))
 }

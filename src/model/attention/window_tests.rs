@@ -54,7 +54,7 @@ impl Text {
         let mut cache = empty_cache(window, dtype);
         let (keys, values) = (wave(KV_HEADS, tokens, 2.3), wave(KV_HEADS, tokens, 0.9));
         cache.append(0, &keys, &values).unwrap();
-        cache.advance(tokens);
+        cache.advance(tokens).unwrap();
         Self {
             queries: wave(GROUP * KV_HEADS, n, 1.7),
             cache,

@@ -3,26 +3,27 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::super::ragged_heads::{RaggedHead, RaggedHeads};
 use super::super::step_table::StepTable;
 use super::head::HeadCache;
-use super::moved_rows::MovedRows;
-use super::representation::{Elements, Representation};
+use super::representation::{Representation, Side};
 use crate::error::{Error, Result};
 
-/// The cache of one layer: one buffer of keys and one of values, in which every KV head has its own room.
+/// The cache of one layer: for what is not packed one buffer of keys and one of values, in which every KV head has its
+/// own room.
 ///
 /// Differs: heads lie one after another whatever their lengths, so that one kernel can serve all of them
-/// without padding.
+/// without padding. What is packed lies with its head.
 #[derive(Debug)]
 pub struct LayerCache {
     /// One per KV head.
     pub heads: Vec<HeadCache>,
-    keys: Tensor,
-    values: Tensor,
-    representation: Representation,
+    /// Where all heads hold elements of one tensor type.
+    buffers: Option<[Tensor; 2]>,
+    head_dim: usize,
+    device: Device,
     /// Keys that a query sees; see [`LayerCache::window`].
     window: Option<usize>,
     step_table: StepTable,
@@ -40,44 +41,62 @@ pub struct PackedHeads<'a> {
     pub appended: usize,
 }
 
+/// The tensor type of one side of all heads; `None` where some are packed or they differ.
+fn common_type(representations: &[Representation], side: Side) -> Option<DType> {
+    let mut types = representations.iter().map(|r| r.of_side(side).dtype());
+    let first = types.next().flatten()?;
+    types.all(|dtype| dtype == Some(first)).then_some(first)
+}
+
 impl LayerCache {
-    /// Empty rooms of so many tokens.
+    /// Empty rooms of so many tokens, one per KV head.
     ///
-    /// Errors: [`Error::Candle`] when the device has no room.
+    /// Errors: [`Error::Candle`] when the device has no room; as [`Representation::check_width`].
     pub(super) fn new(
         capacities: &[usize],
         head_dim: usize,
         window: Option<usize>,
-        representation: Representation,
+        representations: &[Representation],
         device: &Device,
     ) -> Result<Self> {
         // Tensors without elements are refused by some devices.
         let rows = |capacity: &usize| (*capacity).max(1);
         let total: usize = capacities.iter().map(rows).sum();
-        let zeros = |elements: Elements| Tensor::zeros((total, head_dim), elements.dtype(), device);
-        let (keys, values) = (zeros(representation.keys)?, zeros(representation.values)?);
+        let room = |rows: usize, dtype: Option<DType>| {
+            let zeros = dtype.map(|dtype| Tensor::zeros((rows, head_dim), dtype, device));
+            zeros.transpose()
+        };
+        let sides = [Side::Keys, Side::Values];
+        let [keys, values] = sides.map(|side| room(total, common_type(representations, side)));
+        let shared = [keys?, values?];
         let mut start = 0;
         let mut heads = Vec::with_capacity(capacities.len());
-        for rows in capacities.iter().map(rows) {
-            let room = |buffer: &Tensor| buffer.narrow(0, start, rows);
-            heads.push(HeadCache::new(room(&keys)?, room(&values)?, representation));
+        for (rows, &held_as) in capacities.iter().map(rows).zip(representations) {
+            held_as.check_width(head_dim)?;
+            let own = |side: usize| -> candle_core::Result<Option<Tensor>> {
+                match &shared[side] {
+                    Some(buffer) => buffer.narrow(0, start, rows).map(Some),
+                    None => room(rows, held_as.of_side(sides[side]).dtype()),
+                }
+            };
+            heads.push(HeadCache::new(own(0)?, own(1)?, head_dim, held_as)?);
             start += rows;
         }
+        let [keys, values] = shared;
         Ok(Self {
             heads,
-            keys,
-            values,
-            representation,
+            buffers: keys.zip(values).map(|(keys, values)| [keys, values]),
+            head_dim,
+            device: device.clone(),
             window,
             step_table: StepTable::default(),
         })
     }
 
     /// An empty layer of the same geometry with room for so many tokens in each head.
-    fn empty(&self, capacities: &[usize], representation: Representation) -> Result<Self> {
-        let (_, head_dim) = self.keys.dims2()?;
-        let device = self.keys.device();
-        Self::new(capacities, head_dim, self.window, representation, device)
+    fn empty(&self, capacities: &[usize], representations: &[Representation]) -> Result<Self> {
+        let (d, device) = (self.head_dim, &self.device);
+        Self::new(capacities, d, self.window, representations, device)
     }
 
     /// The buffers, for kernels that serve all heads at once.
@@ -95,19 +114,33 @@ impl LayerCache {
         });
         let left = self.heads.iter().map(|head| head.capacity() - head.len());
         let room = left.min().unwrap_or(0);
-        let device = self.keys.device();
-        let (heads, appended) = self.step_table.of(heads.collect(), room, device)?;
+        let [keys, values] = self.buffers()?;
+        let (heads, appended) = self.step_table.of(heads.collect(), room, &self.device)?;
         Ok(PackedHeads {
-            keys: &self.keys,
-            values: &self.values,
+            keys,
+            values,
             heads,
             appended,
         })
     }
 
     /// Keys and values, `(rows, D)`, where all heads lie.
-    pub fn buffers(&self) -> (&Tensor, &Tensor) {
-        (&self.keys, &self.values)
+    ///
+    /// Errors: [`Error::Unsupported`] where heads hold few bits, which no such kernel reads.
+    pub fn buffers(&self) -> Result<[&Tensor; 2]> {
+        let buffers = self.buffers.as_ref();
+        let buffers = buffers.map(|[keys, values]| [keys, values]);
+        buffers.ok_or_else(|| Error::Unsupported {
+            what: "a cache of few bits",
+            found: format!("{:?}", self.device.location()),
+            supported: "--device cpu".into(),
+        })
+    }
+
+    /// The tensor type of all keys and values; `None` where some are packed or they differ.
+    pub fn dtype(&self) -> Option<DType> {
+        let [keys, values] = self.buffers.as_ref()?;
+        (keys.dtype() == values.dtype()).then_some(keys.dtype())
     }
 
     /// The keys that a query sees, its own and the nearest before it; `None` is all of them.
@@ -140,9 +173,9 @@ impl LayerCache {
         }
     }
 
-    /// In which elements keys and values are held.
-    pub fn representation(&self) -> Representation {
-        self.representation
+    /// In which elements every KV head holds keys and values.
+    pub fn representations(&self) -> Vec<Representation> {
+        self.heads.iter().map(HeadCache::representation).collect()
     }
 
     /// What `n` queries from position `first` on see of every head: the last of them sees all of it, each one before
@@ -166,12 +199,21 @@ impl LayerCache {
         values: &Tensor,
         first_position: usize,
     ) -> Result<()> {
-        let keys = keys.to_dtype(self.representation.keys.dtype())?;
-        let values = values.to_dtype(self.representation.values.dtype())?;
+        let types = self.representations();
+        let rounded = |rows: &Tensor, side: Side| match common_type(&types, side) {
+            Some(dtype) => rows.to_dtype(dtype),
+            None => Ok(rows.clone()),
+        };
+        let (keys, values) = (rounded(keys, Side::Keys)?, rounded(values, Side::Values)?);
         for (h, head) in self.heads.iter_mut().enumerate() {
             head.append(&keys.get(h)?, &values.get(h)?, first_position)?;
         }
         Ok(())
+    }
+
+    /// Codes tokens that are no longer among the newest, where those are held apart.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.heads.iter_mut().try_for_each(HeadCache::settle)
     }
 
     /// An empty layer with room for `added` more tokens in every head, if any head lacks it.
@@ -181,51 +223,55 @@ impl LayerCache {
         if self.heads.iter().all(|h| h.len() + added <= h.capacity()) {
             return Ok(None);
         }
-        let more = |h: &HeadCache| h.capacity() + (h.capacity() / 8).max(LEAST_GROWTH);
+        let more = |h: &HeadCache| match h.capacity() {
+            usize::MAX => 0,
+            capacity => capacity + (capacity / 8).max(LEAST_GROWTH),
+        };
         let room = |h: &HeadCache| (h.len() + added).max(more(h));
         let capacities: Vec<usize> = self.heads.iter().map(room).collect();
-        self.empty(&capacities, self.representation).map(Some)
+        self.empty(&capacities, &self.representations()).map(Some)
     }
 
-    /// Bytes of both buffers.
+    /// Bytes of all buffers.
     pub(super) fn allocated_bytes(&self) -> usize {
-        let heads = self.heads.iter();
-        heads.map(|head| head.bytes(head.capacity())).sum()
+        self.heads.iter().map(HeadCache::allocated_bytes).sum()
     }
 
     /// All tokens in the room of `larger`.
     pub(super) fn moved_into(&mut self, mut larger: Self) -> Result<Self> {
         for (to, from) in larger.heads.iter_mut().zip(&mut self.heads) {
-            if !from.is_empty() {
-                to.keys.slice_set(&from.keys()?, 0, 0)?;
-                to.values.slice_set(&from.values()?, 0, 0)?;
-            }
-            to.positions = std::mem::take(&mut from.positions);
+            to.move_from(from)?;
         }
         Ok(larger)
     }
 
     /// The listed slots, ascending, in buffers of their own with room for `room` more tokens per head.
     ///
-    /// Errors: [`Error::Invalid`] for slots that do not ascend or are not there.
-    pub fn cut(
-        &self,
-        kept: &[Vec<u32>],
-        room: usize,
-        representation: Representation,
-    ) -> Result<Self> {
-        if kept.len() != self.heads.len() {
-            let bound = format!("one per KV head is needed: {}", self.heads.len());
+    /// Shapes: `kept` `[kv_head][slot]`, `held_as` `[kv_head]`. Errors: [`Error::Invalid`] for slots that do not ascend or
+    /// are not there, and as [`Representation::check_width`].
+    pub fn cut(&self, kept: &[Vec<u32>], room: usize, held_as: &[Representation]) -> Result<Self> {
+        let heads = self.heads.len();
+        if kept.len() != heads || held_as.len() != heads {
+            let bound = format!("one per KV head is needed: {heads}");
             return Err(Error::invalid("lists of slots", kept.len(), bound));
         }
         let pairs = || self.heads.iter().zip(kept);
         pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;
         let capacities: Vec<usize> = kept.iter().map(|slots| slots.len() + room).collect();
-        let mut smaller = self.empty(&capacities, representation)?;
+        let mut smaller = self.empty(&capacities, held_as)?;
         for (to, (from, slots)) in smaller.heads.iter_mut().zip(pairs()) {
             to.take(from, slots)?;
         }
         Ok(smaller)
+    }
+
+    /// The listed slots for attention alone, which needs numbers and no bits.
+    ///
+    /// Shapes and errors: as [`LayerCache::cut`].
+    pub fn seen(&self, slots: &[Vec<u32>]) -> Result<Self> {
+        let held_as = self.representations();
+        let widened: Vec<_> = held_as.into_iter().map(Representation::widened).collect();
+        self.cut(slots, 0, &widened)
     }
 
     /// Lets the listed slots of every head go, as [`LayerCache::without`] takes them out of a list.
@@ -233,30 +279,23 @@ impl LayerCache {
     /// Differs: in place; without a window one row is moved for each that leaves, so that the cost does not grow with
     /// what is held.
     /// Shapes: `leaving` `[kv_head][slot]`, ascending.
-    /// Errors: [`Error::Invalid`] as for [`LayerCache::cut`], before anything has moved.
+    /// Errors: [`Error::Invalid`] as for [`LayerCache::cut`], and where tokens are coded together, before anything has
+    /// moved.
     pub(super) fn evict(&mut self, leaving: &[Vec<u32>]) -> Result<()> {
-        let pairs = || self.heads.iter().zip(leaving);
-        pairs().try_for_each(|(head, slots)| head.check_slots(slots))?;
-        let (mut start, mut moves) = (0, Vec::new());
-        let is_ordered = self.window.is_some();
-        for (head, slots) in self.heads.iter_mut().zip(leaving) {
-            for &slot in slots.iter().rev() {
-                let (slot, last) = (slot as usize, head.len() - 1);
-                if is_ordered {
-                    moves.extend((slot..last).map(|to| (start + to + 1, start + to)));
-                    head.positions.remove(slot);
-                } else {
-                    if slot < last {
-                        moves.push((start + last, start + slot));
-                    }
-                    head.positions.swap_remove(slot);
-                }
+        for (head, slots) in self.heads.iter().zip(leaving) {
+            head.check_slots(slots)?;
+            if !slots.is_empty() && !head.representation().holds_tokens_alone() {
+                let bound = "its tokens are coded together and none can leave while it lives: hold it in q8_0, q4_0, bf16 or f16";
+                return Err(Error::invalid(
+                    "type of the cache",
+                    head.representation(),
+                    bound,
+                ));
             }
-            start += head.capacity();
         }
-        let moves = MovedRows(moves);
-        self.keys.inplace_op1(&moves)?;
-        Ok(self.values.inplace_op1(&moves)?)
+        let in_order = self.window.is_some();
+        let mut heads = self.heads.iter_mut().zip(leaving);
+        heads.try_for_each(|(head, slots)| head.evict(slots, in_order))
     }
 }
 

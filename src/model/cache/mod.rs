@@ -1,15 +1,22 @@
 //! The KV cache: every KV head holds its own keys, values and positions.
 
+mod elements;
 mod head;
 mod layer;
 mod moved_rows;
+mod packed;
 mod representation;
+mod representations;
+mod rows;
 
 use candle_core::{Device, Tensor};
 
+pub use elements::{Elements, Grouped};
 pub use head::HeadCache;
 pub use layer::{LayerCache, PackedHeads};
-pub use representation::{Elements, Representation};
+pub(super) use packed::PackedRows;
+pub use representation::{Representation, Side};
+pub use representations::Representations;
 
 use super::config::ModelConfig;
 use crate::compute::memory;
@@ -41,10 +48,11 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self> {
         let capacities = vec![capacity; config.num_key_value_heads];
+        let held_as = vec![representation; config.num_key_value_heads];
         let layers = (config.layers.iter())
             .map(|kind| {
                 let (d, window) = (config.head_dim, kind.window);
-                LayerCache::new(&capacities, d, window, representation, device)
+                LayerCache::new(&capacities, d, window, &held_as, device)
             })
             .collect::<Result<_>>()?;
         Ok(Self::of_layers(layers, 0))
@@ -89,21 +97,22 @@ impl KvCache {
     /// Errors: [`Error::Invalid`] for other numbers of layers or heads, or slots that are not there;
     /// layers before the one at fault are then cut already.
     pub fn retain(&mut self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<()> {
-        self.retain_as(kept, room, self.representation())
+        self.retain_as(kept, room, &self.representations())
     }
 
-    /// [`KvCache::retain`] with keys and values rounded to other types.
+    /// [`KvCache::retain`] with keys and values rounded or coded otherwise.
     ///
     /// Shapes and errors: as there.
     pub fn retain_as(
         &mut self,
         kept: &[Vec<Vec<u32>>],
         room: usize,
-        representation: Representation,
+        held_as: &Representations,
     ) -> Result<()> {
         self.check_lists(kept)?;
         for (layer, kept) in kept.iter().enumerate() {
-            let smaller = self.layers[layer].cut(kept, room, representation)?;
+            let held_as = held_as.of_layer(layer, kept.len())?;
+            let smaller = self.layers[layer].cut(kept, room, &held_as)?;
             self.replace(layer, smaller);
         }
         memory::return_freed();
@@ -114,21 +123,22 @@ impl KvCache {
     ///
     /// Shapes and errors: as [`KvCache::retain`].
     pub fn cut(&self, kept: &[Vec<Vec<u32>>], room: usize) -> Result<Self> {
-        self.cut_as(kept, room, self.representation())
+        self.cut_as(kept, room, &self.representations())
     }
 
-    /// [`KvCache::cut`] with keys and values rounded to other types.
+    /// [`KvCache::cut`] with keys and values rounded or coded otherwise.
     ///
     /// Shapes and errors: as [`KvCache::retain`].
     pub fn cut_as(
         &self,
         kept: &[Vec<Vec<u32>>],
         room: usize,
-        representation: Representation,
+        held_as: &Representations,
     ) -> Result<Self> {
         self.check_lists(kept)?;
-        let layers = self.layers.iter().zip(kept);
-        let layers = layers.map(|(layer, kept)| layer.cut(kept, room, representation));
+        let layers = self.layers.iter().zip(kept).enumerate();
+        let layers = layers
+            .map(|(l, (layer, kept))| layer.cut(kept, room, &held_as.of_layer(l, kept.len())?));
         let layers = layers.collect::<Result<_>>()?;
         Ok(Self {
             begun_for: self.begun_for,
@@ -220,6 +230,11 @@ impl KvCache {
             let bound = format!("the cache has only come to {}", self.next_position);
             return Err(Error::invalid("position to go back to", position, bound));
         }
+        let heads = || self.layers.iter().flat_map(|l| &l.heads);
+        if position < self.next_position && !heads().all(|head| head.can_forget_from(position)) {
+            let bound = "tokens from there on are coded together with earlier ones and cannot be taken apart";
+            return Err(Error::invalid("position to go back to", position, bound));
+        }
         for head in self.layers.iter_mut().flat_map(|l| &mut l.heads) {
             head.forget_from(position);
         }
@@ -239,10 +254,25 @@ impl KvCache {
         Err(Error::invalid("lists of slots", kept.len(), bound))
     }
 
-    /// In which elements keys and values are held.
-    pub fn representation(&self) -> Representation {
-        let first = self.layers.first();
-        first.map_or(Representation::FLOAT32, LayerCache::representation)
+    /// In which elements every KV head holds keys and values.
+    pub fn representations(&self) -> Representations {
+        let layers = self.layers.iter().map(LayerCache::representations);
+        Representations::of_heads(layers.collect())
+    }
+
+    /// Whether a position can be gone back to from any later one: no tokens are coded together.
+    pub fn holds_tokens_alone(&self) -> bool {
+        let mut heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads.all(|head| head.representation().holds_tokens_alone())
+    }
+
+    /// Tokens that may come in one pass and find the cache as if they came one by one.
+    pub fn at_once(&self) -> usize {
+        let heads = self.layers.iter().flat_map(|l| &l.heads);
+        heads
+            .map(HeadCache::until_coded)
+            .min()
+            .unwrap_or(usize::MAX)
     }
 
     /// KV heads of all layers.
@@ -292,9 +322,12 @@ impl KvCache {
         self.layers[layer] = other;
     }
 
-    /// Moves on by `tokens` positions once every layer has them.
-    pub(super) fn advance(&mut self, tokens: usize) {
+    /// Moves on by `tokens` positions once every layer has them, and codes what is no longer among the newest.
+    ///
+    /// Errors: [`Error::NotFinite`] for numbers that have no code.
+    pub(super) fn advance(&mut self, tokens: usize) -> Result<()> {
         self.next_position += tokens;
+        self.layers.iter_mut().try_for_each(LayerCache::settle)
     }
 
     /// Bytes of the keys and values of all held tokens that later ones may see.
@@ -305,12 +338,12 @@ impl KvCache {
         let of_layer = |layer: &LayerCache| -> usize {
             let heads = layer.heads.iter().enumerate();
             let held = |h| layer.in_sight(h, self.next_position).len();
-            heads.map(|(h, head)| head.bytes(held(h))).sum()
+            heads.map(|(h, head)| head.bytes_of_last(held(h))).sum()
         };
         self.layers.iter().map(of_layer).sum()
     }
 
-    /// Bytes of the keys and values of `tokens` more in every head.
+    /// Bytes of the keys and values of `tokens` in every head of an empty cache; those of one are what a new token takes.
     pub fn bytes_of(&self, tokens: usize) -> usize {
         let heads = self.layers.iter().flat_map(|l| &l.heads);
         heads.map(|head| head.bytes(tokens)).sum()

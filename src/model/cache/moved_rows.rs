@@ -3,9 +3,9 @@
 use candle_core::{CpuStorage, Error, InplaceOp1, Layout, Result};
 
 /// Copies row `from` over row `to` for every pair, in this order, of a contiguous matrix.
-pub(super) struct MovedRows(pub Vec<(usize, usize)>);
+pub(super) struct MovedRows<'a>(pub &'a [(usize, usize)]);
 
-impl InplaceOp1 for MovedRows {
+impl InplaceOp1 for MovedRows<'_> {
     fn name(&self) -> &'static str {
         "moved-rows"
     }
@@ -28,9 +28,9 @@ impl InplaceOp1 for MovedRows {
     }
 }
 
-impl MovedRows {
+impl MovedRows<'_> {
     fn apply<T: Copy>(&self, numbers: &mut [T], width: usize) {
-        for &(from, to) in &self.0 {
+        for &(from, to) in self.0 {
             numbers.copy_within(from * width..(from + 1) * width, to * width);
         }
     }

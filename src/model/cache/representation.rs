@@ -5,63 +5,21 @@ use std::str::FromStr;
 
 use candle_core::DType;
 
+use super::elements::Elements;
 use crate::error::{Error, Result};
 
-/// How the numbers of a key or of a value lie in memory.
-///
-/// Differs: every count of bytes asks [`Elements::bytes`], so that a format of fewer bits is one more case here and a
-/// file of its own where it is packed.
+/// Keys, or values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elements {
-    /// Four bytes a number.
-    Float32,
-    /// Two bytes, the exponents of float32.
-    Bfloat16,
-    /// Two bytes, eleven significant bits.
-    Float16,
-}
-
-impl Elements {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Float32, Self::Bfloat16, Self::Float16];
-
-    /// Its name on the command line and in files.
-    pub fn name(self) -> &'static str {
-        self.dtype().as_str()
-    }
-
-    /// The element type of the tensors that hold it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::Float32 => DType::F32,
-            Self::Bfloat16 => DType::BF16,
-            Self::Float16 => DType::F16,
-        }
-    }
-
-    /// What holds numbers of a tensor's type.
-    ///
-    /// Errors: [`Error::UnknownName`] for a type that no cache has.
-    pub fn of(dtype: DType) -> Result<Self> {
-        Self::named(dtype.as_str())
-    }
-
-    fn named(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|e| e.name() == name);
-        found.ok_or_else(|| {
-            Error::unknown("type of a cache", name, Self::ALL.iter().map(|e| e.name()))
-        })
-    }
-
-    /// Bytes of `rows` keys or values of `width` numbers.
-    pub fn bytes(self, rows: usize, width: usize) -> usize {
-        rows * width * self.dtype().size_in_bytes()
-    }
+pub enum Side {
+    /// Keys after RoPE.
+    Keys,
+    /// Values.
+    Values,
 }
 
 /// The elements of keys and those of values.
 ///
-/// Differs: written `bf16` where both are the same, `k=bf16,v=f32` where they are not.
+/// Differs: written `bf16` where both are the same, `k=q8,v=q4` where they are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Representation {
     /// Of keys.
@@ -82,6 +40,14 @@ impl Representation {
         }
     }
 
+    /// The same for keys and values, of all elements that hold heads of a dimension in a size of their own.
+    pub fn that_hold(head_dim: usize) -> Vec<Self> {
+        let all = Elements::all().into_iter().map(Self::both);
+        let own = |held_as: &Self| !matches!(held_as.keys, Elements::RotatedBlocks(_));
+        all.filter(|held_as| own(held_as) && held_as.check_width(head_dim).is_ok())
+            .collect()
+    }
+
     /// What holds keys and values of a tensor's type.
     ///
     /// Errors: as [`Elements::of`].
@@ -89,18 +55,70 @@ impl Representation {
         Elements::of(dtype).map(Self::both)
     }
 
+    /// Those of keys, or of values.
+    pub fn of_side(self, side: Side) -> Elements {
+        match side {
+            Side::Keys => self.keys,
+            Side::Values => self.values,
+        }
+    }
+
+    fn sides(self) -> [(Side, Elements); 2] {
+        [(Side::Keys, self.keys), (Side::Values, self.values)]
+    }
+
     /// Bytes of the keys and values of `tokens` of one KV head.
     pub fn bytes(self, tokens: usize, head_dim: usize) -> usize {
-        self.keys.bytes(tokens, head_dim) + self.values.bytes(tokens, head_dim)
+        let bytes = |(side, elements): (Side, Elements)| elements.bytes(side, tokens, head_dim);
+        self.sides().map(bytes).iter().sum()
+    }
+
+    /// Bytes of one more token of a KV head that holds many, averaged over the tokens that are coded together.
+    pub fn bytes_per_token(self, head_dim: usize) -> f64 {
+        let bytes = |(side, elements): (Side, Elements)| elements.bytes_per_row(side, head_dim);
+        self.sides().map(bytes).iter().sum()
+    }
+
+    /// What holds the same numbers exactly, each by itself.
+    pub fn widened(self) -> Self {
+        let dense = |elements: Elements| match elements.dtype() {
+            Some(_) => elements,
+            None => Elements::Float32,
+        };
+        Self {
+            keys: dense(self.keys),
+            values: dense(self.values),
+        }
+    }
+
+    /// Whether a token can leave, or be forgotten, without any other that is held being touched.
+    pub fn holds_tokens_alone(self) -> bool {
+        self.sides().iter().all(|(_, elements)| elements.is_alone())
+    }
+
+    /// Tokens that may come to a head that holds `tokens` before some are coded together.
+    pub fn until_coded(self, tokens: usize) -> usize {
+        let until = self
+            .sides()
+            .map(|(_, elements)| elements.until_coded(tokens));
+        until[0].min(until[1])
+    }
+
+    /// Refuses elements that cannot hold heads of this dimension.
+    ///
+    /// Errors: [`Error::Invalid`] for blocks that do not divide it.
+    pub fn check_width(self, head_dim: usize) -> Result<()> {
+        let mut sides = self.sides().into_iter();
+        sides.try_for_each(|(_, elements)| elements.check_width(head_dim))
     }
 }
 
 impl fmt::Display for Representation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.keys == self.values {
-            return f.write_str(self.keys.name());
+            return self.keys.fmt(f);
         }
-        write!(f, "k={},v={}", self.keys.name(), self.values.name())
+        write!(f, "k={},v={}", self.keys, self.values)
     }
 }
 
@@ -108,29 +126,50 @@ impl FromStr for Representation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (keys, values) = match text.split_once(',') {
-            Some(both) => both,
-            // Half of a pair is no type of its own.
-            None if text.contains('=') => (text, ""),
-            None => return Elements::named(text.trim()).map(Self::both),
-        };
-        let part = |text: &str, letter: &str| {
+        let mut parts = split_outside_parentheses(text).into_iter();
+        let pair = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        let named = |text: &str, letter: &str| {
             let name = text.trim().strip_prefix(letter);
-            name.and_then(|rest| rest.strip_prefix('='))
-                .map(str::to_owned)
+            let name = name.and_then(|rest| rest.trim_start().strip_prefix('='));
+            name.map(str::to_owned)
         };
-        match (part(keys, "k"), part(values, "v")) {
-            (Some(keys), Some(values)) => Ok(Self {
-                keys: Elements::named(&keys)?,
-                values: Elements::named(&values)?,
-            }),
-            _ => Err(Error::invalid(
-                "type of the cache",
-                text,
-                "expected one type for both (bf16), or k=TYPE,v=TYPE (k=bf16,v=f32)",
-            )),
+        let bad = || {
+            let bound = "expected one type for both (q4), two for keys and values (q8,q4), or k=TYPE,v=TYPE (k=q8,v=q4)";
+            Error::invalid("type of the cache", format!("'{text}'"), bound)
+        };
+        match pair {
+            // Half of a pair is no type of its own.
+            (one, None, _) if named(one, "k").or(named(one, "v")).is_none() => {
+                one.parse().map(Self::both)
+            }
+            (keys, Some(values), None) => match (named(keys, "k"), named(values, "v")) {
+                (Some(keys), Some(values)) => Ok(Self {
+                    keys: keys.parse()?,
+                    values: values.parse()?,
+                }),
+                (None, None) if !keys.contains('=') || keys.contains('(') => Ok(Self {
+                    keys: keys.parse()?,
+                    values: values.parse()?,
+                }),
+                _ => Err(bad()),
+            },
+            _ => Err(bad()),
         }
     }
+}
+
+/// Parts between commas that stand in no parentheses.
+fn split_outside_parentheses(text: &str) -> Vec<&str> {
+    let mut depth = 0usize;
+    text.split(|c: char| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => (),
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -142,34 +181,40 @@ mod tests {
         let mixed: Representation = "k=f32,v=bf16".parse().unwrap();
         assert_eq!(mixed.bytes(10, 64), 10 * 64 * (4 + 2));
         assert_eq!(Representation::FLOAT32.bytes(3, 8), 3 * 8 * 8);
+        let packed: Representation = "k=q8_0,v=q4_0".parse().unwrap();
+        assert_eq!(packed.bytes(10, 64), 10 * 2 * (34 + 18));
+        assert_eq!(packed.bytes_per_token(64), 2.0 * (34.0 + 18.0));
     }
 
     #[test]
     fn spellings_are_read_back() {
-        for keys in Elements::ALL {
-            assert_eq!(Elements::of(keys.dtype()).unwrap(), keys);
-            for values in Elements::ALL {
+        for keys in Elements::all() {
+            for values in Elements::all() {
                 let representation = Representation { keys, values };
-                assert_eq!(
-                    representation
-                        .to_string()
-                        .parse::<Representation>()
-                        .unwrap(),
-                    representation
-                );
+                let text = representation.to_string();
+                assert_eq!(text.parse::<Representation>().unwrap(), representation);
             }
         }
-        assert_eq!("f16".parse::<Representation>().unwrap().to_string(), "f16");
+        let read = |text: &str| text.parse::<Representation>().unwrap().to_string();
+        assert_eq!(read("f16"), "f16");
+        assert_eq!(read("q8,q4"), "k=q8,v=q4");
+        assert_eq!(read("bf16, bf16"), "bf16");
+        assert_eq!(
+            read("k=q4(residual=128,group=64), v=q2"),
+            "k=q4(group=64,residual=128),v=q2"
+        );
+        assert_eq!(read("q4(residual=0),f16"), "k=q4(residual=0),v=f16");
     }
 
     #[test]
     fn what_no_cache_holds_is_refused_with_what_one_does() {
         let said = |text: &str| text.parse::<Representation>().unwrap_err().to_string();
-        assert!(said("q8").contains("bf16"), "{}", said("q8"));
-        assert!(said("bf16,f16").contains("k=TYPE,v=TYPE"));
+        assert!(said("q3").contains("bf16"), "{}", said("q3"));
+        assert!(said("bf16,f16,f32").contains("k=TYPE,v=TYPE"));
         assert!(said("k=f16").contains("k=TYPE,v=TYPE"));
         assert!(said("v=bf16,k=f16").contains("k=TYPE,v=TYPE"));
+        assert!(said("k=bf16,f16").contains("k=TYPE,v=TYPE"));
         assert!(said("k=bf16,v=f64").contains("f64"));
-        assert!(Elements::of(DType::U32).is_err());
+        assert!(said("").contains("f32"));
     }
 }

@@ -88,10 +88,16 @@ impl ModelConfig {
         self.layers.iter().map(|kind| kind.window).collect()
     }
 
-    /// Bytes that one cached token takes over all layers and KV heads.
+    /// Bytes that one cached token among many takes over all layers and KV heads.
     pub fn cache_bytes_per_token(&self, representation: Representation) -> usize {
         let heads = self.num_hidden_layers() * self.num_key_value_heads;
-        heads * representation.bytes(1, self.head_dim)
+        (heads as f64 * representation.bytes_per_token(self.head_dim)).round() as usize
+    }
+
+    /// Bytes that so many cached tokens take over all layers and KV heads.
+    pub fn cache_bytes(&self, tokens: usize, representation: Representation) -> usize {
+        let heads = self.num_hidden_layers() * self.num_key_value_heads;
+        heads.saturating_mul(representation.bytes(tokens, self.head_dim))
     }
 
     /// The longest text that a prompt of so many tokens can grow to: the context, or the length from which on all of a

@@ -3,10 +3,10 @@
 use crate::compute::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.
-pub(in crate::compute::linear) const GROUP: usize = 2 * LANES;
+pub(in crate::compute) const GROUP: usize = 2 * LANES;
 
 /// How a format stores consecutive weights of a row.
-pub(in crate::compute::linear) trait Block {
+pub(in crate::compute) trait Block {
     /// Bytes of a block.
     const BYTES: usize;
     /// Groups of [`GROUP`] weights in a block.

@@ -3,7 +3,7 @@
 use super::{Block, half, lane_bytes};
 use crate::compute::lanes::{Lanes, Nibble};
 
-pub(super) struct Q4_0;
+pub(in crate::compute) struct Q4_0;
 
 impl Nibble for Q4_0 {
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::{Block, half, lane_bytes};
 use crate::compute::lanes::{Lanes, Nibble};
 
-pub(super) struct Q4_1;
+pub(in crate::compute) struct Q4_1;
 
 impl Nibble for Q4_1 {
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::{Block, half, lane_bytes, word};
 use crate::compute::lanes::Lanes;
 
-pub(super) struct Q5_1;
+pub(in crate::compute) struct Q5_1;
 
 #[inline(always)]
 fn weights<L: Lanes>(nibbles: L::Integer, fifth: u32, d: L::Float, m: L::Float) -> L::Float {

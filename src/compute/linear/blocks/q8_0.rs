@@ -3,7 +3,7 @@
 use super::{Block, half, lane_bytes};
 use crate::compute::lanes::Lanes;
 
-pub(super) struct Q8_0;
+pub(in crate::compute) struct Q8_0;
 
 impl Block for Q8_0 {
     const BYTES: usize = 34;

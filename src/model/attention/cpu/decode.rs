@@ -107,8 +107,13 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
     largest.fill(f32::MIN);
     let queries = heads.queries(piece.head * heads.group(), 0);
     let held = *heads.held(piece.head);
+    let [mut wide_keys, mut wide_values] = [Vec::new(), Vec::new()];
     for start in (piece.start..piece.end).step_by(TILE) {
-        let tile = start * d..piece.end.min(start + TILE) * d;
+        let tile = start..piece.end.min(start + TILE);
+        let tile = Held {
+            keys: held.keys.rows::<L>(tile.clone(), d, &mut wide_keys),
+            values: held.values.rows::<L>(tile, d, &mut wide_values),
+        };
         let mut row = 0;
         while row < rows {
             // As many queries as there are registers for, of those that remain.
@@ -116,8 +121,7 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
             let queries = &queries[row * d..][..together * d];
             let mut work = TileRows {
                 queries,
-                held,
-                tile: tile.clone(),
+                tile,
                 d,
                 scale: heads.scale(),
                 output: &mut output[row * d..][..together * d],
@@ -142,9 +146,7 @@ pub(super) fn attend_tiles<L: Lanes>(heads: &Heads<'_>, piece: &Piece, partial: 
 /// Some queries of a group against the keys of one tile, and what they have come to so far.
 struct TileRows<'a> {
     queries: &'a [f32],
-    held: Held<'a>,
-    /// The tile's numbers among those that are held.
-    tile: Range<usize>,
+    tile: Held<'a>,
     d: usize,
     scale: f32,
     output: &'a mut [f32],
@@ -157,7 +159,7 @@ impl TileRows<'_> {
     #[inline(always)]
     fn attend<L: Lanes, const R: usize>(&mut self, seen: [Range<usize>; R]) {
         let mut lines = [[[f32::NEG_INFINITY; LANES]; TILE / LANES]; R];
-        by_element!(self.held.keys, keys => self.logits::<L, _, R>(&keys[self.tile.clone()], &mut lines));
+        by_element!(self.tile.keys, keys => self.logits::<L, _, R>(keys, &mut lines));
         for r in 0..R {
             let line = &mut lines[r];
             let logits = line.as_flattened_mut();
@@ -175,7 +177,7 @@ impl TileRows<'_> {
             }
             self.sums[r] += sum;
         }
-        by_element!(self.held.values, values => self.add_values::<L, _, R>(&values[self.tile.clone()], &lines));
+        by_element!(self.tile.values, values => self.add_values::<L, _, R>(values, &lines));
     }
 
     /// Dot products of `R` queries with all keys, four keys at a time.

@@ -1,12 +1,13 @@
 //! Keys and values as the cache holds them, widened to float32 where they are used.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Layout, Storage};
 use half::{bf16, f16};
 
 use crate::compute::lanes::{LANES, Lanes};
 use crate::error::{Error, Result};
+use crate::model::cache::PackedRows;
 
 /// An element type of the cache; widening is exact.
 pub(super) trait Element: Copy {
@@ -72,15 +73,18 @@ pub(super) enum Numbers<'a> {
     Float32(&'a [f32]),
     Bfloat16(&'a [bf16]),
     Float16(&'a [f16]),
+    /// Few bits, which are widened a few rows at a time.
+    Packed(&'a PackedRows),
 }
 
-/// Runs code with a name bound to the slice that is there, compiled for each type.
+/// Runs code with a name bound to the slice that is there, compiled for each type; packed rows have none.
 macro_rules! by_element {
     ($numbers:expr, $slice:ident => $run:expr) => {
         match $numbers {
             $crate::model::attention::cpu::held::Numbers::Float32($slice) => $run,
             $crate::model::attention::cpu::held::Numbers::Bfloat16($slice) => $run,
             $crate::model::attention::cpu::held::Numbers::Float16($slice) => $run,
+            $crate::model::attention::cpu::held::Numbers::Packed(_) => (),
         }
     };
 }
@@ -104,19 +108,65 @@ impl<'a> Numbers<'a> {
         }
     }
 
-    /// A range of them in float32; those that are not are written to `room`.
+    /// Size of the Hadamard matrix that they are rotated by, if they are.
+    pub(super) fn rotation(&self) -> Option<usize> {
+        match self {
+            Self::Packed(packed) => packed.rotation(),
+            _ => None,
+        }
+    }
+
+    /// Some rows of width `d`: a part of the slice, or packed ones widened into `room`.
+    #[inline(always)]
+    pub(super) fn rows<'s, L: Lanes>(
+        self,
+        rows: Range<usize>,
+        d: usize,
+        room: &'s mut Vec<f32>,
+    ) -> Numbers<'s>
+    where
+        'a: 's,
+    {
+        let range = rows.start * d..rows.end * d;
+        match self {
+            Self::Float32(all) => Numbers::Float32(&all[range]),
+            Self::Bfloat16(all) => Numbers::Bfloat16(&all[range]),
+            Self::Float16(all) => Numbers::Float16(&all[range]),
+            Self::Packed(packed) => Numbers::Float32(widened::<L>(packed, rows, d, room)),
+        }
+    }
+
+    /// Some rows of width `d` in float32; those that are not are written to `room`.
     #[inline(always)]
     pub(super) fn widened<'s, L: Lanes>(
         &'s self,
-        range: Range<usize>,
+        rows: Range<usize>,
+        d: usize,
         room: &'s mut Vec<f32>,
     ) -> &'s [f32] {
+        let range = rows.start * d..rows.end * d;
         match self {
             Self::Float32(all) => f32::all::<L>(&all[range], room),
             Self::Bfloat16(all) => bf16::all::<L>(&all[range], room),
             Self::Float16(all) => f16::all::<L>(&all[range], room),
+            Self::Packed(packed) => widened::<L>(packed, rows, d, room),
         }
     }
+}
+
+/// Packed rows, widened into `room`.
+#[inline(always)]
+fn widened<'s, L: Lanes>(
+    packed: &PackedRows,
+    rows: Range<usize>,
+    d: usize,
+    room: &'s mut Vec<f32>,
+) -> &'s [f32] {
+    let count = rows.len() * d;
+    room.resize(room.len().max(count), 0.0);
+    let room = &mut room[..count];
+    packed.widen_in::<L>(rows, room);
+    room
 }
 
 /// Keys and values of one KV head, `(S, D)` each, which may be of different types.
@@ -126,14 +176,20 @@ pub(super) struct Held<'a> {
     pub(super) values: Numbers<'a>,
 }
 
-impl<'a> Held<'a> {
-    /// The elements of contiguous tensors on the CPU.
+/// Keys or values of one KV head where they lie: a tensor's memory, or packed rows.
+pub(super) enum Lying<'a, G> {
+    Tensor(G, &'a Layout),
+    Packed(&'a PackedRows),
+}
+
+impl<G: Deref<Target = Storage>> Lying<'_, G> {
+    /// The elements.
     ///
-    /// Errors: [`Error::Candle`] for others, or of other types.
-    pub(super) fn of([keys, values]: [(&'a Storage, &Layout); 2]) -> Result<Self> {
-        Ok(Self {
-            keys: Numbers::of(keys)?,
-            values: Numbers::of(values)?,
-        })
+    /// Errors: [`Error::Candle`] for tensors that are not contiguous on the CPU, or of other types.
+    pub(super) fn numbers(&self) -> Result<Numbers<'_>> {
+        match self {
+            Self::Tensor(storage, layout) => Numbers::of((&**storage, *layout)),
+            Self::Packed(packed) => Ok(Numbers::Packed(packed)),
+        }
     }
 }

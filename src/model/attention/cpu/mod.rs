@@ -48,6 +48,7 @@ pub(super) fn attend(
         } else {
             prefill::attend(heads, watches, &mut output);
         }
+        heads.rotate_back(&mut output);
     })?;
     Ok(Tensor::from_vec(output, (n, h_q * d), &Device::Cpu)?)
 }

@@ -128,9 +128,9 @@ pub(super) fn attend_strips<L: Lanes>(
     let held = heads.held(task.head);
     let first = strips.first().map_or(0, Strip::start) / CHUNK * CHUNK;
     for start in (first..seen).step_by(CHUNK) {
-        let range = start * d..seen.min(start + CHUNK) * d;
-        let keys = held.keys.widened::<L>(range.clone(), wide_keys);
-        let values = held.values.widened::<L>(range, wide_values);
+        let chunk_rows = start..seen.min(start + CHUNK);
+        let keys = held.keys.widened::<L>(chunk_rows.clone(), d, wide_keys);
+        let values = held.values.widened::<L>(chunk_rows, d, wide_values);
         for (s, strip) in strips.iter_mut().enumerate() {
             let end = strip.end().min(start + CHUNK);
             if end <= start.max(strip.start()) {

@@ -84,7 +84,7 @@ fn logits<L: Lanes>(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
     let held = heads.held(query_head / heads.group());
     let together = match held.keys {
         Numbers::Float32(_) => seen,
-        Numbers::Bfloat16(_) | Numbers::Float16(_) => WIDENED,
+        Numbers::Bfloat16(_) | Numbers::Float16(_) | Numbers::Packed(_) => WIDENED,
     };
     let mut room = Vec::new();
     for first in (0..seen).step_by(together.max(1)) {
@@ -92,7 +92,7 @@ fn logits<L: Lanes>(heads: &Heads<'_>, query_head: usize, lines: &mut [f32]) {
         multiply(
             [heads.n, end - first, d],
             Operand::rows(heads.queries(query_head, 0), d),
-            Operand::transposed(held.keys.widened::<L>(first * d..end * d, &mut room), d),
+            Operand::transposed(held.keys.widened::<L>(first..end, d, &mut room), d),
             &mut lines[first..],
             seen,
             Threads::One,

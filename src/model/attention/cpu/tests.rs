@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::decode::{self, Piece};
 use super::exponential::{SMALLEST, exponential};
@@ -11,7 +11,7 @@ use super::heads::{Heads, with_heads};
 use super::{attend, prefill, probabilities};
 use crate::compute::lanes::{LANES, Lanes, Portable};
 use crate::model::attention::{GroupRows, RowReader, Watch};
-use crate::model::cache::{Elements, KvCache, Representation};
+use crate::model::cache::{KvCache, Representation};
 use crate::model::config::{FAMILIES, LayerKind, ModelConfig};
 
 /// Tokens of the text that caches are cut from.
@@ -23,25 +23,36 @@ fn wave(shape: (usize, usize, usize), step: f64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-const fn held_as(keys: Elements, values: Elements) -> Representation {
-    Representation { keys, values }
-}
+const F32: &str = "f32";
 
-/// Types of caches: the same for keys and values, and different ones.
-const TYPES: [Representation; 5] = [
+/// Types of caches for heads of any dimension: the same for keys and values, and different ones.
+const TYPES: [&str; 9] = [
     F32,
-    BF16,
-    F16,
-    held_as(Elements::Bfloat16, Elements::Float32),
-    held_as(Elements::Float16, Elements::Bfloat16),
+    "bf16",
+    "f16",
+    "k=bf16,v=f32",
+    "k=f16,v=bf16",
+    "q8",
+    "k=q4(group=16,residual=40),v=q2",
+    "k=f32,v=q4",
+    "k=q2(residual=0),v=bf16",
 ];
-const F32: Representation = Representation::both(Elements::Float32);
-const BF16: Representation = Representation::both(Elements::Bfloat16);
-const F16: Representation = Representation::both(Elements::Float16);
+
+/// Types for heads of a multiple of 64 dimensions.
+const BLOCK_TYPES: [&str; 8] = [
+    "q8_0",
+    "q5_1",
+    "q5_0",
+    "q4_1",
+    "q4_0",
+    "q8_0-hadamard",
+    "k=q4_0-hadamard,v=q5_1",
+    "k=f16,v=q4_1-hadamard",
+];
 
 /// A cache of one layer that keeps `lengths` tokens per KV head, the last `n` of the text among them.
 fn cut_cache(
-    dtype: Representation,
+    held_as: &str,
     group: usize,
     d: usize,
     n: usize,
@@ -63,10 +74,11 @@ fn cut_cache(
         attention_scale: None,
         tie_word_embeddings: true,
     };
-    let mut full = KvCache::new(&config, TOKENS, dtype, &Device::Cpu).unwrap();
+    let held_as: Representation = held_as.parse().unwrap();
+    let mut full = KvCache::new(&config, TOKENS, held_as, &Device::Cpu).unwrap();
     let (k, v) = (wave((h_kv, TOKENS, d), 2.3), wave((h_kv, TOKENS, d), 0.9));
     full.append(0, &k, &v).unwrap();
-    full.advance(TOKENS);
+    full.advance(TOKENS).unwrap();
     let prefix = TOKENS - n;
     let kept = |&length: &usize| -> Vec<u32> {
         let early = (0..length - n).map(|i| i * prefix / (length - n));
@@ -90,9 +102,9 @@ fn by_definition(heads: &Heads<'_>) -> Vec<f64> {
     for h in 0..heads.h_q {
         let head = h / heads.group();
         let ([mut key_room, mut value_room], held) = (<[Vec<f32>; 2]>::default(), heads.held(head));
-        let all = 0..heads.sight(head, n - 1).end * d;
-        let keys = held.keys.widened::<Portable>(all.clone(), &mut key_room);
-        let values = held.values.widened::<Portable>(all, &mut value_room);
+        let all = 0..heads.sight(head, n - 1).end;
+        let keys = held.keys.widened::<Portable>(all.clone(), d, &mut key_room);
+        let values = held.values.widened::<Portable>(all, d, &mut value_room);
         for row in 0..n {
             let query = &heads.queries(h, row)[..d];
             let keys = keys.chunks(d).take(heads.sight(head, row).end);
@@ -136,7 +148,7 @@ fn both_kernels_equal_the_definition_on_ragged_caches() {
             for n in 1..=4 {
                 for (d, dtype) in [64, 24, 4]
                     .into_iter()
-                    .zip(TYPES.into_iter().cycle().skip(n))
+                    .zip(TYPES.into_iter().cycle().skip(2 * n + group))
                 {
                     let (queries, cache) = cut_cache(dtype, group, d, n, &lengths);
                     with_heads(&queries, cache.layer(0), TOKENS - n, |heads| {
@@ -153,6 +165,51 @@ fn both_kernels_equal_the_definition_on_ragged_caches() {
                     .unwrap();
                 }
             }
+        }
+    }
+}
+
+/// Attention in the model's own terms, whatever rows are rotated by while they are held, `(n, H_q * D)`.
+fn in_own_terms(queries: &Tensor, cache: &KvCache, n: usize) -> Vec<f64> {
+    let (h_q, _, d) = queries.dims3().unwrap();
+    let rows = |x: Tensor| x.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+    let queries = queries.to_vec3::<f32>().unwrap();
+    let heads = &cache.layer(0).heads;
+    let product = |a: &[f32], b: &[f32]| -> f64 {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let mut output = vec![0.0; n * h_q * d];
+    for h in 0..h_q {
+        let head = &heads[h * heads.len() / h_q];
+        let (keys, values) = (rows(head.keys().unwrap()), rows(head.values().unwrap()));
+        for row in 0..n {
+            let seen = keys.len() - (n - 1 - row);
+            let weights = keys[..seen]
+                .iter()
+                .map(|key| product(&queries[h][row], key));
+            let weights: Vec<f64> = weights.map(|x| (x / (d as f64).sqrt()).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let line = &mut output[(row * h_q + h) * d..][..d];
+            for (weight, value) in weights.iter().zip(&values) {
+                for (x, v) in line.iter_mut().zip(value) {
+                    *x += weight / sum * f64::from(*v);
+                }
+            }
+        }
+    }
+    output
+}
+
+#[test]
+fn blocks_and_rotations_give_what_their_rows_stand_for() {
+    for (group, n, d) in [(3, 1, 64), (2, 4, 128), (7, 40, 64), (1, 1, 256)] {
+        for dtype in BLOCK_TYPES.into_iter().chain(TYPES) {
+            let (queries, cache) = cut_cache(dtype, group, d, n, &[n, 300, 577]);
+            let got = attend(&queries, cache.layer(0), TOKENS - n, &[]).unwrap();
+            let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let want = in_own_terms(&queries, &cache, n);
+            assert_close(&got, &want, &format!("{n} queries, heads of {d}, {dtype}"));
         }
     }
 }
@@ -202,9 +259,11 @@ fn watched_rows_are_the_probabilities_and_change_no_bit() {
     for (group, n, length, dtype) in [
         (1, 70, 300, F32),
         (3, 130, 1035, F32),
-        (3, 4, 64, F16),
-        (7, 40, 129, BF16),
-        (3, 70, 1035, F16),
+        (3, 4, 64, "f16"),
+        (7, 40, 129, "bf16"),
+        (3, 70, 1035, "f16"),
+        (3, 70, 1035, "k=q4,v=q2"),
+        (3, 4, 300, "q8"),
         (60, 3, 90, F32),
     ] {
         let (queries, cache) = cut_cache(dtype, group, 24, n, &[length; 2]);
@@ -243,7 +302,7 @@ fn watched_rows_are_the_probabilities_and_change_no_bit() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    for (n, dtype) in [1, 3, 100].into_iter().zip(TYPES) {
+    for (n, dtype) in [1, 3, 100, 1, 3, 100, 1, 3, 100].into_iter().zip(TYPES) {
         let (queries, cache) = cut_cache(dtype, 3, 64, n, &[TOKENS, 600, 130]);
         let with = |threads: usize| -> Vec<f32> {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -260,13 +319,17 @@ fn the_number_of_threads_changes_no_bit() {
 /// Both kernels on every type of cache, and the exponential, with the vectors of one instruction set.
 fn check_lanes<L: Lanes>(name: &str) {
     for dtype in TYPES {
-        check_kernels::<L>(dtype, &format!("{name}, {dtype}"));
+        check_kernels::<L>(dtype, 40, &format!("{name}, {dtype}"));
+        check_kernels::<L>(dtype, 64, &format!("{name}, {dtype}"));
+    }
+    for dtype in BLOCK_TYPES {
+        check_kernels::<L>(dtype, 128, &format!("{name}, {dtype}"));
     }
     check_exponential::<L>(name);
 }
 
-fn check_kernels<L: Lanes>(dtype: Representation, name: &str) {
-    let (queries, cache) = cut_cache(dtype, 3, 40, 2, &[200, 64, 67]);
+fn check_kernels<L: Lanes>(dtype: &str, d: usize, name: &str) {
+    let (queries, cache) = cut_cache(dtype, 3, d, 2, &[200, 64, 67]);
     with_heads(&queries, cache.layer(0), TOKENS - 2, |heads| {
         let want = by_definition(heads);
         let mut output = vec![0f32; want.len()];
@@ -274,7 +337,7 @@ fn check_kernels<L: Lanes>(dtype: Representation, name: &str) {
             prefill::attend_strips::<L>(heads, &mut task, &mut prefill::Scratch::default());
         }
         assert_close(&output, &want, name);
-        let mut piece_output = vec![0f32; 6 * 42];
+        let mut piece_output = vec![0f32; 6 * (d + 2)];
         let piece = Piece {
             head: 0,
             start: 0,
@@ -282,13 +345,13 @@ fn check_kernels<L: Lanes>(dtype: Representation, name: &str) {
         };
         decode::attend_tiles::<L>(heads, &piece, &mut piece_output);
         for row in 0..6 {
-            let sum = piece_output[6 * 41 + row];
-            let line: Vec<f32> = piece_output[row * 40..][..40]
+            let sum = piece_output[6 * (d + 1) + row];
+            let line: Vec<f32> = piece_output[row * d..][..d]
                 .iter()
                 .map(|x| x / sum)
                 .collect();
             let (g, query) = (row / 2, row % 2);
-            assert_close(&line, &want[(query * 9 + g) * 40..][..40], name);
+            assert_close(&line, &want[(query * 9 + g) * d..][..d], name);
         }
     })
     .unwrap();

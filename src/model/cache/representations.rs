@@ -1,0 +1,70 @@
+//! The elements of every KV head of a model.
+
+use std::fmt;
+
+use super::representation::Representation;
+use crate::error::{Error, Result};
+
+/// In which elements every KV head of every layer is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Representations {
+    /// All alike.
+    Alike(Representation),
+    /// `[layer][kv_head]`.
+    ByHead(Vec<Vec<Representation>>),
+}
+
+impl Representations {
+    /// Those of a cache, said once where they are alike.
+    pub fn of_heads(heads: Vec<Vec<Representation>>) -> Self {
+        let mut all = heads.iter().flatten();
+        match all.next() {
+            None => Self::Alike(Representation::FLOAT32),
+            Some(&first) if all.all(|one| *one == first) => Self::Alike(first),
+            Some(_) => Self::ByHead(heads),
+        }
+    }
+
+    /// Those of a layer's KV heads.
+    ///
+    /// Errors: [`Error::Invalid`] for a layer that they do not have, or another number of heads.
+    pub fn of_layer(&self, layer: usize, kv_heads: usize) -> Result<Vec<Representation>> {
+        match self {
+            Self::Alike(one) => Ok(vec![*one; kv_heads]),
+            Self::ByHead(layers) => match layers.get(layer) {
+                Some(heads) if heads.len() == kv_heads => Ok(heads.clone()),
+                other => {
+                    let bound = format!("layer {layer} of the cache has {kv_heads} KV heads");
+                    let found = other.map_or(0, Vec::len);
+                    Err(Error::invalid("types of a layer's KV heads", found, bound))
+                }
+            },
+        }
+    }
+
+    /// Whether no tokens are coded together in any head.
+    pub fn hold_tokens_alone(&self) -> bool {
+        match self {
+            Self::Alike(one) => one.holds_tokens_alone(),
+            Self::ByHead(layers) => {
+                let mut heads = layers.iter().flatten();
+                heads.all(|one| one.holds_tokens_alone())
+            }
+        }
+    }
+}
+
+impl From<Representation> for Representations {
+    fn from(one: Representation) -> Self {
+        Self::Alike(one)
+    }
+}
+
+impl fmt::Display for Representations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alike(one) => one.fmt(f),
+            Self::ByHead(_) => f.write_str("by KV head"),
+        }
+    }
+}
