@@ -80,7 +80,7 @@ fn h2o_counts_what_the_prompt_paid_in_heads_of_any_length_and_no_step_exceeds_a_
     for (heads, kv_heads, every) in [(4, 2, 1), (4, 2, 4), (3, 3, 3), (2, 1, 5)] {
         let (decoder, ids, kept) = (decoder(heads, kv_heads), prompt(), ragged(kv_heads));
         let mut paid = Received(vec![vec![BTreeMap::new(); kv_heads]; LAYERS]);
-        let scorer = H2o { normalise: false };
+        let scorer = H2o::SUM;
         let prefilled = prefill(
             &decoder,
             &ids,

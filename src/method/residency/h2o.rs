@@ -64,7 +64,7 @@ pub(super) const ENTRY: Entry<dyn ResidencyRule> = Entry {
 };
 
 /// What a prompt's own rows have paid, added up as steps add to it.
-static PROMPT: H2o = H2o { normalise: false };
+static PROMPT: H2o = H2o::SUM;
 
 impl EvictH2o {
     fn options(&self) -> EvictionOptions {

@@ -27,6 +27,56 @@ pub enum Elements {
     Blocks(BlockFormat),
     /// The same, of rows that a Hadamard matrix has rotated.
     RotatedBlocks(BlockFormat),
+    /// Every token by itself, at one of two levels.
+    Levels(Levels),
+}
+
+/// Bits of a token's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenBits {
+    /// Float16.
+    Sixteen,
+    /// Codes; the fewer bits, the fewer numbers share a scale.
+    Few(Bits),
+}
+
+impl TokenBits {
+    /// What so many bits are; `None` for a number that no level has.
+    pub fn of(count: usize) -> Option<Self> {
+        let few = || Bits::ALL.into_iter().find(|bits| bits.count() == count);
+        match count {
+            16 => Some(Self::Sixteen),
+            _ => few().map(Self::Few),
+        }
+    }
+
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Sixteen => 16,
+            Self::Few(bits) => bits.count(),
+        }
+    }
+
+    /// Scales for a whole row at 8 bits, for halves of it at 4, for quarters at 2.
+    fn packing(self, width: usize) -> Packing {
+        match self {
+            Self::Sixteen => Packing::Halves,
+            Self::Few(bits) => Packing::ByRow(bits, width.div_ceil(8 / bits.count())),
+        }
+    }
+}
+
+/// Two levels of precision, between which a cache moves its tokens while it lives.
+///
+/// Paper: arXiv:2412.03131 (LeanKV), and the code of DiffKV, which continues it: 1, 2 and 4 scales a row at 8, 4 and 2
+/// bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Of new tokens, and of those that matter.
+    pub high: TokenBits,
+    /// Of the others.
+    pub low: TokenBits,
 }
 
 /// Codes of few bits with scales and zero points: keys by channel, values by token; the newest tokens in float16.
@@ -79,7 +129,7 @@ impl Elements {
             Self::Float32 => Some(DType::F32),
             Self::Bfloat16 => Some(DType::BF16),
             Self::Float16 => Some(DType::F16),
-            Self::Grouped(_) | Self::Blocks(_) | Self::RotatedBlocks(_) => None,
+            Self::Grouped(_) | Self::Blocks(_) | Self::RotatedBlocks(_) | Self::Levels(_) => None,
         }
     }
 
@@ -90,8 +140,8 @@ impl Elements {
         dtype.as_str().parse()
     }
 
-    /// How rows are coded; `None` where they are not.
-    pub fn packing(self, side: Side) -> Option<Packing> {
+    /// How rows are coded when they come, or when they are no longer among the newest; `None` where they are not.
+    pub fn packing(self, side: Side, width: usize) -> Option<Packing> {
         match self {
             Self::Float32 | Self::Bfloat16 | Self::Float16 => None,
             Self::Grouped(Grouped { bits, group, .. }) => Some(match side {
@@ -99,7 +149,20 @@ impl Elements {
                 Side::Values => Packing::ByRow(bits, group),
             }),
             Self::Blocks(format) | Self::RotatedBlocks(format) => Some(Packing::Blocks(format)),
+            Self::Levels(levels) => Some(levels.high.packing(width)),
         }
+    }
+
+    /// How the stretches of its rows are packed, of which the last takes new rows; none where it is not packed.
+    pub(super) fn stretches(self, side: Side, width: usize) -> Vec<Packing> {
+        let last = match self {
+            Self::Grouped(_) => Some(Packing::Halves),
+            Self::Levels(levels) => {
+                return vec![levels.low.packing(width), levels.high.packing(width)];
+            }
+            _ => None,
+        };
+        self.packing(side, width).into_iter().chain(last).collect()
     }
 
     /// Size of the Hadamard matrix that rotates keys and queries, or values and outputs.
@@ -116,7 +179,7 @@ impl Elements {
 
     /// Bytes of `rows` keys or values of `width` numbers.
     pub fn bytes(self, side: Side, rows: usize, width: usize) -> usize {
-        match (self, self.dtype(), self.packing(side)) {
+        match (self, self.dtype(), self.packing(side, width)) {
             (Self::Grouped(grouped), _, Some(packing)) => {
                 let coded = grouped.coded(rows);
                 let codes = (coded / packing.rows()).saturating_mul(packing.bytes(width));
@@ -130,7 +193,7 @@ impl Elements {
 
     /// Bytes of a row among many.
     pub fn bytes_per_row(self, side: Side, width: usize) -> f64 {
-        match self.packing(side) {
+        match self.packing(side, width) {
             Some(packing) => packing.bytes(width) as f64 / packing.rows() as f64,
             None => self.bytes(side, 1, width) as f64,
         }
@@ -194,6 +257,7 @@ impl fmt::Display for Elements {
             }
             Self::Blocks(format) => f.write_str(format.name()),
             Self::RotatedBlocks(format) => write!(f, "{}{HADAMARD}", format.name()),
+            Self::Levels(levels) => write!(f, "{}|{}", levels.high.count(), levels.low.count()),
         }
     }
 }

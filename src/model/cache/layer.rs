@@ -94,7 +94,11 @@ impl LayerCache {
     }
 
     /// An empty layer of the same geometry with room for so many tokens in each head.
-    fn empty(&self, capacities: &[usize], representations: &[Representation]) -> Result<Self> {
+    pub(super) fn empty(
+        &self,
+        capacities: &[usize],
+        representations: &[Representation],
+    ) -> Result<Self> {
         let (d, device) = (self.head_dim, &self.device);
         Self::new(capacities, d, self.window, representations, device)
     }
@@ -284,7 +288,8 @@ impl LayerCache {
     pub(super) fn evict(&mut self, leaving: &[Vec<u32>]) -> Result<()> {
         for (head, slots) in self.heads.iter().zip(leaving) {
             head.check_slots(slots)?;
-            if !slots.is_empty() && !head.representation().holds_tokens_alone() {
+            let held_as = head.representation();
+            if !slots.is_empty() && (!held_as.holds_tokens_alone() || held_as.has_levels()) {
                 let bound = "its tokens are coded together and none can leave while it lives: hold it in q8_0, q4_0, bf16 or f16";
                 return Err(Error::invalid(
                     "type of the cache",

@@ -3,6 +3,7 @@
 mod elements;
 mod head;
 mod layer;
+mod levels;
 mod moved_rows;
 mod packed;
 mod representation;
@@ -11,9 +12,10 @@ mod rows;
 
 use candle_core::{Device, Tensor};
 
-pub use elements::{Elements, Grouped};
+pub use elements::{Elements, Grouped, Levels, TokenBits};
 pub use head::HeadCache;
 pub use layer::{LayerCache, PackedHeads};
+pub use levels::{LevelSlots, leave, move_down};
 pub(super) use packed::PackedRows;
 pub use representation::{Representation, Side};
 pub use representations::Representations;

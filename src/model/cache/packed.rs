@@ -50,6 +50,19 @@ impl Stretch {
         Ok(())
     }
 
+    fn copy_row(&mut self, width: usize, from: usize, to: usize) {
+        let size = self.row_bytes(width);
+        self.bytes
+            .copy_within(from * size..(from + 1) * size, to * size);
+    }
+
+    fn swap_remove(&mut self, width: usize, row: usize) {
+        let last = self.rows - 1;
+        self.copy_row(width, last, row);
+        self.bytes.truncate(last * self.row_bytes(width));
+        self.rows = last;
+    }
+
     /// Bytes of one row; only where every row is by itself.
     fn row_bytes(&self, width: usize) -> usize {
         self.packing.bytes(width)
@@ -59,11 +72,11 @@ impl Stretch {
 impl PackedRows {
     /// No rows yet; `None` for elements that are not packed.
     pub(super) fn new(elements: Elements, side: Side, width: usize) -> Option<Self> {
-        let packing = elements.packing(side)?;
-        let mut stretches = vec![Stretch::new(packing)];
-        if let Elements::Grouped(_) = elements {
-            stretches.push(Stretch::new(Packing::Halves));
+        let stretches = elements.stretches(side, width);
+        if stretches.is_empty() {
+            return None;
         }
+        let stretches = stretches.into_iter().map(Stretch::new).collect();
         Some(Self {
             elements,
             stretches,
@@ -214,16 +227,21 @@ impl PackedRows {
                 .for_each(|stretch| stretch.bytes.shrink_to_fit());
             return true;
         }
-        let ([to], [from]) = (&mut self.stretches[..], &from.stretches[..]) else {
+        if !self.elements.is_alone() {
             return false;
-        };
-        let size = from.row_bytes(self.width);
-        to.bytes.reserve_exact(slots.len() * size);
-        for &slot in slots {
-            let start = slot as usize * size;
-            to.bytes.extend_from_slice(&from.bytes[start..start + size]);
         }
-        to.rows = slots.len();
+        let (mut first, mut slots) = (0, slots);
+        for (to, from) in self.stretches.iter_mut().zip(&from.stretches) {
+            let own = slots.partition_point(|&slot| (slot as usize) < first + from.rows);
+            let size = from.row_bytes(self.width);
+            to.bytes.reserve_exact(own * size);
+            for &slot in &slots[..own] {
+                let start = (slot as usize - first) * size;
+                to.bytes.extend_from_slice(&from.bytes[start..start + size]);
+            }
+            to.rows = own;
+            (first, slots) = (first + from.rows, &slots[own..]);
+        }
         true
     }
 
@@ -252,13 +270,54 @@ impl PackedRows {
         }
     }
 
-    /// Copies row `from` over row `to`; every row is by itself.
+    /// Copies row `from` over row `to` of one stretch; every row is by itself.
     pub(super) fn move_row(&mut self, from: usize, to: usize) {
         if let [only] = &mut self.stretches[..] {
-            let size = only.row_bytes(self.width);
-            only.bytes
-                .copy_within(from * size..(from + 1) * size, to * size);
+            only.copy_row(self.width, from, to);
         }
+    }
+
+    /// Rows at the low level.
+    pub(super) fn low_rows(&self) -> usize {
+        match (self.elements, &self.stretches[..]) {
+            (Elements::Levels(_), [low, _]) => low.rows,
+            _ => 0,
+        }
+    }
+
+    /// Fills it with rows at either level.
+    ///
+    /// Errors: as [`PackedRows::append`].
+    pub(super) fn fill_levels(&mut self, low: &[f32], high: &[f32]) -> Result<()> {
+        let width = self.width;
+        if let [first, second] = &mut self.stretches[..] {
+            first.push(low, width)?;
+            second.push(high, width)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a row go; the last one of its level takes its place.
+    pub(super) fn swap_remove(&mut self, row: usize) {
+        let (low, width) = (self.low_rows(), self.width);
+        if let [first, second] = &mut self.stretches[..] {
+            if row < low {
+                first.swap_remove(width, row);
+            } else {
+                second.swap_remove(width, row - low);
+            }
+        }
+    }
+
+    /// Codes a row of the high level at the low one, behind what is there; the last high row takes its place.
+    ///
+    /// Errors: as [`PackedRows::append`].
+    pub(super) fn demote(&mut self, row: usize) -> Result<()> {
+        let numbers = self.numbers(row..row + 1);
+        self.swap_remove(row);
+        let width = self.width;
+        let low = self.stretches.first_mut();
+        low.map_or(Ok(()), |low| low.push(&numbers, width))
     }
 
     /// Bytes that the last `rows` rows take, whole groups where rows share scales.

@@ -91,6 +91,13 @@ impl Representation {
         }
     }
 
+    /// Whether tokens are held at two levels of precision.
+    pub fn has_levels(self) -> bool {
+        self.sides()
+            .iter()
+            .all(|(_, elements)| matches!(elements, Elements::Levels(_)))
+    }
+
     /// Whether a token can leave, or be forgotten, without any other that is held being touched.
     pub fn holds_tokens_alone(self) -> bool {
         self.sides().iter().all(|(_, elements)| elements.is_alone())

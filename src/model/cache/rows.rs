@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::levels::LevelSlots;
 use super::moved_rows::MovedRows;
 use super::packed::PackedRows;
 use crate::error::Result;
@@ -58,6 +59,25 @@ impl Rows {
                     return Ok(());
                 }
                 packed.fill(all.gathered(slots))
+            }
+        }
+    }
+
+    /// Fills empty rows at two levels with the listed ones of another head.
+    ///
+    /// Errors: those of the packing.
+    pub(super) fn take_levels(&mut self, from: &Self, slots: &LevelSlots) -> Result<()> {
+        let numbers = |slots: &[u32]| match from {
+            Self::Dense(all) => {
+                let index = Tensor::new(slots, all.device())?;
+                numbers_of(&all.index_select(&index, 0)?)
+            }
+            Self::Packed(packed) => Ok(packed.gathered(slots)),
+        };
+        match self {
+            Self::Dense(_) => Ok(()),
+            Self::Packed(packed) => {
+                packed.fill_levels(&numbers(&slots.low)?, &numbers(&slots.high)?)
             }
         }
     }
@@ -134,6 +154,7 @@ fn row_bytes(room: &Tensor) -> usize {
     room.dims().last().copied().unwrap_or(0) * room.dtype().size_in_bytes()
 }
 
+/// Rows in float32; a list without any is a tensor that some operations refuse.
 fn numbers_of(rows: &Tensor) -> Result<Vec<f32>> {
     Ok(rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }

@@ -1,0 +1,178 @@
+//! Caches whose tokens are held at two levels of precision.
+
+use super::head::HeadCache;
+use super::layer::LayerCache;
+use super::representation::Representation;
+use super::rows::Rows;
+use super::{KvCache, memory};
+use crate::error::{Error, Result};
+
+/// The slots of a KV head that are kept at either level, each ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LevelSlots {
+    /// Those at the low level, which come first.
+    pub low: Vec<u32>,
+    /// Those at the high level.
+    pub high: Vec<u32>,
+}
+
+impl HeadCache {
+    /// Tokens at the low level, which are the first that it holds.
+    pub fn low_tokens(&self) -> usize {
+        self.keys.packed().map_or(0, |keys| keys.low_rows())
+    }
+
+    fn take_levels(&mut self, source: &Self, slots: &LevelSlots) -> Result<()> {
+        source.check_slots(&slots.low)?;
+        source.check_slots(&slots.high)?;
+        self.keys.take_levels(&source.keys, slots)?;
+        self.values.take_levels(&source.values, slots)?;
+        let kept = slots.low.iter().chain(&slots.high);
+        self.positions = kept.map(|&slot| source.positions[slot as usize]).collect();
+        Ok(())
+    }
+
+    /// Both sides, if they are packed.
+    fn both(&mut self) -> impl Iterator<Item = &mut super::PackedRows> {
+        [&mut self.keys, &mut self.values]
+            .into_iter()
+            .filter_map(Rows::packed_mut)
+    }
+
+    fn let_go(&mut self, slot: usize) {
+        let low = self.low_tokens();
+        leave(&mut self.positions, slot, low);
+        self.both().for_each(|rows| rows.swap_remove(slot));
+    }
+
+    fn demote(&mut self, slot: usize) -> Result<()> {
+        let low = self.low_tokens();
+        move_down(&mut self.positions, slot, low);
+        self.both().try_for_each(|rows| rows.demote(slot))
+    }
+}
+
+/// Takes a slot out of a list with an entry for every slot, `low` of them at the low level, as [`KvCache::let_go`] does:
+/// the last one of its level takes its place.
+pub fn leave<T>(of: &mut Vec<T>, slot: usize, low: usize) {
+    if slot < low {
+        of.swap(slot, low - 1);
+        of.remove(low - 1);
+    } else {
+        of.swap_remove(slot);
+    }
+}
+
+/// Moves a slot of such a list from the high level to the end of the low one, as [`KvCache::demote`] does.
+pub fn move_down<T>(of: &mut Vec<T>, slot: usize, low: usize) {
+    let moved = of.swap_remove(slot);
+    of.insert(low, moved);
+}
+
+impl LayerCache {
+    /// The listed slots at either level, each coded once from what is held.
+    fn cut_levels(&self, kept: &[LevelSlots], held_as: Representation) -> Result<Self> {
+        let held_as = vec![held_as; self.heads.len()];
+        let mut smaller = self.empty(&vec![0; self.heads.len()], &held_as)?;
+        for ((to, from), slots) in smaller.heads.iter_mut().zip(&self.heads).zip(kept) {
+            to.take_levels(from, slots)?;
+        }
+        Ok(smaller)
+    }
+}
+
+impl KvCache {
+    /// A cache of the listed slots at two levels of precision; this one stays whole.
+    ///
+    /// Shapes: `kept` `[layer][kv_head]`. Errors: [`Error::Invalid`] for other numbers of layers or heads, slots that are
+    /// not there, or elements without levels; [`Error::NotFinite`] for numbers without a code.
+    pub fn cut_levels(&self, kept: &[Vec<LevelSlots>], held_as: Representation) -> Result<Self> {
+        self.check_levels(kept, held_as)?;
+        let layers = self.layers.iter().zip(kept);
+        let layers = layers.map(|(layer, kept)| layer.cut_levels(kept, held_as));
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self {
+            begun_for: self.begun_for,
+            evicted_at: self.next_position,
+            ..Self::of_layers(layers, self.next_position)
+        })
+    }
+
+    /// [`KvCache::cut_levels`] in place, which frees the rest layer by layer.
+    ///
+    /// Errors: as there.
+    pub fn retain_levels(
+        &mut self,
+        kept: &[Vec<LevelSlots>],
+        held_as: Representation,
+    ) -> Result<()> {
+        self.check_levels(kept, held_as)?;
+        for (layer, kept) in kept.iter().enumerate() {
+            let smaller = self.layers[layer].cut_levels(kept, held_as)?;
+            self.replace(layer, smaller);
+        }
+        self.evicted_at = self.next_position;
+        memory::return_freed();
+        Ok(())
+    }
+
+    fn check_levels(&self, kept: &[Vec<LevelSlots>], held_as: Representation) -> Result<()> {
+        if !held_as.has_levels() {
+            let bound = "keys and values need two levels of precision";
+            return Err(Error::invalid("type of the cache", held_as, bound));
+        }
+        let heads = self.layers.first().map_or(0, |layer| layer.heads.len());
+        if kept.len() == self.layers.len() && kept.iter().all(|layer| layer.len() == heads) {
+            return Ok(());
+        }
+        let bound = format!(
+            "one per KV head is needed: {} layers of {heads}",
+            self.layers.len()
+        );
+        Err(Error::invalid("lists of slots", kept.len(), bound))
+    }
+
+    /// Lets one token of a KV head go whose tokens are held at two levels; [`leave`] does the same to a list.
+    ///
+    /// Errors: [`Error::Invalid`] for a slot that is not held, or a cache without levels.
+    pub fn let_go(&mut self, layer: usize, kv_head: usize, slot: usize) -> Result<()> {
+        self.with_level(layer, kv_head, slot)?.let_go(slot);
+        self.evicted_at = self.next_position;
+        Ok(())
+    }
+
+    /// Codes one token of a KV head at the low level; [`move_down`] does the same to a list.
+    ///
+    /// Errors: [`Error::Invalid`] for a slot that is not held at the high level.
+    pub fn demote(&mut self, layer: usize, kv_head: usize, slot: usize) -> Result<()> {
+        let head = self.with_level(layer, kv_head, slot)?;
+        if slot < head.low_tokens() {
+            let bound = format!(
+                "slots from {} on are held at the high level",
+                head.low_tokens()
+            );
+            return Err(Error::invalid("slot to be held in fewer bits", slot, bound));
+        }
+        head.demote(slot)?;
+        self.evicted_at = self.next_position;
+        Ok(())
+    }
+
+    fn with_level(&mut self, layer: usize, kv_head: usize, slot: usize) -> Result<&mut HeadCache> {
+        let layers = self.layers.len();
+        let bound =
+            || format!("the cache has {layers} layers, and a slot for every token of a KV head");
+        let head = self
+            .layers
+            .get_mut(layer)
+            .and_then(|layer| layer.heads.get_mut(kv_head));
+        match head {
+            Some(head) if slot < head.len() && head.representation().has_levels() => Ok(head),
+            _ => Err(Error::invalid(
+                "slot of a KV head with levels",
+                slot,
+                bound(),
+            )),
+        }
+    }
+}
