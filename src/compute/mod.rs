@@ -1,5 +1,6 @@
 //! Arithmetic, whatever the numbers mean: lanes, products, packed weights, and operations of devices.
 
+pub mod cosine_clusters;
 pub mod device;
 pub mod exponentials;
 pub(crate) mod lanes;

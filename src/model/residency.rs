@@ -26,6 +26,24 @@ pub struct ResidencyBytes {
     pub offloaded: usize,
 }
 
+/// What a step brought back of the tokens that attention may be shown or not: means over layers and KV heads that
+/// choose.
+///
+/// Units: shares; tokens of a KV head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecallStep {
+    /// Position of the step's token.
+    pub position: usize,
+    /// Share that was chosen of as many tokens, those with the largest attention of a step that sees everything.
+    pub hit_rate: f64,
+    /// Share of KV heads that see a token again which they could have seen a step before and did not.
+    pub returned: f64,
+    /// Tokens that were chosen.
+    pub recalled: f64,
+    /// Tokens that were chosen from.
+    pub clustered: f64,
+}
+
 /// Changes a cache while it lives: chooses what attention sees, lets tokens go, brings them back.
 ///
 /// A decoder calls both hooks in every forward pass; with more than one token at once they are seen together.
@@ -43,6 +61,29 @@ pub trait Residency: fmt::Debug + Send {
     /// Errors: those of the cache.
     fn after_step(&mut self, _: &mut KvCache) -> Result<()> {
         Ok(())
+    }
+
+    /// The most tokens that may come in one pass: one where each step chooses by its own queries, or lets tokens go.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Rows that the last of `steps` more tokens will see, itself among them, if nothing leaves until then; without
+    /// one, those that are in sight.
+    ///
+    /// Shapes: `[layer][kv_head]`.
+    fn rows_seen(&self, cache: &KvCache, steps: usize) -> Vec<Vec<usize>> {
+        cache.lengths_after(steps)
+    }
+
+    /// Begins to measure what steps bring back, or ends it; what was measured before is forgotten.
+    ///
+    /// It costs a full attention per step; a residency that brings nothing back measures nothing.
+    fn measure_recall(&mut self, _measured: bool) {}
+
+    /// What the measured steps brought back, in their order; those that were rewound are not among them.
+    fn recalled(&self) -> &[RecallStep] {
+        &[]
     }
 
     /// Whether the cache can go back to an earlier position, as if later tokens had never been.
