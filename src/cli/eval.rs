@@ -237,8 +237,10 @@ impl EvalArguments {
                  lower --max-new-tokens"
             );
             for method in methods {
-                let checked = method.residency.check(tokens, &floor);
-                checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
+                for budget in self.budgets_of(method) {
+                    let checked = method.residency.check(tokens, &floor, budget);
+                    checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
+                }
             }
             anyhow::ensure!(
                 tokens > window || !cuts,
@@ -246,6 +248,15 @@ impl EvalArguments {
             );
         }
         Ok(())
+    }
+
+    /// The budgets at which a method is tried; one that spends none is tried once.
+    fn budgets_of(&self, method: &Method) -> Vec<Option<Budget>> {
+        if method.spends_budget() {
+            self.budgets.iter().copied().map(Some).collect()
+        } else {
+            vec![None]
+        }
     }
 
     fn meta(

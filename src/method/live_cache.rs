@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::cache::KvCache;
 use crate::model::decoder::Decoder;
-use crate::model::residency::{Residency, ResidencyBytes, Unchanging};
+use crate::model::residency::{RecallStep, Residency, ResidencyBytes, Unchanging};
 
 /// A cache with its residency, and what it held at every step since it was cut.
 #[derive(Debug)]
@@ -110,6 +110,23 @@ impl LiveCache {
         self.residency.can_rewind()
     }
 
+    /// The most tokens that may be fed in one pass.
+    pub fn at_once(&self) -> usize {
+        self.residency.at_once().max(1)
+    }
+
+    /// Begins to measure what steps bring back of what others left out, or ends it; what was measured is forgotten.
+    ///
+    /// It costs a full attention per step; where nothing is left out, nothing is measured.
+    pub fn measure_recall(&mut self, measured: bool) {
+        self.residency.measure_recall(measured);
+    }
+
+    /// What the measured steps brought back; those that were rewound are not among them.
+    pub fn recalled(&self) -> &[RecallStep] {
+        self.residency.recalled()
+    }
+
     /// Runs one token through the model.
     ///
     /// Shapes: float32 logits, `(vocab)`. Errors: those of the decoder and of the residency.
@@ -118,20 +135,25 @@ impl LiveCache {
         decoder.step(id, &mut self.cache, &mut *self.residency)
     }
 
-    /// Logits after each of `ids`: all at once where it can be rewound, else step by step; none for no ids.
+    /// Logits after each of `ids`, as many at once as may come together; none for no ids.
     ///
     /// Shapes: `[id][vocab]`. Errors: as [`LiveCache::step`].
     pub fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
-        if !self.can_rewind() {
+        let most = self.at_once();
+        if most == 1 {
             let rows = ids.iter().map(|&id| Ok(self.step(decoder, id)?.to_vec1()?));
             return rows.collect();
         }
-        self.feed_watched(decoder, ids, &mut NoProbe)
+        let mut rows = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(most) {
+            rows.extend(self.feed_watched(decoder, ids, &mut NoProbe)?);
+        }
+        Ok(rows)
     }
 
     /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.
     ///
-    /// Shapes: as [`LiveCache::feed`]. Errors: as there; [`Error::Invalid`] where it cannot be rewound.
+    /// Shapes: as [`LiveCache::feed`]. Errors: as there; [`Error::Invalid`] for more than may come together.
     pub fn feed_watched(
         &mut self,
         decoder: &Decoder,
@@ -141,8 +163,9 @@ impl LiveCache {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.can_rewind() {
-            let bound = "a cache that tokens leave is fed one at a time";
+        let most = self.at_once();
+        if ids.len() > most {
+            let bound = format!("a cache that changes with every step takes {most} at a time");
             return Err(Error::invalid("tokens fed at once", ids.len(), bound));
         }
         self.count_coming(ids.len());
@@ -163,14 +186,15 @@ impl LiveCache {
         Ok(())
     }
 
-    /// Counts what is held while `steps` tokens come, before any can leave.
+    /// Counts what is seen while `steps` tokens come, before any can leave.
     fn count_coming(&mut self, steps: usize) {
-        let now: usize = self.cache.lengths().iter().flatten().sum();
+        let rows = |steps| self.residency.rows_seen(&self.cache, steps);
+        let now: usize = rows(0).iter().flatten().sum();
         let resident = self.bytes().resident;
         let row = self.cache.bytes_of(1) / self.cache.heads().max(1);
         for step in 1..=steps {
             // Where a window moves on, rows come and others are no longer seen.
-            let then = self.held.count(&self.cache.lengths_after(step));
+            let then = self.held.count(&rows(step));
             let resident = (resident + row * then).saturating_sub(row * now);
             self.held.peak_resident = self.held.peak_resident.max(resident);
         }

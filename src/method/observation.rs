@@ -201,27 +201,46 @@ impl Observed<'_> {
 
     /// Cuts: a cache of the kept slots alone that lives by the method's residency; the full cache stays whole.
     ///
+    /// `budget` is the one that the slots were kept under, which a residency may spend too; `room` is for tokens to come.
     /// Errors: those of the cut and of the residency.
-    pub fn cut(&self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
+    pub fn cut(
+        &self,
+        method: &Method,
+        kept: &[Slots],
+        budget: Option<Budget>,
+        room: usize,
+    ) -> Result<LiveCache> {
         let held_as = method.representation.unwrap_or(self.cache.representation());
         let cache = self.cache.cut_as(kept, room, held_as)?;
-        self.living(cache, method, kept)
+        self.living(cache, method, kept, budget)
     }
 
     /// Cuts in place: the rest of the full cache is freed, layer by layer. What keeps all of it stays where it lies,
     /// unless a window has passed some of it.
     ///
     /// Errors: as [`Observed::cut`].
-    pub fn into_cut(mut self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
+    pub fn into_cut(
+        mut self,
+        method: &Method,
+        kept: &[Slots],
+        budget: Option<Budget>,
+        room: usize,
+    ) -> Result<LiveCache> {
         let held_as = method.representation.unwrap_or(self.cache.representation());
         let mut cache = std::mem::take(&mut self.cache);
         if method.cut.is_some() || held_as != cache.representation() || cache.hides() {
             cache.retain_as(kept, room, held_as)?;
         }
-        self.living(cache, method, kept)
+        self.living(cache, method, kept, budget)
     }
 
-    fn living(&self, cache: KvCache, method: &Method, kept: &[Slots]) -> Result<LiveCache> {
+    fn living(
+        &self,
+        cache: KvCache,
+        method: &Method,
+        kept: &[Slots],
+        budget: Option<Budget>,
+    ) -> Result<LiveCache> {
         let prompt_scores = match method.residency.prompt_scorer() {
             None => Vec::new(),
             Some((name, scorer)) => {
@@ -233,6 +252,7 @@ impl Observed<'_> {
             kept,
             prompt_tokens: self.tokens,
             floor: self.floor,
+            budget,
             prompt_scores,
         };
         LiveCache::new(cache, method.residency.start(&first)?)

@@ -3,6 +3,7 @@
 //! A [`ResidencyRule`] is what a method names; it starts a [`Residency`] for every cache. A new one is one file and
 //! one line of [`RESIDENCIES`].
 
+mod clusterkv;
 mod decode_budget;
 mod eviction;
 mod h2o;
@@ -17,7 +18,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::budget::{BudgetPlan, Floor};
+use crate::budget::{Budget, BudgetPlan, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::Entry;
@@ -32,6 +33,8 @@ pub struct FirstCache<'a> {
     pub prompt_tokens: usize,
     /// Sinks and window of the method.
     pub floor: Floor,
+    /// What the run spends, where it spends anything.
+    pub budget: Option<Budget>,
     /// Scores of all prompt tokens by [`ResidencyRule::prompt_scorer`], `[layer][kv_head][token]`; empty without one.
     pub prompt_scores: Vec<Vec<Vec<f64>>>,
 }
@@ -54,10 +57,20 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Refuses what no prompt of `tokens` could be served with.
+    /// Whether it spends the run's budget.
+    fn spends_budget(&self) -> bool {
+        false
+    }
+
+    /// Whether steps bring back what others left out, which can be measured.
+    fn recalls(&self) -> bool {
+        false
+    }
+
+    /// Refuses what no prompt of `tokens` could be served with; `budget` is the run's, where it spends one.
     ///
     /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
-    fn check(&self, tokens: usize, floor: &Floor) -> Result<()>;
+    fn check(&self, tokens: usize, floor: &Floor, budget: Option<Budget>) -> Result<()>;
 
     /// The residency of a cache.
     ///
@@ -66,5 +79,10 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
 }
 
 /// Every residency there is.
-pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] =
-    &[keep::ENTRY, h2o::ENTRY, tova::ENTRY, streaming::ENTRY];
+pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] = &[
+    keep::ENTRY,
+    h2o::ENTRY,
+    tova::ENTRY,
+    streaming::ENTRY,
+    clusterkv::ENTRY,
+];
