@@ -153,7 +153,7 @@ impl Generator<'_> {
         memory::return_freed();
         let resident_before = memory::resident_bytes();
         let start = Instant::now();
-        let live = observed.into_cut(self.method, kept, self.most.min(DECODE_ROOM))?;
+        let live = observed.into_cut(self.method, kept, self.budget, self.most.min(DECODE_ROOM))?;
         let cut = CutCache {
             lengths: kept
                 .iter()

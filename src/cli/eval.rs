@@ -10,7 +10,9 @@ use clap::ValueEnum;
 use kvprof::budget::{Budget, Floor, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
-use kvprof::eval::{Case, EvalRecord, EvalSettings, Results, Sweep, compare, outcome_tables};
+use kvprof::eval::{
+    Case, EvalRecord, EvalSettings, RecallSummary, Results, Sweep, compare, outcome_tables,
+};
 use kvprof::method::Method;
 use kvprof::model::Model;
 use kvprof::model::attention::NoProbe;
@@ -237,8 +239,10 @@ impl EvalArguments {
                  lower --max-new-tokens"
             );
             for method in methods {
-                let checked = method.residency.check(tokens, &floor);
-                checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
+                for budget in self.budgets_of(method) {
+                    let checked = method.residency.check(tokens, &floor, budget);
+                    checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
+                }
             }
             anyhow::ensure!(
                 tokens > window || !cuts,
@@ -246,6 +250,15 @@ impl EvalArguments {
             );
         }
         Ok(())
+    }
+
+    /// The budgets at which a method is tried; one that spends none is tried once.
+    fn budgets_of(&self, method: &Method) -> Vec<Option<Budget>> {
+        if method.spends_budget() {
+            self.budgets.iter().copied().map(Some).collect()
+        } else {
+            vec![None]
+        }
     }
 
     fn meta(
@@ -322,11 +335,13 @@ impl EvalArguments {
     fn report(&self, results: &Results, folder: &Path, cost: Option<Cost>) -> anyhow::Result<()> {
         let rows = compare(&results.results, &self.baseline, self.seed, self.resamples)?;
         let failures = failures(results)?;
+        let recall = results.recall.as_ref().map(RecallSummary::of).transpose()?;
+        let recall = recall.unwrap_or_default();
         let all = results.results.rows();
         let json = || {
             json!({
                 "results": folder, "failures": failures, "meta": results.meta, "baseline": self.baseline,
-                "resamples": self.resamples, "comparisons": rows,
+                "resamples": self.resamples, "comparisons": rows, "recall": recall,
                 "cost": cost.as_ref().map(Cost::to_json),
             })
         };
@@ -334,6 +349,7 @@ impl EvalArguments {
             eval_table::write(out, &rows, &self.baseline)?;
             eval_table::write_differences(out, &rows, "kl", &self.baseline)?;
             eval_table::write_residencies(out, results)?;
+            eval_table::write_recall(out, &recall)?;
             if let Some(cost) = &cost {
                 writeln!(out, "\n{}", cost.in_words())?;
             }

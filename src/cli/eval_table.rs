@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use kvprof::eval::{METRICS, Results, Row, Verdict, probability_words};
+use kvprof::eval::{METRICS, RecallSummary, Results, Row, Verdict, probability_words};
 
 use super::text_table::{cell, text_table};
 
@@ -97,6 +97,29 @@ pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Res
         shown.trim_fmt()
     )?;
     Ok(())
+}
+
+/// Writes what steps brought back, where a method recalls.
+pub fn write_recall(out: &mut impl Write, recall: &[RecallSummary]) -> io::Result<()> {
+    if recall.is_empty() {
+        return Ok(());
+    }
+    let headings = "<method, budget, steps, hit rate, returned, steps with a return";
+    let mut shown = text_table(headings.split(", "));
+    for row in recall {
+        let shares = [row.hit_rate, row.returned, row.steps_with_return];
+        let start = [
+            row.method.clone(),
+            row.budget.clone(),
+            row.steps.to_string(),
+        ];
+        shown.add_row(start.into_iter().chain(shares.map(|share| cell(share, 3))));
+    }
+    writeln!(
+        out,
+        "\nRecall in the same steps: share of the tokens of largest attention, as many as were recalled, that were among them;\nshare of KV heads to which a token came back that the step before had left out; share of steps with any such:\n{}",
+        shown.trim_fmt()
+    )
 }
 
 /// A mean and what its comparison shows, over the same prompts; those are named where they are not all `n`.

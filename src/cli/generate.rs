@@ -250,6 +250,7 @@ impl<'a> Speaker<'a> {
         let Generator {
             model,
             method,
+            budget,
             most,
             ..
         } = *self.generator;
@@ -262,7 +263,7 @@ impl<'a> Speaker<'a> {
         let forced = |live: Result<LiveCache, Error>| teacher_forced(decoder, &mut live?, ids);
         // Room for every step: nothing is moved while it is timed.
         let whole = || Ok(LiveCache::keeping(full.cache.copy(steps)?));
-        let cut = || full.cut(method, kept, steps);
+        let cut = || full.cut(method, kept, budget, steps);
         let (reference, full_first) = forced(whole())?;
         let (rows, cut_first) = forced(cut())?;
         let fidelity = fidelity(&reference, &rows);

@@ -10,6 +10,7 @@ use crate::method::{HeldRows, LiveCache};
 use crate::model::Model;
 use crate::model::attention::AttentionProbe;
 use crate::model::decoder::Decoder;
+use crate::model::residency::RecallStep;
 
 /// The full cache's greedy continuation and everything that other caches are compared with.
 pub(super) struct Reference {
@@ -35,6 +36,8 @@ pub(super) struct Continued {
     pub said: Continuation,
     /// Rows that it holds while it is fed the full cache's continuation.
     pub held: HeldRows,
+    /// What the steps of that brought back; none where nothing is left out.
+    pub recall: Vec<RecallStep>,
 }
 
 impl Reference {
@@ -73,6 +76,7 @@ impl Reference {
             nll: self.nll,
             said: self.said.clone(),
             held: self.held,
+            recall: Vec::new(),
         }
     }
 
@@ -80,7 +84,8 @@ impl Reference {
     ///
     /// As long as the cache chooses the tokens of the continuation, feeding them at once is generating: only what comes
     /// after the first other choice is decoded step by step. What other caches have said (`drafts`) is tried in the
-    /// same way after that. A cache that cannot be rewound goes step by step, from a `fresh` one for every text.
+    /// same way after that, where tokens may come together. A cache that cannot be rewound goes step by step, from a
+    /// `fresh` one for every text.
     pub fn against(
         &self,
         model: &Model,
@@ -91,8 +96,12 @@ impl Reference {
     ) -> Result<Continued> {
         let decoder = &model.decoder;
         let start = live.cache().next_position();
+        live.measure_recall(true);
         let rows = live.feed(decoder, &self.said.ids)?;
+        let recall = live.recalled().to_vec();
+        live.measure_recall(false);
         let held = live.held();
+        let drafts = if live.at_once() > 1 { drafts } else { &[] };
         let mut pairs = self.rows.iter().zip(&rows);
         let parting = pairs
             .position(|(f, c)| most_likely(f) != most_likely(c))
@@ -127,6 +136,7 @@ impl Reference {
             nll: answer_nll(decoder, &mut again, &self.first, case)?,
             said,
             held,
+            recall,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Results on disk: four Parquet tables and their provenance.
+//! Results on disk: Parquet tables and their provenance.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::method::RESIDENCIES;
+use crate::registry;
 use crate::run::{RunKind, RunRecord, RunSettings, read_tables};
 use crate::table::Table;
 
@@ -54,13 +56,19 @@ pub struct Results {
     pub timings: Table,
     /// One row per prompt, method, budget: what the cache held while it lived; absent in folders of before it was kept.
     pub residency: Option<Table>,
+    /// One row per prompt, method, budget, step: what the step brought back; absent where no method recalls.
+    pub recall: Option<Table>,
 }
 
-/// File names of the tables inside a results folder, in the order of [`Results`]' fields.
-pub const RESULT_TABLES: [&str; 4] = ["results", "evidence", "timings", RESIDENCY];
+/// File names of the tables inside a results folder, in the order of [`Results`]' fields; the last is there only where
+/// a method recalls.
+pub const RESULT_TABLES: [&str; 5] = ["results", "evidence", "timings", RESIDENCY, RECALL];
 
 /// The table that older folders lack.
 const RESIDENCY: &str = "residency";
+
+/// The table of what steps bring back.
+const RECALL: &str = "recall";
 
 /// How evaluations lie on disk.
 pub static RESULTS: RunKind = RunKind {
@@ -75,6 +83,19 @@ pub static RESULTS: RunKind = RunKind {
 
 impl RunSettings for EvalSettings {
     const KIND: &'static RunKind = &RESULTS;
+
+    fn tables(&self) -> &'static [&'static str] {
+        let recalls = |method: &Value| {
+            let name = method.get("residency").and_then(Value::as_str);
+            let rule = name.map(|n| registry::build("residency", RESIDENCIES, n, Value::Null));
+            rule.is_some_and(|rule| rule.is_ok_and(|rule| rule.recalls()))
+        };
+        if self.methods.iter().any(recalls) {
+            &RESULT_TABLES
+        } else {
+            &RESULT_TABLES[..4]
+        }
+    }
 }
 
 impl Results {
@@ -86,16 +107,20 @@ impl Results {
         if meta.settings.baseline.is_empty() {
             meta.settings.baseline = UNNAMED_BASELINE.to_owned();
         }
-        let [results, evidence, timings, _] = RESULT_TABLES;
+        let [results, evidence, timings, ..] = RESULT_TABLES;
         let [results, evidence, timings] = read_tables(folder, [results, evidence, timings])?;
-        let path = folder.join(format!("{RESIDENCY}.parquet"));
-        let residency = path.is_file().then(|| Table::read(&path)).transpose()?;
+        let read_if_there = |name: &str| {
+            let path = folder.join(format!("{name}.parquet"));
+            path.is_file().then(|| Table::read(&path)).transpose()
+        };
+        let (residency, recall) = (read_if_there(RESIDENCY)?, read_if_there(RECALL)?);
         Ok(Self {
             meta,
             results,
             evidence,
             timings,
             residency,
+            recall,
         })
     }
 }

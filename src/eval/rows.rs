@@ -8,14 +8,14 @@ use crate::budget::Budget;
 use crate::method::Method;
 use crate::table::{Column, Rows, Table};
 
-/// The four tables of one prompt, in the order of [`super::RESULT_TABLES`].
+/// The tables of one prompt, in the order of [`super::RESULT_TABLES`]; the last one where a method recalls.
 pub fn outcome_tables(
     index: usize,
     case: &Case,
     outcome: &Outcome,
     methods: &[Method],
     budgets: &[Budget],
-) -> [Table; 4] {
+) -> Vec<Table> {
     let (mut results, mut timings) = (Rows::default(), Rows::default());
     let mut residency = Rows::default();
     // Its columns are there even where no evidence was marked.
@@ -25,6 +25,17 @@ pub fn outcome_tables(
         ("budget", Column::Text(Vec::new())),
         ("layer", Column::Count(Vec::new())),
         ("evidence", Column::Number(Vec::new())),
+    ]);
+    let mut recall = Rows::of_columns([
+        ("prompt", Column::Count(Vec::new())),
+        ("method", Column::Text(Vec::new())),
+        ("budget", Column::Text(Vec::new())),
+        ("prompt_id", Column::Text(Vec::new())),
+        ("step", Column::Count(Vec::new())),
+        ("hit_rate", Column::Number(Vec::new())),
+        ("returned", Column::Number(Vec::new())),
+        ("recalled", Column::Number(Vec::new())),
+        ("clustered", Column::Number(Vec::new())),
     ]);
     let cluster = (case.needle).map_or(format!("prompt {index}"), |seed| format!("needle {seed}"));
     for row in &outcome.rows {
@@ -86,8 +97,22 @@ pub fn outcome_tables(
         residency.number("resident_bytes", number(|s| s.kv_bytes as f64));
         residency.number("peak_bytes", counted(row.held.peak_resident));
         residency.number("offloaded_bytes", number(|s| s.offloaded_bytes as f64));
+
+        for (step, measured) in row.recall.iter().enumerate() {
+            keys(&mut recall);
+            recall.text("prompt_id", &case.id);
+            recall.count("step", step);
+            recall.number("hit_rate", measured.hit_rate);
+            recall.number("returned", measured.returned);
+            recall.number("recalled", measured.recalled);
+            recall.number("clustered", measured.clustered);
+        }
     }
-    [results, evidence, timings, residency].map(Rows::finish)
+    let mut tables = vec![results, evidence, timings, residency];
+    if methods.iter().any(|method| method.residency.recalls()) {
+        tables.push(recall);
+    }
+    tables.into_iter().map(Rows::finish).collect()
 }
 
 /// Strategy, scorer and split; [`FULL`] where nothing is cut.

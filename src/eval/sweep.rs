@@ -11,6 +11,7 @@ use crate::method::{DECODE_ROOM, HeldRows, LiveCache, Method, Observed, observe}
 use crate::model::Model;
 use crate::model::attention::NoProbe;
 use crate::model::cache::KvCache;
+use crate::model::residency::RecallStep;
 use crate::select::{ContinuationProbe, Slots};
 
 /// What is tried on every prompt.
@@ -53,6 +54,8 @@ pub struct Trial {
     pub scores: Result<Scores, String>,
     /// Rows that it held while it was fed the full cache's continuation.
     pub held: HeldRows,
+    /// What the steps of that brought back; none where nothing is left out.
+    pub recall: Vec<RecallStep>,
     /// Elements of keys and values.
     pub cache: String,
     /// Seconds to allocate, select and cut; NaN where nothing was cut.
@@ -110,9 +113,12 @@ impl<'s> Sweep<'s> {
     pub fn configurations(&self) -> Vec<(usize, Option<usize>)> {
         let methods = self.methods.iter().enumerate();
         methods
-            .flat_map(|(m, method)| match method.cut {
-                None => vec![(m, None)],
-                Some(_) => (0..self.budgets.len()).map(|b| (m, Some(b))).collect(),
+            .flat_map(|(m, method)| {
+                if method.spends_budget() {
+                    (0..self.budgets.len()).map(|b| (m, Some(b))).collect()
+                } else {
+                    vec![(m, None)]
+                }
             })
             .collect()
     }
@@ -202,6 +208,7 @@ impl<'s> Sweep<'s> {
             budget,
             scores: Err(String::new()),
             held: HeldRows::default(),
+            recall: Vec::new(),
             cache: own.representation.map_or_else(
                 || stand.observed.cache.representations().to_string(),
                 |held_as| held_as.to_string(),
@@ -216,7 +223,8 @@ impl<'s> Sweep<'s> {
             self.tried(case, stand, own, budget, drafts, &mut row.cut_s)
         };
         row.scores = ran
-            .and_then(|ran| {
+            .and_then(|mut ran| {
+                row.recall = std::mem::take(&mut ran.continued.recall);
                 row.decode_steps = ran.continued.said.steps;
                 row.decode_s = ran.continued.said.seconds;
                 row.held = ran.continued.held;
@@ -251,14 +259,14 @@ impl<'s> Sweep<'s> {
         let start = Instant::now();
         let observed = &stand.observed;
         let budget = budget.map(|b| self.budgets[b]);
-        method.residency.check(case.ids.len(), &self.floor())?;
+        (method.residency).check(case.ids.len(), &self.floor(), budget)?;
         let kept = observed.kept(method, budget)?;
-        let live = observed.cut(method, &kept, DECODE_ROOM)?;
+        let live = observed.cut(method, &kept, budget, DECODE_ROOM)?;
         *cut_s = start.elapsed().as_secs_f64();
         let bytes = live.bytes();
         let budget_tokens = mean_kept(&kept);
         let evidence = evidence_held(live.cache(), &case.evidence);
-        let fresh = || observed.cut(method, &kept, DECODE_ROOM);
+        let fresh = || observed.cut(method, &kept, budget, DECODE_ROOM);
         let reference = &stand.reference;
         let continued = reference.against(self.model, live, case, drafts, &fresh)?;
         if !drafts.contains(&continued.said.ids) {

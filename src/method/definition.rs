@@ -100,6 +100,11 @@ impl Method {
         self.cut.is_none() && self.residency_name == "keep" && self.representation.is_none()
     }
 
+    /// Whether it is another method at every budget of a run: by what its cut keeps, or by what its residency shows.
+    pub fn spends_budget(&self) -> bool {
+        self.cut.is_some() || self.residency.spends_budget()
+    }
+
     /// The rule that allocates, where there is one.
     fn rule(&self) -> Option<&RuledAllocation> {
         match self.cut.as_ref().map(|cut| &cut.allocation) {
@@ -197,7 +202,7 @@ impl Method {
         budget: Option<Budget>,
         floor: &Floor,
     ) -> Result<()> {
-        self.residency.check(tokens, floor)?;
+        self.residency.check(tokens, floor, budget)?;
         match (self.cut.as_ref().map(|cut| &cut.allocation), budget) {
             (Some(Allocation::Plan(plan)), _) => plan.tokens_at(tokens).map(drop),
             (Some(Allocation::Rule(rule)), Some(budget)) => {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::cache::KvCache;
 use crate::model::decoder::Decoder;
-use crate::model::residency::{Residency, ResidencyBytes, Unchanging};
+use crate::model::residency::{RecallStep, Residency, ResidencyBytes, Unchanging};
 
 /// A cache with its residency, and what it held at every step since it was cut.
 #[derive(Debug)]
@@ -110,14 +110,21 @@ impl LiveCache {
         self.residency.can_rewind() && self.cache.holds_tokens_alone()
     }
 
-    /// Tokens that may come in one pass, and give what they give one by one.
-    fn at_once(&self) -> usize {
-        let residency = if self.residency.can_rewind() {
-            self.residency.at_once()
-        } else {
-            1
-        };
-        residency.min(self.cache.at_once()).max(1)
+    /// The most tokens that may be fed in one pass and give what they give one by one.
+    pub fn at_once(&self) -> usize {
+        self.residency.at_once().min(self.cache.at_once()).max(1)
+    }
+
+    /// Begins to measure what steps bring back of what others left out, or ends it; what was measured is forgotten.
+    ///
+    /// It costs a full attention per step; where nothing is left out, nothing is measured.
+    pub fn measure_recall(&mut self, measured: bool) {
+        self.residency.measure_recall(measured);
+    }
+
+    /// What the measured steps brought back; those that were rewound are not among them.
+    pub fn recalled(&self) -> &[RecallStep] {
+        self.residency.recalled()
     }
 
     /// Runs one token through the model.
@@ -147,7 +154,7 @@ impl LiveCache {
 
     /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.
     ///
-    /// Shapes: as [`LiveCache::feed`]. Errors: as there; [`Error::Invalid`] where it cannot be rewound.
+    /// Shapes: as [`LiveCache::feed`]. Errors: as there; [`Error::Invalid`] for more than may come together.
     pub fn feed_watched(
         &mut self,
         decoder: &Decoder,
@@ -192,14 +199,15 @@ impl LiveCache {
         Ok(())
     }
 
-    /// Counts what is held while `steps` tokens come, before any can leave.
+    /// Counts what is seen while `steps` tokens come, before any can leave.
     fn count_coming(&mut self, steps: usize) {
-        let now: usize = self.cache.lengths().iter().flatten().sum();
+        let rows = |steps| self.residency.rows_seen(&self.cache, steps);
+        let now: usize = rows(0).iter().flatten().sum();
         let resident = self.bytes().resident;
         let row = self.cache.bytes_of(1) / self.cache.heads().max(1);
         for step in 1..=steps {
             // Where a window moves on, rows come and others are no longer seen.
-            let then = self.held.count(&self.cache.lengths_after(step));
+            let then = self.held.count(&rows(step));
             let resident = (resident + row * then).saturating_sub(row * now);
             self.held.peak_resident = self.held.peak_resident.max(resident);
         }

@@ -4,7 +4,7 @@
 pub struct NamedMethod {
     /// Name on the command line and in tables.
     pub name: &'static str,
-    /// Its first axes spelled out; empty for the full cache.
+    /// Its axes spelled out; empty for the full cache.
     pub spelled: &'static str,
     /// What it is, in a line.
     pub about: &'static str,
@@ -120,5 +120,12 @@ pub const METHODS: &[NamedMethod] = &[
         about: "attention really received from the full cache's continuation",
         paper: "house definition",
         differs: "an upper bound that no deployable method has",
+    },
+    NamedMethod {
+        name: "clusterkv",
+        spelled: "full+clusterkv",
+        about: "ClusterKV: all stays, and every step recalls clusters of keys up to the budget",
+        paper: "arXiv:2412.03213 (ClusterKV), section 3",
+        differs: "by the mean query of the group, not per query head; of the last cluster the earliest tokens are taken",
     },
 ];

@@ -201,23 +201,43 @@ impl Observed<'_> {
 
     /// Cuts: a cache of the kept slots alone that lives by the method's residency; the full cache stays whole.
     ///
+    /// `budget` is the one that the slots were kept under, which a residency may spend too; `room` is for tokens to come.
     /// Errors: those of the cut and of the residency.
-    pub fn cut(&self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
-        let cache = self.cache.cut_as(kept, room, &self.held_as(method))?;
-        self.living(cache, method, kept)
+    pub fn cut(
+        &self,
+        method: &Method,
+        kept: &[Slots],
+        budget: Option<Budget>,
+        room: usize,
+    ) -> Result<LiveCache> {
+        let first = self.first_cache(method, kept, budget)?;
+        let cache = match method.residency.levels(&first)? {
+            Some(cut) => self.cache.cut_levels(&cut.kept, cut.held_as)?,
+            None => self.cache.cut_as(kept, room, &self.held_as(method))?,
+        };
+        LiveCache::new(cache, method.residency.start(&first)?)
     }
 
     /// Cuts in place: the rest of the full cache is freed, layer by layer. What keeps all of it stays where it lies,
     /// unless a window has passed some of it.
     ///
     /// Errors: as [`Observed::cut`].
-    pub fn into_cut(mut self, method: &Method, kept: &[Slots], room: usize) -> Result<LiveCache> {
+    pub fn into_cut(
+        mut self,
+        method: &Method,
+        kept: &[Slots],
+        budget: Option<Budget>,
+        room: usize,
+    ) -> Result<LiveCache> {
+        let first = self.first_cache(method, kept, budget)?;
         let held_as = self.held_as(method);
         let mut cache = std::mem::take(&mut self.cache);
-        if method.cut.is_some() || held_as != cache.representations() || cache.hides() {
+        if let Some(cut) = method.residency.levels(&first)? {
+            cache.retain_levels(&cut.kept, cut.held_as)?;
+        } else if method.cut.is_some() || held_as != cache.representations() || cache.hides() {
             cache.retain_as(kept, room, &held_as)?;
         }
-        self.living(cache, method, kept)
+        LiveCache::new(cache, method.residency.start(&first)?)
     }
 
     /// In which elements a method holds what it keeps.
@@ -226,7 +246,13 @@ impl Observed<'_> {
         own.unwrap_or_else(|| self.cache.representations())
     }
 
-    fn living(&self, cache: KvCache, method: &Method, kept: &[Slots]) -> Result<LiveCache> {
+    /// What a method's residency is told of the cache that it takes over.
+    fn first_cache<'k>(
+        &self,
+        method: &Method,
+        kept: &'k [Slots],
+        budget: Option<Budget>,
+    ) -> Result<FirstCache<'k>> {
         let prompt_scores = match method.residency.prompt_scorer() {
             None => Vec::new(),
             Some((name, scorer)) => {
@@ -234,13 +260,14 @@ impl Observed<'_> {
                 layers.map(LayerScores::to_rows).collect::<Result<_>>()?
             }
         };
-        let first = FirstCache {
+        Ok(FirstCache {
             kept,
             prompt_tokens: self.tokens,
             floor: self.floor,
+            budget,
+            full_bytes: self.cache.bytes(),
             prompt_scores,
-        };
-        LiveCache::new(cache, method.residency.start(&first)?)
+        })
     }
 
     fn scores(&self, name: &str, scorer: &dyn Scorer) -> Result<&[LayerScores]> {

@@ -22,6 +22,12 @@ impl Method {
         let text = text.trim();
         let mut axes: Vec<&str> = split_outside_parentheses(text, '+');
         axes.iter_mut().for_each(|axis| *axis = axis.trim());
+        // A name may stand for how the cache lives, too.
+        if let Some(named) = METHODS.iter().find(|m| m.name == axes[0])
+            && named.spelled.split('+').any(is_residency)
+        {
+            axes.splice(..1, named.spelled.split('+'));
+        }
         if let Some(living) = axes.iter().position(|axis| is_residency(axis))
             && (living == 0
                 || axes[living + 1..]
@@ -198,8 +204,10 @@ mod tests {
         for named in METHODS {
             let method = Method::parse(named.name).unwrap();
             assert_eq!(method.name, named.name);
-            assert_eq!(method.cut.is_none(), named.spelled.is_empty());
+            let keeps_all = named.spelled.is_empty() || named.spelled.starts_with("full+");
+            assert_eq!(method.cut.is_none(), keeps_all, "{}", named.name);
             assert_eq!(method.is_reference(), named.spelled.is_empty());
+            assert_eq!(method.spends_budget(), !named.spelled.is_empty());
             if let Some(cut) = &method.cut {
                 assert_eq!(method.described()["strategy"], cut.allocation.strategy());
             }
@@ -251,6 +259,10 @@ mod tests {
                 Some("k=bf16,v=f16"),
             ),
             ("zigzag+keep", true, "keep", None),
+            ("clusterkv", false, "clusterkv", None),
+            ("clusterkv+cache(bf16)", false, "clusterkv", Some("bf16")),
+            ("full+clusterkv(budget=12%)", false, "clusterkv", None),
+            ("snapkv+clusterkv(budget=64)", true, "clusterkv", None),
         ] {
             let method = Method::parse(text).unwrap();
             assert_eq!(
@@ -270,6 +282,13 @@ mod tests {
         assert_eq!(described["residency_parameters"]["budget"], 64.0);
         assert_eq!(described["residency_parameters"]["every"], 4);
         assert_eq!(described["strategy"], "uniform");
+        let own = Method::parse("full+clusterkv(budget=64)").unwrap();
+        assert_eq!(own.described()["residency_parameters"]["budget"], 64.0);
+        assert!(!own.spends_budget() && Method::parse("clusterkv").unwrap().spends_budget());
+        let share = Method::parse("full+clusterkv(budget=12%,sinks=4)").unwrap();
+        let described = share.described();
+        assert_eq!(described["residency_parameters"]["budget"], "12%");
+        assert_eq!(described["residency_parameters"]["sinks"], 4);
     }
 
     #[test]
@@ -291,6 +310,12 @@ mod tests {
         assert!(said("snapkv+evict-h2o+evict-tova").contains("stand last"));
         assert!(said("evict-h2o(budget=64)").contains("full+evict-h2o"));
         assert!(said("snapkv+evict-h2o+per-head").contains("stand last"));
+        assert!(said("clusterkv+evict-h2o").contains("stand last"));
+        assert!(said("clusterkv+snapkv").contains("stand last"));
+        assert!(said("clusterkv(budget=64)").contains("stand last"));
+        assert!(said("full+clusterkv(bugdet=64)").contains("budget"));
+        assert!(said("full+clusterkv(budget=-3)").contains("-3"));
+        assert!(said("full+clusterkv(budget=many)").contains("12%"));
         assert!(said("snapkv+cache(q3)").contains("bf16"));
         assert!(said("snapkv+cache(f16)+cache(bf16)").contains("twice"));
         assert!(Method::parse_list("zigzag,zigzag").is_err());

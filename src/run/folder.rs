@@ -205,15 +205,15 @@ impl<S: RunSettings> RunFolder<S> {
 
     /// Whether the rows of part `index` are already there; a part that cannot be read is not.
     pub fn has(&self, index: usize) -> bool {
-        let mut tables = S::KIND.tables.iter();
+        let mut tables = self.record.settings.tables().iter();
         self.is_finished() || tables.all(|t| Table::read(&self.part(index, t)).is_ok())
     }
 
-    /// Writes the rows of one part, in the order of the kind's tables.
+    /// Writes the rows of one part, in the order of the run's tables.
     ///
     /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Invalid`] for another number of tables.
     pub fn write(&self, index: usize, tables: &[Table]) -> Result<()> {
-        let names = S::KIND.tables;
+        let names = self.record.settings.tables();
         if tables.len() != names.len() {
             let bound = format!("{} has {}", S::KIND.a(), names.len());
             return Err(Error::invalid("number of tables", tables.len(), bound));
@@ -229,7 +229,7 @@ impl<S: RunSettings> RunFolder<S> {
     /// Errors: [`Error::Io`] or [`Error::Table`] if a part is missing or damaged.
     pub fn finish(&self) -> Result<()> {
         if !self.is_finished() {
-            for name in S::KIND.tables {
+            for name in self.record.settings.tables() {
                 let mut joined = Table::default();
                 for index in 0..self.count {
                     joined.append(Table::read(&self.part(index, name))?)?;

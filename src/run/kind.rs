@@ -16,7 +16,7 @@ pub struct RunKind {
     pub made_with: &'static str,
     /// The command that draws one, to be followed by the folder.
     pub drawn_with: &'static str,
-    /// File names of its tables, without ending.
+    /// File names of its tables, without ending; see [`RunSettings::tables`] for those of one run.
     pub tables: &'static [&'static str],
     /// Version of the folder's layout; readers refuse others.
     pub schema: u32,
@@ -45,6 +45,11 @@ impl RunKind {
 pub trait RunSettings: Clone + Debug + Default + Serialize + DeserializeOwned {
     /// The kind.
     const KIND: &'static RunKind;
+
+    /// File names of the tables that a run with these settings fills, without ending.
+    fn tables(&self) -> &'static [&'static str] {
+        Self::KIND.tables
+    }
 
     /// Refuses settings that no run can have.
     ///

@@ -86,6 +86,7 @@ impl SampleResults {
             evidence: table(tables.evidence),
             timings: table(tables.timings),
             residency: None,
+            recall: None,
         }
     }
 

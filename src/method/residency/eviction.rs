@@ -226,6 +226,10 @@ impl Residency for Eviction {
         Ok(())
     }
 
+    fn at_once(&self) -> usize {
+        1
+    }
+
     fn can_rewind(&self) -> bool {
         false
     }

@@ -3,6 +3,7 @@
 //! A [`ResidencyRule`] is what a method names; it starts a [`Residency`] for every cache. A new one is one file and
 //! one line of [`RESIDENCIES`].
 
+mod clusterkv;
 mod decode_budget;
 mod eviction;
 mod h2o;
@@ -17,8 +18,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::budget::{BudgetPlan, Floor};
+use crate::budget::{Budget, BudgetPlan, Floor};
 use crate::error::Result;
+use crate::model::cache::{LevelSlots, Representation};
 use crate::model::residency::Residency;
 use crate::registry::Entry;
 use crate::select::Scorer;
@@ -32,8 +34,21 @@ pub struct FirstCache<'a> {
     pub prompt_tokens: usize,
     /// Sinks and window of the method.
     pub floor: Floor,
+    /// What the run spends, where it spends anything.
+    pub budget: Option<Budget>,
+    /// Bytes of the full cache as it was prefilled.
+    pub full_bytes: usize,
     /// Scores of all prompt tokens by [`ResidencyRule::prompt_scorer`], `[layer][kv_head][token]`; empty without one.
     pub prompt_scores: Vec<Vec<Vec<f64>>>,
+}
+
+/// A cut at two levels of precision.
+#[derive(Clone, Debug)]
+pub struct LevelCut {
+    /// `[layer][kv_head]`.
+    pub kept: Vec<Vec<LevelSlots>>,
+    /// What the levels are.
+    pub held_as: Representation,
 }
 
 /// The residency of a method, before there is a cache.
@@ -54,10 +69,27 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Refuses what no prompt of `tokens` could be served with.
+    /// Whether it spends the run's budget.
+    fn spends_budget(&self) -> bool {
+        false
+    }
+
+    /// Whether steps bring back what others left out, which can be measured.
+    fn recalls(&self) -> bool {
+        false
+    }
+
+    /// Refuses what no prompt of `tokens` could be served with; `budget` is the run's, where it spends one.
     ///
     /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
-    fn check(&self, tokens: usize, floor: &Floor) -> Result<()>;
+    fn check(&self, tokens: usize, floor: &Floor, budget: Option<Budget>) -> Result<()>;
+
+    /// What a cut keeps at two levels of precision, where this residency holds tokens so; `None` where it does not.
+    ///
+    /// Errors: as [`ResidencyRule::start`].
+    fn levels(&self, _first: &FirstCache<'_>) -> Result<Option<LevelCut>> {
+        Ok(None)
+    }
 
     /// The residency of a cache.
     ///
@@ -66,5 +98,10 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
 }
 
 /// Every residency there is.
-pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] =
-    &[keep::ENTRY, h2o::ENTRY, tova::ENTRY, streaming::ENTRY];
+pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] = &[
+    keep::ENTRY,
+    h2o::ENTRY,
+    tova::ENTRY,
+    streaming::ENTRY,
+    clusterkv::ENTRY,
+];
