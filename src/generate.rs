@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use crate::budget::{Budget, Floor};
+use crate::budget::{CacheBudget, Floor};
 use crate::compute::memory;
 use crate::error::Result;
 use crate::method::{DECODE_ROOM, HeldRows, LiveCache, Method, Observed, observe};
@@ -23,7 +23,7 @@ pub struct Generator<'a> {
     /// What of a prompt stays, and how.
     pub method: &'a Method,
     /// How much of it, where the method does not say so itself.
-    pub budget: Option<Budget>,
+    pub budget: Option<CacheBudget>,
     /// Sinks and window.
     pub floor: Floor,
     /// Most tokens to generate.
@@ -104,7 +104,7 @@ impl Generator<'_> {
         let observed = observe(self.model, ids, self.prompt_room(), methods, self.floor)?;
         let start = Instant::now();
         let kept = if let Some(cut) = &self.method.cut {
-            let budgets = observed.allocate(cut, self.budget)?;
+            let budgets = observed.allocate(self.method, cut, self.budget)?;
             observed.select(&cut.ranking, &budgets)?
         } else {
             observed.cache.slots_in_sight()

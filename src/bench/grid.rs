@@ -4,7 +4,7 @@ use super::arithmetic::{Arithmetic, Shape};
 use super::clock::{Seconds, timed};
 use super::stage::Stage;
 use super::work::Work;
-use crate::budget::Budget;
+use crate::budget::{Budget, CacheBudget};
 use crate::error::{Error, Result};
 use crate::eval::Sweep;
 use crate::method::Method;
@@ -37,7 +37,7 @@ impl Work for Grid {
         let sweep = Sweep {
             model: stage.model,
             methods: &methods,
-            budgets: &budgets,
+            budgets: &budgets.map(CacheBudget::Tokens),
             whole_windows: stage.floor.whole_windows,
             sinks: stage.floor.sinks,
             window: stage.floor.window,

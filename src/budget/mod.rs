@@ -6,6 +6,7 @@
 
 mod amount;
 mod apportion;
+mod cache_budget;
 mod curve;
 mod evaluate;
 mod fit;
@@ -40,6 +41,7 @@ mod zigzag_lmbo;
 mod sample;
 
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
+pub use cache_budget::CacheBudget;
 pub use curve::Curve;
 pub use evaluate::{Prediction, Predictor};
 pub use fit::{TokenBudgets, fit};

@@ -40,7 +40,7 @@ impl Geometry {
 
 impl Room {
     /// The room of a model for a prompt of `tokens`; layers with a window take part unless they are kept whole.
-    pub(super) fn of(geometry: &Geometry, whole_windows: bool, tokens: usize) -> Self {
+    pub fn of(geometry: &Geometry, whole_windows: bool, tokens: usize) -> Self {
         let layer = |window: &Option<usize>| LayerRoom {
             most: window.map_or(tokens, |window| window.min(tokens)),
             takes_part: window.is_none() || !whole_windows,

@@ -4,7 +4,7 @@ use super::case::Case;
 use super::clusters::CLUSTER;
 use super::comparison::FULL;
 use super::sweep::{Outcome, Scores};
-use crate::budget::Budget;
+use crate::budget::CacheBudget;
 use crate::method::Method;
 use crate::table::{Column, Rows, Table};
 
@@ -14,7 +14,7 @@ pub fn outcome_tables(
     case: &Case,
     outcome: &Outcome,
     methods: &[Method],
-    budgets: &[Budget],
+    budgets: &[CacheBudget],
 ) -> Vec<Table> {
     let (mut results, mut timings) = (Rows::default(), Rows::default());
     let mut residency = Rows::default();

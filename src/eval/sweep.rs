@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::answer::{contained_share, contains_any, exact_match, f1};
 use super::case::Case;
 use super::reference::{Continued, Reference};
-use crate::budget::{Budget, Floor};
+use crate::budget::{CacheBudget, Floor};
 use crate::error::{Error, Result};
 use crate::method::{DECODE_ROOM, HeldRows, LiveCache, Method, Observed, observe};
 use crate::model::Model;
@@ -21,7 +21,7 @@ pub struct Sweep<'a> {
     /// Methods, the full cache among them if it is to be a row; those that are allocated from a profile have read it.
     pub methods: &'a [Method],
     /// Budgets of every method but the full cache.
-    pub budgets: &'a [Budget],
+    pub budgets: &'a [CacheBudget],
     /// First tokens that always stay.
     pub sinks: usize,
     /// Last tokens that always stay, and the rows that are observed.
@@ -209,7 +209,7 @@ impl<'s> Sweep<'s> {
             scores: Err(String::new()),
             held: HeldRows::default(),
             recall: Vec::new(),
-            cache: own.representation.map_or_else(
+            cache: own.held_as().map_or_else(
                 || stand.observed.cache.representations().to_string(),
                 |held_as| held_as.to_string(),
             ),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::residency::{Keep, ResidencyRule};
 use crate::budget::{
-    Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Measures, Provenance, Request,
+    Allocator, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, Measures, Provenance, Request,
     TokenBudgets,
 };
 use crate::error::{Error, Result};
@@ -95,6 +95,11 @@ impl Method {
         }
     }
 
+    /// In what elements it holds keys and values after the cut; `None` is as they were prefilled.
+    pub fn held_as(&self) -> Option<Representation> {
+        self.residency.holds_as().or(self.representation)
+    }
+
     /// Whether it is the full cache as it was prefilled, with which others are compared.
     pub fn is_reference(&self) -> bool {
         self.cut.is_none() && self.residency_name == "keep" && self.representation.is_none()
@@ -113,10 +118,18 @@ impl Method {
         }
     }
 
-    /// Refuses an allocation that no prompt's measurements could serve, before there is any.
+    /// Refuses an allocation that no prompt's measurements could serve, before there is any, and a cache that its
+    /// residency cannot work on.
     ///
-    /// Errors: as [`Allocator::check`].
+    /// Errors: as [`Allocator::check`] and [`Method::check_cache`].
     pub fn check(&self) -> Result<()> {
+        if let Some(held_as) = self.representation {
+            self.check_cache(held_as)?;
+            if self.residency.holds_as().is_some() {
+                let bound = format!("{} says by itself what it holds: leave cache() out", self.residency_name);
+                return Err(Error::invalid("type of the cache", held_as, bound));
+            }
+        }
         match self.rule() {
             Some(rule) if rule.measured == Measured::Online => {
                 let options = MeasureOptions::default();
@@ -124,6 +137,21 @@ impl Method {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses elements that its residency cannot work on: tokens leave, or are recalled, one by one.
+    ///
+    /// Errors: [`Error::Invalid`] for tokens that are coded together.
+    pub fn check_cache(&self, held_as: Representation) -> Result<()> {
+        let takes_alone = self.residency_name != "keep" && self.residency.holds_as().is_none();
+        if held_as.holds_tokens_alone() || !takes_alone {
+            return Ok(());
+        }
+        let bound = format!(
+            "{} takes tokens one by one, and this type codes them together: hold them in q8_0, q4_0, bf16 or f16",
+            self.residency_name
+        );
+        Err(Error::invalid("type of the cache", held_as, bound))
     }
 
     /// Takes what it needs from a profile, if it is allocated from one.
@@ -163,6 +191,12 @@ impl Method {
     ///
     /// Errors: as [`BudgetPlan::check_geometry`].
     pub fn check_geometry(&self, model: &Geometry) -> Result<()> {
+        if let Some(held_as) = self.held_as() {
+            held_as.check_width(model.head_dim)?;
+            if held_as.has_levels() {
+                model.refuse_windows(&self.residency_name)?;
+            }
+        }
         self.plans().try_for_each(|plan| plan.check_geometry(model))
     }
 
@@ -179,7 +213,9 @@ impl Method {
     ///
     /// Errors: [`Error::Unsupported`].
     pub fn check_device(&self, device: &Device, precision: Precision) -> Result<()> {
-        if let Some(cache) = self.representation {
+        let cache = self.representation.unwrap_or(precision.cache);
+        self.check_cache(cache)?;
+        if self.representation.is_some() {
             Precision { cache, ..precision }.check(device)?;
         }
         if self.residency_name == "keep" || device.is_cpu() {
@@ -199,11 +235,13 @@ impl Method {
         &self,
         tokens: usize,
         geometry: &Geometry,
-        budget: Option<Budget>,
+        budget: Option<CacheBudget>,
         floor: &Floor,
     ) -> Result<()> {
         self.residency.check(tokens, floor, budget)?;
-        match (self.cut.as_ref().map(|cut| &cut.allocation), budget) {
+        // Bytes become tokens once it is known what they hold.
+        let in_tokens = budget.and_then(CacheBudget::tokens);
+        match (self.cut.as_ref().map(|cut| &cut.allocation), in_tokens) {
             (Some(Allocation::Plan(plan)), _) => plan.tokens_at(tokens).map(drop),
             (Some(Allocation::Rule(rule)), Some(budget)) => {
                 let request = Request::of_model(geometry.clone(), budget, *floor, tokens);

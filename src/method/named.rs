@@ -122,6 +122,13 @@ pub const METHODS: &[NamedMethod] = &[
         differs: "an upper bound that no deployable method has",
     },
     NamedMethod {
+        name: "leankv",
+        spelled: "full+leankv",
+        about: "LeanKV: tokens in 8 and 4 bits, in 4 and 2, or gone; thresholds scaled to the budget's bytes",
+        paper: "arXiv:2412.03131 (LeanKV), continued as DiffKV",
+        differs: "scores are means over all rows of the prompt; thresholds are scaled to the budget unless fixed",
+    },
+    NamedMethod {
         name: "clusterkv",
         spelled: "full+clusterkv",
         about: "ClusterKV: all stays, and every step recalls clusters of keys up to the budget",

@@ -5,10 +5,11 @@ use std::time::Instant;
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::definition::{Cut, Method, Ranking};
+use super::byte_fit::fit_bytes;
+use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
 use super::residency::FirstCache;
-use crate::budget::{Budget, Floor, Geometry, Measures, TokenBudgets};
+use crate::budget::{CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
@@ -172,9 +173,30 @@ impl Observed<'_> {
 
     /// Allocates: tokens of every KV head.
     ///
-    /// Shapes: `[layer][kv_head]`. Errors: as [`super::Allocation::budgets`].
-    pub fn allocate(&self, cut: &Cut, budget: Option<Budget>) -> Result<TokenBudgets> {
-        (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens)
+    /// A budget in bytes gives as many tokens as fit in what the method holds them in.
+    /// Shapes: `[layer][kv_head]`. Errors: as [`super::Allocation::budgets`]; [`Error::Invalid`] for bytes that hold not
+    /// even what every KV head keeps.
+    pub fn allocate(
+        &self,
+        method: &Method,
+        cut: &Cut,
+        budget: Option<CacheBudget>,
+    ) -> Result<TokenBudgets> {
+        let allocated = |budget| {
+            (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens)
+        };
+        let limit = budget.and_then(|budget| budget.bytes(self.cache.bytes()));
+        match (limit, &cut.allocation) {
+            (Some(limit), Allocation::Rule(_)) => {
+                let geometry = self.measures.geometry();
+                let held_as = self.held_as(method);
+                let bytes = |budgets: &TokenBudgets| held_as.bytes(budgets, geometry.head_dim);
+                let room = Room::of(geometry, self.floor.whole_windows, self.tokens);
+                let parts = room.of_parts(geometry.layers, geometry.kv_heads);
+                fit_bytes(parts, limit, &|budget| allocated(Some(budget)), &bytes)
+            }
+            _ => allocated(budget.and_then(CacheBudget::tokens)),
+        }
     }
 
     /// Selects: the slots that every KV head keeps under its budget.
@@ -192,11 +214,11 @@ impl Observed<'_> {
     ///
     /// Shapes: `[layer][kv_head][slot]`, ascending; every slot in sight without a cut. Errors: as [`Observed::allocate`] and
     /// [`Observed::select`].
-    pub fn kept(&self, method: &Method, budget: Option<Budget>) -> Result<Vec<Slots>> {
+    pub fn kept(&self, method: &Method, budget: Option<CacheBudget>) -> Result<Vec<Slots>> {
         let Some(cut) = &method.cut else {
             return Ok(self.cache.slots_in_sight());
         };
-        self.select(&cut.ranking, &self.allocate(cut, budget)?)
+        self.select(&cut.ranking, &self.allocate(method, cut, budget)?)
     }
 
     /// Cuts: a cache of the kept slots alone that lives by the method's residency; the full cache stays whole.
@@ -207,7 +229,7 @@ impl Observed<'_> {
         &self,
         method: &Method,
         kept: &[Slots],
-        budget: Option<Budget>,
+        budget: Option<CacheBudget>,
         room: usize,
     ) -> Result<LiveCache> {
         let first = self.first_cache(method, kept, budget)?;
@@ -226,7 +248,7 @@ impl Observed<'_> {
         mut self,
         method: &Method,
         kept: &[Slots],
-        budget: Option<Budget>,
+        budget: Option<CacheBudget>,
         room: usize,
     ) -> Result<LiveCache> {
         let first = self.first_cache(method, kept, budget)?;
@@ -251,7 +273,7 @@ impl Observed<'_> {
         &self,
         method: &Method,
         kept: &'k [Slots],
-        budget: Option<Budget>,
+        budget: Option<CacheBudget>,
     ) -> Result<FirstCache<'k>> {
         let prompt_scores = match method.residency.prompt_scorer() {
             None => Vec::new(),
@@ -266,6 +288,7 @@ impl Observed<'_> {
             floor: self.floor,
             budget,
             full_bytes: self.cache.bytes(),
+            head_dim: self.measures.geometry().head_dim,
             prompt_scores,
         })
     }

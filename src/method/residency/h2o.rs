@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::eviction::{EvictionOptions, HeadRows, Importance};
 use super::{DecodeBudget, FirstCache, ResidencyRule};
-use crate::budget::{Budget, BudgetPlan, Floor};
+use crate::budget::{BudgetPlan, CacheBudget, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -94,7 +94,7 @@ impl ResidencyRule for EvictH2o {
         self.budget.plan()
     }
 
-    fn check(&self, tokens: usize, floor: &Floor, _: Option<Budget>) -> Result<()> {
+    fn check(&self, tokens: usize, floor: &Floor, _: Option<CacheBudget>) -> Result<()> {
         self.options().check(tokens, floor)
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{FirstCache, ResidencyRule};
-use crate::budget::{Budget, Floor};
+use crate::budget::{CacheBudget, Floor};
 use crate::error::Result;
 use crate::model::residency::{Residency, Unchanging};
 use crate::registry::{Entry, described, parse};
@@ -33,7 +33,7 @@ impl ResidencyRule for Keep {
         true
     }
 
-    fn check(&self, _: usize, _: &Floor, _: Option<Budget>) -> Result<()> {
+    fn check(&self, _: usize, _: &Floor, _: Option<CacheBudget>) -> Result<()> {
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod decode_budget;
 mod eviction;
 mod h2o;
 mod keep;
+mod leankv;
 mod streaming;
 mod tova;
 
@@ -18,7 +19,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::budget::{Budget, BudgetPlan, Floor};
+use crate::budget::{BudgetPlan, CacheBudget, Floor};
 use crate::error::Result;
 use crate::model::cache::{LevelSlots, Representation};
 use crate::model::residency::Residency;
@@ -35,9 +36,11 @@ pub struct FirstCache<'a> {
     /// Sinks and window of the method.
     pub floor: Floor,
     /// What the run spends, where it spends anything.
-    pub budget: Option<Budget>,
+    pub budget: Option<CacheBudget>,
     /// Bytes of the full cache as it was prefilled.
     pub full_bytes: usize,
+    /// D.
+    pub head_dim: usize,
     /// Scores of all prompt tokens by [`ResidencyRule::prompt_scorer`], `[layer][kv_head][token]`; empty without one.
     pub prompt_scores: Vec<Vec<Vec<f64>>>,
 }
@@ -69,6 +72,11 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What keys and values are held in, where that is its own doing; no other type can be asked for then.
+    fn holds_as(&self) -> Option<Representation> {
+        None
+    }
+
     /// Whether it spends the run's budget.
     fn spends_budget(&self) -> bool {
         false
@@ -82,7 +90,7 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
     /// Refuses what no prompt of `tokens` could be served with; `budget` is the run's, where it spends one.
     ///
     /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
-    fn check(&self, tokens: usize, floor: &Floor, budget: Option<Budget>) -> Result<()>;
+    fn check(&self, tokens: usize, floor: &Floor, budget: Option<CacheBudget>) -> Result<()>;
 
     /// What a cut keeps at two levels of precision, where this residency holds tokens so; `None` where it does not.
     ///
@@ -104,4 +112,5 @@ pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] = &[
     tova::ENTRY,
     streaming::ENTRY,
     clusterkv::ENTRY,
+    leankv::ENTRY,
 ];

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::eviction::{EvictionOptions, HeadRows, Importance};
 use super::{FirstCache, ResidencyRule};
-use crate::budget::{Budget, BudgetPlan, Floor};
+use crate::budget::{BudgetPlan, CacheBudget, Floor};
 use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -48,7 +48,7 @@ impl ResidencyRule for EvictTova {
         self.0.budget.plan()
     }
 
-    fn check(&self, tokens: usize, floor: &Floor, _: Option<Budget>) -> Result<()> {
+    fn check(&self, tokens: usize, floor: &Floor, _: Option<CacheBudget>) -> Result<()> {
         self.0.check(tokens, floor)
     }
 

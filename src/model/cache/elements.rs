@@ -41,6 +41,13 @@ pub enum TokenBits {
 }
 
 impl TokenBits {
+    /// 256 levels.
+    pub const EIGHT: Self = Self::Few(Bits::Eight);
+    /// 16 levels.
+    pub const FOUR: Self = Self::Few(Bits::Four);
+    /// 4 levels.
+    pub const TWO: Self = Self::Few(Bits::Two);
+
     /// What so many bits are; `None` for a number that no level has.
     pub fn of(count: usize) -> Option<Self> {
         let few = || Bits::ALL.into_iter().find(|bits| bits.count() == count);
@@ -56,6 +63,11 @@ impl TokenBits {
             Self::Sixteen => 16,
             Self::Few(bits) => bits.count(),
         }
+    }
+
+    /// Bytes of a row.
+    pub fn bytes(self, width: usize) -> usize {
+        self.packing(width).bytes(width)
     }
 
     /// Scales for a whole row at 8 bits, for halves of it at 4, for quarters at 2.

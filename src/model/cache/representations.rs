@@ -42,6 +42,21 @@ impl Representations {
         }
     }
 
+    /// Bytes of so many tokens of every KV head, `[layer][kv_head]`.
+    pub fn bytes(&self, tokens: &[Vec<usize>], head_dim: usize) -> usize {
+        let of_layer = |(l, heads): (usize, &Vec<usize>)| -> usize {
+            let of_head = |(h, tokens): (usize, &usize)| match self {
+                Self::Alike(one) => one.bytes(*tokens, head_dim),
+                Self::ByHead(layers) => {
+                    let one = layers.get(l).and_then(|heads| heads.get(h));
+                    one.map_or(0, |one| one.bytes(*tokens, head_dim))
+                }
+            };
+            heads.iter().enumerate().map(of_head).sum()
+        };
+        tokens.iter().enumerate().map(of_layer).sum()
+    }
+
     /// Whether no tokens are coded together in any head.
     pub fn hold_tokens_alone(&self) -> bool {
         match self {

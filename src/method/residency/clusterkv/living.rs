@@ -19,6 +19,8 @@ pub(super) struct Recall {
     prompt_tokens: usize,
     /// Sinks and recalled tokens that a KV head sees at most.
     rows: usize,
+    /// The most bytes that may be resident when decoding begins, where they are what is spent.
+    limit: Option<usize>,
     /// `[layer][kv_head]`; no heads in layers that are left alone.
     layers: Vec<Vec<HeadClusters>>,
     /// The next position after each batch of clusters; the prompt's is the first, and there is none before it.
@@ -28,11 +30,12 @@ pub(super) struct Recall {
 
 impl Recall {
     /// Before there is a cache.
-    pub fn of(options: ClusterKv, prompt_tokens: usize, rows: usize) -> Self {
+    pub fn of(options: ClusterKv, prompt_tokens: usize, rows: usize, limit: Option<usize>) -> Self {
         Self {
             options,
             prompt_tokens,
             rows,
+            limit,
             layers: Vec::new(),
             batch_ends: Vec::new(),
             meter: None,
@@ -85,6 +88,43 @@ impl Recall {
         })?;
         self.batch_ends.push(cache.next_position());
         Ok(())
+    }
+
+    /// Recalls as many tokens as the limit of resident bytes leaves room for.
+    ///
+    /// Errors: [`Error::Invalid`] where what is always resident takes more.
+    fn keep_to_limit(&mut self, cache: &KvCache) -> Result<()> {
+        let Some(limit) = self.limit else {
+            return Ok(());
+        };
+        let sinks = self.options.sinks;
+        let mut fits = |rows: usize| {
+            self.rows = rows;
+            self.bytes(cache).resident <= limit
+        };
+        let (mut low, mut high) = (sinks, cache.next_position() + 1);
+        if fits(high) {
+            return Ok(());
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if fits(middle) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        if low > sinks {
+            self.rows = low;
+            return Ok(());
+        }
+        self.rows = sinks + 1;
+        let bound = format!(
+            "the layers that see everything, sinks and centroids, and one recalled token take {}: allow more, or lower \
+             full_layers",
+            self.bytes(cache).resident
+        );
+        Err(Error::invalid("budget in bytes", limit, bound))
     }
 
     /// What every KV head of a layer takes for the queries of one token.
@@ -163,7 +203,8 @@ impl Residency for Recall {
     fn after_step(&mut self, cache: &mut KvCache) -> Result<()> {
         let Some(&end) = self.batch_ends.last() else {
             self.begin(cache);
-            return self.cluster(cache, self.options.clusters(self.prompt_tokens));
+            self.cluster(cache, self.options.clusters(self.prompt_tokens))?;
+            return self.keep_to_limit(cache);
         };
         if let Some(meter) = &mut self.meter {
             meter.end_step();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{FirstCache, ResidencyRule};
-use crate::budget::{Budget, Floor};
+use crate::budget::{Budget, CacheBudget, Floor};
 use crate::error::{Error, Result};
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -80,15 +80,17 @@ impl ClusterKv {
         (half_up / self.tokens_per_cluster.saturating_mul(2).max(1)).max(1)
     }
 
-    /// What a KV head may see of a prompt of `tokens`: its own budget, or the one that the run spends.
-    fn rows(&self, tokens: usize, spent: Option<Budget>) -> Result<usize> {
-        let budget = self.budget.map(|RecallBudget(own)| own).or(spent);
+    /// What a KV head may see: its own budget, or the one that the run spends.
+    fn spent(&self, spent: Option<CacheBudget>) -> Result<CacheBudget> {
+        let own = self.budget.map(|RecallBudget(own)| CacheBudget::Tokens(own));
+        let budget = own.or(spent);
         let budget = budget.ok_or_else(|| {
             let bound =
                 "a step recalls up to one: write clusterkv(budget=256), or give the run a budget";
             Error::invalid("budget of clusterkv", "absent", bound)
         })?;
-        Ok(budget.per_head(tokens) as usize)
+        budget.check()?;
+        Ok(budget)
     }
 
     fn check_counts(&self) -> Result<()> {
@@ -123,9 +125,13 @@ impl ResidencyRule for ClusterKv {
         true
     }
 
-    fn check(&self, tokens: usize, _: &Floor, budget: Option<Budget>) -> Result<()> {
+    fn check(&self, tokens: usize, _: &Floor, budget: Option<CacheBudget>) -> Result<()> {
         self.check_counts()?;
-        let rows = self.rows(tokens, budget)?;
+        // How many rows bytes hold is known once there are clusters.
+        let Some(rows) = self.spent(budget)?.tokens() else {
+            return Ok(());
+        };
+        let rows = rows.per_head(tokens) as usize;
         if rows > self.sinks {
             return Ok(());
         }
@@ -140,9 +146,11 @@ impl ResidencyRule for ClusterKv {
     fn start(&self, first: &FirstCache<'_>) -> Result<Box<dyn Residency>> {
         let tokens = first.prompt_tokens;
         self.check(tokens, &first.floor, first.budget)?;
-        let rows = self.rows(tokens, first.budget)?;
-        let rows = if rows >= tokens { usize::MAX } else { rows };
-        Ok(Box::new(Recall::of(self.clone(), tokens, rows)))
+        let budget = self.spent(first.budget)?;
+        let rows = budget.tokens().map(|budget| budget.per_head(tokens) as usize);
+        let rows = rows.filter(|rows| *rows < tokens).unwrap_or(usize::MAX);
+        let limit = budget.bytes(first.full_bytes);
+        Ok(Box::new(Recall::of(self.clone(), tokens, rows, limit)))
     }
 }
 
