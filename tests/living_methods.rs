@@ -94,6 +94,7 @@ fn h2o_counts_what_the_prompt_paid_in_heads_of_any_length_and_no_step_exceeds_a_
             kept: &kept,
             prompt_tokens: T,
             floor: FLOOR,
+            budget: None,
             prompt_scores: scores.collect::<Result<_>>().unwrap(),
         };
         let parameters = json!({"budget": "kept", "every": every});
@@ -146,7 +147,7 @@ fn tova_leaves_by_attention_from_the_first_eviction_on() {
     let observed = observe(model(), &ids, 0, &methods, floor).unwrap();
     let start = |method: &Method| {
         let kept = observed.kept(method, None).unwrap();
-        positions(observed.cut(method, &kept, 8).unwrap().cache())
+        positions(observed.cut(method, &kept, None, 8).unwrap().cache())
     };
     // What a moving window keeps is the first and the newest tokens; the last query of a prompt looks elsewhere too.
     assert_ne!(start(&methods[0]), start(&methods[1]));
@@ -166,6 +167,7 @@ fn no_bound_lets_nothing_leave_however_long_between_evictions() {
             kept: &kept,
             prompt_tokens: T,
             floor: FLOOR,
+            budget: None,
             prompt_scores: Vec::new(),
         };
         let rule = registry::build("residency", RESIDENCIES, "evict-h2o", parameters).unwrap();
@@ -190,6 +192,7 @@ fn the_most_bytes_are_those_of_the_most_rows() {
             kept: &kept,
             prompt_tokens: T,
             floor: FLOOR,
+            budget: None,
             prompt_scores: Vec::new(),
         };
         let parameters = json!({"budget": 14, "every": every});
@@ -244,6 +247,7 @@ fn a_plan_bounds_every_head_by_its_own_tokens() {
         kept: &kept,
         prompt_tokens: T,
         floor: FLOOR,
+        budget: None,
         prompt_scores: Vec::new(),
     };
     let parameters = json!({"budget": path.to_str().unwrap(), "every": 2});
