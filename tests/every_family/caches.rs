@@ -161,6 +161,8 @@ fn recall_stays_within_its_bound_and_goes_back() {
                     .map(|step| numbers(&live.step(&model.decoder, 7 + step * 31 % 280).unwrap()))
                     .collect();
                 assert_eq!(rest, first[3..], "{what}");
+                let positions = live.recalled().iter().map(|step| step.position);
+                assert!(positions.eq(T..T + 20), "{what}");
                 if any {
                     assert_eq!(live.recalled(), measured, "{what}");
                 }
