@@ -103,7 +103,7 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
         whole_windows: false,
         model: model(),
         methods: &methods,
-        budgets: &budgets.map(|b| Budget::TokensPerHead(f64::from(b))),
+        budgets: &budgets.map(|b| Budget::TokensPerHead(f64::from(b)).into()),
         sinks,
         window,
         max_new_tokens: fixture.continuation.len(),

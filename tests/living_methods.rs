@@ -91,10 +91,8 @@ fn h2o_counts_what_the_prompt_paid_in_heads_of_any_length_and_no_step_exceeds_a_
         .unwrap();
         let scores = prefilled.scores[0].iter().map(LayerScores::to_rows);
         let first = FirstCache {
-            kept: &kept,
-            prompt_tokens: T,
-            floor: FLOOR,
             prompt_scores: scores.collect::<Result<_>>().unwrap(),
+            ..FirstCache::new(&kept, T, FLOOR)
         };
         let parameters = json!({"budget": "kept", "every": every});
         let rule = registry::build("residency", RESIDENCIES, "evict-h2o", parameters).unwrap();
@@ -146,7 +144,7 @@ fn tova_leaves_by_attention_from_the_first_eviction_on() {
     let observed = observe(model(), &ids, 0, &methods, floor).unwrap();
     let start = |method: &Method| {
         let kept = observed.kept(method, None).unwrap();
-        positions(observed.cut(method, &kept, 8).unwrap().cache())
+        positions(observed.cut(method, &kept, None, 8).unwrap().cache())
     };
     // What a moving window keeps is the first and the newest tokens; the last query of a prompt looks elsewhere too.
     assert_ne!(start(&methods[0]), start(&methods[1]));
@@ -162,12 +160,7 @@ fn no_bound_lets_nothing_leave_however_long_between_evictions() {
         let mut cache = decoder.new_cache(T + 8).unwrap();
         decoder.prefill(&ids, &mut cache, 16, &mut NoProbe).unwrap();
         let kept: Vec<Slots> = vec![vec![(0..T as u32).collect(); 2]; LAYERS];
-        let first = FirstCache {
-            kept: &kept,
-            prompt_tokens: T,
-            floor: FLOOR,
-            prompt_scores: Vec::new(),
-        };
+        let first = FirstCache::new(&kept, T, FLOOR);
         let rule = registry::build("residency", RESIDENCIES, "evict-h2o", parameters).unwrap();
         let mut live = LiveCache::new(cache, rule.start(&first).unwrap()).unwrap();
         for id in 0..6 {
@@ -186,12 +179,7 @@ fn the_most_bytes_are_those_of_the_most_rows() {
     let kept: Vec<Slots> = vec![vec![(0..T as u32).collect(); 2]; LAYERS];
     let row = cache.bytes() / T; // of all heads of all layers
     for every in [1, 4] {
-        let first = FirstCache {
-            kept: &kept,
-            prompt_tokens: T,
-            floor: FLOOR,
-            prompt_scores: Vec::new(),
-        };
+        let first = FirstCache::new(&kept, T, FLOOR);
         let parameters = json!({"budget": 14, "every": every});
         let rule =
             registry::build("residency", RESIDENCIES, "evict-streaming", parameters).unwrap();
@@ -240,12 +228,7 @@ fn a_plan_bounds_every_head_by_its_own_tokens() {
     let mut cache = decoder.new_cache(T + 8).unwrap();
     decoder.prefill(&ids, &mut cache, 16, &mut NoProbe).unwrap();
     let kept: Vec<Slots> = vec![vec![(0..T as u32).collect(); kv_heads]; LAYERS];
-    let first = FirstCache {
-        kept: &kept,
-        prompt_tokens: T,
-        floor: FLOOR,
-        prompt_scores: Vec::new(),
-    };
+    let first = FirstCache::new(&kept, T, FLOOR);
     let parameters = json!({"budget": path.to_str().unwrap(), "every": 2});
     let rule = registry::build("residency", RESIDENCIES, "evict-tova", parameters).unwrap();
     let mut live = LiveCache::new(cache, rule.start(&first).unwrap()).unwrap();
@@ -276,7 +259,7 @@ fn swept(methods: &str, answer_ids: Vec<Vec<u32>>) -> Outcome {
         whole_windows: false,
         model: model(),
         methods: &methods,
-        budgets: &[Budget::TokensPerHead(64.0)],
+        budgets: &[Budget::TokensPerHead(64.0).into()],
         sinks: 4,
         window: 32,
         max_new_tokens: 12,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
+
 use super::amount::Budget;
 use crate::error::{Error, Result};
 
@@ -64,15 +66,25 @@ impl CacheBudget {
         }
     }
 
+    /// One field that says it, for files.
+    pub fn described(self) -> Value {
+        match self {
+            Self::Tokens(budget) => json!(budget),
+            Self::Bytes(bytes) => json!({"bytes": bytes}),
+            Self::BytesFraction(share) => json!({"retained_bytes_fraction": share}),
+        }
+    }
+
     /// Refuses what is no amount of cache.
     ///
     /// Errors: [`Error::Invalid`].
     pub fn check(self) -> Result<()> {
         let (value, bound) = match self {
             Self::Tokens(budget) => return budget.check(),
-            Self::Bytes(bytes) if !(1.0..=1e18).contains(&bytes) => {
-                (format!("{bytes} bytes"), "it must be between 1 B and 1e9 GB")
-            }
+            Self::Bytes(bytes) if !(1.0..=1e18).contains(&bytes) => (
+                format!("{bytes} bytes"),
+                "it must be between 1 B and 1e9 GB",
+            ),
             Self::BytesFraction(share) if !(share > 0.0 && share <= 1.0) => (
                 self.to_string(),
                 "a share of the full cache's bytes is above 0% and at most 100%",
@@ -128,7 +140,9 @@ impl FromStr for CacheBudget {
             None => match trimmed.parse::<Budget>() {
                 Ok(budget) => Self::Tokens(budget),
                 // What is no number at all may have been meant as bytes.
-                Err(_) if !trimmed.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+                Err(_)
+                    if !trimmed.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) =>
+                {
                     return Err(bad());
                 }
                 Err(_) if trimmed.ends_with(|c: char| c.is_ascii_alphabetic()) => return Err(bad()),
@@ -149,7 +163,9 @@ impl fmt::Display for CacheBudget {
                 let exact = |factor: &f64| *bytes >= *factor && bytes % factor == 0.0;
                 let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
                 // Fractions that read back as they were are shorter than bytes.
-                let short = units.iter().find(|(_, factor)| exact(&(factor / 100.0)) && bytes >= factor);
+                let short = units
+                    .iter()
+                    .find(|(_, factor)| exact(&(factor / 100.0)) && bytes >= factor);
                 match short {
                     Some((unit, factor)) => write!(f, "{}{unit}", bytes / factor),
                     None => write!(f, "{bytes}B"),
@@ -166,24 +182,59 @@ mod tests {
     #[test]
     fn amounts_read_as_they_are_written() {
         let read = |text: &str| text.parse::<CacheBudget>().unwrap();
-        assert_eq!(read("128"), CacheBudget::Tokens(Budget::TokensPerHead(128.0)));
-        assert_eq!(read("12%"), CacheBudget::Tokens(Budget::RetainedFraction(0.12)));
+        assert_eq!(
+            read("128"),
+            CacheBudget::Tokens(Budget::TokensPerHead(128.0))
+        );
+        assert_eq!(
+            read("12%"),
+            CacheBudget::Tokens(Budget::RetainedFraction(0.12))
+        );
         assert_eq!(read("5MB"), CacheBudget::Bytes(5e6));
         assert_eq!(read("1.5 MiB"), CacheBudget::Bytes(1_572_864.0));
         assert_eq!(read("4096B"), CacheBudget::Bytes(4096.0));
         assert_eq!(read("12.5%bytes"), CacheBudget::BytesFraction(0.125));
         assert_eq!(read("12 % bytes"), CacheBudget::BytesFraction(0.12));
-        for text in ["128", "12%", "5MB", "4.25MB", "900kB", "4097B", "12%bytes", "0.7%bytes", "2GB"] {
+        for text in [
+            "128",
+            "12%",
+            "5MB",
+            "4.25MB",
+            "900kB",
+            "4097B",
+            "12%bytes",
+            "0.7%bytes",
+            "2GB",
+        ] {
             assert_eq!(read(text).to_string(), text);
         }
-        assert_eq!(read("1.5MiB").to_string().parse::<CacheBudget>().unwrap(), read("1.5MiB"));
+        assert_eq!(
+            read("1.5MiB").to_string().parse::<CacheBudget>().unwrap(),
+            read("1.5MiB")
+        );
     }
 
     #[test]
     fn what_is_no_amount_is_refused_with_the_way_out() {
-        for text in ["", "MB", "-5MB", "0B", "0%bytes", "101%bytes", "5TB", "5 M", "bytes", "5bytes", "1e3MB", "many"] {
+        for text in [
+            "",
+            "MB",
+            "-5MB",
+            "0B",
+            "0%bytes",
+            "101%bytes",
+            "5TB",
+            "5 M",
+            "bytes",
+            "5bytes",
+            "1e3MB",
+            "many",
+        ] {
             let said = text.parse::<CacheBudget>().unwrap_err().to_string();
-            assert!(said.contains("bytes") || said.contains("between 1 B"), "{text}: {said}");
+            assert!(
+                said.contains("bytes") || said.contains("between 1 B"),
+                "{text}: {said}"
+            );
         }
         let fraction = "0.12".parse::<CacheBudget>().unwrap_err().to_string();
         assert!(fraction.contains("percent sign"), "{fraction}");
@@ -192,11 +243,32 @@ mod tests {
     #[test]
     fn bytes_are_those_of_the_share() {
         let full = 2000 * 90 * 512;
-        assert_eq!("5MB".parse::<CacheBudget>().unwrap().bytes(full), Some(5_000_000));
-        assert_eq!("12.5%bytes".parse::<CacheBudget>().unwrap().bytes(full), Some(full / 8));
+        assert_eq!(
+            "5MB".parse::<CacheBudget>().unwrap().bytes(full),
+            Some(5_000_000)
+        );
+        assert_eq!(
+            "12.5%bytes".parse::<CacheBudget>().unwrap().bytes(full),
+            Some(full / 8)
+        );
         let tokens: CacheBudget = "128".parse().unwrap();
-        assert_eq!((tokens.bytes(full), tokens.comes_to(full, 2000, 90)), (None, 128 * 90 * 512));
-        assert_eq!("10%".parse::<CacheBudget>().unwrap().comes_to(full, 2000, 90), 200 * 90 * 512);
-        assert_eq!("5MB".parse::<CacheBudget>().unwrap().comes_to(full, 2000, 90), 5_000_000);
+        assert_eq!(
+            (tokens.bytes(full), tokens.comes_to(full, 2000, 90)),
+            (None, 128 * 90 * 512)
+        );
+        assert_eq!(
+            "10%"
+                .parse::<CacheBudget>()
+                .unwrap()
+                .comes_to(full, 2000, 90),
+            200 * 90 * 512
+        );
+        assert_eq!(
+            "5MB"
+                .parse::<CacheBudget>()
+                .unwrap()
+                .comes_to(full, 2000, 90),
+            5_000_000
+        );
     }
 }

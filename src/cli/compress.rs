@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{ALLOCATORS, Budget, BudgetPlan, Floor, Geometry, Granularity};
+use kvprof::budget::{ALLOCATORS, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity};
 use kvprof::error::Error;
 use kvprof::method::residency::DecodeBudget;
 use kvprof::method::{Allocation, Cut, Measured, Method, RESIDENCIES, Ranking, RuledAllocation};
@@ -19,7 +19,8 @@ use super::parameters::object;
 #[command(
     next_help_heading = "Compression",
     group(clap::ArgGroup::new("cut").args(["plan", "strategy"])),
-    group(clap::ArgGroup::new("change").args(["plan", "strategy", "decode_budget"]).multiple(true))
+    group(clap::ArgGroup::new("spender").args(["strategy", "method"])),
+    group(clap::ArgGroup::new("change").args(["plan", "strategy", "method", "decode_budget"]).multiple(true))
 )]
 pub struct CompressArguments {
     /// Budget plan made by `kvprof allocate`
@@ -28,9 +29,13 @@ pub struct CompressArguments {
     /// Allocate for this very prompt, from what its own prefill shows
     #[arg(long, value_name = "NAME", requires = "budget")]
     strategy: Option<String>,
-    /// Mean tokens per KV head and layer, or a share of the prompt such as 12%
-    #[arg(long, requires = "strategy", allow_hyphen_values = true)]
-    budget: Option<Budget>,
+    /// A method as `kvprof eval` spells it: clusterkv, snapkv+evict-h2o(budget=128), full+cache(bf16)
+    #[arg(long, value_name = "METHOD", conflicts_with_all = ["cut", "decode_budget"])]
+    method: Option<String>,
+    /// Mean tokens per KV head and layer (128), a share of the prompt (12%), bytes (5MB), or a share of the full cache's
+    /// bytes (12%bytes)
+    #[arg(long, requires = "spender", allow_hyphen_values = true)]
+    budget: Option<CacheBudget>,
     /// A parameter of the strategy; repeat it for several
     #[arg(
         long = "set",
@@ -103,7 +108,7 @@ pub struct Compression {
     /// What stays of a prompt, and how.
     pub method: Method,
     /// How much, where no plan says so.
-    pub budget: Option<Budget>,
+    pub budget: Option<CacheBudget>,
     /// Sinks and window.
     pub floor: Floor,
 }
@@ -111,6 +116,9 @@ pub struct Compression {
 impl CompressArguments {
     /// What was asked for, checked as far as it goes without a model.
     pub fn compression(&self) -> anyhow::Result<Compression> {
+        if let Some(method) = &self.method {
+            return self.spelled(method);
+        }
         let (allocation, otherwise) = match (&self.plan, &self.strategy, self.budget) {
             (Some(path), _, _) => {
                 let plan = BudgetPlan::read(path).context("reading the plan")?;
@@ -149,6 +157,41 @@ impl CompressArguments {
             floor: Floor {
                 whole_windows: self.whole_windows || otherwise.whole_windows,
                 ..Floor::of(sinks, window)
+            },
+        };
+        compression.check_floor()?;
+        Ok(compression)
+    }
+
+    /// A method that is spelled out, checked as far as it goes without a model.
+    fn spelled(&self, text: &str) -> anyhow::Result<Compression> {
+        let method = Method::parse(text)?;
+        anyhow::ensure!(
+            !method.needs_given_profile(),
+            "--method {text} is allocated from a profile, which only `kvprof eval` reads: leave @profile out"
+        );
+        if let Some(cut) = &method.cut {
+            deployable(&cut.ranking.name, cut.ranking.scorer.parameters())?;
+        }
+        match self.budget {
+            Some(budget) => budget.check()?,
+            None => anyhow::ensure!(
+                !method.spends_budget(),
+                "--method {text} spends a budget: give it with --budget"
+            ),
+        }
+        anyhow::ensure!(
+            self.budget.is_none() || method.spends_budget(),
+            "--method {text} spends no budget beside its own: leave --budget out"
+        );
+        method.check()?;
+        let sinks = self.sinks.unwrap_or(Floor::SINKS);
+        let compression = Compression {
+            method,
+            budget: self.budget,
+            floor: Floor {
+                whole_windows: self.whole_windows,
+                ..Floor::of(sinks, self.window.unwrap_or(Floor::WINDOW))
             },
         };
         compression.check_floor()?;
@@ -207,7 +250,7 @@ impl Compression {
                  lower them, or allocate with a higher --floor",
                 plan.floor
             ),
-            (Some(_), Some(Budget::TokensPerHead(budget))) => anyhow::ensure!(
+            (Some(_), Some(CacheBudget::Tokens(Budget::TokensPerHead(budget)))) => anyhow::ensure!(
                 budget >= stays as f64,
                 "--budget {budget} is below the {stays} tokens that sinks ({sinks}) and window ({window}) take: \
                  allow more, or lower them"
@@ -251,12 +294,14 @@ impl Compression {
         if let Some(fields) = described.as_object_mut() {
             fields.shift_remove("name");
             let source = fields.shift_remove("measured");
-            if let Some(allocation) = self.allocation() {
-                let budget = match allocation {
-                    Allocation::Plan(plan) => Some(plan.budget),
-                    Allocation::Rule(_) => self.budget,
-                };
-                fields.insert("budget".into(), serde_json::json!(budget));
+            let budget = match self.allocation() {
+                Some(Allocation::Plan(plan)) => Some(plan.budget.into()),
+                _ => self.budget,
+            };
+            if let Some(budget) = budget {
+                fields.insert("budget".into(), budget.described());
+            }
+            if self.cuts() {
                 if self.floor.whole_windows {
                     fields.insert("whole_windows".into(), true.into());
                 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use kvprof::budget::{Budget, Floor, Geometry, profile_digest};
+use kvprof::budget::{Budget, CacheBudget, Floor, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
 use kvprof::eval::{
@@ -53,14 +53,15 @@ pub struct EvalArguments {
         default_value = "full,snapkv,ada-kv,pyramid,zigzag,mass-optimal,output-optimal,streaming,tova,knorm,oracle"
     )]
     methods: String,
-    /// Budgets: mean tokens per KV head and layer, or shares of the prompt such as 12%
+    /// Budgets: mean tokens per KV head and layer (128), shares of the prompt (12%), bytes (5MB), or shares of the
+    /// full cache's bytes (12%bytes)
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "64,128,256,512",
         allow_negative_numbers = true
     )]
-    budgets: Vec<Budget>,
+    budgets: Vec<CacheBudget>,
     /// Method that the others are compared with, at the same budget
     #[arg(long, default_value = "snapkv")]
     baseline: String,
@@ -197,7 +198,7 @@ impl EvalArguments {
             let again = self.budgets[..i].contains(budget);
             anyhow::ensure!(!again, "budget {budget} is given twice");
             anyhow::ensure!(
-                !matches!(budget, Budget::TokensPerHead(tokens) if *tokens < stays as f64),
+                !matches!(budget.tokens(), Some(Budget::TokensPerHead(tokens)) if tokens < stays as f64),
                 "budget {budget} is below the {stays} tokens that sinks ({sinks}) and window ({window}) take: \
                  allow more, or lower them"
             );
@@ -253,7 +254,7 @@ impl EvalArguments {
     }
 
     /// The budgets at which a method is tried; one that spends none is tried once.
-    fn budgets_of(&self, method: &Method) -> Vec<Option<Budget>> {
+    fn budgets_of(&self, method: &Method) -> Vec<Option<CacheBudget>> {
         if method.spends_budget() {
             self.budgets.iter().copied().map(Some).collect()
         } else {

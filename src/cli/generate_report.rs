@@ -163,6 +163,13 @@ impl GenerateReport<'_> {
                 megabytes(made.held.peak_resident)
             )?;
         }
+        if made.bytes.offloaded > 0 {
+            let elsewhere = megabytes(made.bytes.offloaded);
+            writeln!(
+                out,
+                "Away     {elsewhere} of keys and values that steps recall from, at the end"
+            )?;
+        }
         self.write_bytes(out)?;
         match &self.comparison {
             Some(comparison) => self.write_comparison(out, comparison),

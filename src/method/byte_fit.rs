@@ -49,7 +49,11 @@ pub(super) fn fit_bytes(
             Err(Error::invalid("budget in bytes", limit, bound))
         }
         (None, None, Some(problem)) => Err(problem),
-        (None, None, None) => Err(Error::invalid("KV heads", heads, "there is nothing to allocate")),
+        (None, None, None) => Err(Error::invalid(
+            "KV heads",
+            heads,
+            "there is nothing to allocate",
+        )),
     }
 }
 
@@ -77,7 +81,11 @@ mod tests {
     fn as_many_tokens_as_fit_are_kept_to_the_token() {
         for limit in [360, 1000, 1009, 1010, 29_999, 30_000, 1_000_000] {
             let plan = fit_bytes((3, 3000), limit, &alike(3, 12.0), &ten_each).unwrap();
-            assert_eq!(plan.iter().flatten().sum::<usize>(), (limit / 10).min(3000), "{limit}");
+            assert_eq!(
+                plan.iter().flatten().sum::<usize>(),
+                (limit / 10).min(3000),
+                "{limit}"
+            );
         }
     }
 

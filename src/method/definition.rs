@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::residency::{Keep, ResidencyRule};
 use crate::budget::{
-    Allocator, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, Measures, Provenance, Request,
-    TokenBudgets,
+    Allocator, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, Measures, Provenance,
+    Request, TokenBudgets,
 };
 use crate::error::{Error, Result};
 use crate::files::sha256_hex;
@@ -126,7 +126,10 @@ impl Method {
         if let Some(held_as) = self.representation {
             self.check_cache(held_as)?;
             if self.residency.holds_as().is_some() {
-                let bound = format!("{} says by itself what it holds: leave cache() out", self.residency_name);
+                let bound = format!(
+                    "{} says by itself what it holds: leave cache() out",
+                    self.residency_name
+                );
                 return Err(Error::invalid("type of the cache", held_as, bound));
             }
         }
@@ -194,7 +197,7 @@ impl Method {
         if let Some(held_as) = self.held_as() {
             held_as.check_width(model.head_dim)?;
             if held_as.has_levels() {
-                model.refuse_windows(&self.residency_name)?;
+                model.refuse_windows("two levels of precision for")?;
             }
         }
         self.plans().try_for_each(|plan| plan.check_geometry(model))

@@ -182,9 +182,8 @@ impl Observed<'_> {
         cut: &Cut,
         budget: Option<CacheBudget>,
     ) -> Result<TokenBudgets> {
-        let allocated = |budget| {
-            (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens)
-        };
+        let allocated =
+            |budget| (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens);
         let limit = budget.and_then(|budget| budget.bytes(self.cache.bytes()));
         match (limit, &cut.allocation) {
             (Some(limit), Allocation::Rule(_)) => {

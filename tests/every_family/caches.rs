@@ -1,8 +1,9 @@
 //! Caches that live: bounds, rewinding, and what leaves.
 
 use kvprof::method::residency::FirstCache;
-use kvprof::method::{LiveCache, RESIDENCIES};
+use kvprof::method::{LiveCache, RESIDENCIES, ResidencyRule};
 use kvprof::model::Model;
+use kvprof::model::attention::NoProbe;
 use kvprof::model::cache::{KvCache, Representation};
 use kvprof::registry;
 use kvprof::select::Slots;
@@ -14,22 +15,32 @@ use crate::{FLOOR, T, prefilled, ragged, window};
 /// A cut cache under a residency.
 pub fn living(cache: &KvCache, kept: &[Slots], name: &str, parameters: Value) -> LiveCache {
     let rule = registry::build("residency", RESIDENCIES, name, parameters).unwrap();
-    let first = FirstCache {
-        kept,
-        prompt_tokens: T,
-        floor: FLOOR,
-        prompt_scores: Vec::new(),
-    };
+    let first = FirstCache::new(kept, T, FLOOR);
     let cut = cache.cut(kept, 8).unwrap();
     LiveCache::new(cut, rule.start(&first).unwrap()).unwrap()
 }
 
+fn rule(name: &str) -> Box<dyn ResidencyRule> {
+    registry::build("residency", RESIDENCIES, name, Value::Null).unwrap()
+}
+
 /// Residencies that let tokens leave.
 pub fn evicting() -> impl Iterator<Item = &'static str> {
-    RESIDENCIES
-        .iter()
-        .map(|rule| rule.name)
-        .filter(|name| *name != "keep")
+    let names = RESIDENCIES.iter().map(|rule| rule.name);
+    names.filter(|name| !rule(name).can_rewind())
+}
+
+/// Residencies of which steps recall what others left out.
+fn recalling() -> impl Iterator<Item = &'static str> {
+    let names = RESIDENCIES.iter().map(|rule| rule.name);
+    names.filter(|name| rule(name).recalls())
+}
+
+/// Recall from prompts as short as these.
+fn recall(budget: &str) -> Value {
+    json!({
+        "budget": budget, "sinks": 2, "tokens_per_cluster": 4, "every": 5, "new": 2, "full_layers": 1,
+    })
 }
 
 fn steps(live: &mut LiveCache, model: &Model, count: u32) -> Vec<Vec<f32>> {
@@ -80,8 +91,9 @@ fn without_a_bound_nothing_that_is_seen_leaves() {
         let cache = prefilled(&model.decoder, &prompt(T));
         let windowless = (0..cache.num_layers()).all(|l| window(model, l).is_none());
         for (kept, every) in [(cache.slots(), 1), (ragged(model, T), 5)] {
-            for residency in evicting() {
-                let parameters = json!({"budget": "none", "every": every});
+            let evicting = evicting().map(|name| (name, json!({"budget": "none", "every": every})));
+            let recalling = recalling().map(|name| (name, recall("100%")));
+            for (residency, parameters) in evicting.chain(recalling) {
                 let mut live = living(&cache, &kept, residency, parameters);
                 let mut plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
                 let (a, b) = (steps(&mut plain, model, 12), steps(&mut live, model, 12));
@@ -90,10 +102,70 @@ fn without_a_bound_nothing_that_is_seen_leaves() {
                     assert_eq!(a, b, "{what}");
                 }
                 assert_close(&a.concat(), &b.concat(), 1e-5, &what);
-                assert_eq!(plain.held(), live.held(), "{what}");
+                let (a, b) = (plain.held(), live.held());
+                assert_eq!(
+                    (a.steps, a.mean(), a.peak),
+                    (b.steps, b.mean(), b.peak),
+                    "{what}"
+                );
                 let (a, b) = (plain.cache(), live.cache());
                 // What no later token sees may be gone by then.
                 assert_eq!(a.lengths_after(1), b.lengths_after(1), "{what}");
+            }
+        }
+    });
+}
+
+/// Layers with a window and the first ones see what a full cache sees; the others no more than the bound and what was
+/// generated since the last clusters.
+#[test]
+fn recall_stays_within_its_bound_and_goes_back() {
+    each(|name, model| {
+        let cache = prefilled(&model.decoder, &prompt(T));
+        for kept in [cache.slots(), ragged(model, T)] {
+            for residency in recalling() {
+                let mut live = living(&cache, &kept, residency, recall("12"));
+                let plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
+                let chooses = |l: usize| l > 0 && window(model, l).is_none();
+                let layers = live.cache().num_layers();
+                let before = live.bytes();
+                live.measure_recall(true);
+                let first = steps(&mut live, model, 20);
+                let what = format!("{name}, {residency}");
+                let any = (0..layers).any(chooses);
+                let peak = (0..layers).map(|l| {
+                    // 19 tokens before the last one, of which three batches of five are clustered.
+                    let all = window(model, l).unwrap_or(T + 20);
+                    if chooses(l) { 12 + 5 } else { all }
+                });
+                assert!(live.held().peak <= peak.max().unwrap(), "{what}");
+                assert_eq!(before.offloaded > 0, any, "{what}");
+                assert_eq!(live.bytes().offloaded > before.offloaded, any, "{what}");
+                if !any {
+                    assert_eq!(before.resident, plain.bytes().resident, "{what}");
+                }
+                let measured = live.recalled().to_vec();
+                assert_eq!(measured.len(), 20, "{what}");
+                assert!(
+                    measured.iter().all(|step| step.hit_rate.is_nan() != any),
+                    "{what}"
+                );
+                live.rewind(T + 3).unwrap();
+                let rest: Vec<Vec<f32>> = (3..20u32)
+                    .map(|step| numbers(&live.step(&model.decoder, 7 + step * 31 % 280).unwrap()))
+                    .collect();
+                assert_eq!(rest, first[3..], "{what}");
+                let positions = live.recalled().iter().map(|step| step.position);
+                assert!(positions.eq(T..T + 20), "{what}");
+                if any {
+                    assert_eq!(live.recalled(), measured, "{what}");
+                }
+                live.rewind(T).unwrap();
+                assert_eq!(live.bytes(), before, "{what}");
+                assert!(
+                    live.feed_watched(&model.decoder, &[1, 2], &mut NoProbe)
+                        .is_err()
+                );
             }
         }
     });

@@ -4,6 +4,8 @@ use kvprof::budget::{Budget, Floor};
 use kvprof::eval::{Case, Sweep};
 use kvprof::method::{METHODS, Method, RESIDENCIES, observe};
 use kvprof::model::Model;
+use kvprof::registry;
+use serde_json::Value;
 
 use crate::family_models::{each, prompt};
 use crate::{FLOOR, T, window};
@@ -17,10 +19,27 @@ const BUDGET: usize = 12;
 /// Methods that are tried with every residency.
 const WITH_RESIDENCIES: [&str; 3] = ["full", "ada-kv", "zigzag"];
 
+/// Parameters of recall for prompts as short as these.
+const RECALL: &str = "sinks=2,tokens_per_cluster=4,every=3,new=2,full_layers=1";
+
 fn methods() -> Vec<Method> {
-    let mut names: Vec<String> = METHODS.iter().map(|m| m.name.to_owned()).collect();
+    let named = METHODS.iter().map(|m| {
+        let method = Method::parse(m.name).unwrap();
+        if method.residency.recalls() {
+            format!("full+{}({RECALL})", method.residency_name)
+        } else {
+            m.name.to_owned()
+        }
+    });
+    let mut names: Vec<String> = named.collect();
     for residency in RESIDENCIES.iter().filter(|rule| rule.name != "keep") {
-        let name = |method| format!("{method}+{}(budget={BOUND})", residency.name);
+        let rule = registry::build("residency", RESIDENCIES, residency.name, Value::Null).unwrap();
+        let more = if rule.recalls() {
+            format!(",{RECALL}")
+        } else {
+            String::new()
+        };
+        let name = |method| format!("{method}+{}(budget={BOUND}{more})", residency.name);
         names.extend(WITH_RESIDENCIES.map(name));
     }
     Method::parse_list(&names.join(",")).unwrap()
@@ -51,7 +70,7 @@ fn a_sweep_serves_every_method_within_its_budget() {
         let sweep = Sweep {
             model,
             methods: &methods,
-            budgets: &[Budget::TokensPerHead(BUDGET as f64)],
+            budgets: &[Budget::TokensPerHead(BUDGET as f64).into()],
             sinks: FLOOR.sinks,
             window: FLOOR.window,
             whole_windows: false,
@@ -91,7 +110,24 @@ fn a_sweep_serves_every_method_within_its_budget() {
                         assert_eq!(*share, want, "{what}");
                     }
                 }
+                _ if method.residency.recalls() => {
+                    let chooses = |l: usize| l > 0 && window(model, l).is_none();
+                    let any = layers.clone().any(chooses);
+                    assert_eq!(scores.offloaded_bytes > 0, any, "{what}");
+                    assert_eq!(trial.recall.len(), trial.held.steps, "{what}");
+                    // What was generated comes on top of the bound until it is clustered.
+                    let most = layers.clone().map(|l| {
+                        let all = window(model, l).unwrap_or(T + 8);
+                        if chooses(l) { BOUND + 3 } else { all }
+                    });
+                    assert!(
+                        trial.held.peak <= most.max().unwrap(),
+                        "{what}: {:?}",
+                        trial.held
+                    );
+                }
                 _ => {
+                    assert!(trial.recall.is_empty(), "{what}");
                     assert!(trial.held.peak <= BOUND, "{what}: {:?}", trial.held);
                     assert!(scores.kv_bytes < BOUND * cells * row, "{what}");
                 }
@@ -120,7 +156,7 @@ fn windows_that_are_kept_whole_are_no_part_of_the_budget() {
                 continue; // It looks at an answer that is not there.
             }
             let what = format!("{name}, {}", method.name);
-            let kept = observed.kept(method, Some(Budget::TokensPerHead(BUDGET as f64)));
+            let kept = observed.kept(method, Some(Budget::TokensPerHead(BUDGET as f64).into()));
             if all_windowed {
                 let said = kept.unwrap_err().to_string();
                 assert!(
@@ -141,7 +177,14 @@ fn windows_that_are_kept_whole_are_no_part_of_the_budget() {
                 }
             }
             assert_eq!(spent, BUDGET * heads, "{what}");
-            let mut live = observed.cut(method, &kept, 8).unwrap();
+            let mut live = observed
+                .cut(
+                    method,
+                    &kept,
+                    Some(Budget::TokensPerHead(BUDGET as f64).into()),
+                    8,
+                )
+                .unwrap();
             for id in [3, 5, 7, 11, 13] {
                 live.step(&model.decoder, id).unwrap();
             }

@@ -45,6 +45,21 @@ pub struct FirstCache<'a> {
     pub prompt_scores: Vec<Vec<Vec<f64>>>,
 }
 
+impl<'a> FirstCache<'a> {
+    /// Of a cut that spends no budget and whose tokens were not scored.
+    pub fn new(kept: &'a [Vec<Vec<u32>>], prompt_tokens: usize, floor: Floor) -> Self {
+        Self {
+            kept,
+            prompt_tokens,
+            floor,
+            budget: None,
+            full_bytes: 0,
+            head_dim: 0,
+            prompt_scores: Vec::new(),
+        }
+    }
+}
+
 /// A cut at two levels of precision.
 #[derive(Clone, Debug)]
 pub struct LevelCut {

@@ -72,6 +72,16 @@ impl KvCache {
         cache
     }
 
+    /// A cache of one layer that holds tokens from position 0 on, keys and values `(H_kv, n, D)`.
+    #[cfg(test)]
+    pub(crate) fn filled(config: &ModelConfig, keys: &Tensor, values: &Tensor) -> Result<Self> {
+        let tokens = keys.dim(1)?;
+        let mut cache = Self::new(config, tokens, Representation::FLOAT32, &Device::Cpu)?;
+        cache.append(0, keys, values)?;
+        cache.advance(tokens)?;
+        Ok(cache)
+    }
+
     /// The cache of layer `layer`.
     pub fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]

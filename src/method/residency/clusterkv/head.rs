@@ -167,3 +167,72 @@ impl HeadClusters {
         self.sinks..self.end
     }
 }
+
+#[cfg(test)]
+impl HeadClusters {
+    /// From clusters that are written down; `members` ascend from `sinks` on without a gap.
+    pub fn written(sinks: usize, centroids: &[[f32; 2]], members: &[&[u32]]) -> Self {
+        let clustered = members.iter().map(|m| m.len()).sum::<usize>();
+        Self {
+            sinks,
+            end: sinks + clustered,
+            width: 2,
+            centroids: centroids.concat(),
+            members: members.iter().map(|m| m.to_vec()).collect(),
+            batches: vec![(members.len(), sinks + clustered)],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sinks, then clusters {2, 5}, {3, 4, 8} and {6, 7} with centroids (1, 0), (0, 1) and (2, 2).
+    fn head() -> HeadClusters {
+        let centroids = [[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]];
+        HeadClusters::written(2, &centroids, &[&[2, 5], &[3, 4, 8], &[6, 7]])
+    }
+
+    /// For the query (1, 3) products are 1, 3 and 8: the third cluster, then the second, then the first.
+    #[test]
+    fn clusters_are_taken_by_their_products_and_the_last_in_part() {
+        let (head, query) = (head(), [1.0, 3.0]);
+        for (rows, taken, seen) in [
+            (3, vec![(2, 1)], vec![0, 1, 6, 9, 10]),
+            (4, vec![(2, 2)], vec![0, 1, 6, 7, 9, 10]),
+            (6, vec![(2, 2), (1, 2)], vec![0, 1, 3, 4, 6, 7, 9, 10]),
+            (
+                8,
+                vec![(2, 2), (1, 3), (0, 1)],
+                vec![0, 1, 2, 3, 4, 6, 7, 8, 9, 10],
+            ),
+            (usize::MAX, vec![(2, 2), (1, 3), (0, 2)], (0..11).collect()),
+        ] {
+            assert_eq!(head.choose(&query, rows), taken, "{rows}");
+            assert_eq!(head.in_sight(&taken, 11), seen, "{rows}");
+            assert_eq!(head.seen(11, rows), seen.len(), "{rows}");
+        }
+        assert_eq!(head.choose(&query, 2), [], "the sinks take all");
+    }
+
+    /// (3, 0) has products 3, 0 and 6 with the three; (1, 1) has 1, 1 and 4: of equals the lower index.
+    #[test]
+    fn another_query_takes_others_and_equals_have_an_order() {
+        assert_eq!(head().choose(&[3.0, 0.0], 6), [(2, 2), (0, 2)]);
+        assert_eq!(head().choose(&[1.0, 1.0], 6), [(2, 2), (0, 2)]);
+        // Products may be negative: (-1, -1) has -1, -1 and -4.
+        assert_eq!(head().choose(&[-1.0, -1.0], 8), [(0, 2), (1, 3), (2, 1)]);
+    }
+
+    /// Six numbers of four bytes are the centroids, seven of four bytes the lists.
+    #[test]
+    fn bytes_are_those_of_centroids_and_lists() {
+        assert_eq!(head().bytes(), 6 * 4 + 7 * 4);
+        let mut head = head();
+        head.forget_prompt();
+        assert_eq!((head.bytes(), head.clusters(), head.clustered()), (0, 0, 0));
+        assert_eq!(head.in_sight(&Taken::new(), 4), [0, 1, 2, 3]);
+        assert_eq!((head.seen(4, 3), head.seen(1, 3)), (4, 1));
+    }
+}

@@ -207,7 +207,7 @@ impl Residency for Recall {
             return self.keep_to_limit(cache);
         };
         if let Some(meter) = &mut self.meter {
-            meter.end_step();
+            meter.end_step(cache.next_position().saturating_sub(1));
         }
         if cache.next_position().saturating_sub(end) >= self.options.every {
             self.cluster(cache, self.options.new)?;

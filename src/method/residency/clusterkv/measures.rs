@@ -95,9 +95,9 @@ impl RecallMeter {
         self.current.1.insert(layer, heads);
     }
 
-    /// Ends the step.
-    pub fn end_step(&mut self) {
-        let (position, choices) = std::mem::take(&mut self.current);
+    /// Ends the step of the token at `position`; no layer chooses where all are left alone.
+    pub fn end_step(&mut self, position: usize) {
+        let (_, choices) = std::mem::take(&mut self.current);
         let heads = || choices.values().flatten();
         let all = heads().count() as f64;
         let before = self.choices.last();
@@ -130,5 +130,88 @@ impl RecallMeter {
     /// What was measured.
     pub fn steps(&self) -> &[RecallStep] {
         &self.steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One sink, then clusters {1, 4} and {2, 3}.
+    fn head() -> HeadClusters {
+        HeadClusters::written(1, &[[1.0, 0.0], [0.0, 1.0]], &[&[1, 4], &[2, 3]])
+    }
+
+    fn choice(taken: &[(u32, u32)], rows: &[f32]) -> HeadChoice {
+        HeadChoice::of(&head(), &taken.to_vec(), Some(rows), 6)
+    }
+
+    /// The mean of two query heads over six held tokens: .3, .1, .15, .15, .2, .1. Sink and the token behind the
+    /// clusters do not count, so 4 comes first, then 3 (the later of equals), 2 and 1.
+    #[test]
+    fn hits_are_among_the_largest_of_what_is_clustered() {
+        let rows = [0.2, 0.1, 0.2, 0.1, 0.3, 0.1, 0.4, 0.1, 0.1, 0.2, 0.1, 0.1];
+        // {1, 4} against {4, 3}: a half. {2} against {4}: none. {1, 4, 2} against {4, 3, 2}: two thirds.
+        for (taken, want) in [
+            (&[(0, 2)][..], Some(0.5)),
+            (&[(1, 1)], Some(0.0)),
+            (&[(0, 2), (1, 1)], Some(2.0 / 3.0)),
+            (&[(1, 2)], Some(0.5)),
+            (&[(1, 2), (0, 2)], Some(1.0)),
+            (&[], None),
+        ] {
+            assert_eq!(choice(taken, &rows).hit_rate, want, "{taken:?}");
+        }
+    }
+
+    /// A head takes one token of the second cluster, then both: its second token, 3, comes back. Taking fewer brings
+    /// nothing back, nor does a cluster that was not there before.
+    #[test]
+    fn what_was_left_out_and_is_seen_returns() {
+        let rows = [1.0 / 6.0; 12];
+        let some = choice(&[(0, 2), (1, 1)], &rows);
+        let all = choice(&[(0, 2), (1, 2)], &rows);
+        let other = choice(&[(1, 2)], &rows);
+        assert!(all.returns_since(&some) && !some.returns_since(&all));
+        assert!(some.returns_since(&other) && !other.returns_since(&all));
+        let before_it_was_there = HeadChoice {
+            clusters: 1,
+            ..choice(&[(0, 2)], &rows)
+        };
+        assert!(!all.returns_since(&before_it_was_there));
+    }
+
+    /// Two layers of one head each. The first step has no step before; at the second the head of layer 5 gets a token
+    /// back, at the third neither.
+    #[test]
+    fn steps_are_means_over_heads_and_go_back() {
+        let rows = [0.2, 0.1, 0.2, 0.1, 0.3, 0.1, 0.4, 0.1, 0.1, 0.2, 0.1, 0.1];
+        let mut meter = RecallMeter::default();
+        let step = |meter: &mut RecallMeter, position, second: &[(u32, u32)]| {
+            meter.chose(position, 3, vec![choice(&[(0, 2)], &rows)]);
+            meter.chose(position, 5, vec![choice(second, &rows)]);
+            meter.end_step(position);
+        };
+        step(&mut meter, 10, &[(1, 1)]);
+        step(&mut meter, 11, &[(1, 2)]);
+        step(&mut meter, 12, &[(1, 1)]);
+        let steps = meter.steps().to_vec();
+        let shares: Vec<_> = steps
+            .iter()
+            .map(|s| (s.hit_rate, s.returned, s.recalled))
+            .collect();
+        assert_eq!(
+            shares,
+            [(0.25, 0.0, 1.5), (0.5, 0.5, 2.0), (0.25, 0.0, 1.5)]
+        );
+        assert!(steps.iter().all(|s| s.clustered == 4.0));
+        // Back to 11, the step at 10 is what the next one is compared with.
+        meter.rewind(11);
+        assert_eq!(meter.steps(), &steps[..1]);
+        step(&mut meter, 11, &[(1, 2)]);
+        assert_eq!(meter.steps(), &steps[..2]);
+        meter.rewind(0);
+        step(&mut meter, 10, &[(1, 2)]);
+        assert_eq!(meter.steps()[0].returned, 0.0);
     }
 }

@@ -82,7 +82,9 @@ impl ClusterKv {
 
     /// What a KV head may see: its own budget, or the one that the run spends.
     fn spent(&self, spent: Option<CacheBudget>) -> Result<CacheBudget> {
-        let own = self.budget.map(|RecallBudget(own)| CacheBudget::Tokens(own));
+        let own = self
+            .budget
+            .map(|RecallBudget(own)| CacheBudget::Tokens(own));
         let budget = own.or(spent);
         let budget = budget.ok_or_else(|| {
             let bound =
@@ -147,7 +149,9 @@ impl ResidencyRule for ClusterKv {
         let tokens = first.prompt_tokens;
         self.check(tokens, &first.floor, first.budget)?;
         let budget = self.spent(first.budget)?;
-        let rows = budget.tokens().map(|budget| budget.per_head(tokens) as usize);
+        let rows = budget
+            .tokens()
+            .map(|budget| budget.per_head(tokens) as usize);
         let rows = rows.filter(|rows| *rows < tokens).unwrap_or(usize::MAX);
         let limit = budget.bytes(first.full_bytes);
         Ok(Box::new(Recall::of(self.clone(), tokens, rows, limit)))

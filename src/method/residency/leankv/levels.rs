@@ -36,7 +36,10 @@ impl FromStr for LevelBits {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let pair = text.trim().strip_prefix('k').and_then(|rest| rest.split_once('v'));
+        let pair = text
+            .trim()
+            .strip_prefix('k')
+            .and_then(|rest| rest.split_once('v'));
         let bits = |count: &str| TokenBits::of(count.parse().ok()?);
         pair.and_then(|(keys, values)| Some(Self::of(bits(keys)?, bits(values)?)))
             .ok_or_else(|| {
@@ -89,7 +92,11 @@ impl<'a> Prompt<'a> {
             return Ok(Self { rule, first });
         }
         let bound = "every token of the prompt needs one";
-        Err(Error::invalid("scores for leankv", first.prompt_scores.len(), bound))
+        Err(Error::invalid(
+            "scores for leankv",
+            first.prompt_scores.len(),
+            bound,
+        ))
     }
 
     /// Levels under the rule's thresholds times `scale`.
@@ -97,7 +104,9 @@ impl<'a> Prompt<'a> {
         let layers = self.first.kept.iter().enumerate();
         let kept = layers.map(|(l, heads)| {
             let heads = heads.iter().enumerate();
-            heads.map(|(h, slots)| self.head(slots, &self.first.prompt_scores[l][h], scale)).collect()
+            heads
+                .map(|(h, slots)| self.head(slots, &self.first.prompt_scores[l][h], scale))
+                .collect()
         });
         PromptLevels {
             scale,
@@ -107,7 +116,8 @@ impl<'a> Prompt<'a> {
 
     fn head(&self, slots: &[u32], scores: &[f64], scale: f64) -> LevelSlots {
         let tokens = self.first.prompt_tokens;
-        let [prune, demote] = [self.rule.prune, self.rule.demote].map(|x| x * scale / tokens as f64);
+        let [prune, demote] =
+            [self.rule.prune, self.rule.demote].map(|x| x * scale / tokens as f64);
         let mut kept = LevelSlots::default();
         for &slot in slots {
             let score = scores[slot as usize];
@@ -130,14 +140,20 @@ impl<'a> Prompt<'a> {
             .map(|bits| bits.keys.bytes(width) + bits.values.bytes(width));
         let bytes = |levels: &PromptLevels| -> usize {
             let heads = levels.kept.iter().flatten();
-            heads.map(|head| head.high.len() * high + head.low.len() * low).sum()
+            heads
+                .map(|head| head.high.len() * high + head.low.len() * low)
+                .sum()
         };
         let unscaled = self.levels(0.0);
         if bytes(&unscaled) <= limit {
             return Ok(unscaled);
         }
         // Above it even a token of all attention leaves.
-        let smallest = if self.rule.prune > 0.0 { self.rule.prune } else { self.rule.demote };
+        let smallest = if self.rule.prune > 0.0 {
+            self.rule.prune
+        } else {
+            self.rule.demote
+        };
         let mut high = 2.0 * self.first.prompt_tokens as f64 / smallest;
         let mut found = self.levels(high);
         if bytes(&found) > limit {

@@ -45,7 +45,9 @@ impl Living {
         let layers = levels.kept.iter().zip(&first.prompt_scores);
         let received = layers.map(|(heads, scores)| {
             let heads = heads.iter().zip(scores);
-            heads.map(|(slots, scores)| of_head(slots, scores)).collect()
+            heads
+                .map(|(slots, scores)| of_head(slots, scores))
+                .collect()
         });
         Ok(Self {
             prune: rule.prune * levels.scale,

@@ -94,7 +94,8 @@ impl LeanKv {
 
     fn spent(&self, budget: Option<CacheBudget>) -> Result<CacheBudget> {
         let budget = budget.ok_or_else(|| {
-            let bound = "thresholds are scaled to one: give the run a budget, or write leankv(fixed=true)";
+            let bound =
+                "thresholds are scaled to one: give the run a budget, or write leankv(fixed=true)";
             Error::invalid("budget of leankv", "absent", bound)
         })?;
         budget.check()?;
@@ -131,7 +132,8 @@ impl ResidencyRule for LeanKv {
             return Err(Error::invalid("thresholds of leankv", given, bound));
         }
         if !self.fixed && self.demote == 0.0 {
-            let bound = "thresholds of 0 cannot be scaled to a budget: raise them, or write fixed=true";
+            let bound =
+                "thresholds of 0 cannot be scaled to a budget: raise them, or write fixed=true";
             return Err(Error::invalid("thresholds of leankv", 0, bound));
         }
         if self.window == 0 {
