@@ -125,6 +125,114 @@ proptest! {
     }
 }
 
+/// Rows, and what an independent implementation in NumPy, and llama.cpp's own in Python, make of them.
+#[derive(serde::Deserialize)]
+struct Goldens {
+    by_row: Vec<Golden>,
+    by_channel: Vec<Golden>,
+    hadamard: Vec<Rotated>,
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    name: String,
+    shape: [usize; 2],
+    input: Vec<f32>,
+    #[serde(default)]
+    ggml: std::collections::BTreeMap<String, Block>,
+    #[serde(default)]
+    by_row: Vec<Coded>,
+    #[serde(default)]
+    by_channel: Vec<Coded>,
+}
+
+#[derive(serde::Deserialize)]
+struct Block {
+    hex: Vec<String>,
+    decoded: Vec<f32>,
+}
+
+#[derive(serde::Deserialize)]
+struct Coded {
+    bits: usize,
+    #[serde(default)]
+    group: usize,
+    decoded: Vec<f32>,
+}
+
+#[derive(serde::Deserialize)]
+struct Rotated {
+    size: usize,
+    input: Vec<Vec<f32>>,
+    rotated: Vec<Vec<f64>>,
+}
+
+#[test]
+fn codes_and_numbers_are_those_of_the_references() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/living/quantised_rows.json"
+    );
+    let goldens: Goldens = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut checked = 0;
+    let mut check = |packing: Packing, golden: &Golden, decoded: &[f32]| {
+        let [rows, width] = golden.shape;
+        let bytes = packed(packing, &golden.input, width);
+        let mut back = vec![0.0; rows * width];
+        packing.unpack(&bytes, width, 0..rows, &mut back);
+        assert_eq!(back, decoded, "{packing:?} of {}", golden.name);
+        checked += 1;
+        bytes
+    };
+    let bits = |count: usize| {
+        Bits::ALL
+            .into_iter()
+            .find(|bits| bits.count() == count)
+            .unwrap()
+    };
+    for golden in &goldens.by_row {
+        for format in BlockFormat::ALL {
+            let want = &golden.ggml[format.name()];
+            let bytes = check(Packing::Blocks(format), golden, &want.decoded);
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(
+                hex,
+                want.hex.concat(),
+                "{} of {}",
+                format.name(),
+                golden.name
+            );
+        }
+        for coded in &golden.by_row {
+            check(
+                Packing::ByRow(bits(coded.bits), coded.group),
+                golden,
+                &coded.decoded,
+            );
+        }
+    }
+    for golden in &goldens.by_channel {
+        for coded in &golden.by_channel {
+            check(
+                Packing::ByChannel(bits(coded.bits), 32),
+                golden,
+                &coded.decoded,
+            );
+        }
+    }
+    assert!(checked > 40, "{checked}");
+    for rotated in &goldens.hadamard {
+        for (input, want) in rotated.input.iter().zip(&rotated.rotated) {
+            let mut got = input.clone();
+            rotate(&mut got, rotated.size);
+            let largest = input.iter().fold(0f32, |m, x| m.max(x.abs()));
+            for (got, want) in got.iter().zip(want) {
+                assert!((f64::from(*got) - want).abs() <= 1e-5 * f64::from(largest) + 1e-12);
+            }
+        }
+    }
+}
+
 #[test]
 fn more_bits_are_nearer() {
     let width = 64;

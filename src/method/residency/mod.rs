@@ -9,6 +9,8 @@ mod eviction;
 mod h2o;
 mod keep;
 mod leankv;
+#[cfg(test)]
+mod reference_tests;
 mod streaming;
 mod tova;
 

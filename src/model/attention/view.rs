@@ -31,6 +31,27 @@ pub struct AttentionView<'a> {
     pub(in crate::model) as_on_device: bool,
 }
 
+#[cfg(test)]
+impl<'a> AttentionView<'a> {
+    /// What is seen of a step of one token, `(H_q, 1, D)`, in a cache of one layer.
+    pub(crate) fn of_step(
+        queries: &'a Tensor,
+        cache: &'a LayerCache,
+        position: usize,
+        projection: &'a Matrix,
+    ) -> Self {
+        Self {
+            layer: 0,
+            rows: position..position + 1,
+            prompt_tokens: position + 1,
+            queries,
+            cache,
+            projection,
+            as_on_device: false,
+        }
+    }
+}
+
 impl AttentionView<'_> {
     /// Whether this is the run that ends the prompt.
     pub fn is_last(&self) -> bool {

@@ -82,6 +82,18 @@ impl KvCache {
         Ok(cache)
     }
 
+    /// Adds tokens to the only layer without moving on, as a decoder does before attention.
+    #[cfg(test)]
+    pub(crate) fn come(&mut self, keys: &Tensor, values: &Tensor) -> Result<()> {
+        self.append(0, keys, values)
+    }
+
+    /// Moves on by one token, as a decoder does after all layers.
+    #[cfg(test)]
+    pub(crate) fn pass(&mut self) -> Result<()> {
+        self.advance(1)
+    }
+
     /// The cache of layer `layer`.
     pub fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]

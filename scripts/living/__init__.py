@@ -1,0 +1,1 @@
+"""What make_living_caches.py is made of; NumPy only, nothing of kvprof."""
