@@ -187,7 +187,7 @@ mod tests {
     fn steps_are_means_over_heads_and_go_back() {
         let rows = [0.2, 0.1, 0.2, 0.1, 0.3, 0.1, 0.4, 0.1, 0.1, 0.2, 0.1, 0.1];
         let mut meter = RecallMeter::default();
-        let mut step = |meter: &mut RecallMeter, position, second: &[(u32, u32)]| {
+        let step = |meter: &mut RecallMeter, position, second: &[(u32, u32)]| {
             meter.chose(position, 3, vec![choice(&[(0, 2)], &rows)]);
             meter.chose(position, 5, vec![choice(second, &rows)]);
             meter.end_step(position);
