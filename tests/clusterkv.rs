@@ -235,7 +235,7 @@ fn bytes_are_those_of_what_lies_where() {
     let bytes = live.bytes();
     assert_eq!(bytes.offloaded, before.offloaded + heads * 4 * row);
     let added = bytes.resident - before.resident - heads * 4 * row - heads * 4 * 4;
-    assert!(added % (HEAD_DIM * 4) == 0 && added <= heads * 4 * HEAD_DIM * 4);
+    assert!(added.is_multiple_of(HEAD_DIM * 4) && added <= heads * 4 * HEAD_DIM * 4);
     // The layer that is left alone saw all, the fourth step's own token among it.
     assert_eq!(live.held().peak, T + 4);
     assert_eq!(

@@ -212,7 +212,7 @@ impl Method {
         cut.into_iter().chain(self.residency.plan())
     }
 
-    /// Refuses what a device does not do: eviction anywhere but on the CPU, and caches that its attention cannot read.
+    /// Refuses what a device does not do: eviction and recall anywhere but on the CPU, and caches that its attention cannot read.
     ///
     /// Errors: [`Error::Unsupported`].
     pub fn check_device(&self, device: &Device, precision: Precision) -> Result<()> {
@@ -225,7 +225,7 @@ impl Method {
             return Ok(());
         }
         Err(Error::Unsupported {
-            what: "letting tokens leave a cache while it lives on",
+            what: "a cache that changes while it lives (eviction, recall) on",
             found: format!("{:?}", device.location()),
             supported: "--device cpu".into(),
         })
