@@ -41,7 +41,8 @@ pub(super) struct Continued {
 }
 
 impl Reference {
-    /// Decodes from the full cache, shows `probe` what the continuation attends to, and rewinds.
+    /// Decodes from the full cache, shows `probe` what the continuation attends to, and rewinds; a full cache that cannot
+    /// be rewound is copied for every text instead, and shows nothing.
     pub fn of(
         model: &Model,
         live: &mut LiveCache,
@@ -51,6 +52,9 @@ impl Reference {
         probe: &mut dyn AttentionProbe,
     ) -> Result<Self> {
         let decoder = &model.decoder;
+        if !live.can_rewind() {
+            return Self::of_copies(model, live, first, case, most);
+        }
         let start = live.cache().next_position();
         let said = decode_on(model, live, Vec::new(), most_likely(&first), most, &[])?;
         live.rewind(start)?;
@@ -59,6 +63,31 @@ impl Reference {
         let held = live.held();
         live.rewind(start)?;
         let nll = answer_nll(decoder, &mut Again::Rewound(live), &first, case)?;
+        Ok(Self {
+            said,
+            rows,
+            first,
+            most,
+            nll,
+            held,
+        })
+    }
+
+    fn of_copies(
+        model: &Model,
+        live: &LiveCache,
+        first: Vec<f32>,
+        case: &Case,
+        most: usize,
+    ) -> Result<Self> {
+        let copy = || Ok(LiveCache::keeping(live.cache().copy(most)?));
+        let next = most_likely(&first);
+        let said = decode_on(model, &mut copy()?, Vec::new(), next, most, &[])?;
+        let mut fed = copy()?;
+        let rows = fed.feed(&model.decoder, &said.ids)?;
+        let held = fed.held();
+        drop(fed);
+        let nll = answer_nll(&model.decoder, &mut Again::Fresh(&copy), &first, case)?;
         Ok(Self {
             said,
             rows,

@@ -158,6 +158,11 @@ impl<'s> Sweep<'s> {
         let mut observed = observe(self.model, ids, room, self.methods, self.floor())?;
         let first = observed.logits.to_vec1()?;
         let mut full = LiveCache::keeping(std::mem::take(&mut observed.cache));
+        if observed.looks_ahead() && !full.can_rewind() {
+            let bound = "a scorer that looks ahead needs a full cache that can be rewound: --cache-dtype q8_0, bf16 or f32";
+            let held_as = full.cache().representations();
+            return Err(Error::invalid("type of the cache", held_as, bound));
+        }
         let reference = if observed.looks_ahead() {
             let mut ahead = ContinuationProbe::new(ids.len());
             let reference = Reference::of(self.model, &mut full, first, case, most, &mut ahead)?;
