@@ -20,7 +20,7 @@ pub struct Sweep<'a> {
     pub model: &'a Model,
     /// Methods, the full cache among them if it is to be a row; those that are allocated from a profile have read it.
     pub methods: &'a [Method],
-    /// Budgets of every method but the full cache.
+    /// Budgets of every method that spends one.
     pub budgets: &'a [CacheBudget],
     /// First tokens that always stay.
     pub sinks: usize,
@@ -48,7 +48,7 @@ pub struct Outcome {
 pub struct Trial {
     /// Index among the methods.
     pub method: usize,
-    /// Index among the budgets; `None` is the full cache.
+    /// Index among the budgets; `None` where the method spends none, as the full cache does.
     pub budget: Option<usize>,
     /// What it did, or why it could not.
     pub scores: Result<Scores, String>,

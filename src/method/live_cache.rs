@@ -17,7 +17,8 @@ pub struct LiveCache {
     held: HeldRows,
 }
 
-/// Rows that KV heads held at the steps of a decoding, each step's new token included.
+/// Rows that KV heads held at the steps of a decoding, each step's new token included; where a step sees a part of what
+/// is held, the rows that it saw.
 ///
 /// Units: rows of a KV head; bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
