@@ -262,8 +262,8 @@ impl Compression {
 
     /// Refuses a plan for another model, before its weights are loaded.
     pub fn check_model(&self, geometry: &Geometry) -> anyhow::Result<()> {
+        self.method.check_geometry(geometry)?;
         for plan in self.method.plans() {
-            plan.check_geometry(geometry)?;
             if plan.for_other_weights(geometry) {
                 eprintln!(
                     "warning: the plan was made for other weights of the same shape ({})",

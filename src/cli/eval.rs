@@ -118,8 +118,10 @@ impl EvalArguments {
             self.check_cases(&cases, &methods, &header.config)?;
             let geometry = Geometry::of_files(&header.files, &header.config);
             check_profile(profile.as_ref(), &geometry)?;
+            let prefilled = self.model.precision()?.cache;
             for method in &methods {
                 method.check_geometry(&geometry)?;
+                method.check_cache(method.held_as().unwrap_or(prefilled))?;
             }
             let floor = self.windows.of(Floor::of(self.sinks, self.window));
             if methods.iter().any(|method| method.cut.is_some()) {

@@ -67,8 +67,11 @@ impl ModelArguments {
         let device = self.device.open()?;
         self.precision()?.check(&device)?;
         let files = fetch(&self.model, &self.terms, quiet)?;
-        let header = ModelHeader::open(files);
-        Ok((header.with_context(|| self.loading())?, device))
+        let header = ModelHeader::open(files).with_context(|| self.loading())?;
+        self.precision()?
+            .cache
+            .check_width(header.config.head_dim)?;
+        Ok((header, device))
     }
 
     /// Reads the weights of a model that was opened.

@@ -4,6 +4,7 @@ use super::chart::Chart;
 use super::figure::{Axis, BASELINE, Description, EDGES, Entry, Key, Marks, OTHERS, PENS, Pen};
 use super::figure::{Point, REFERENCE, Series, Shape, Sharing, SpreadStyle, Words, ends};
 use super::figure::{figure_width, heading_room, labels_up, number, points, text_width};
+use super::lines_of_types::lines_of_types;
 use super::options::{ChartOption as Opt, ChartOptions};
 use super::outcomes::{
     FULL, Outcome, count_words, distinct, facts, outcomes, sample_means, sample_noun, shown_methods,
@@ -30,6 +31,7 @@ const MOST_LINEAR: usize = 6;
 
 /// The mean of a metric against the bytes that are held, with 95 % intervals over prompts.
 ///
+/// Methods that spend no budget and differ only in the bits of one kind of type are points of one line.
 /// Up to six methods share a panel, where the full cache is a dotted line that ends at its own bytes. More have
 /// a panel each, with the evaluation's baseline and the other methods behind, and the full cache as a dotted line
 /// across. Where a logarithmic axis has no place for the full cache's value, the legend names it.
@@ -62,13 +64,16 @@ fn describe(all: &[&dyn Source], options: &ChartOptions) -> Result<Description> 
     let rows = outcomes(results, metric)?;
     let methods = rows.iter().map(|row| row.method);
     let methods = shown_methods(CHART.name, methods, options.methods.as_deref())?;
-    let names: Vec<Words> = methods.iter().map(Words::from).collect();
-    let baseline = &results.meta.settings.baseline;
-    let baseline = methods.iter().position(|name| *name == baseline);
-    let of = |method: &str| at_budgets(&rows, method, options.relative).into_iter();
+    let lines = lines_of_types(&methods, &rows);
+    let names: Vec<Words> = lines.iter().map(|line| Words::from(&*line.name)).collect();
+    let baseline = &results.meta.settings.baseline.as_str();
+    let baseline = lines
+        .iter()
+        .position(|line| line.methods.contains(baseline));
+    let of = |methods: &[&str]| at_budgets(&rows, methods, options.relative).into_iter();
     let (methods, samples): (Vec<Vec<Point>>, Vec<Vec<usize>>) =
-        methods.iter().map(|name| of(name).unzip()).unzip();
-    let full = of(FULL).next().map(|(point, _)| point);
+        lines.iter().map(|line| of(&line.methods).unzip()).unzip();
+    let full = of(&[FULL]).next().map(|(point, _)| point);
     let width = figure_width(options.width)?;
     let sharing = Sharing::of(names.len(), TOGETHER, HEIGHTS, width, LEAST_PANEL);
     let y = quality_axis(&methods, full, metric, options.log, sharing.height);
@@ -198,12 +203,15 @@ impl Frontier {
     }
 }
 
-/// `method` at every budget by growing bytes, with the number of samples (prompts, or needles) behind each; `relative` in
-/// per cent of the full cache.
-fn at_budgets(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<(Point, usize)> {
-    let own: Vec<&Outcome<'_>> = rows.iter().filter(|row| row.method == method).collect();
-    let at = |budget: &str| {
-        let rows = own.iter().filter(|row| row.budget == budget);
+/// Methods of one line at every budget by growing bytes, with the number of samples (prompts, or needles) behind each;
+/// `relative` in per cent of the full cache.
+fn at_budgets(rows: &[Outcome<'_>], methods: &[&str], relative: bool) -> Vec<(Point, usize)> {
+    let of_line = rows.iter().filter(|row| methods.contains(&row.method));
+    let own: Vec<&Outcome<'_>> = of_line.collect();
+    let at = |(method, budget): (&str, &str)| {
+        let rows = own
+            .iter()
+            .filter(|row| row.method == method && row.budget == budget);
         let bytes = rows.clone().map(|row| {
             if relative {
                 100.0 * row.held / row.full
@@ -215,8 +223,12 @@ fn at_budgets(rows: &[Outcome<'_>], method: &str, relative: bool) -> Vec<(Point,
         let bytes: Vec<f64> = bytes.collect();
         (mean_with_interval(mean(&bytes), &values), values.len())
     };
-    let budgets = distinct(own.iter().map(|row| row.budget));
-    let mut all: Vec<(Point, usize)> = budgets.into_iter().map(at).collect();
+    let budgets = methods.iter().flat_map(|method| {
+        let rows = own.iter().filter(|row| row.method == *method);
+        let budgets = distinct(rows.map(|row| row.budget)).into_iter();
+        budgets.map(|budget| (*method, budget))
+    });
+    let mut all: Vec<(Point, usize)> = budgets.map(at).collect();
     all.retain(|(point, _)| point.x.is_finite() && point.x > 0.0);
     all.sort_by(|(a, _), (b, _)| a.x.total_cmp(&b.x));
     all

@@ -14,6 +14,7 @@ mod growth;
 mod growth_words;
 mod hit_rates;
 mod layer_windows;
+mod lines_of_types;
 mod lmba;
 mod lmbo;
 mod mba_heatmap;

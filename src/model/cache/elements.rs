@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use candle_core::DType;
 
-use super::representation::Side;
+use super::side::Side;
 use crate::compute::packed_rows::{BLOCK, Bits, BlockFormat, Packing};
 use crate::error::{Error, Result};
 

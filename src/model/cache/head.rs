@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 
 use super::packed::PackedRows;
-use super::representation::{Representation, Side};
+use super::representation::Representation;
 use super::rows::Rows;
+use super::side::Side;
 use crate::error::{Error, Result};
 
 /// Keys and values of one KV head of one layer.

@@ -1,20 +1,14 @@
 //! Caches whose tokens are held at two levels of precision.
 
+use rayon::prelude::*;
+
 use super::head::HeadCache;
 use super::layer::LayerCache;
+use super::level_slots::{LevelSlots, leave, move_down};
 use super::representation::Representation;
 use super::rows::Rows;
 use super::{KvCache, memory};
 use crate::error::{Error, Result};
-
-/// The slots of a KV head that are kept at either level, each ascending.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LevelSlots {
-    /// Those at the low level, which come first.
-    pub low: Vec<u32>,
-    /// Those at the high level.
-    pub high: Vec<u32>,
-}
 
 impl HeadCache {
     /// Tokens at the low level, which are the first that it holds.
@@ -52,31 +46,19 @@ impl HeadCache {
     }
 }
 
-/// Takes a slot out of a list with an entry for every slot, `low` of them at the low level, as [`KvCache::let_go`] does:
-/// the last one of its level takes its place.
-pub fn leave<T>(of: &mut Vec<T>, slot: usize, low: usize) {
-    if slot < low {
-        of.swap(slot, low - 1);
-        of.remove(low - 1);
-    } else {
-        of.swap_remove(slot);
-    }
-}
-
-/// Moves a slot of such a list from the high level to the end of the low one, as [`KvCache::demote`] does.
-pub fn move_down<T>(of: &mut Vec<T>, slot: usize, low: usize) {
-    let moved = of.swap_remove(slot);
-    of.insert(low, moved);
-}
-
 impl LayerCache {
     /// The listed slots at either level, each coded once from what is held.
     fn cut_levels(&self, kept: &[LevelSlots], held_as: Representation) -> Result<Self> {
         let held_as = vec![held_as; self.heads.len()];
         let mut smaller = self.empty(&vec![0; self.heads.len()], &held_as)?;
-        for ((to, from), slots) in smaller.heads.iter_mut().zip(&self.heads).zip(kept) {
-            to.take_levels(from, slots)?;
-        }
+        let mut all: Vec<_> = smaller
+            .heads
+            .iter_mut()
+            .zip(&self.heads)
+            .zip(kept)
+            .collect();
+        all.par_iter_mut()
+            .try_for_each(|((to, from), slots)| to.take_levels(from, slots))?;
         Ok(smaller)
     }
 }

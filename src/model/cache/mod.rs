@@ -3,22 +3,25 @@
 mod elements;
 mod head;
 mod layer;
+mod level_slots;
 mod levels;
 mod moved_rows;
 mod packed;
 mod representation;
 mod representations;
 mod rows;
+mod side;
 
 use candle_core::{Device, Tensor};
 
 pub use elements::{Elements, Grouped, Levels, TokenBits};
 pub use head::HeadCache;
 pub use layer::{LayerCache, PackedHeads};
-pub use levels::{LevelSlots, leave, move_down};
+pub use level_slots::{LevelSlots, leave, move_down};
 pub(super) use packed::PackedRows;
-pub use representation::{Representation, Side};
+pub use representation::Representation;
 pub use representations::Representations;
+pub use side::Side;
 
 use super::config::ModelConfig;
 use crate::compute::memory;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::elements::{Elements, Grouped};
-use super::representation::Side;
+use super::side::Side;
 use crate::compute::lanes::Lanes;
 use crate::compute::packed_rows::{Packing, rotate};
 use crate::error::Result;

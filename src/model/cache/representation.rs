@@ -6,16 +6,8 @@ use std::str::FromStr;
 use candle_core::DType;
 
 use super::elements::Elements;
+use super::side::Side;
 use crate::error::{Error, Result};
-
-/// Keys, or values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Keys after RoPE.
-    Keys,
-    /// Values.
-    Values,
-}
 
 /// The elements of keys and those of values.
 ///

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::levels::LevelSlots;
+use super::level_slots::LevelSlots;
 use super::moved_rows::MovedRows;
 use super::packed::PackedRows;
 use crate::error::Result;
