@@ -95,10 +95,11 @@ impl Configuration {
 /// What kvpress keeps under `METHOD TOKENS`, `[layer][kv_head]`.
 fn kvpress_kept(prompt: &str, cut: &str) -> Vec<Slots> {
     let (method, keep) = cut.rsplit_once(' ').unwrap();
+    let keep: u64 = keep.parse().unwrap();
     let rows = read_json_rows(Path::new(&fixture("oracle/kvpress_kept.parquet"))).unwrap();
     let mut kept = vec![vec![Vec::new(); 3]; 30];
     for row in &rows {
-        if row["prompt"] == prompt && row["method"] == method && row["keep"].to_string() == keep {
+        if row["prompt"] == prompt && row["method"] == method && row["keep"] == keep {
             let at = |name: &str| row[name].as_u64().unwrap() as usize;
             let slots = row["kept"].as_array().unwrap().iter();
             kept[at("layer")][at("kv_head")] = slots.map(|s| s.as_u64().unwrap() as u32).collect();
