@@ -51,7 +51,8 @@ fn all_charts_of_the_sources_are_drawn_and_the_rest_is_named() {
         "{said}"
     );
     assert!(said.contains("skipped growth: no --bench"), "{said}");
-    assert_eq!(said.lines().count(), 5, "{said}");
+    assert!(said.contains("skipped residency: no --trace"), "{said}");
+    assert_eq!(said.lines().count(), 6, "{said}");
     let written = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
     let charts = [
         "lmba",

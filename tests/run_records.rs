@@ -7,6 +7,7 @@ use std::path::Path;
 use kvprof::eval::EvalSettings;
 use kvprof::eval::hit_rate::HitRateSettings;
 use kvprof::eval::speed::SpeedSettings;
+use kvprof::eval::trace::TraceSettings;
 use kvprof::profile::ProfileSettings;
 use kvprof::run::{RunRecord, RunSettings};
 
@@ -88,10 +89,44 @@ const HIT_RATES: &str = r#"{
 }
 "#;
 
+const TRACE: &str = r#"{
+  "schema": 1,
+  "kvprof": "0.1.0",
+  "command": "kvprof trace",
+  "model": "tiny",
+  "model_source": "here",
+  "model_sha256": "a1",
+  "num_layers": 2,
+  "num_kv_heads": 2,
+  "head_dim": 8,
+  "device": "Cpu",
+  "dtype": "f32",
+  "threads": 2,
+  "dataset": "made-up",
+  "dataset_sha256": "c3",
+  "template": "d4 raw",
+  "index": null,
+  "prompts_sha256": "b2",
+  "max_prompt_tokens": 1024,
+  "prompt_tokens": 40,
+  "methods": [
+    {
+      "name": "full"
+    }
+  ],
+  "budget": null,
+  "sinks": 4,
+  "window": 32,
+  "new_tokens": 5,
+  "repeats": 1
+}
+"#;
+
 #[test]
-fn records_of_speed_and_hit_rates_keep_their_bytes() {
+fn records_of_speed_hit_rates_and_traces_keep_their_bytes() {
     assert_eq!(again::<SpeedSettings>(SPEED), SPEED);
     assert_eq!(again::<HitRateSettings>(HIT_RATES), HIT_RATES);
+    assert_eq!(again::<TraceSettings>(TRACE), TRACE);
 }
 
 #[test]

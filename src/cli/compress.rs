@@ -103,6 +103,18 @@ pub fn deployable(name: &str, parameters: Value) -> anyhow::Result<Box<dyn Score
     Ok(scorer)
 }
 
+/// Refuses a method that needs more than a prompt's own prefill, or that no cache can be held by.
+pub fn check_alone(method: &Method) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !method.needs_given_profile(),
+        "it is allocated from a profile, which only `kvprof eval` reads: leave @profile out"
+    );
+    if let Some(cut) = &method.cut {
+        deployable(&cut.ranking.name, cut.ranking.scorer.parameters())?;
+    }
+    Ok(method.check()?)
+}
+
 /// A way to hold the cache that was asked for and can be done on some model.
 pub struct Compression {
     /// What stays of a prompt, and how.
@@ -166,13 +178,7 @@ impl CompressArguments {
     /// A method that is spelled out, checked as far as it goes without a model.
     fn spelled(&self, text: &str) -> anyhow::Result<Compression> {
         let method = Method::parse(text)?;
-        anyhow::ensure!(
-            !method.needs_given_profile(),
-            "--method {text} is allocated from a profile, which only `kvprof eval` reads: leave @profile out"
-        );
-        if let Some(cut) = &method.cut {
-            deployable(&cut.ranking.name, cut.ranking.scorer.parameters())?;
-        }
+        check_alone(&method).with_context(|| format!("--method {text}"))?;
         match self.budget {
             Some(budget) => budget.check()?,
             None => anyhow::ensure!(
@@ -184,7 +190,6 @@ impl CompressArguments {
             self.budget.is_none() || method.spends_budget(),
             "--method {text} spends no budget beside its own: leave --budget out"
         );
-        method.check()?;
         let sinks = self.sinks.unwrap_or(Floor::SINKS);
         let compression = Compression {
             method,

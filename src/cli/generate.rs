@@ -1,24 +1,22 @@
 //! `kvprof generate`: an answer from the full cache or from a cut one, and how the two differ.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use anyhow::Context;
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use kvprof::budget::Geometry;
-use kvprof::dataset::{Dataset, Template, cut};
 use kvprof::error::Error;
 use kvprof::eval::{fidelity, teacher_forced};
 use kvprof::generate::{self, Continuation, Generator, Listener, MOST_ROOM};
 use kvprof::method::{LiveCache, Observed};
+use kvprof::model::Model;
 use kvprof::model::tokenizer::TextStream;
-use kvprof::model::{Model, ModelHeader, message_ids};
 use kvprof::select::Slots;
 
 use super::compress::{CompressArguments, Compression};
 use super::generate_report::{Comparison, GenerateReport, Rates};
 use super::load::ModelArguments;
+use super::one_prompt::OnePromptArguments;
 
 /// Logits divided by less may be infinite.
 const LEAST_TEMPERATURE: f64 = 1e-3;
@@ -29,7 +27,7 @@ pub struct GenerateArguments {
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
-    prompt: PromptArguments,
+    prompt: OnePromptArguments,
     /// Also decode from the full cache, and compare texts, predictions and speed
     #[arg(long, requires = "change")]
     compare: bool,
@@ -53,77 +51,6 @@ pub struct GenerateArguments {
     json: bool,
     #[command(flatten)]
     compress: CompressArguments,
-}
-
-#[derive(Debug, clap::Args)]
-#[group(skip)]
-#[command(group(clap::ArgGroup::new("message").required(true).args(["prompt", "prompt_file", "data"])))]
-struct PromptArguments {
-    /// The user's message
-    #[arg(long)]
-    prompt: Option<String>,
-    /// A file with the user's message
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// A data set, by name or path
-    #[arg(long)]
-    data: Option<String>,
-    /// Which record of the data set, counted from 0
-    #[arg(long, requires = "data", conflicts_with_all = ["prompt", "prompt_file"])]
-    index: Option<usize>,
-    /// Leave the model's chat template out
-    #[arg(long)]
-    raw: bool,
-    /// Cut a longer prompt in the middle
-    #[arg(long, value_name = "TOKENS")]
-    max_prompt_tokens: Option<usize>,
-}
-
-/// A prompt before it is tokenised, or ids that are taken as they are.
-enum Message {
-    Text(String),
-    Ids(Vec<u32>),
-}
-
-impl PromptArguments {
-    /// The text or ids that were asked for, read before a model is loaded.
-    fn message(&self) -> anyhow::Result<Message> {
-        let text = match (&self.prompt, &self.prompt_file, &self.data) {
-            (Some(text), ..) => text.clone(),
-            (_, Some(path), _) => std::fs::read_to_string(path)
-                .with_context(|| format!("reading {}", path.display()))?,
-            (_, _, Some(data)) => {
-                let data = Dataset::open(data).context("reading the data set")?;
-                let (index, count) = (self.index.unwrap_or(0), data.records.len());
-                let record = data.records.get(index).with_context(|| {
-                    format!(
-                        "--index {index} is past the last of {count} records, {}",
-                        count - 1
-                    )
-                })?;
-                if !record.ids.is_empty() {
-                    let limit = self.max_prompt_tokens.unwrap_or(usize::MAX);
-                    return Ok(Message::Ids(cut::middle_cut(&record.ids, limit)));
-                }
-                Template::default_for(data.kind).render(record)?.text
-            }
-            _ => anyhow::bail!("one of --prompt, --prompt-file and --data is needed"),
-        };
-        Ok(Message::Text(text))
-    }
-
-    fn ids(&self, message: Message, model: &ModelHeader) -> anyhow::Result<Vec<u32>> {
-        let ids = match message {
-            Message::Ids(ids) => ids,
-            Message::Text(text) => {
-                let chat = model.chat.as_ref().filter(|_| !self.raw);
-                let limit = self.max_prompt_tokens;
-                message_ids(&model.tokenizer, chat, &text, limit, cut::middle_cut)?
-            }
-        };
-        model.config.check_prompt("text", &ids)?;
-        Ok(ids)
-    }
 }
 
 impl GenerateArguments {
@@ -166,7 +93,7 @@ impl GenerateArguments {
             compression.check_model(&geometry)?;
             let (method, prefilled) = (&compression.method, self.model.precision()?.cache);
             method.check_cache(method.held_as().unwrap_or(prefilled))?;
-            ids = self.prompt.ids(message, header)?;
+            ids = self.prompt.ids(&message, header)?;
             compression.check_prompt(ids.len(), &geometry)?;
             let caches = 1 + usize::from(self.compare);
             Ok(caches * ids.len())

@@ -22,6 +22,7 @@ mod load;
 mod long_run;
 mod memory_need;
 mod needle_grid;
+mod one_prompt;
 mod output_file;
 mod parameters;
 mod plan_report;
@@ -34,6 +35,8 @@ mod report;
 mod speed;
 mod summary;
 mod text_table;
+mod trace;
+mod trace_table;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -71,6 +74,8 @@ enum Verb {
     Hitrate(Box<hitrate::HitRateArguments>),
     /// Time decoding and count bytes: no cache, the full one, and budgets
     Speed(Box<speed::SpeedArguments>),
+    /// Follow methods step by step through a long text: bytes, rows, and time per token
+    Trace(Box<trace::TraceArguments>),
     /// Time prefill, profiling, decoding and a grid, as ratios within one run and against the machine's limits
     Bench(bench::BenchArguments),
     /// Tell what a model is and what its cache takes, from its header alone
@@ -95,6 +100,7 @@ impl CommandLine {
             Verb::Eval(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),
+            Verb::Trace(arguments) => arguments.run(),
             Verb::Bench(arguments) => arguments.run(),
             Verb::Inspect(arguments) => arguments.run(),
             Verb::Dataset(arguments) => arguments.run(),

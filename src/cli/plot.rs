@@ -35,6 +35,9 @@ pub struct PlotArguments {
     /// Folder of `kvprof bench`
     #[arg(long = "bench", value_name = "FOLDER")]
     benches: Vec<PathBuf>,
+    /// Folder of `kvprof trace`
+    #[arg(long = "trace", value_name = "FOLDER")]
+    traces: Vec<PathBuf>,
     /// Where to write, without an ending: .svg and .png are added. With `all`, a folder
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -58,10 +61,10 @@ pub struct PlotArguments {
     #[arg(long)]
     raw: bool,
     /// What is shown: by frontier and needle kl, nll, top1, f1, em, contains or evidence; by hitrate all
-    /// important keys or those beyond-sinks; by growth seconds on the wall or of cpu
+    /// important keys or those beyond-sinks; by growth seconds on the wall or of cpu; by residency bytes or ms per token
     #[arg(long)]
     metric: Option<String>,
-    /// Methods that frontier, needle and evidence show, in this order [default: all]
+    /// Methods that frontier, needle, evidence and residency show, in this order [default: all]
     #[arg(long, value_name = "A,B,C")]
     methods: Option<String>,
     /// Budget that needle and evidence show, as `kvprof eval` was told it [default: its first]
@@ -71,7 +74,7 @@ pub struct PlotArguments {
     /// bytes; mba-heatmap of profiles whose prompts differ in length always shows them
     #[arg(long)]
     relative: bool,
-    /// Logarithmic vertical axis of lmba, budgets and frontier; without it only where values span a decade,
+    /// Logarithmic vertical axis of lmba, budgets, frontier and residency; without it only where values span a decade,
     /// and in lmba never
     #[arg(long)]
     log: bool,
@@ -101,7 +104,7 @@ impl PlotArguments {
     }
 
     /// Every kind of source with the paths given for it.
-    fn given(&self) -> [(SourceKind, &[PathBuf]); 6] {
+    fn given(&self) -> [(SourceKind, &[PathBuf]); 7] {
         SourceKind::ALL.map(|kind| {
             let paths = match kind {
                 SourceKind::Profiles => &self.profiles,
@@ -110,6 +113,7 @@ impl PlotArguments {
                 SourceKind::HitRates => &self.hit_rates,
                 SourceKind::Speeds => &self.speeds,
                 SourceKind::Benches => &self.benches,
+                SourceKind::Traces => &self.traces,
             };
             (kind, &paths[..])
         })

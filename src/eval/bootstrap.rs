@@ -90,7 +90,7 @@ impl Bootstrap {
 }
 
 /// The value below which a share of `sorted` lies, interpolated between neighbours; `sorted` is not empty.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len() - 1;
     let place = share * last as f64;
     let below = (place.floor() as usize).min(last);

@@ -24,6 +24,7 @@ mod spread;
 pub mod statistics;
 mod student;
 mod sweep;
+pub mod trace;
 
 pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::{Case, Reader};

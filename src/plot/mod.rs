@@ -26,6 +26,7 @@ mod over_length;
 mod over_prompts;
 mod plan_words;
 mod profiles;
+mod residency;
 mod source;
 mod speed;
 
@@ -53,6 +54,7 @@ pub const CHARTS: &[Chart] = &[
     hit_rates::CHART,
     speed::CHART,
     growth::CHART,
+    residency::CHART,
 ];
 
 /// The charts that read `option`, separated by commas.

@@ -57,13 +57,13 @@ pub struct ChartOptions {
     /// Whether `lmba`, `lmbo`, `mba-heatmap` and `budgets` show per cent of T instead of tokens, and `frontier` per cent of
     /// the full cache instead of bytes.
     pub relative: bool,
-    /// Whether the vertical axis of `lmba`, `budgets` and `frontier` is logarithmic where it need not be.
+    /// Whether the vertical axis of `lmba`, `budgets`, `frontier` and `residency` is logarithmic where it need not be.
     pub log: bool,
     /// What `frontier` and `needle` measure quality by, of [`crate::eval::METRICS`]; each has its own default.
     /// For `hitrate` `all` important keys, or those `beyond-sinks`; for `growth` seconds on the `wall`, or
-    /// of `cpu`.
+    /// of `cpu`; for `residency` `bytes` of the cache, or `ms` per token.
     pub metric: Option<String>,
-    /// Methods that `frontier`, `needle` and `evidence` show, in this order, separated by commas; all by default.
+    /// Methods that `frontier`, `needle`, `evidence` and `residency` show, in this order, separated by commas; all by default.
     pub methods: Option<String>,
     /// The budget that `needle` and `evidence` show, as it was typed; the smallest by default.
     pub budget: Option<String>,

@@ -175,7 +175,11 @@ pub(super) fn chosen_budget<'b>(budgets: &[&'b str], asked: Option<&str>) -> Res
 pub(super) fn budget_words(budget: &str) -> String {
     match budget.parse::<f64>() {
         Ok(tokens) => format!("B = {} tokens per KV head", number(tokens)),
-        Err(_) => format!("B = {budget} of T"),
+        Err(_) => match budget.strip_suffix("bytes") {
+            Some(share) => format!("B = {share} of the full cache’s bytes"),
+            None if budget.ends_with('%') => format!("B = {budget} of T"),
+            None => format!("B = {budget}"),
+        },
     }
 }
 
@@ -265,6 +269,11 @@ mod tests {
         assert!(chosen_budget(&[], None).is_err());
         assert_eq!(budget_words("1024"), "B = 1,024 tokens per KV head");
         assert_eq!(budget_words("12%"), "B = 12% of T");
+        assert_eq!(
+            budget_words("12%bytes"),
+            "B = 12% of the full cache’s bytes"
+        );
+        assert_eq!(budget_words("5MB"), "B = 5MB");
         assert_eq!(count_words(&[3, 5, 4]), "n = 3–5");
     }
 }

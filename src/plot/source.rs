@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::eval::Results;
 use crate::eval::hit_rate::HitRates;
 use crate::eval::speed::Speed;
+use crate::eval::trace::Trace;
 use crate::profile::Profile;
 use crate::run::{DataRecord, Made, ModelRecord};
 
@@ -27,6 +28,8 @@ pub enum SourceKind {
     Speeds,
     /// Folders of `kvprof bench`.
     Benches,
+    /// Folders of `kvprof trace`.
+    Traces,
 }
 
 /// Something that charts are drawn from.
@@ -40,13 +43,14 @@ pub trait Source: Any {
 
 impl SourceKind {
     /// Every one of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Profiles,
         Self::Plans,
         Self::Results,
         Self::HitRates,
         Self::Speeds,
         Self::Benches,
+        Self::Traces,
     ];
 
     /// The option that names one on the command line.
@@ -67,6 +71,7 @@ impl SourceKind {
             Self::HitRates => ("hit-rate run", "--hitrate"),
             Self::Speeds => ("speed measurement", "--speed"),
             Self::Benches => ("bench run", "--bench"),
+            Self::Traces => ("trace", "--trace"),
         }
     }
 
@@ -81,6 +86,7 @@ impl SourceKind {
             Self::HitRates => Box::new(HitRates::load(path)?),
             Self::Speeds => Box::new(Speed::load(path)?),
             Self::Benches => Box::new(Bench::load(path)?),
+            Self::Traces => Box::new(Trace::load(path)?),
         })
     }
 }
@@ -245,6 +251,33 @@ impl Source for Bench {
             format!("bench.json sha256 {}", self.sha256),
             format!("{repeats} repeats in turns, {on}"),
             made("measured", &self.made),
+        ];
+        lines.join("\n")
+    }
+}
+
+impl Source for Trace {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Traces
+    }
+
+    fn origin(&self) -> String {
+        let (m, s) = (&self.meta, &self.meta.settings);
+        let (name, sha256, ids) = (&m.data.name, &m.data.sha256, &m.data.prompts_sha256);
+        let record = s
+            .index
+            .map_or(String::new(), |index| format!(", record {index}"));
+        let (template, tokens) = (&m.data.template, s.prompt_tokens);
+        let budget = s.budget.as_deref().unwrap_or("none");
+        let (sinks, window, new, repeats) = (s.sinks, s.window, s.new_tokens, s.repeats);
+        let (computed, threads) = (computed(&m.model), s.threads);
+        let lines = [
+            model(&m.model.name, &m.model),
+            format!("prompt of {name}{record}, {tokens} tokens, ids sha256 {ids}"),
+            format!("data set sha256 {sha256}\ntemplate {template}"),
+            format!("budget {budget}, sinks {sinks}, window {window}"),
+            format!("{new} new tokens, {repeats} repeats, {computed} with {threads} threads"),
+            made("measured", &m.made),
         ];
         lines.join("\n")
     }

@@ -101,6 +101,11 @@ impl Pen {
         }
     }
 
+    /// The same pen with a full line.
+    pub const fn solid(self) -> Self {
+        Self { dash: &[], ..self }
+    }
+
     /// The same line, broken.
     pub const fn broken(self) -> Self {
         Self {

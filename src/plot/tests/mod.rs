@@ -9,8 +9,10 @@ mod options_read;
 mod plans;
 mod profiles;
 mod refusals;
+mod residency;
 pub mod sample;
 mod sample_costs;
+mod sample_trace;
 
 use std::io::Cursor;
 
@@ -29,6 +31,7 @@ fn source_of(chart: &Chart, sample: &Sample) -> Box<dyn Source> {
         SourceKind::Plans => Box::new(sample.plan_by_need()),
         SourceKind::Speeds => Box::new(sample.speed()),
         SourceKind::Benches => Box::new(sample.bench()),
+        SourceKind::Traces => Box::new(sample.trace()),
         SourceKind::HitRates => Box::new(sample.hit_rates()),
         SourceKind::Results => Box::new(evaluation(chart).results()),
     }

@@ -96,8 +96,12 @@ fn charts_read_the_options_that_they_declare_and_no_others() {
     };
     for chart in CHARTS {
         let options = ChartOptions {
-            // The vertical axis of KL may be logarithmic by itself, that of a share is not.
-            metric: (chart.name == "frontier").then(|| "top1".to_owned()),
+            // The vertical axes of KL and of bytes may be logarithmic by themselves, those of a share and of times are not.
+            metric: match chart.name {
+                "frontier" => Some("top1".to_owned()),
+                "residency" => Some("ms".to_owned()),
+                _ => None,
+            },
             ..narrow.clone()
         };
         let base = outcome(chart, &options);

@@ -323,3 +323,24 @@ fn one_bench_run_with_three_lengths_of_prefill_is_drawn() {
         "{untold}"
     );
 }
+
+#[test]
+fn one_trace_with_methods_besides_the_full_cache_is_drawn() {
+    let sample = Sample::default();
+    let options = ChartOptions::default();
+    let trace = sample.trace();
+    let two = [trace.clone(), trace.clone()];
+    assert!(error("residency", &two, &options).contains("once per trace"));
+    assert!(error("residency", &[sample.speed()], &options).contains("with --trace"));
+    let asked = |metric: Option<&str>, methods: Option<&str>| {
+        let options = ChartOptions {
+            metric: metric.map(str::to_owned),
+            methods: methods.map(str::to_owned),
+            ..ChartOptions::default()
+        };
+        error("residency", std::slice::from_ref(&trace), &options)
+    };
+    assert!(asked(Some("kl"), None).contains("known: bytes, ms"));
+    assert!(asked(None, Some("h2o")).contains("known: full, snapkv"));
+    assert!(asked(None, Some("full")).contains("between 1 and 24"));
+}
