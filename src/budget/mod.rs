@@ -6,12 +6,14 @@
 
 mod amount;
 mod apportion;
+mod byte_fit;
 mod cache_budget;
 mod curve;
 mod evaluate;
 mod fit;
 mod floor;
 mod geometry;
+mod held_as;
 pub mod interchange;
 mod json_problem;
 mod longest;
@@ -41,6 +43,7 @@ mod zigzag_lmbo;
 mod sample;
 
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
+pub use byte_fit::fit_bytes;
 pub use cache_budget::CacheBudget;
 pub use curve::Curve;
 pub use evaluate::{Prediction, Predictor};
