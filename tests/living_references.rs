@@ -98,7 +98,10 @@ fn kvpress_kept(prompt: &str, cut: &str) -> Vec<Slots> {
     let rows = read_json_rows(Path::new(&fixture("oracle/kvpress_kept.parquet"))).unwrap();
     let mut kept = vec![vec![Vec::new(); 3]; 30];
     for row in &rows {
-        if row["prompt"] == prompt && row["method"] == method && row["keep"].to_string() == keep {
+        if row["prompt"] == prompt
+            && row["method"] == method
+            && row["keep"].as_u64() == keep.parse().ok()
+        {
             let at = |name: &str| row[name].as_u64().unwrap() as usize;
             let slots = row["kept"].as_array().unwrap().iter();
             kept[at("layer")][at("kv_head")] = slots.map(|s| s.as_u64().unwrap() as u32).collect();

@@ -59,7 +59,7 @@ fn budgets_scale_the_thresholds_to_the_last_byte() {
     let first = first(&SCORES, all_kept(10));
     let prompt = Prompt::of(&rule, &first).unwrap();
     // A high token takes 16 + 4 and 8 + 8 bytes, a low one 8 + 8 and 4 + 16.
-    let (high, low) = (36, 36 - 36 + 8 + 8 + 4 + 16);
+    let (high, low) = (36, 8 + 8 + 4 + 16);
     assert_eq!(rule.high.keys.bytes(D) + rule.high.values.bytes(D), high);
     assert_eq!(rule.low.keys.bytes(D) + rule.low.values.bytes(D), low);
     let all = prompt.levels_within(10 * high).unwrap();
