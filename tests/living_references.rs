@@ -95,13 +95,11 @@ impl Configuration {
 /// What kvpress keeps under `METHOD TOKENS`, `[layer][kv_head]`.
 fn kvpress_kept(prompt: &str, cut: &str) -> Vec<Slots> {
     let (method, keep) = cut.rsplit_once(' ').unwrap();
+    let keep: u64 = keep.parse().unwrap();
     let rows = read_json_rows(Path::new(&fixture("oracle/kvpress_kept.parquet"))).unwrap();
     let mut kept = vec![vec![Vec::new(); 3]; 30];
     for row in &rows {
-        if row["prompt"] == prompt
-            && row["method"] == method
-            && row["keep"].as_u64() == keep.parse().ok()
-        {
+        if row["prompt"] == prompt && row["method"] == method && row["keep"] == keep {
             let at = |name: &str| row[name].as_u64().unwrap() as usize;
             let slots = row["kept"].as_array().unwrap().iter();
             kept[at("layer")][at("kv_head")] = slots.map(|s| s.as_u64().unwrap() as u32).collect();
@@ -131,7 +129,13 @@ fn check_held(live: &LiveCache, want: &Value, what: &str) {
     }
 }
 
-fn check(observed: &Observed<'_>, full: &[Vec<f32>], prompt: &Prompt, own: &Configuration) {
+/// What is further from the reference than rounding can say, in words.
+fn differences(
+    observed: &Observed<'_>,
+    full: &[Vec<f32>],
+    prompt: &Prompt,
+    own: &Configuration,
+) -> Vec<String> {
     let what = format!("{}, {}", prompt.name, own.name);
     let (method, kept) = own.method(&prompt.name);
     let kept = kept.unwrap_or_else(|| observed.cache.slots_in_sight());
@@ -142,38 +146,38 @@ fn check(observed: &Observed<'_>, full: &[Vec<f32>], prompt: &Prompt, own: &Conf
     if own.rounding.same_end {
         check_held(&live, &own.end, &what);
     }
-    let kl: Vec<f64> = full
-        .chunks(1)
-        .zip(rows.chunks(1))
-        .map(|(f, c)| fidelity(f, c).kl)
-        .collect();
+    let steps = full.chunks(1).zip(rows.chunks(1));
+    let kl: Vec<f64> = steps.map(|(f, c)| fidelity(f, c).kl).collect();
     let mean = |kl: &[f64]| kl.iter().sum::<f64>() / kl.len() as f64;
-    let off = (mean(&kl) - mean(&own.kl)).abs();
-    assert!(
-        off <= MEAN + 3.0 * own.rounding.kl_mean,
-        "{what}: mean KL {} against {}, which rounding moves by {}",
-        mean(&kl),
-        mean(&own.kl),
-        own.rounding.kl_mean
-    );
+    let (got, want, rounding) = (mean(&kl), mean(&own.kl), &own.rounding);
+    let mut found = Vec::new();
+    if (got - want).abs() > MEAN + 3.0 * rounding.kl_mean {
+        let moved = rounding.kl_mean;
+        found.push(format!(
+            "{what}: mean KL {got} against {want}, which rounding moves by {moved}"
+        ));
+    }
     if own.is_fragile() {
-        return;
+        return found;
     }
     for (step, (got, want)) in kl.iter().zip(&own.kl).enumerate() {
-        assert!(
-            (got - want).abs() <= STEP + 3.0 * own.rounding.kl_step,
-            "{what}, step {step}: KL {got} against {want}, which rounding moves by {}",
-            own.rounding.kl_step
-        );
+        if (got - want).abs() > STEP + 3.0 * rounding.kl_step {
+            let moved = rounding.kl_step;
+            found.push(format!(
+                "{what}, step {step}: KL {got} against {want}, which rounding moves by {moved}"
+            ));
+        }
     }
     if own.kind == "clusters" {
-        check_recall(&live, own, &what);
+        found.extend(differences_of_recall(&live, own, &what));
     }
+    found
 }
 
-fn check_recall(live: &LiveCache, own: &Configuration, what: &str) {
+fn differences_of_recall(live: &LiveCache, own: &Configuration, what: &str) -> Vec<String> {
     let steps = live.recalled();
     assert_eq!(steps.len(), own.kl.len(), "{what}");
+    let mut found = Vec::new();
     for (step, recalled) in steps.iter().enumerate() {
         for (name, got) in [
             ("hit_rate", recalled.hit_rate),
@@ -181,12 +185,14 @@ fn check_recall(live: &LiveCache, own: &Configuration, what: &str) {
         ] {
             let want = own.parameters[name][step].as_f64().unwrap();
             // One key of one head that another rounding ranks otherwise is 2e-4 of a hit rate.
-            assert!(
-                (got - want).abs() < 1e-3,
-                "{what}, {name} of step {step}: {got} against {want}"
-            );
+            if (got - want).abs() > 1e-3 {
+                found.push(format!(
+                    "{what}, {name} of step {step}: {got} against {want}"
+                ));
+            }
         }
     }
+    found
 }
 
 fn check_prompt(name: &str) {
@@ -202,12 +208,15 @@ fn check_prompt(name: &str) {
     let full = full
         .feed_watched(&model().decoder, &prompt.continuation, &mut NoProbe)
         .unwrap();
-    for own in &prompt.configurations {
-        // With exact numbers at the high level, which no cache of this program has, nothing would differ.
-        if own.parameters["exact"] != true {
-            check(&observed, &full, &prompt, own);
-        }
-    }
+    // With exact numbers at the high level, which no cache of this program has, nothing would differ.
+    let all = prompt
+        .configurations
+        .iter()
+        .filter(|own| own.parameters["exact"] != true);
+    let found: Vec<String> = all
+        .flat_map(|own| differences(&observed, &full, &prompt, own))
+        .collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
