@@ -136,6 +136,7 @@ impl Case<'_> {
             kv_heads,
             layers,
             curves,
+            quantisation: None,
         };
         Measures::of_profile(&profile, &Needs::all(&options)).unwrap()
     }

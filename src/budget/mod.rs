@@ -2,16 +2,20 @@
 //!
 //! An [`Allocator`] answers a [`Request`] with [`Targets`]; [`fit()`] turns them into whole tokens. It says what it
 //! needs as [`crate::profile::Needs`], and reads it as [`Measures`], whether a profile on disk or the prompt's own prefill
-//! has it. A new allocator is one file and one line of [`ALLOCATORS`].
+//! has it. A new allocator is one file and one line of [`ALLOCATORS`]. [`BitsAndTokens`] stands beside them: it answers types of
+//! the cache too.
 
 mod amount;
 mod apportion;
+mod bits_and_tokens;
+mod byte_fit;
 mod cache_budget;
 mod curve;
 mod evaluate;
 mod fit;
 mod floor;
 mod geometry;
+mod held_as;
 pub mod interchange;
 mod json_problem;
 mod longest;
@@ -27,6 +31,8 @@ mod readable_number;
 mod request;
 mod room;
 mod spend;
+mod spend_bytes;
+mod type_errors;
 
 mod mass_optimal;
 mod output_optimal;
@@ -41,6 +47,8 @@ mod zigzag_lmbo;
 mod sample;
 
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
+pub use bits_and_tokens::{BITS_AND_TOKENS, BitsAndTokens};
+pub use byte_fit::fit_bytes;
 pub use cache_budget::CacheBudget;
 pub use curve::Curve;
 pub use evaluate::{Prediction, Predictor};
@@ -52,6 +60,7 @@ pub use measures::Measures;
 pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
 pub use request::{Allocator, Request, Targets};
 pub use room::Room;
+pub use type_errors::{error_with_types, type_errors};
 
 pub use mass_optimal::MassOptimal;
 pub use output_optimal::OutputOptimal;

@@ -16,7 +16,8 @@ use super::request::{Request, Targets};
 use super::room::Room;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::profile::TABLES;
+use crate::model::cache::Representation;
+use crate::profile::{QUANTISATION, TABLES};
 use crate::registry;
 
 /// Version of a plan's layout; readers refuse others.
@@ -66,6 +67,9 @@ pub struct BudgetPlan {
     pub reference_tokens: usize,
     /// Tokens at that length, `[L][H_kv]`; other lengths are fitted from the shares.
     pub tokens: TokenBudgets,
+    /// What the keys and values of every KV head are held in, `[L][H_kv]`; absent where the plan says nothing of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_as: Vec<Vec<Representation>>,
     /// The model it is for.
     pub geometry: Geometry,
     /// Where it came from.
@@ -131,6 +135,7 @@ impl BudgetPlan {
             tokens: fit(&shares, request.budget, &floor, request.room())?,
             shares,
             reference_tokens: request.tokens,
+            held_as: Vec::new(),
             geometry,
             provenance,
         })
@@ -269,13 +274,16 @@ impl BudgetPlan {
 /// Digest of a profile folder.
 ///
 /// The same as `sha256sum heads.parquet kv_heads.parquet layers.parquet curves.parquet meta.json | sha256sum`
-/// inside the folder.
+/// inside the folder; `quantisation.parquet` stands before `meta.json` where it is there.
 ///
 /// Errors: [`Error::Io`].
 pub fn profile_digest(folder: &Path) -> Result<String> {
     let mut list = String::new();
     let tables = TABLES.map(|name| format!("{name}.parquet"));
-    for name in tables.into_iter().chain(["meta.json".to_owned()]) {
+    let types = Some(format!("{QUANTISATION}.parquet"));
+    let types = types.filter(|name| folder.join(name).is_file());
+    let tables = tables.into_iter().chain(types);
+    for name in tables.chain(["meta.json".to_owned()]) {
         let path = folder.join(&name);
         let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         list.push_str(&format!("{}  {name}\n", files::sha256_hex(&bytes)));

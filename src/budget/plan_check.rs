@@ -21,6 +21,11 @@ impl BudgetPlan {
         }
         self.check_shape("shares", &self.shares)?;
         self.check_shape("tokens", &self.tokens)?;
+        if !self.held_as.is_empty() {
+            self.check_shape("held_as", &self.held_as)?;
+        }
+        let mut types = self.held_as.iter().flatten();
+        types.try_for_each(|held_as| held_as.check_width(self.geometry.head_dim))?;
         // Fitting refuses shares, amounts, floors and lengths that cannot be.
         let fitted = self.tokens_at(self.reference_tokens)?;
         let sum: f64 = self.shares.iter().flatten().sum();

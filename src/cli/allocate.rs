@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use kvprof::budget::{
-    ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Granularity, LowerBound, Provenance, Request,
+    ALLOCATORS, Allocator, BITS_AND_TOKENS, BitsAndTokens, Budget, BudgetPlan, CacheBudget, Floor,
+    Granularity, LowerBound, Measures, Provenance, Request, fit_bytes,
 };
+use kvprof::error::{Error, Result};
+use kvprof::model::cache::Representation;
 use kvprof::registry;
 use serde_json::{Value, json};
 
@@ -22,17 +25,22 @@ pub struct AllocateArguments {
     /// Rule that spreads the budget; `kvprof list strategies` names them all
     #[arg(long)]
     strategy: String,
-    /// What stays: tokens per KV head (128), or a share of the prompt (12%)
+    /// What stays: tokens per KV head (128), a share of the prompt (12%), bytes (5MB), or a share of the bytes of the
+    /// full cache in f32 (12%bytes)
     #[arg(
         long,
         allow_hyphen_values = true,
         required_unless_present = "budgets",
         conflicts_with = "budgets"
     )]
-    budget: Option<Budget>,
+    budget: Option<CacheBudget>,
     /// Several budgets, a plan each: PLAN.json becomes PLAN-128.json, and PLAN-12pct.json for 12%
     #[arg(long, allow_hyphen_values = true, value_delimiter = ',')]
-    budgets: Vec<Budget>,
+    budgets: Vec<CacheBudget>,
+    /// What the plan's keys and values are held in, which says how many tokens a budget in bytes gives; without it they
+    /// are counted in f32, and the plan leaves open what they are held in
+    #[arg(long, value_name = "TYPE")]
+    cache_dtype: Option<Representation>,
     /// Whether the KV heads of a layer may differ: layer or head
     #[arg(long, default_value = "layer")]
     granularity: Granularity,
@@ -59,9 +67,17 @@ pub struct AllocateArguments {
 /// What `--floor` and `--set` come to.
 struct Settings {
     parameters: Value,
-    allocator: Box<dyn Allocator>,
+    rule: Rule,
     /// A floor that is no parameter of the strategy.
     floor: Option<LowerBound>,
+}
+
+/// What a strategy answers.
+enum Rule {
+    /// Tokens.
+    Tokens(Box<dyn Allocator>),
+    /// Tokens, and what they are held in.
+    Bits(Box<BitsAndTokens>),
 }
 
 impl AllocateArguments {
@@ -107,7 +123,7 @@ impl AllocateArguments {
     }
 
     /// What to type where nothing was written.
-    fn suggestion(&self, budgets: &[Budget]) -> String {
+    fn suggestion(&self, budgets: &[CacheBudget]) -> String {
         let name = match budgets {
             [budget] => format!("{}-{}.json", self.strategy, in_file_names(*budget)),
             _ => format!("{}.json", self.strategy),
@@ -119,30 +135,102 @@ impl AllocateArguments {
         &self,
         reference: &Reference,
         settings: &Settings,
-        budget: Budget,
+        budget: CacheBudget,
         provenance: &Provenance,
     ) -> anyhow::Result<BudgetPlan> {
-        let request = reference.request(budget).by(self.granularity);
-        let floor = settings
-            .floor
-            .map(|bound| plan_floor(&request, bound))
-            .transpose()?;
-        let needs = settings.allocator.needs(self.granularity)?;
+        let limit = budget.bytes(reference.full_bytes());
+        let allocator = match &settings.rule {
+            Rule::Tokens(allocator) => allocator,
+            Rule::Bits(rule) => {
+                return self.bits_and_tokens(reference, settings, (rule, limit), provenance);
+            }
+        };
+        let needs = allocator.needs(self.granularity)?;
         let measures = reference.measures(&needs)?;
+        let of_tokens =
+            |budget| self.of_tokens(reference, settings, measures.as_ref(), budget, provenance);
+        let held_as = self.cache_dtype.unwrap_or(Representation::FLOAT32);
+        held_as.check_width(reference.geometry.head_dim)?;
+        let plan = match (limit, budget.tokens()) {
+            (Some(limit), _) => {
+                let bytes = |plan: &BudgetPlan| plan.layer_bytes(held_as).iter().sum();
+                fit_bytes(reference.parts(), limit, &of_tokens, &bytes)?
+            }
+            (None, Some(budget)) => of_tokens(budget)?,
+            (None, None) => anyhow::bail!("a budget is in tokens or in bytes"),
+        };
+        Ok(match self.cache_dtype {
+            Some(held_as) => plan.all_held_as(held_as),
+            None => plan,
+        })
+    }
+
+    /// A plan of so many tokens.
+    fn of_tokens(
+        &self,
+        reference: &Reference,
+        settings: &Settings,
+        measures: Option<&Measures>,
+        budget: Budget,
+        provenance: &Provenance,
+    ) -> Result<BudgetPlan> {
+        let request = reference.request(budget).by(self.granularity);
+        let floor = settings.floor.map(|bound| plan_floor(&request, bound));
         let request = Request {
-            measures: measures.as_ref(),
+            measures,
             floor: floor.unwrap_or(request.floor),
             ..request
         };
         let parameters = settings.parameters.clone();
-        let made = BudgetPlan::allocate(&self.strategy, parameters, &request, provenance.clone());
-        Ok(made?)
+        BudgetPlan::allocate(&self.strategy, parameters, &request, provenance.clone())
+    }
+
+    /// A plan of tokens and types.
+    fn bits_and_tokens(
+        &self,
+        reference: &Reference,
+        settings: &Settings,
+        (rule, limit): (&BitsAndTokens, Option<usize>),
+        provenance: &Provenance,
+    ) -> anyhow::Result<BudgetPlan> {
+        let name = BITS_AND_TOKENS.name;
+        let Some(limit) = limit else {
+            anyhow::bail!("{name} spends bytes: --budget 5MB, or 12%bytes of the full cache");
+        };
+        anyhow::ensure!(
+            self.granularity == Granularity::Layer,
+            "{name} allocates by layer, whose outputs are measured: leave --granularity out"
+        );
+        anyhow::ensure!(
+            self.cache_dtype.is_none(),
+            "{name} chooses types by itself: leave --cache-dtype out, and name those to choose from with --set types=f16;q8;q4"
+        );
+        let Some((_, profile)) = &reference.profile else {
+            anyhow::bail!(
+                "{name} reads a profile: make it with `kvprof profile --quantise`, name it with --profile"
+            );
+        };
+        let floor = match settings.floor {
+            None => reference.floor,
+            Some(LowerBound::Tokens(tokens)) => Floor {
+                tokens: tokens as usize,
+                ..reference.floor
+            },
+            Some(LowerBound::OfBudget(_)) => anyhow::bail!(
+                "--floor is a share of the budget, which is in bytes here: name tokens"
+            ),
+        };
+        Ok(rule.plan(profile, floor, reference.tokens, limit, provenance.clone())?)
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut fields = object("--set", &self.set)?;
-        let entry = registry::find("strategy", ALLOCATORS, &self.strategy)?;
-        let has_floor = (entry.build)(json!({}))?.has_floor();
+        let bits = self.strategy == BITS_AND_TOKENS.name;
+        let has_floor = !bits && {
+            let known = ALLOCATORS.iter().find(|entry| entry.name == self.strategy);
+            let entry = known.ok_or_else(|| unknown_strategy(&self.strategy))?;
+            (entry.build)(json!({}))?.has_floor()
+        };
         let mut floor = None;
         if let Some(text) = &self.floor {
             let value = registry::typed(text);
@@ -154,22 +242,28 @@ impl AllocateArguments {
                     "--floor and --set floor are the same; leave one out"
                 );
             } else {
+                check_whole(bound)?;
                 floor = Some(bound);
             }
         }
         let parameters = Value::Object(fields);
-        let allocator =
-            registry::build("strategy", ALLOCATORS, &self.strategy, parameters.clone())?;
+        let (name, own) = (&self.strategy, parameters.clone());
+        let rule = if bits {
+            Rule::Bits(registry::build("strategy", &[BITS_AND_TOKENS], name, own)?)
+        } else {
+            Rule::Tokens(registry::build("strategy", ALLOCATORS, name, own)?)
+        };
         Ok(Settings {
             parameters,
-            allocator,
+            rule,
             floor,
         })
     }
 
-    fn budgets(&self) -> anyhow::Result<Vec<Budget>> {
-        let budgets: Vec<Budget> = self.budget.iter().chain(&self.budgets).copied().collect();
+    fn budgets(&self) -> anyhow::Result<Vec<CacheBudget>> {
+        let budgets: Vec<_> = self.budget.iter().chain(&self.budgets).copied().collect();
         for (i, budget) in budgets.iter().enumerate() {
+            budget.check()?;
             anyhow::ensure!(
                 !budgets[..i].contains(budget),
                 "--budgets has {budget} twice"
@@ -179,8 +273,8 @@ impl AllocateArguments {
     }
 
     /// One file per budget, named after it where `--budgets` asks for several.
-    fn outs(&self, budgets: &[Budget]) -> Vec<Option<PathBuf>> {
-        let named = |budget: &Budget| {
+    fn outs(&self, budgets: &[CacheBudget]) -> Vec<Option<PathBuf>> {
+        let named = |budget: &CacheBudget| {
             self.out.as_deref().map(|out| match self.budget {
                 Some(_) => out.to_owned(),
                 None => with_budget(out, *budget),
@@ -190,26 +284,38 @@ impl AllocateArguments {
     }
 }
 
+/// No strategy has this name.
+fn unknown_strategy(name: &str) -> Error {
+    let known = ALLOCATORS.iter().map(|entry| entry.name);
+    Error::unknown("strategy", name, known.chain([BITS_AND_TOKENS.name]))
+}
+
+/// A plan's own floor is a whole number of tokens.
+fn check_whole(bound: LowerBound) -> anyhow::Result<()> {
+    match bound {
+        LowerBound::Tokens(tokens) => anyhow::ensure!(
+            tokens.fract() == 0.0,
+            "--floor is {tokens}, but this strategy's floor is a whole number of tokens"
+        ),
+        LowerBound::OfBudget(_) => (),
+    }
+    Ok(())
+}
+
 /// The request's floor, raised to a bound in whole tokens.
-fn plan_floor(request: &Request<'_>, bound: LowerBound) -> anyhow::Result<Floor> {
+fn plan_floor(request: &Request<'_>, bound: LowerBound) -> Floor {
     let tokens = match bound {
-        LowerBound::Tokens(tokens) => {
-            anyhow::ensure!(
-                tokens.fract() == 0.0,
-                "--floor is {tokens}, but this strategy's floor is a whole number of tokens"
-            );
-            tokens
-        }
+        LowerBound::Tokens(tokens) => tokens,
         LowerBound::OfBudget(share) => (share * request.per_head()).floor(),
     };
-    Ok(Floor {
+    Floor {
         tokens: tokens as usize,
         ..request.floor
-    })
+    }
 }
 
 /// `plan.json` with a budget: `plan-128.json`, `plan-12pct.json`.
-fn with_budget(out: &Path, budget: Budget) -> PathBuf {
+fn with_budget(out: &Path, budget: CacheBudget) -> PathBuf {
     let mut name = out.file_stem().unwrap_or_default().to_owned();
     name.push(format!("-{}", in_file_names(budget)));
     if let Some(ending) = out.extension() {
@@ -219,7 +325,7 @@ fn with_budget(out: &Path, budget: Budget) -> PathBuf {
     out.with_file_name(name)
 }
 
-fn in_file_names(budget: Budget) -> String {
+fn in_file_names(budget: CacheBudget) -> String {
     budget.to_string().replace('%', "pct")
 }
 
@@ -237,6 +343,8 @@ mod tests {
         assert_eq!(name("plans/zigzag.json", "128"), "plans/zigzag-128.json");
         assert_eq!(name("plan.json", "12.5%"), "plan-12.5pct.json");
         assert_eq!(name("plan", "64"), "plan-64");
+        assert_eq!(name("plan.json", "12%bytes"), "plan-12pctbytes.json");
+        assert_eq!(name("plan.json", "5MB"), "plan-5MB.json");
     }
 
     #[test]

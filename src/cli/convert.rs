@@ -274,6 +274,11 @@ impl ConvertArguments {
 
     /// Writes the plan in another format; gives a line on what to do with it.
     fn write(&self, plan: &BudgetPlan, to: Target, tokens: usize) -> anyhow::Result<String> {
+        anyhow::ensure!(
+            plan.held_as.is_empty() || matches!(to, Target::Plan),
+            "the plan says what its keys and values are held in, which files of kvpress and LU-KV cannot: allocate \
+             tokens alone"
+        );
         match to {
             Target::Plan => self.write_plan(plan),
             Target::Kvpress => self.write_layer_ratios(plan, tokens),

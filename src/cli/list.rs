@@ -139,7 +139,11 @@ impl Kind {
             Self::Data => rows(dataset::BUILT_IN, |d| (d.name, d.about.to_owned())),
             Self::Scorers => rows(select::SCORERS, of_paper),
             Self::Residencies => rows(method::RESIDENCIES, of_paper),
-            Self::Strategies => rows(budget::ALLOCATORS, of_paper),
+            Self::Strategies => {
+                let mut strategies = rows(budget::ALLOCATORS, of_paper);
+                strategies.push(of_paper(&budget::BITS_AND_TOKENS));
+                strategies
+            }
             Self::Methods => rows(method::METHODS, |m| {
                 let (about, paper, differs) = (m.about, m.paper, m.differs);
                 let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use kvprof::budget::{
-    Budget, BudgetPlan, Prediction, Predictor, Provenance, Request, longest_prompt,
+    Budget, BudgetPlan, Prediction, Predictor, Provenance, Request, TokenBudgets, error_with_types,
+    fit_bytes, longest_prompt,
 };
+use kvprof::model::cache::Representation;
 use kvprof::model::source::MODELS;
 use kvprof::profile::{Profile, Query};
 use serde_json::{Value, json};
@@ -40,8 +42,11 @@ pub struct Predicted {
     pub query: Query,
     /// Of the plan.
     pub plan: Prediction,
-    /// Of the uniform plan of the same budget.
-    pub uniform: Prediction,
+    /// Mean relative L2 with what the plan's types cost, where the profile knows it.
+    pub with_types: Option<f64>,
+    /// Of the uniform plan of the same budget: as many tokens, or as many bytes in float32 where the plan says what it is
+    /// held in; `None` where so few bytes hold not even the floor.
+    pub uniform: Option<Prediction>,
 }
 
 impl<'a> PlanReport<'a> {
@@ -73,11 +78,17 @@ impl<'a> PlanReport<'a> {
         let mut lines = Vec::new();
         for (plan, out) in plans.iter().zip(outs) {
             let predicted = match &predictor {
-                Some(predictor) => Some(Predicted {
-                    query,
-                    plan: predictor.predict(&plan.tokens)?,
-                    uniform: predictor.predict(&uniform(reference, plan.budget)?)?,
-                }),
+                Some(predictor) => {
+                    let own = predictor.predict(&plan.tokens)?;
+                    let uniform = uniform(reference, plan)?;
+                    let uniform = uniform.map(|tokens| predictor.predict(&tokens));
+                    Some(Predicted {
+                        query,
+                        with_types: with_types(reference, plan, query, &own)?,
+                        plan: own,
+                        uniform: uniform.transpose()?,
+                    })
+                }
                 None => None,
             };
             lines.push(PlanLine {
@@ -153,10 +164,34 @@ fn predicted_query(plan: &BudgetPlan) -> Query {
     }
 }
 
-fn uniform(reference: &Reference, budget: Budget) -> anyhow::Result<Vec<Vec<usize>>> {
-    let request: Request<'_> = reference.request(budget);
-    let plan = BudgetPlan::allocate("uniform", json!({}), &request, Provenance::default())?;
-    Ok(plan.tokens)
+/// Tokens of the uniform plan that is compared; see [`Predicted::uniform`].
+fn uniform(reference: &Reference, plan: &BudgetPlan) -> anyhow::Result<Option<TokenBudgets>> {
+    let uniform = |budget: Budget| {
+        let request: Request<'_> = reference.request(budget);
+        BudgetPlan::allocate("uniform", json!({}), &request, Provenance::default())
+    };
+    if plan.held_as.is_empty() {
+        return Ok(Some(uniform(plan.budget)?.tokens));
+    }
+    let whole = Representation::FLOAT32;
+    let bytes = |plan: &BudgetPlan| plan.layer_bytes(whole).iter().sum();
+    let fitted = fit_bytes(reference.parts(), bytes(plan), &uniform, &bytes);
+    Ok(fitted.ok().map(|plan| plan.tokens))
+}
+
+/// What a plan's types and tokens cost together, where both were measured for the query.
+fn with_types(
+    reference: &Reference,
+    plan: &BudgetPlan,
+    query: Query,
+    own: &Prediction,
+) -> anyhow::Result<Option<f64>> {
+    match &reference.profile {
+        Some((_, profile)) if query == Query::Pooled => {
+            Ok(error_with_types(profile, plan, &own.relative_l2)?)
+        }
+        _ => Ok(None),
+    }
 }
 
 fn prompts_in_words(profile: &Profile) -> anyhow::Result<String> {
@@ -180,11 +215,14 @@ pub struct LayerTokens {
     pub most: usize,
     /// Of all tokens of the plan.
     pub share: f64,
+    /// What its heads are held in, where the plan says so, and their bytes.
+    pub held: Option<(String, usize)>,
 }
 
 /// The layers of a plan.
 pub fn layers(plan: &BudgetPlan) -> Vec<LayerTokens> {
     let total = plan.spent();
+    let bytes = plan.layer_bytes(Representation::FLOAT32);
     let of = |(l, heads): (usize, &Vec<usize>)| {
         let sum: usize = heads.iter().sum();
         LayerTokens {
@@ -196,9 +234,17 @@ pub fn layers(plan: &BudgetPlan) -> Vec<LayerTokens> {
             } else {
                 0.0
             },
+            held: plan.held_as.get(l).map(|heads| (in_words(heads), bytes[l])),
         }
     };
     plan.tokens.iter().enumerate().map(of).collect()
+}
+
+/// The types of a layer's KV heads, said once where they are alike.
+fn in_words(heads: &[Representation]) -> String {
+    let mut words: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    words.dedup();
+    words.join("; ")
 }
 
 impl PlanLine<'_> {
@@ -207,21 +253,31 @@ impl PlanLine<'_> {
         let (_, most) = plan.parts();
         let total = plan.spent();
         let object = |(l, layer): (usize, &LayerTokens)| {
-            json!({
+            let mut object = json!({
                 "layer": l, "tokens": layer.mean, "min": layer.least, "max": layer.most,
                 "share": layer.share, "span": plan.geometry.span(l, plan.reference_tokens),
                 "takes_part": plan.takes_part(l),
-            })
+            });
+            if let Some((_, bytes)) = layer.held {
+                object["held_as"] = json!(plan.held_as[l]);
+                object["bytes"] = bytes.into();
+            }
+            object
         };
         let layers: Vec<Value> = layers(plan).iter().enumerate().map(object).collect();
-        json!({
+        let mut json = json!({
             "out": self.out, "model": plan.geometry.model, "strategy": plan.strategy,
             "parameters": plan.parameters, "granularity": plan.granularity,
             "budget": plan.budget.to_string(), "floor": plan.floor, "sinks": plan.sinks,
             "window": plan.window, "reference_tokens": plan.reference_tokens, "total": total,
             "evicts_nothing": total == most,
             "layers": layers, "predicted": self.predicted.as_ref().map(Predicted::to_json),
-        })
+        });
+        if !plan.held_as.is_empty() {
+            let bytes = plan.layer_bytes(Representation::FLOAT32);
+            json["bytes"] = bytes.iter().sum::<usize>().into();
+        }
+        json
     }
 }
 
@@ -233,8 +289,13 @@ impl Predicted {
                 "relative_l2": p.mean_relative_l2(),
             })
         };
-        json!({
-            "query": self.query.name(), "plan": of(&self.plan), "uniform": of(&self.uniform),
-        })
+        let mut json = json!({
+            "query": self.query.name(), "plan": of(&self.plan),
+            "uniform": self.uniform.as_ref().map(of),
+        });
+        if let Some(error) = self.with_types {
+            json["plan"]["relative_l2_with_types"] = error.into();
+        }
+        json
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use kvprof::budget::{BudgetPlan, Granularity, Prediction};
+use kvprof::model::cache::Representation;
 
 use super::counted;
 use super::plan_report::{PlanLine, Predicted, layers};
@@ -43,6 +44,10 @@ pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> i
         plan.sinks,
         plan.window
     )?;
+    if !plan.held_as.is_empty() {
+        let bytes: usize = plan.layer_bytes(Representation::FLOAT32).iter().sum();
+        writeln!(out, "keys and values of all layers take {bytes} bytes")?;
+    }
     if total == most {
         writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
     }
@@ -57,10 +62,28 @@ pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> i
         table.add_row([name.to_owned()].into_iter().chain(measures));
     };
     row(&plan.strategy, &predicted.plan);
-    if plan.strategy != "uniform" {
-        row("uniform", &predicted.uniform);
+    if let Some(uniform) = predicted
+        .uniform
+        .as_ref()
+        .filter(|_| plan.strategy != "uniform")
+    {
+        row("uniform", uniform);
     }
-    write_predictions(out, predicted, prompts, &table.trim_fmt())
+    write_predictions(out, predicted, prompts, &table.trim_fmt())?;
+    if plan.held_as.is_empty() {
+        return Ok(());
+    }
+    match predicted.with_types {
+        Some(error) => writeln!(
+            out,
+            "- relative L2 with what the types cost: {error:.5} (squares of both errors added)"
+        )?,
+        None => writeln!(out, "- what the types cost is not among these numbers")?,
+    }
+    if plan.strategy != "uniform" {
+        writeln!(out, "- uniform: the same bytes in f32")?;
+    }
+    Ok(())
 }
 
 /// How many layers take part, and what the others do.
@@ -93,9 +116,15 @@ fn layer_name(plan: &BudgetPlan, layer: usize) -> String {
 fn layer_table(plan: &BudgetPlan) -> String {
     let by_head = plan.granularity == Granularity::Head;
     let range = if by_head { &["min", "max"][..] } else { &[] };
-    let headings = ["layer", "tokens"].iter().chain(range);
-    let mut table = text_table(headings.chain(&["of total", "<"]));
     let layers = layers(plan);
+    let held = layers.iter().any(|layer| layer.held.is_some());
+    let types = if held {
+        &["<held in", "bytes"][..]
+    } else {
+        &[]
+    };
+    let headings = ["layer", "tokens"].iter().chain(range).chain(types);
+    let mut table = text_table(headings.chain(&["of total", "<"]));
     let widest = layers.iter().map(|l| l.mean).fold(1.0, f64::max);
     for (l, layer) in layers.iter().enumerate() {
         let range = [layer.least, layer.most].map(|tokens| tokens.to_string());
@@ -106,8 +135,10 @@ fn layer_table(plan: &BudgetPlan) -> String {
         } else {
             "-".to_owned()
         };
+        let types = layer.held.iter();
+        let types = types.flat_map(|(held_as, bytes)| [held_as.clone(), bytes.to_string()]);
         let rest = [share, bar(layer.mean, widest, BAR)];
-        table.add_row(cells.into_iter().chain(range).chain(rest));
+        table.add_row(cells.into_iter().chain(range).chain(types).chain(rest));
     }
     table.trim_fmt()
 }
@@ -180,7 +211,7 @@ pub fn write_comparison(
         row(name, &predicted);
         if plan.strategy != "uniform" {
             row("(uniform)", &|line| {
-                told(line.predicted.as_ref().map(|p| &p.uniform))
+                told(line.predicted.as_ref().and_then(|p| p.uniform.as_ref()))
             });
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use kvprof::dataset;
+use kvprof::model::cache::Representation;
 use kvprof::model::footprint::Prefill;
 use kvprof::profile::{
     MeasureOptions, Profile, ProfileRecord, ProfileRun, ProfileSettings, Prompt,
@@ -39,6 +40,9 @@ pub struct ProfileArguments {
     /// Cosine thresholds of LMBO
     #[arg(long, value_delimiter = ',', default_values_t = MeasureOptions::default().output_thresholds)]
     output_thresholds: Vec<f64>,
+    /// Types of the cache whose cost is measured, separated by `;`: f16, q8, q4, q2, k=q8,v=q4, q8_0, ..; none by default
+    #[arg(long, value_name = "TYPES", value_delimiter = ';')]
+    quantise: Vec<Representation>,
     /// Seed, kept as provenance: nothing in a profile is random
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -76,12 +80,14 @@ impl ProfileArguments {
             window: self.window.0,
             thresholds: self.thresholds.clone(),
             output_thresholds: self.output_thresholds.clone(),
+            quantise: self.quantise.clone(),
             needs: None,
         };
         measures.check()?;
         self.run.check_place::<ProfileSettings>()?;
         let set = self.prompts.open(&self.data)?;
         let (header, device) = self.model.open(self.run.quiet)?;
+        measures.check_types(header.config.head_dim, &device)?;
         let cases = set.cases_of(&header)?;
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         let precision = self.model.precision()?;
@@ -92,6 +98,7 @@ impl ProfileArguments {
                 device: &device,
                 precision,
                 window: self.window.0,
+                compares_types: !self.quantise.is_empty(),
                 jobs: self.jobs.at_once(prompts.len()),
             },
             &prompts,
@@ -144,6 +151,7 @@ impl ProfileArguments {
                 tokens.iter().max().unwrap_or(&0),
                 folder.display()
             )?;
+            write_types(out, profile)?;
             let shown = quoted(&folder.to_string_lossy());
             let threshold = if meta.settings.measures.thresholds.contains(&0.9) {
                 String::new()
@@ -154,4 +162,33 @@ impl ProfileArguments {
             Ok(())
         })
     }
+}
+
+/// What types of the cache cost, a line each, where they were measured.
+fn write_types(out: &mut impl Write, profile: &Profile) -> anyhow::Result<()> {
+    if profile.quantisation.is_none() {
+        return Ok(());
+    }
+    let errors = profile.type_grid("l2_pooled")?;
+    writeln!(
+        out,
+        "\nRelative L2 of the output with keys and values in other types, mean over prompts:"
+    )?;
+    for (i, held_as) in profile.meta.settings.measures.quantise.iter().enumerate() {
+        let layers = 0..profile.meta.model.num_layers;
+        let of_layer = |l: usize| {
+            let prompts = errors.iter().filter_map(|layers| layers.get(l)?.get(i));
+            prompts.sum::<f64>() / errors.len().max(1) as f64
+        };
+        let means: Vec<f64> = layers.map(of_layer).collect();
+        let mean = means.iter().sum::<f64>() / means.len().max(1) as f64;
+        let most = means.iter().copied().enumerate();
+        if let Some((layer, most)) = most.max_by(|a, b| a.1.total_cmp(&b.1)) {
+            writeln!(
+                out,
+                "{held_as}: {mean:.5}, at most {most:.5} in layer {layer}"
+            )?;
+        }
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use kvprof::budget::{
     Budget, Floor, Geometry, Measures, Provenance, Request, longest_prompt, profile_digest,
 };
+use kvprof::model::cache::Representation;
 use kvprof::profile::{Needs, Profile};
 
 use super::load;
@@ -137,6 +138,23 @@ impl Reference {
         let profile = self.profile.as_ref();
         let measures = profile.map(|(_, profile)| Measures::of_profile(profile, needs));
         Ok(measures.transpose()?)
+    }
+
+    /// KV heads that take part in a budget, and the tokens that they can hold together.
+    pub fn parts(&self) -> (usize, usize) {
+        let Geometry {
+            layers, kv_heads, ..
+        } = self.geometry;
+        let room = self.geometry.room(self.floor.whole_windows, self.tokens);
+        room.of_parts(layers, kv_heads)
+    }
+
+    /// Bytes of the full cache as `profile` and `generate` prefill it, in float32; of a layer with a window those that it
+    /// sees.
+    pub fn full_bytes(&self) -> usize {
+        let spans = (0..self.geometry.layers).map(|l| self.geometry.span(l, self.tokens));
+        let tokens = spans.sum::<usize>() * self.geometry.kv_heads;
+        Representation::FLOAT32.bytes(tokens, self.geometry.head_dim)
     }
 
     /// A request for a budget of this model, without measurements.

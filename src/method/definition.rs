@@ -10,7 +10,7 @@ use crate::budget::{
 };
 use crate::error::{Error, Result};
 use crate::files::sha256_hex;
-use crate::model::cache::Representation;
+use crate::model::cache::{Representation, Representations};
 use crate::model::precision::Precision;
 use crate::profile::{MeasureOptions, Needs, Profile};
 use crate::select::{HeadSplit, Scorer};
@@ -96,8 +96,23 @@ impl Method {
     }
 
     /// In what elements it holds keys and values after the cut; `None` is as they were prefilled.
-    pub fn held_as(&self) -> Option<Representation> {
-        self.residency.holds_as().or(self.representation)
+    pub fn held_as(&self) -> Option<Representations> {
+        let own = self.residency.holds_as().map(Representations::from);
+        own.or_else(|| self.cut_held_as())
+    }
+
+    /// In what elements its cut is held, by its own words or by those of its plan.
+    pub(super) fn cut_held_as(&self) -> Option<Representations> {
+        let own = self.representation.map(Representations::from);
+        own.or_else(|| self.cut_plan()?.representations())
+    }
+
+    /// The plan that its cut takes its tokens from.
+    fn cut_plan(&self) -> Option<&BudgetPlan> {
+        match self.cut.as_ref().map(|cut| &cut.allocation) {
+            Some(Allocation::Plan(plan)) => Some(plan),
+            _ => None,
+        }
     }
 
     /// Whether it is the full cache as it was prefilled, with which others are compared.
@@ -123,22 +138,45 @@ impl Method {
     ///
     /// Errors: as [`Allocator::check`] and [`Method::check_cache`].
     pub fn check(&self) -> Result<()> {
-        if let Some(held_as) = self.representation {
-            self.check_cache(held_as)?;
-            if self.residency.holds_as().is_some() {
-                let bound = format!(
-                    "{} says by itself what it holds: leave cache() out",
-                    self.residency_name
-                );
-                return Err(Error::invalid("type of the cache", held_as, bound));
-            }
-        }
+        self.check_types()?;
         match self.rule() {
             Some(rule) if rule.measured == Measured::Online => {
                 let options = MeasureOptions::default();
                 rule.allocator.check(rule.granularity, &options)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses types that are said twice, that nothing would read, or that its residency cannot work on.
+    fn check_types(&self) -> Result<()> {
+        let refuse = |held_as: Representations, bound: String| {
+            Err(Error::invalid("type of the cache", held_as, bound))
+        };
+        let of_plan = self.cut_plan().and_then(BudgetPlan::representations);
+        if let (Some(held_as), Some(_)) = (self.representation, &of_plan) {
+            let bound = "the plan says by itself what it holds: leave cache() out, or take a plan without held_as";
+            return refuse(held_as.into(), bound.to_owned());
+        }
+        if let Some(held_as) = self.cut_held_as() {
+            held_as.each().try_for_each(|one| self.check_cache(one))?;
+            if self.residency.holds_as().is_some() {
+                let name = &self.residency_name;
+                let whose = if of_plan.is_some() {
+                    "take a plan without held_as"
+                } else {
+                    "leave cache() out"
+                };
+                let bound = format!("{name} says by itself what it holds: {whose}");
+                return refuse(held_as, bound);
+            }
+        }
+        match self.residency.plan().and_then(BudgetPlan::representations) {
+            None => Ok(()),
+            Some(held_as) => {
+                let bound = "a budget while decoding reads the tokens of a plan alone: take a plan without held_as";
+                refuse(held_as, bound.to_owned())
+            }
         }
     }
 
@@ -195,8 +233,9 @@ impl Method {
     /// Errors: as [`BudgetPlan::check_geometry`].
     pub fn check_geometry(&self, model: &Geometry) -> Result<()> {
         if let Some(held_as) = self.held_as() {
-            held_as.check_width(model.head_dim)?;
-            if held_as.has_levels() {
+            let mut each = held_as.each();
+            each.try_for_each(|one| one.check_width(model.head_dim))?;
+            if held_as.each().any(Representation::has_levels) {
                 model.refuse_windows("two levels of precision for")?;
             }
         }
@@ -205,21 +244,19 @@ impl Method {
 
     /// The plans that it takes its tokens from, those that bound a living cache among them.
     pub fn plans(&self) -> impl Iterator<Item = &BudgetPlan> {
-        let cut = self.cut.as_ref().and_then(|cut| match &cut.allocation {
-            Allocation::Plan(plan) => Some(&**plan),
-            Allocation::Rule(_) => None,
-        });
-        cut.into_iter().chain(self.residency.plan())
+        self.cut_plan().into_iter().chain(self.residency.plan())
     }
 
     /// Refuses what a device does not do: eviction and recall anywhere but on the CPU, and caches that its attention cannot read.
     ///
     /// Errors: [`Error::Unsupported`].
     pub fn check_device(&self, device: &Device, precision: Precision) -> Result<()> {
-        let cache = self.representation.unwrap_or(precision.cache);
-        self.check_cache(cache)?;
-        if self.representation.is_some() {
-            Precision { cache, ..precision }.check(device)?;
+        match self.cut_held_as() {
+            None => self.check_cache(precision.cache)?,
+            Some(held_as) => held_as.each().try_for_each(|cache| {
+                self.check_cache(cache)?;
+                Precision { cache, ..precision }.check(device)
+            })?,
         }
         if self.residency_name == "keep" || device.is_cpu() {
             return Ok(());
@@ -282,8 +319,8 @@ impl Method {
                 described["residency_plan_sha256"] = sha256_hex(text.as_bytes()).into();
             }
         }
-        if let Some(representation) = self.representation {
-            described["cache"] = representation.to_string().into();
+        if let Some(held_as) = self.cut_held_as() {
+            described["cache"] = held_as.to_string().into();
         }
         described
     }

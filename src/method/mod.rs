@@ -4,7 +4,6 @@
 //! which says in what elements keys and values lie, and a residency, which says how the cache changes while it lives.
 //! [`observe`] prefills a prompt for several methods; [`Observed`] then allocates, selects and cuts for each.
 
-mod byte_fit;
 mod definition;
 mod live_cache;
 mod named;

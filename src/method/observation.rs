@@ -5,11 +5,10 @@ use std::time::Instant;
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::byte_fit::fit_bytes;
 use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
 use super::residency::FirstCache;
-use crate::budget::{CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets};
+use crate::budget::{CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, fit_bytes};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
@@ -263,7 +262,7 @@ impl Observed<'_> {
 
     /// In which elements a method holds what it keeps.
     fn held_as(&self, method: &Method) -> Representations {
-        let own = method.representation.map(Representations::from);
+        let own = method.cut_held_as();
         own.unwrap_or_else(|| self.cache.representations())
     }
 

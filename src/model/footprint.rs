@@ -45,6 +45,8 @@ pub struct Prefill<'a> {
     pub precision: Precision,
     /// Rows that are measured; `None` is every row.
     pub window: Option<usize>,
+    /// Whether outputs are compared with those of a layer in other types.
+    pub compares_types: bool,
     /// Prompts that run side by side.
     pub jobs: usize,
 }
@@ -59,7 +61,8 @@ impl Footprint {
 impl Prefill<'_> {
     /// The footprint of a prompt of `tokens`.
     pub fn footprint(&self, tokens: usize) -> Footprint {
-        let at_work = self.activations(tokens) + self.attention(tokens) + self.measures(tokens);
+        let measured = self.measures(tokens) + self.types(tokens);
+        let at_work = self.activations(tokens) + self.attention(tokens) + measured;
         let process = if self.device.is_cpu() { PROCESS } else { 0 };
         Footprint {
             weights: self.weights.held,
@@ -145,10 +148,9 @@ impl Prefill<'_> {
         }
     }
 
-    /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values
-    /// and running sums of two vectors of a layer; its values and output projection in float32.
-    fn measures(&self, tokens: usize) -> usize {
-        let c = self.config;
+    /// Rows that are measured, and the layers in which they wait for the prompt's end: all where they come from several
+    /// runs.
+    fn measured_rows(&self, tokens: usize) -> (usize, usize) {
         let rows = self.window.unwrap_or(tokens).min(tokens);
         let last_run = match tokens % PREFILL_RUN {
             0 => PREFILL_RUN,
@@ -157,8 +159,29 @@ impl Prefill<'_> {
         let layers = if rows <= last_run {
             0
         } else {
-            c.num_hidden_layers()
+            self.config.num_hidden_layers()
         };
+        (rows, layers)
+    }
+
+    /// Of comparing types: the rows' queries in every layer where they wait, joined, and what attention gives of them
+    /// twice; a layer's keys and values in at most float32; its output projection.
+    fn types(&self, tokens: usize) -> usize {
+        if !self.compares_types {
+            return 0;
+        }
+        let c = self.config;
+        let (rows, layers) = self.measured_rows(tokens);
+        let width = c.num_attention_heads * c.head_dim;
+        let layer = 2 * c.num_key_value_heads * tokens * c.head_dim;
+        4 * (rows * width * (layers + 4) + layer + 2 * c.hidden_size * width)
+    }
+
+    /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values
+    /// and running sums of two vectors of a layer; its values and output projection in float32.
+    fn measures(&self, tokens: usize) -> usize {
+        let c = self.config;
+        let (_, layers) = self.measured_rows(tokens);
         let vector = c.num_attention_heads * tokens;
         let width = c.num_attention_heads * c.head_dim;
         let projection = 2 * c.hidden_size * width * 4;
@@ -219,6 +242,7 @@ mod tests {
             device: &Device::Cpu,
             precision: Precision::FLOAT32,
             window: Some(32),
+            compares_types: false,
             jobs: 1,
         }
     }
@@ -239,6 +263,13 @@ mod tests {
         let two = Prefill { jobs: 2, ..prefill };
         assert_eq!(two.footprint(100).cache, 2 * found.cache);
         assert!(two.footprint(100).workspace > found.workspace);
+        // Queries, joined and attended three times; keys and values; the projection twice.
+        let types = Prefill {
+            compares_types: true,
+            ..prefill
+        };
+        let more = types.footprint(2048).workspace - prefill.footprint(2048).workspace;
+        assert_eq!(more, 4 * (32 * 64 * 4 + 2 * 2 * 2048 * 8 + 2 * 64 * 64));
     }
 
     #[test]

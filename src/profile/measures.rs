@@ -1,6 +1,7 @@
 //! The measures of one head, one layer, and the small formulas behind them.
 
 use super::output_budget::OutputCurves;
+use super::quantisation::QuantisedOutput;
 use super::query::{Query, Vector};
 
 /// Keys at the start of a prompt that count as sinks.
@@ -69,6 +70,8 @@ pub struct LayerMeasures {
     pub output_last: OutputCurves,
     /// Output curves of the pooled vector.
     pub output_pooled: OutputCurves,
+    /// What holding keys and values in other types does to the pooled output, in the order in which they were asked for.
+    pub quantised: Vec<QuantisedOutput>,
     /// The keys that a query sees; `None` is all before it.
     pub window: Option<usize>,
 }

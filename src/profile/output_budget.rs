@@ -205,18 +205,23 @@ impl Projection {
 
     /// The outputs of rows of concatenated heads, `(rows, hidden)`.
     fn outputs(&self, rows: &[f32]) -> Vec<f32> {
-        let count = rows.len() / self.width;
-        let mut outputs = vec![0f32; count * self.hidden];
-        multiply(
-            [count, self.hidden, self.width],
-            Operand::rows(rows, self.width),
-            Operand::transposed(&self.weights, self.width),
-            &mut outputs,
-            self.hidden,
-            Threads::All,
-        );
-        outputs
+        projected(&self.weights, [self.hidden, self.width], rows)
     }
+}
+
+/// The products of rows of concatenated heads with W_o `[hidden, width]`, `(rows, hidden)`.
+pub(super) fn projected(weights: &[f32], [hidden, width]: [usize; 2], rows: &[f32]) -> Vec<f32> {
+    let count = rows.len() / width.max(1);
+    let mut outputs = vec![0f32; count * hidden];
+    multiply(
+        [count, hidden, width],
+        Operand::rows(rows, width),
+        Operand::transposed(weights, width),
+        &mut outputs,
+        hidden,
+        Threads::All,
+    );
+    outputs
 }
 
 /// One layer's heads on their way from one key to all.

@@ -2,6 +2,7 @@
 
 use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
+use super::quantisation::WindowQueries;
 use super::window_sums::WindowSums;
 use super::work::Work;
 use crate::error::Result;
@@ -15,6 +16,8 @@ pub struct Profiler<'a> {
     options: &'a MeasureOptions,
     work: Work,
     watching: Vec<Option<WindowSums>>,
+    /// One per layer where types of the cache are compared.
+    queries: Vec<Option<WindowQueries>>,
     layers: Vec<LayerMeasures>,
     on_layer: &'a mut dyn FnMut(usize),
 }
@@ -27,6 +30,7 @@ impl<'a> Profiler<'a> {
             work: Work::of(options),
             options,
             watching: Vec::new(),
+            queries: Vec::new(),
             layers: Vec::new(),
             on_layer,
         }
@@ -35,6 +39,23 @@ impl<'a> Profiler<'a> {
     /// The measures, one per layer; none where nothing was asked for.
     pub fn finish(self) -> Vec<LayerMeasures> {
         self.layers
+    }
+
+    /// Keeps the window's queries where types of the cache are compared by them; gives them at the prompt's end.
+    fn queries(&mut self, view: &AttentionView<'_>) -> Result<Option<WindowQueries>> {
+        if self.options.types().is_empty() {
+            return Ok(None);
+        }
+        if self.queries.len() <= view.layer {
+            let rows = self.options.rows(view.prompt_tokens);
+            let first = view.prompt_tokens - rows;
+            self.queries.push(Some(WindowQueries::from(first)));
+        }
+        let own = &mut self.queries[view.layer];
+        if let Some(queries) = own {
+            queries.take(view)?;
+        }
+        Ok(own.take_if(|_| view.is_last()))
     }
 }
 
@@ -54,12 +75,17 @@ impl AttentionProbe for Profiler<'_> {
     }
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
+        let queries = self.queries(view)?;
         if let Some(sums) = self.watching.get_mut(view.layer) {
             if let Some(sums) = sums {
                 sums.end_run(view.rows.len())?;
             }
             if let Some(sums) = sums.take_if(|_| view.is_last()) {
-                self.layers.push(sums.measure(view, &self.work)?);
+                let mut measures = sums.measure(view, &self.work)?;
+                if let Some(queries) = queries {
+                    measures.quantised = queries.measure(view, self.options.types())?;
+                }
+                self.layers.push(measures);
             }
         }
         (self.on_layer)(view.rows.len());

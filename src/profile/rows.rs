@@ -40,6 +40,23 @@ pub fn prompt_tables(
     ]
 }
 
+/// What types of the cache cost, a row per layer and type.
+///
+/// Shapes: `layers` in layer order.
+pub fn quantisation_table(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
+    let mut rows = Rows::default();
+    for (l, layer) in layers.iter().enumerate() {
+        for output in &layer.quantised {
+            rows.label(label, l);
+            rows.text("cache", &output.held_as.to_string());
+            rows.number("cos_pooled", output.cosine);
+            rows.number("l2_pooled", output.relative_l2);
+            rows.number("bytes_per_token", output.bytes_per_token);
+        }
+    }
+    rows.finish()
+}
+
 impl Rows {
     /// Adds what identifies a row: prompt, its id and T, layer.
     pub fn label(&mut self, label: &PromptLabel, layer: usize) {

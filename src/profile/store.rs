@@ -1,4 +1,4 @@
-//! A profile on disk: four Parquet tables and their provenance.
+//! A profile on disk: Parquet tables and their provenance.
 
 use std::path::Path;
 
@@ -36,10 +36,18 @@ pub struct Profile {
     pub layers: Table,
     /// One row per prompt, layer, query head, budget.
     pub curves: Table,
+    /// One row per prompt, layer, type of the cache; absent where none was asked for.
+    pub quantisation: Option<Table>,
 }
 
-/// File names of the tables inside a profile folder, in the order of [`Profile`]'s fields.
+/// File names of the tables inside every profile folder, in the order of [`Profile`]'s fields.
 pub const TABLES: [&str; 4] = ["heads", "kv_heads", "layers", "curves"];
+
+/// File name of the table of types of the cache, where they were asked for.
+pub const QUANTISATION: &str = "quantisation";
+
+/// [`TABLES`] and [`QUANTISATION`].
+const ALL_TABLES: [&str; 5] = ["heads", "kv_heads", "layers", "curves", QUANTISATION];
 
 /// A profile as a run on disk.
 pub static KIND: RunKind = RunKind {
@@ -50,11 +58,19 @@ pub static KIND: RunKind = RunKind {
     schema: 1,
     fields: "schema kvprof command model model_source model_sha256 architecture num_layers num_heads num_kv_heads \
              head_dim windows? dataset dataset_sha256 template prompts prompts_sha256 max_prompt_tokens? window? thresholds \
-             output_thresholds device dtype seed",
+             output_thresholds quantise? device dtype seed",
 };
 
 impl RunSettings for ProfileSettings {
     const KIND: &'static RunKind = &KIND;
+
+    fn tables(&self) -> &'static [&'static str] {
+        if self.measures.quantise.is_empty() {
+            &TABLES
+        } else {
+            &ALL_TABLES
+        }
+    }
 
     fn check(&self) -> Result<()> {
         self.measures.check()
@@ -68,7 +84,10 @@ impl Profile {
     pub fn load(folder: &Path) -> Result<Self> {
         let meta = ProfileRecord::read(folder)?;
         let [heads, kv_heads, layers, curves] = read_tables(folder, TABLES)?;
+        let asked = !meta.settings.measures.quantise.is_empty();
+        let read = || Table::read(&folder.join(format!("{QUANTISATION}.parquet")));
         let profile = Self {
+            quantisation: asked.then(read).transpose()?,
             meta,
             heads,
             kv_heads,
@@ -99,7 +118,30 @@ impl Profile {
         let of_prompts = of_prompts.step_by(model.num_layers);
         let grids: Vec<usize> = of_prompts.map(|&t| budget_grid(t as usize).len()).collect();
         let heads = ("head", model.num_heads);
-        self.check_order(folder, "curves", &self.curves, heads, &grids)
+        self.check_order(folder, "curves", &self.curves, heads, &grids)?;
+        let quantisation = self.quantisation.as_ref();
+        quantisation.map_or(Ok(()), |table| self.check_types(folder, table))
+    }
+
+    /// A row for every type of every layer of every prompt, in that order.
+    fn check_types(&self, folder: &Path, table: &Table) -> Result<()> {
+        let types = &self.meta.settings.measures.quantise;
+        self.check_rows(folder, QUANTISATION, table, types.len())?;
+        let once = vec![types.len(); self.meta.data.prompts];
+        self.check_order(folder, QUANTISATION, table, ("layer", 1), &once)?;
+        let names: Vec<String> = types.iter().map(ToString::to_string).collect();
+        if table
+            .texts("cache")?
+            .iter()
+            .eq(names.iter().cycle().take(table.rows()))
+        {
+            return Ok(());
+        }
+        let problem = format!(
+            "{QUANTISATION}.parquet does not hold the types {} of every layer: it was changed or damaged, profile again",
+            names.join("; ")
+        );
+        Err(Error::format(folder, problem))
     }
 
     /// A row for every head of every layer of every prompt.
@@ -157,6 +199,21 @@ impl Profile {
         let values = self.layers.numbers(column)?;
         let prompts = values.chunks(self.meta.model.num_layers.max(1));
         Ok(prompts.map(<[f64]>::to_vec).collect())
+    }
+
+    /// A column of `quantisation.parquet` as `[prompt][layer][type]`, the types in the order in which they were asked for.
+    ///
+    /// Errors: [`Error::Invalid`] for a profile without it; [`Error::UnknownName`], listing the columns there are.
+    pub fn type_grid(&self, column: &str) -> Result<Vec<Vec<Vec<f64>>>> {
+        let table = self.quantisation.as_ref().ok_or_else(|| {
+            let bound = "types of the cache were not measured: profile again with --quantise, such as --quantise 'f16;q8;q4;q2'";
+            Error::invalid("quantisation.parquet of the profile", "absent", bound)
+        })?;
+        let values = table.numbers(column)?;
+        let types = self.meta.settings.measures.quantise.len().max(1);
+        let layers = self.meta.model.num_layers.max(1);
+        let prompt = |values: &[f64]| values.chunks(types).map(<[f64]>::to_vec).collect();
+        Ok(values.chunks(layers * types).map(prompt).collect())
     }
 
     /// A column of `heads.parquet` as `[prompt][layer][query head]`.

@@ -268,6 +268,7 @@ fn layer_measures(
         kv_heads: (0..rows.kv_heads.len()).map(kv_head).collect(),
         output_last: last.output,
         output_pooled: pooled.output,
+        quantised: Vec::new(),
         window: None,
     }
 }

@@ -284,12 +284,13 @@ fn write_record(folder: &Path, record: &impl Serialize) -> Result<()> {
 /// The first field in which two runs differ, where that changes the result.
 fn difference(theirs: &impl Serialize, ours: &impl Serialize) -> Option<(String, String, String)> {
     let (theirs, ours) = (fields(theirs), fields(ours));
-    let mut relevant = ours
-        .iter()
-        .filter(|(name, _)| !INCIDENTAL.contains(&name.as_str()));
-    let (name, value) = relevant.find(|(name, value)| theirs.get(*name) != Some(value))?;
-    let old = theirs.get(name).map_or("none".to_owned(), Value::to_string);
-    Some((name.replace('_', " "), old, value.to_string()))
+    // A field that only one of them has says something else than its absence.
+    let mut relevant =
+        (ours.keys().chain(theirs.keys())).filter(|name| !INCIDENTAL.contains(&name.as_str()));
+    let name = relevant.find(|name| theirs.get(*name) != ours.get(*name))?;
+    let told =
+        |fields: &Map<String, Value>| fields.get(name).map_or("none".to_owned(), Value::to_string);
+    Some((name.replace('_', " "), told(&theirs), told(&ours)))
 }
 
 fn fields(record: &impl Serialize) -> Map<String, Value> {

@@ -113,6 +113,7 @@ impl Maker {
                 .collect(),
             output_last: self.output(tokens),
             output_pooled: self.output(tokens),
+            quantised: Vec::new(),
             window: None,
         }
     }
@@ -140,6 +141,7 @@ impl Maker {
             kv_heads,
             layers,
             curves,
+            quantisation: None,
         }
     }
 

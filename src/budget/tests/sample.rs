@@ -65,6 +65,7 @@ impl Sample {
             kv_heads: self.kv_heads_table(),
             layers: self.layers_table(),
             curves: self.curves_table(),
+            quantisation: None,
         }
     }
 
@@ -94,6 +95,7 @@ impl Sample {
             window: Some(32),
             thresholds: vec![0.9],
             output_thresholds: vec![0.99],
+            quantise: Vec::new(),
             needs: None,
         };
         let settings = ProfileSettings { measures, seed: 0 };

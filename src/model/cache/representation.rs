@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::DType;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::elements::Elements;
 use super::side::Side;
@@ -154,6 +155,20 @@ impl FromStr for Representation {
             },
             _ => Err(bad()),
         }
+    }
+}
+
+/// Files hold the spelling.
+impl Serialize for Representation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Representation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -42,6 +42,15 @@ impl Representations {
         }
     }
 
+    /// Those of all KV heads, or the one that all have.
+    pub fn each(&self) -> impl Iterator<Item = Representation> {
+        let (alike, by_head) = match self {
+            Self::Alike(one) => (Some(*one), &[][..]),
+            Self::ByHead(layers) => (None, &layers[..]),
+        };
+        alike.into_iter().chain(by_head.iter().flatten().copied())
+    }
+
     /// Bytes of so many tokens of every KV head, `[layer][kv_head]`.
     pub fn bytes(&self, tokens: &[Vec<usize>], head_dim: usize) -> usize {
         let of_layer = |(l, heads): (usize, &Vec<usize>)| -> usize {

@@ -60,6 +60,7 @@ impl Sample {
             kv_heads: Table::default(),
             layers: self.layers_table(),
             curves: self.curves_table(),
+            quantisation: None,
         }
     }
 
@@ -209,6 +210,7 @@ impl Sample {
             window: Some(32),
             thresholds: vec![0.5, 0.9],
             output_thresholds: vec![0.9, 0.99, 0.999],
+            quantise: Vec::new(),
             needs: None,
         };
         let settings = ProfileSettings { measures, seed: 0 };

@@ -1,6 +1,6 @@
 //! How many tokens fit into a budget of bytes.
 
-use crate::budget::{Budget, TokenBudgets};
+use super::amount::Budget;
 use crate::error::{Error, Result};
 
 /// The largest allocation whose bytes are within a limit.
@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 /// Differs: tokens are added to the total one by one, so to say: the answer is the largest total whose plan fits, found by
 /// bisection, since a plan's bytes grow with its tokens. What the plan leaves of the limit is less than one more token
 /// of all takes.
-/// Shapes: `parts` KV heads that take part and the tokens that they can hold together. Errors: [`Error::Invalid`] where
+/// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
-pub(super) fn fit_bytes(
+pub fn fit_bytes<Plan>(
     (heads, most): (usize, usize),
     limit: usize,
-    allocate: &dyn Fn(Budget) -> Result<TokenBudgets>,
-    bytes: &dyn Fn(&TokenBudgets) -> usize,
-) -> Result<TokenBudgets> {
+    allocate: &dyn Fn(Budget) -> Result<Plan>,
+    bytes: &dyn Fn(&Plan) -> usize,
+) -> Result<Plan> {
     let mut found = None;
     let mut least: Option<usize> = None;
     let mut refused = None;
@@ -60,6 +60,7 @@ pub(super) fn fit_bytes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::TokenBudgets;
 
     fn alike(heads: usize, least: f64) -> impl Fn(Budget) -> Result<TokenBudgets> {
         move |budget| {
