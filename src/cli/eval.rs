@@ -121,7 +121,7 @@ impl EvalArguments {
             let prefilled = self.model.precision()?.cache;
             for method in &methods {
                 method.check_geometry(&geometry)?;
-                method.check_cache(method.held_as().unwrap_or(prefilled))?;
+                method.check_held(prefilled)?;
             }
             let floor = self.windows.of(Floor::of(self.sinks, self.window));
             if methods.iter().any(|method| method.cut.is_some()) {

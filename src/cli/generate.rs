@@ -91,8 +91,7 @@ impl GenerateArguments {
         let model = self.model.load_checked(self.quiet, |header| {
             let geometry = Geometry::of_files(&header.files, &header.config);
             compression.check_model(&geometry)?;
-            let (method, prefilled) = (&compression.method, self.model.precision()?.cache);
-            method.check_cache(method.held_as().unwrap_or(prefilled))?;
+            (compression.method).check_held(self.model.precision()?.cache)?;
             ids = self.prompt.ids(&message, header)?;
             compression.check_prompt(ids.len(), &geometry)?;
             let caches = 1 + usize::from(self.compare);

@@ -195,6 +195,14 @@ impl Method {
         Err(Error::invalid("type of the cache", held_as, bound))
     }
 
+    /// [`Method::check_cache`] of what it holds in a run whose prompts are prefilled into `prefilled`.
+    ///
+    /// Errors: as there.
+    pub fn check_held(&self, prefilled: Representation) -> Result<()> {
+        let held_as = self.held_as().unwrap_or_else(|| prefilled.into());
+        held_as.each().try_for_each(|one| self.check_cache(one))
+    }
+
     /// Takes what it needs from a profile, if it is allocated from one.
     ///
     /// Errors: as [`Allocator::check`] and [`Measures::of_profile`].
