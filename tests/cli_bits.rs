@@ -37,7 +37,6 @@ fn bits_are_measured_spent_and_held() {
         "profile",
         "--data",
         &data,
-        "--raw",
         "--window",
         "8",
         "--out",
@@ -53,7 +52,7 @@ fn bits_are_measured_spent_and_held() {
     assert!(said.contains("q2(group=8,residual=0): 0."), "{said}");
     // Asked again it is the same run; without types it is another.
     printed(path, &[&measure[..], &["--resume"]].concat());
-    let other = refusal(path, &[&measure[..9], &["--resume"]].concat(), 1);
+    let other = refusal(path, &[&measure[..7], &["--resume"]].concat(), 1);
     assert!(other.contains("another quantise"), "{other}");
 
     let room = ["--sinks", "1", "--window", "4", "--budget", "20%bytes"];
@@ -79,7 +78,6 @@ fn bits_are_measured_spent_and_held() {
         "generate",
         "--data",
         &data,
-        "--raw",
         "--index",
         "2",
         "--plan",
@@ -145,14 +143,7 @@ fn what_no_cache_holds_and_no_profile_knows_is_refused_before_anything_is_read()
     fs::write(path.join("tiny.gguf"), tiny_model(4, 2, |_, t| t)).unwrap();
     fs::write(path.join("ids.jsonl"), r#"{"id": "a", "ids": [1, 2, 3]}"#).unwrap();
     let measured = |types: &str| {
-        let model = [
-            "profile",
-            "--model",
-            "tiny.gguf",
-            "--data",
-            "ids.jsonl",
-            "--raw",
-        ];
+        let model = ["profile", "--model", "tiny.gguf", "--data", "ids.jsonl"];
         refusal(
             path,
             &[&model[..], &["--out", "p", "--quantise", types]].concat(),

@@ -227,9 +227,10 @@ fn what_is_held_exactly_moves_nothing_and_more_bits_are_nearer() {
             "{errors:?}"
         );
         let bytes: Vec<f64> = layer.quantised.iter().map(|q| q.bytes_per_token).collect();
+        // Scales weigh more than codes in heads of four numbers.
         assert_eq!(bytes[..2], [32.0, 16.0]);
         assert!(
-            bytes[..5].windows(2).all(|pair| pair[0] > pair[1]),
+            bytes[2..5].windows(2).all(|pair| pair[0] > pair[1]),
             "{bytes:?}"
         );
     }
@@ -323,7 +324,9 @@ fn a_profile_with_types_is_resumed_to_the_byte_and_read_back() {
         (grid.len(), grid[0].len(), grid[0][0].len()),
         (2, LAYERS, 2)
     );
-    assert!(grid.iter().flatten().all(|types| types[0] < types[1]));
+    // Three tokens are no group and stay in float16.
+    assert!(grid[0].iter().all(|types| types[0] == types[1]));
+    assert!(grid[1].iter().all(|types| types[0] < types[1]));
     let table = profile.quantisation.as_ref().unwrap();
     assert_eq!(
         table.names().collect::<Vec<_>>(),

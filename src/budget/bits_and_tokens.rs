@@ -26,7 +26,7 @@ use crate::registry::{Entry, described, parse};
 /// A layer keeps as many tokens as some budget of the profile's curves, and holds them in one of the types that the profile
 /// has measured. Its squared error is e² = l2_tokens² + l2_bits²: the relative L2 errors of the pooled output with so many
 /// of the best keys, and with all keys in that type. What eviction and what rounding do are taken for independent, whose
-/// squares add. The sum of e² over layers is spent as [`best_choices`] does.
+/// squares add. Bytes are spent along the lower convex hulls of (bytes, e²), which docs/budgets.md describes.
 ///
 /// Paper: none: house definition. Differs: it answers tokens and types, where an [`super::Allocator`] answers tokens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
