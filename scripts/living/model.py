@@ -9,24 +9,34 @@ import numpy as np
 from gguf import GGUFReader, dequantize
 
 HEADS, KV_HEADS, SIZE, THETA, EPS = 9, 3, 64, 1e5, 1e-5
-GROUP = HEADS // KV_HEADS
+GROUP, HIDDEN, INNER = HEADS // KV_HEADS, 576, 1536
+
+
+def ordered(name, x, hidden, inner):
+    """A tensor [out, in], or [hidden] of a norm, with its dimensions in other orders."""
+    if name.endswith(("ffn_gate.weight", "ffn_up.weight")):
+        x = x[inner][:, hidden]
+    elif name.endswith("ffn_down.weight"):
+        x = x[hidden][:, inner]
+    elif x.ndim == 1 or name.endswith("attn_output.weight"):
+        x = x[hidden]
+    else:
+        x = x[:, hidden]
+    return np.ascontiguousarray(x)
 
 
 class Weights:
     """Tensors by name, in the number type `real`.
 
-    `backwards` puts the hidden dimensions in reverse order: nothing but the order in which products are added changes.
+    `hidden` and `inner` index the dimensions of the residual stream and those within the feed-forward network in
+    another order: nothing but the order in which products are added changes.
     """
 
-    def __init__(self, path, real, backwards=False):
-        reader = GGUFReader(path)
+    def __init__(self, path, real, hidden=np.s_[:], inner=np.s_[:]):
+        tensors = {t.name: dequantize(t.data, t.tensor_type).astype(real) for t in GGUFReader(path).tensors}
         self.real = real
-        self.tensors = {t.name: dequantize(t.data, t.tensor_type).astype(real) for t in reader.tensors}
+        self.tensors = {name: ordered(name, x, hidden, inner) for name, x in tensors.items()}
         self.layers = sum(name.endswith(".attn_q.weight") for name in self.tensors)
-        if backwards:
-            for name, tensor in self.tensors.items():
-                rows = tensor.ndim == 1 or name.endswith(("attn_output.weight", "ffn_down.weight"))
-                self.tensors[name] = np.ascontiguousarray(tensor[::-1] if rows else tensor[:, ::-1])
 
     def __getitem__(self, name):
         return self.tensors[f"{name}.weight"]
