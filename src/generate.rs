@@ -154,11 +154,14 @@ impl Generator<'_> {
         let resident_before = memory::resident_bytes();
         let start = Instant::now();
         let live = observed.into_cut(self.method, kept, self.budget, self.most.min(DECODE_ROOM))?;
+        let by_level = self.method.residency.holds_as().is_some();
         let cut = CutCache {
-            lengths: kept
-                .iter()
-                .map(|l| l.iter().map(Vec::len).collect())
-                .collect(),
+            lengths: if by_level {
+                live.cache().lengths()
+            } else {
+                let layers = kept.iter();
+                layers.map(|l| l.iter().map(Vec::len).collect()).collect()
+            },
             held_bytes: live.bytes().resident,
             allocated_bytes: live.cache().allocated_bytes(),
             seconds: chosen_s + start.elapsed().as_secs_f64(),

@@ -189,7 +189,7 @@ fn what_cannot_be_held_or_spent_is_refused_with_the_way_out() {
         "--data",
         &data,
         "--methods",
-        "full,oracle",
+        "full,snapkv,oracle",
         "--cache-dtype",
         "q4",
         "--out",
@@ -200,7 +200,7 @@ fn what_cannot_be_held_or_spent_is_refused_with_the_way_out() {
         "12",
     ];
     let said = refusal(path, &eval, 1);
-    assert!(said.contains("can be rewound"), "{said}");
+    assert!(said.contains("leave oracle out"), "{said}");
     assert!(!path.join("r").join("results.parquet").exists());
 }
 
@@ -212,8 +212,8 @@ fn inspect_counts_every_type() {
         &["inspect", "smollm2-135m", "--lengths", "1024"],
     );
     for (name, bytes) in [
-        ("q8 ", "13 kB"),
-        ("q4 ", "7.2 kB"),
+        ("q8 ", "13.0 kB"),
+        ("q4 ", "7.20 kB"),
         ("q2 ", "4.32 kB"),
         ("q8_0 ", "12.2 kB"),
         ("q4_0 ", "6.48 kB"),

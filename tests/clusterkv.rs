@@ -261,7 +261,10 @@ fn tokens_come_one_at_a_time() {
     let said = fed
         .feed_watched(&decoder, &ids[..2], &mut NoProbe)
         .unwrap_err();
-    assert!(said.to_string().contains("takes 1 at a time"), "{said}");
+    assert!(
+        said.to_string().contains("at most 1 may come in one pass"),
+        "{said}"
+    );
 }
 
 /// The real model: a budget of the prompt is the full cache bit for bit, and a small one is not.

@@ -58,12 +58,13 @@ impl Arithmetic {
     pub fn of_decoding(shape: &Shape<'_>, held: usize) -> Self {
         let (config, steps) = (shape.config, shape.steps as f64);
         let seen = steps * (held as f64 + 1.0) + steps * (steps + 1.0) / 2.0;
+        let bytes_of = |step| config.cache_bytes(held + 1 + step, shape.cache) as f64;
+        let bytes_seen: f64 = (1..=shape.steps).map(bytes_of).sum();
         Self {
             tokens: shape.steps,
             linear_flops: steps * (layer_flops(config) + head_flops(config)),
             attention_flops: pair_flops(config) * seen,
-            bytes: steps * shape.weights.per_pass as f64
-                + seen * config.cache_bytes_per_token(shape.cache) as f64,
+            bytes: steps * shape.weights.per_pass as f64 + bytes_seen,
         }
     }
 

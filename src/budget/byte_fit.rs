@@ -5,55 +5,134 @@ use crate::error::{Error, Result};
 
 /// The largest allocation whose bytes are within a limit.
 ///
-/// Differs: tokens are added to the total one by one, so to say: the answer is the largest total whose plan fits, found by
-/// bisection, since a plan's bytes grow with its tokens. What the plan leaves of the limit is less than one more token
-/// of all takes.
+/// Differs: a plan's bytes grow with its tokens, but for what is coded together: once `together` more tokens are there they
+/// become few bits, and a head with one more token may take less. From `together` tokens of every head to as many more
+/// bytes always grow, so that totals that far apart are searched by bisection, and the best of them is filled up one by
+/// one.
 /// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
 pub fn fit_bytes<Plan>(
     (heads, most): (usize, usize),
+    together: usize,
     limit: usize,
     allocate: &dyn Fn(Budget) -> Result<Plan>,
     bytes: &dyn Fn(&Plan) -> usize,
 ) -> Result<Plan> {
-    let mut found = None;
-    let mut least: Option<usize> = None;
-    let mut refused = None;
-    // Totals at or below `low` fit or are below what the allocator needs; those above `high` are too many.
-    let (mut low, mut high) = (heads.saturating_sub(1), most);
-    while low < high {
-        let middle = high - (high - low) / 2;
-        match allocate(Budget::of_total(middle, heads)) {
+    let mut search = Search {
+        heads,
+        limit,
+        allocate,
+        bytes,
+        least: None,
+        refused: None,
+        found: None,
+    };
+    if together <= 1 {
+        search.bisect(most, 1);
+    } else {
+        let step = heads * together;
+        for phase in 0..together.min(most / heads.max(1)) {
+            search.bisect(most - phase * heads, step);
+        }
+        search.fill_up(most);
+    }
+    search.answer()
+}
+
+/// What is known of totals so far.
+struct Search<'a, Plan> {
+    heads: usize,
+    limit: usize,
+    allocate: &'a dyn Fn(Budget) -> Result<Plan>,
+    bytes: &'a dyn Fn(&Plan) -> usize,
+    /// The fewest bytes that were too many.
+    least: Option<usize>,
+    refused: Option<Error>,
+    /// The largest total that fits, and its plan.
+    found: Option<(usize, Plan)>,
+}
+
+/// Whether a total is too small for the allocator, fits, or takes too much.
+enum Fit {
+    Small,
+    Good,
+    Large,
+}
+
+impl<Plan> Search<'_, Plan> {
+    fn largest(&self) -> usize {
+        self.found.as_ref().map_or(0, |(total, _)| *total)
+    }
+
+    fn fits(&mut self, total: usize) -> Fit {
+        match (self.allocate)(Budget::of_total(total, self.heads)) {
             Ok(plan) => {
-                let taken = bytes(&plan);
-                if taken <= limit {
-                    (found, low) = (Some(plan), middle);
-                } else {
-                    least = Some(least.unwrap_or(taken).min(taken));
-                    high = middle - 1;
+                let taken = (self.bytes)(&plan);
+                if taken > self.limit {
+                    self.least = Some(self.least.unwrap_or(taken).min(taken));
+                    return Fit::Large;
                 }
+                if total > self.largest() {
+                    self.found = Some((total, plan));
+                }
+                Fit::Good
             }
             Err(problem) => {
-                refused = Some(problem);
-                low = middle;
+                self.refused = Some(problem);
+                Fit::Small
             }
         }
     }
-    match (found, least, refused) {
-        (Some(plan), ..) => Ok(plan),
-        (None, Some(least), _) => {
-            let bound = format!(
-                "the fewest tokens that the method can keep take {least}: allow more, lower --sinks and --window, or \
-                 hold them in fewer bits"
-            );
-            Err(Error::invalid("budget in bytes", limit, bound))
+
+    /// Looks among `top`, `top - step`, `top - 2 * step` and so on, over whose bytes plans grow.
+    fn bisect(&mut self, top: usize, step: usize) {
+        // Steps down from the top: at `high` a total fits or is too small, before `low` all take too much.
+        let (mut low, mut high) = (0, top.saturating_sub(self.heads) / step + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let total = top - middle * step;
+            // Nothing below what another phase has found is of use.
+            if total <= self.largest() {
+                high = middle;
+                continue;
+            }
+            match self.fits(total) {
+                Fit::Small | Fit::Good => high = middle,
+                Fit::Large => low = middle + 1,
+            }
         }
-        (None, None, Some(problem)) => Err(problem),
-        (None, None, None) => Err(Error::invalid(
-            "KV heads",
-            heads,
-            "there is nothing to allocate",
-        )),
+    }
+
+    /// Adds single tokens to the largest total that fits, fewer than one for every head.
+    fn fill_up(&mut self, most: usize) {
+        let start = self.largest();
+        let end = most.min(start + self.heads.saturating_sub(1));
+        if start == 0 {
+            return;
+        }
+        for total in (start + 1..=end).rev() {
+            if let Fit::Good = self.fits(total) {
+                return;
+            }
+        }
+    }
+
+    fn answer(self) -> Result<Plan> {
+        match (self.found, self.least, self.refused) {
+            (Some((_, plan)), ..) => Ok(plan),
+            (None, Some(least), _) => {
+                let bound = format!(
+                    "the fewest tokens that the method can keep take {least}: allow more, lower --sinks and --window, \
+                     or hold them in fewer bits"
+                );
+                Err(Error::invalid("budget in bytes", self.limit, bound))
+            }
+            (None, None, Some(problem)) => Err(problem),
+            (None, None, None) => {
+                let bound = "there is nothing to allocate";
+                Err(Error::invalid("KV heads", self.heads, bound))
+            }
+        }
     }
 }
 
@@ -61,6 +140,7 @@ pub fn fit_bytes<Plan>(
 mod tests {
     use super::*;
     use crate::budget::TokenBudgets;
+    use crate::model::cache::Representation;
 
     fn alike(heads: usize, least: f64) -> impl Fn(Budget) -> Result<TokenBudgets> {
         move |budget| {
@@ -81,7 +161,7 @@ mod tests {
     #[test]
     fn as_many_tokens_as_fit_are_kept_to_the_token() {
         for limit in [360, 1000, 1009, 1010, 29_999, 30_000, 1_000_000] {
-            let plan = fit_bytes((3, 3000), limit, &alike(3, 12.0), &ten_each).unwrap();
+            let plan = fit_bytes((3, 3000), 1, limit, &alike(3, 12.0), &ten_each).unwrap();
             assert_eq!(
                 plan.iter().flatten().sum::<usize>(),
                 (limit / 10).min(3000),
@@ -97,14 +177,42 @@ mod tests {
             let of_head = |&tokens: &usize| tokens.saturating_sub(4) + 10 * tokens.min(4);
             plan.iter().flatten().map(of_head).sum()
         };
-        let plan = fit_bytes((2, 2000), 180, &alike(2, 1.0), &bytes).unwrap();
+        let plan = fit_bytes((2, 2000), 1, 180, &alike(2, 1.0), &bytes).unwrap();
         assert_eq!(plan, [[54, 54]]);
     }
 
     #[test]
     fn bytes_that_hold_not_even_the_floor_are_refused_with_what_it_takes() {
-        let said = fit_bytes((3, 3000), 359, &alike(3, 12.0), &ten_each);
+        let said = fit_bytes((3, 3000), 1, 359, &alike(3, 12.0), &ten_each);
         let said = said.unwrap_err().to_string();
         assert!(said.contains("359") && said.contains("take 360"), "{said}");
+    }
+
+    /// Of all totals the largest that fits, whatever codes do to the bytes in between.
+    #[test]
+    fn groups_that_become_codes_hide_no_total() {
+        for held_as in [
+            "q2",
+            "q4(group=16,residual=8)",
+            "k=q8,v=q2(group=64,residual=0)",
+        ] {
+            let held_as: Representation = held_as.parse().unwrap();
+            let bytes = |plan: &TokenBudgets| {
+                let heads = plan.iter().flatten();
+                heads
+                    .map(|tokens| held_as.bytes(*tokens, 64))
+                    .sum::<usize>()
+            };
+            let allocate = alike(3, 4.0);
+            let plan_of = |total: usize| allocate(Budget::of_total(total, 3)).unwrap();
+            let all: Vec<usize> = (12..=900).map(|total| bytes(&plan_of(total))).collect();
+            for limit in (all[0]..all[888] + 3000).step_by(1777) {
+                let parts = (3, 900);
+                let plan = fit_bytes(parts, held_as.coded_together(), limit, &allocate, &bytes);
+                let got = plan.unwrap().iter().flatten().sum::<usize>();
+                let want = 12 + all.iter().rposition(|bytes| *bytes <= limit).unwrap();
+                assert_eq!(got, want, "{held_as} in {limit}");
+            }
+        }
     }
 }

@@ -85,9 +85,9 @@ mod tests {
             tokens: vec![vec![64, 33], vec![10, 100], vec![3, 4]],
             ..held()
         };
-        // D = 8: 32 or 64 coded tokens of a byte a number, a scale and a zero point of two bytes each per channel of a
+        // D = 8, codes of a row in lanes of 16: 32 or 64 coded tokens of a byte a number, a scale and a zero point of two bytes each per channel of a
         // group, or per row of values; one more token of the 33 in float16.
-        let q8 = |coded: usize| coded * 8 + coded / 32 * 8 * 4 + coded * (8 + 4);
+        let q8 = |coded: usize| coded * 16 + coded / 32 * 8 * 4 + coded * (16 + 4);
         // 10 tokens are all among the newest.
         let layers = [
             q8(64) + q8(32) + 2 * 2 * 8,

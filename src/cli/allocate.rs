@@ -154,7 +154,13 @@ impl AllocateArguments {
         let plan = match (limit, budget.tokens()) {
             (Some(limit), _) => {
                 let bytes = |plan: &BudgetPlan| plan.layer_bytes(held_as).iter().sum();
-                fit_bytes(reference.parts(), limit, &of_tokens, &bytes)?
+                fit_bytes(
+                    reference.parts(),
+                    held_as.coded_together(),
+                    limit,
+                    &of_tokens,
+                    &bytes,
+                )?
             }
             (None, Some(budget)) => of_tokens(budget)?,
             (None, None) => anyhow::bail!("a budget is in tokens or in bytes"),

@@ -122,6 +122,12 @@ impl EvalArguments {
             for method in &methods {
                 method.check_geometry(&geometry)?;
                 method.check_held(prefilled)?;
+                anyhow::ensure!(
+                    prefilled.holds_tokens_alone() || !method.looks_ahead(self.window),
+                    "method {} looks at what the full cache says next, and a full cache of {prefilled} cannot be \
+                     rewound for it: leave {0} out, or take --cache-dtype q8_0, bf16 or f16",
+                    method.name
+                );
             }
             let floor = self.windows.of(Floor::of(self.sinks, self.window));
             if methods.iter().any(|method| method.cut.is_some()) {

@@ -75,12 +75,15 @@ impl InspectArguments {
         let room = |whole, tokens| geometry.room(whole, tokens);
         let (layers, kv_heads) = (geometry.layers, geometry.kv_heads);
         let most = |whole, tokens| room(whole, tokens).of_parts(layers, kv_heads);
-        let full = |&tokens: &usize| Held(most(false, tokens).1);
+        let layer = |whole, tokens: usize, layer| (kv_heads, room(whole, tokens).most(layer));
+        let full = |&tokens: &usize| Held((0..layers).map(|l| layer(false, tokens, l)).collect());
         let under = |budget: Budget| {
             let at = |&tokens: &usize| {
                 let (heads, most_of_parts) = most(self.whole_windows, tokens);
-                let apart = most(false, tokens).1 - most_of_parts;
-                Held(apart + budget.total(heads, most_of_parts))
+                let parts = room(self.whole_windows, tokens);
+                let apart = (0..layers).filter(|l| !parts.takes_part(*l));
+                let apart = Held(apart.map(|l| layer(false, tokens, l)).collect());
+                apart.with_spread(budget.total(heads, most_of_parts), heads)
             };
             (budget, lengths.iter().map(at).collect())
         };

@@ -147,7 +147,7 @@ fn write_caches(out: &mut impl Write, inspection: &Inspection) -> io::Result<()>
             inspection
                 .full
                 .iter()
-                .map(|held| size(inspection, *held, held_as)),
+                .map(|held| size(inspection, held, held_as)),
         );
         table.add_row(row);
     }
@@ -158,8 +158,8 @@ fn write_caches(out: &mut impl Write, inspection: &Inspection) -> io::Result<()>
     let mut table = text_table(headings);
     for (budget, held) in &inspection.budgets {
         let cell = |(held, full): (&Held, &Held)| {
-            let share = 100.0 * held.0 as f64 / full.0.max(1) as f64;
-            format!("{} ({share:.1} %)", size(inspection, *held, held_as))
+            let share = 100.0 * held.tokens() as f64 / full.tokens().max(1) as f64;
+            format!("{} ({share:.1} %)", size(inspection, held, held_as))
         };
         let cells = held.iter().zip(&inspection.full).map(cell);
         table.add_row(std::iter::once(budget.to_string()).chain(cells));
@@ -182,7 +182,7 @@ fn write_caches(out: &mut impl Write, inspection: &Inspection) -> io::Result<()>
     Ok(())
 }
 
-fn size(inspection: &Inspection, held: Held, held_as: Representation) -> String {
+fn size(inspection: &Inspection, held: &Held, held_as: Representation) -> String {
     bytes(inspection.bytes(held, held_as) as u64)
 }
 

@@ -30,21 +30,39 @@ pub struct Inspection {
     pub whole_windows: bool,
 }
 
-/// Tokens that a cache holds, over all layers and KV heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held(pub usize);
+/// How many KV heads hold how many tokens each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held(pub Vec<(usize, usize)>);
 
-impl Inspection {
-    /// Bytes of so many cached tokens, the newest in no more bits than the rest.
-    pub fn bytes(&self, held: Held, held_as: Representation) -> usize {
-        (held.0 as f64 * held_as.bytes_per_token(self.geometry.head_dim)).round() as usize
+impl Held {
+    /// Tokens spread evenly over KV heads, added to what others hold.
+    pub fn with_spread(mut self, tokens: usize, heads: usize) -> Self {
+        let (each, more) = (tokens / heads.max(1), tokens % heads.max(1));
+        self.0.extend([(heads - more, each), (more, each + 1)]);
+        self
     }
 
-    /// Bytes that one more token takes while no window is full, and once all are.
+    /// Tokens over all layers and KV heads.
+    pub fn tokens(&self) -> usize {
+        self.0.iter().map(|(heads, tokens)| heads * tokens).sum()
+    }
+}
+
+impl Inspection {
+    /// Bytes of what is cached.
+    pub fn bytes(&self, held: &Held, held_as: Representation) -> usize {
+        let of_heads = |&(heads, tokens): &(usize, usize)| {
+            heads.saturating_mul(held_as.bytes(tokens, self.geometry.head_dim))
+        };
+        held.0.iter().map(of_heads).fold(0, usize::saturating_add)
+    }
+
+    /// Bytes that one more token among many takes while no window is full, and once all are.
     pub fn bytes_per_token(&self, held_as: Representation) -> [usize; 2] {
         let geometry = &self.geometry;
         [geometry.layers, geometry.global_layers().len()]
-            .map(|layers| self.bytes(Held(layers * geometry.kv_heads), held_as))
+            .map(|layers| (layers * geometry.kv_heads) as f64)
+            .map(|heads| (heads * held_as.bytes_per_token(geometry.head_dim)).round() as usize)
     }
 
     /// All of it, for programs.
@@ -68,7 +86,7 @@ impl Inspection {
                 let [first, later] = self.bytes_per_token(held_as);
                 let at = self.lengths.iter().zip(&self.full);
                 let at: Vec<Value> = at
-                    .map(|(tokens, held)| json!({"tokens": tokens, "bytes": self.bytes(*held, held_as)}))
+                    .map(|(tokens, held)| json!({"tokens": tokens, "bytes": self.bytes(held, held_as)}))
                     .collect();
                 json!({
                     "cache_dtype": held_as.to_string(), "bytes_per_token": first,
@@ -83,7 +101,7 @@ impl Inspection {
                 let at = self.lengths.iter().zip(held);
                 let at: Vec<Value> = at
                     .map(|(tokens, held)| {
-                        json!({"tokens": tokens, "held_tokens": held.0, "bytes": self.bytes(*held, self.held_as)})
+                        json!({"tokens": tokens, "held_tokens": held.tokens(), "bytes": self.bytes(held, self.held_as)})
                     })
                     .collect();
                 json!({"budget": budget.to_string(), "at": at})

@@ -56,7 +56,8 @@ pub struct ModelArguments {
     /// sums and activations stay f32
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
-    /// Type of keys and values: f32, bf16 or f16, or apart as k=bf16,v=f32; by default that of --dtype
+    /// Type of keys and values: f32, bf16, f16, q8, q4, q2, or llama.cpp's q8_0, q5_1, q5_0, q4_1, q4_0, rotated with
+    /// -hadamard; apart as k=q8,v=q4; by default that of --dtype
     #[arg(long, value_name = "TYPE")]
     pub cache_dtype: Option<Representation>,
 }

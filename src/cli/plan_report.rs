@@ -175,7 +175,7 @@ fn uniform(reference: &Reference, plan: &BudgetPlan) -> anyhow::Result<Option<To
     }
     let whole = Representation::FLOAT32;
     let bytes = |plan: &BudgetPlan| plan.layer_bytes(whole).iter().sum();
-    let fitted = fit_bytes(reference.parts(), bytes(plan), &uniform, &bytes);
+    let fitted = fit_bytes(reference.parts(), 1, bytes(plan), &uniform, &bytes);
     Ok(fitted.ok().map(|plan| plan.tokens))
 }
 

@@ -269,7 +269,11 @@ impl<'s> Sweep<'s> {
         let live = observed.cut(method, &kept, budget, DECODE_ROOM)?;
         *cut_s = start.elapsed().as_secs_f64();
         let bytes = live.bytes();
-        let budget_tokens = mean_kept(&kept);
+        let budget_tokens = if method.residency.holds_as().is_some() {
+            mean_kept(&live.cache().slots_in_sight())
+        } else {
+            mean_kept(&kept)
+        };
         let evidence = evidence_held(live.cache(), &case.evidence);
         let fresh = || observed.cut(method, &kept, budget, DECODE_ROOM);
         let reference = &stand.reference;

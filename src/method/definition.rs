@@ -120,6 +120,12 @@ impl Method {
         self.cut.is_none() && self.residency_name == "keep" && self.representation.is_none()
     }
 
+    /// Whether its scorer looks at what the full cache says next, which only an evaluation has.
+    pub fn looks_ahead(&self, window: usize) -> bool {
+        let cut = self.cut.as_ref();
+        cut.is_some_and(|cut| cut.ranking.scorer.needs(window).continuation)
+    }
+
     /// Whether it is another method at every budget of a run: by what its cut keeps, or by what its residency shows.
     pub fn spends_budget(&self) -> bool {
         self.cut.is_some() || self.residency.spends_budget()

@@ -133,7 +133,9 @@ impl LiveCache {
     /// Shapes: float32 logits, `(vocab)`. Errors: those of the decoder and of the residency.
     pub fn step(&mut self, decoder: &Decoder, id: u32) -> Result<Tensor> {
         self.count_coming(1);
-        decoder.step(id, &mut self.cache, &mut *self.residency)
+        let logits = decoder.step(id, &mut self.cache, &mut *self.residency)?;
+        self.count_held();
+        Ok(logits)
     }
 
     /// Logits after each of `ids`, as many at once as may come in one pass; none for no ids.
@@ -184,7 +186,13 @@ impl LiveCache {
     ) -> Result<Vec<Vec<f32>>> {
         self.count_coming(ids.len());
         let rows = decoder.feed(ids, &mut self.cache, probe, &mut *self.residency)?;
+        self.count_held();
         Ok(rows.to_vec2()?)
+    }
+
+    /// Counts what is resident now: where tokens leave a window that are coded together, others of the group stay.
+    fn count_held(&mut self) {
+        self.held.peak_resident = self.held.peak_resident.max(self.bytes().resident);
     }
 
     /// Goes back to a position, as if later tokens had never been.

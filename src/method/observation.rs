@@ -187,11 +187,18 @@ impl Observed<'_> {
         match (limit, &cut.allocation) {
             (Some(limit), Allocation::Rule(_)) => {
                 let geometry = self.measures.geometry();
-                let held_as = self.held_as(method);
+                let own = method.held_as();
+                let held_as = own.unwrap_or_else(|| self.cache.representations());
                 let bytes = |budgets: &TokenBudgets| held_as.bytes(budgets, geometry.head_dim);
                 let room = Room::of(geometry, self.floor.whole_windows, self.tokens);
                 let parts = room.of_parts(geometry.layers, geometry.kv_heads);
-                fit_bytes(parts, limit, &|budget| allocated(Some(budget)), &bytes)
+                fit_bytes(
+                    parts,
+                    held_as.coded_together(),
+                    limit,
+                    &|budget| allocated(Some(budget)),
+                    &bytes,
+                )
             }
             _ => allocated(budget.and_then(CacheBudget::tokens)),
         }
@@ -254,7 +261,10 @@ impl Observed<'_> {
         let mut cache = std::mem::take(&mut self.cache);
         if let Some(cut) = method.residency.levels(&first)? {
             cache.retain_levels(&cut.kept, cut.held_as)?;
-        } else if method.cut.is_some() || held_as != cache.representations() || cache.hides() {
+        } else if method.cut.is_some()
+            || held_as != cache.representations()
+            || (cache.hides() && cache.holds_tokens_alone())
+        {
             cache.retain_as(kept, room, &held_as)?;
         }
         LiveCache::new(cache, method.residency.start(&first)?)

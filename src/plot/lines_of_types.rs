@@ -1,6 +1,7 @@
 //! Methods that differ only in how many bits they hold: points of one line.
 
 use super::outcomes::{FULL, Outcome, distinct};
+use crate::model::cache::{Elements, Grouped, Representation};
 
 /// Methods whose points one line joins.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +42,23 @@ pub(super) fn lines_of_types<'m>(methods: &[&'m str], rows: &[Outcome<'_>]) -> V
     named.collect()
 }
 
-/// A method's name without the numbers of its type; `None` where it names no type of few bits.
+/// A method's name with its type's bits left out; `None` where it names no type of few bits.
 fn kind(method: &str) -> Option<String> {
-    let (before, after) = method.split_once("cache(q")?;
-    let digits = after.split(|c: char| !c.is_ascii_digit()).count();
-    let without: String = after.chars().filter(|c| !c.is_ascii_digit()).collect();
-    Some(format!("{before}{digits}{without}"))
+    let (before, after) = method.split_once("cache(")?;
+    let held_as: Representation = after.strip_suffix(')')?.parse().ok()?;
+    let kind = |elements: Elements| match elements {
+        Elements::Grouped(Grouped {
+            group, residual, ..
+        }) => Some(format!("groups of {group} behind {residual}")),
+        Elements::Blocks(_) => Some("blocks".to_owned()),
+        Elements::RotatedBlocks(_) => Some("rotated blocks".to_owned()),
+        _ => None,
+    };
+    Some(format!(
+        "{before}, {}, {}",
+        kind(held_as.keys)?,
+        kind(held_as.values)?
+    ))
 }
 
 /// Bytes that a method holds, in any row: they grow alike with prompts.
@@ -103,6 +115,7 @@ mod tests {
             row("full+cache(q4_0-hadamard)", FULL, 2.0),
             row("snapkv+cache(q4)", "64", 1.0),
             row("full+cache(bf16)", FULL, 5.0),
+            row("full+cache(q2(residual=0))", FULL, 0.5),
         ];
         let methods = distinct(rows.iter().map(|row| row.method));
         let lines = lines_of_types(&methods, &rows);
@@ -116,6 +129,7 @@ mod tests {
                 "full+cache(q4_0-hadamard)",
                 "snapkv+cache(q4)",
                 "full+cache(bf16)",
+                "full+cache(q2(residual=0))",
             ]
         );
         assert_eq!(lines[1].methods, ["full+cache(q2)", "full+cache(q8)"]);

@@ -71,11 +71,16 @@ fn bytes_are_as_many_as_are_said_and_rows_are_read_alike_by_all_lanes() {
 
 /// The largest error that a number of a group may have: half a level of a group that spans it.
 fn half_level(group: &[f32], bits: Bits) -> f64 {
+    half_of(group, f64::from(bits.largest()))
+}
+
+/// The same of as many steps as there are between the least and the most.
+fn half_of(group: &[f32], steps: f64) -> f64 {
     let most = group.iter().copied().fold(f32::MIN, f32::max);
     let least = group.iter().copied().fold(f32::MAX, f32::min);
     // The zero point loses up to one part in 1024 of its size, the scale of its own.
     let slack = f64::from(least.abs()) / 1024.0 + 1e-7;
-    let scale = (f64::from(most - least) + slack) / f64::from(bits.largest());
+    let scale = (f64::from(most - least) + slack) / steps;
     (scale * (1.0 + 1.0 / 1024.0) + 1e-7) / 2.0
         + f64::from(most.abs().max(least.abs())) * 2f64.powi(-22)
 }
@@ -99,6 +104,13 @@ proptest! {
                     &numbers[start..((row + 1) * width).min(start + size)]
                 };
                 let largest = |size| block(size).iter().fold(0f32, |m, x| m.max(x.abs()));
+                // A scale and a minimum that are rounded to the nearest: half a level, and what each loses.
+                let minimum = |steps: f64| {
+                    let group = block(BLOCK);
+                    let most = group.iter().copied().fold(f32::MIN, f32::max);
+                    let least = group.iter().copied().fold(f32::MAX, f32::min);
+                    half_of(group, steps) + f64::from(most - least + least.abs()) / 2048.0
+                };
                 let bound = match packing {
                     Packing::Halves => f64::from(x.abs()) / 2048.0 + 1e-7,
                     Packing::ByRow(bits, size) => half_level(block(size), bits),
@@ -115,8 +127,8 @@ proptest! {
                     // Signed codes around zero: one level of the largest number, which one side may not reach.
                     Packing::Blocks(BlockFormat::Q4_0) => f64::from(largest(BLOCK)) / 8.0 * 1.01,
                     Packing::Blocks(BlockFormat::Q5_0) => f64::from(largest(BLOCK)) / 16.0 * 1.01,
-                    Packing::Blocks(BlockFormat::Q4_1) => 2.0 * half_level(block(BLOCK), Bits::Four),
-                    Packing::Blocks(BlockFormat::Q5_1) => half_level(block(BLOCK), Bits::Four),
+                    Packing::Blocks(BlockFormat::Q4_1) => minimum(15.0),
+                    Packing::Blocks(BlockFormat::Q5_1) => minimum(31.0),
                 };
                 let error = (f64::from(*x) - f64::from(*y)).abs();
                 prop_assert!(error <= bound, "{packing:?} {width}: {x} became {y}, bound {bound}");

@@ -216,6 +216,14 @@ impl Elements {
         !matches!(self, Self::Grouped(_))
     }
 
+    /// Rows that are coded together; 1 where every row is by itself.
+    pub fn coded_together(self) -> usize {
+        match self {
+            Self::Grouped(grouped) => grouped.group,
+            _ => 1,
+        }
+    }
+
     /// Rows that may come behind `rows` before some are coded together.
     pub fn until_coded(self, rows: usize) -> usize {
         match self {
@@ -317,8 +325,13 @@ impl Grouped {
             Error::invalid("type of a cache", format!("'{text}'"), bound)
         };
         let inside = parameters.trim_end().strip_suffix(')').ok_or_else(shape)?;
+        let mut given = Vec::new();
         for pair in inside.split(',') {
             let (key, value) = pair.split_once('=').ok_or_else(shape)?;
+            if given.contains(&key.trim()) {
+                return Err(shape());
+            }
+            given.push(key.trim());
             let number: usize = value.trim().parse().map_err(|_| shape())?;
             let (least, field) = match key.trim() {
                 "group" => (1, &mut self.group),
@@ -396,6 +409,7 @@ mod tests {
         assert!(said("q4(group=9999)").contains("9999"));
         assert!(said("q4(groups=8)").contains("q4(group=32,residual=64)"));
         assert!(said("q4(group=8").contains("q4(group=32,residual=64)"));
+        assert!(said("q4(group=8,group=8)").contains("q4(group=32,residual=64)"));
         assert!(said("q4_0(group=8)").contains("only q8"));
         assert!(said("q6").contains("q5_1"), "{}", said("q6"));
     }

@@ -354,6 +354,8 @@ impl KvCache {
     /// Errors: [`Error::NotFinite`] for numbers that have no code.
     pub(super) fn advance(&mut self, tokens: usize) -> Result<()> {
         self.next_position += tokens;
+        // What waits in float16 is there until it is coded.
+        self.most_allocated = self.most_allocated.max(self.allocated_bytes());
         self.layers.iter_mut().try_for_each(LayerCache::settle)
     }
 

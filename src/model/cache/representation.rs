@@ -96,6 +96,16 @@ impl Representation {
         self.sides().iter().all(|(_, elements)| elements.is_alone())
     }
 
+    /// Tokens of a head that keys or values code together, in whole groups of both; 1 where every token is by itself.
+    pub fn coded_together(self) -> usize {
+        let [keys, values] = self.sides().map(|(_, elements)| elements.coded_together());
+        let (mut a, mut b) = (keys, values);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        keys / a.max(1) * values
+    }
+
     /// Tokens that may come to a head that holds `tokens` before some are coded together.
     pub fn until_coded(self, tokens: usize) -> usize {
         let until = self

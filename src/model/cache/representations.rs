@@ -66,6 +66,14 @@ impl Representations {
         tokens.iter().enumerate().map(of_layer).sum()
     }
 
+    /// Tokens of a head that are coded together, the most of any.
+    pub fn coded_together(&self) -> usize {
+        self.each()
+            .map(Representation::coded_together)
+            .max()
+            .unwrap_or(1)
+    }
+
     /// Whether no tokens are coded together in any head.
     pub fn hold_tokens_alone(&self) -> bool {
         match self {

@@ -32,7 +32,7 @@ impl Rows {
     /// Writes rows `(n, D)` behind the `held` ones; there must be room.
     pub(super) fn append(&mut self, rows: &Tensor, held: usize) -> Result<()> {
         match self {
-            Self::Dense(room) => Ok(room.slice_set(rows, 0, held)?),
+            Self::Dense(room) => Ok(room.slice_set(&rows.to_dtype(room.dtype())?, 0, held)?),
             Self::Packed(packed) => packed.append(numbers_of(rows)?),
         }
     }

@@ -154,6 +154,7 @@ impl ResidencyRule for ClusterKv {
             .map(|budget| budget.per_head(tokens) as usize);
         let rows = rows.filter(|rows| *rows < tokens).unwrap_or(usize::MAX);
         let limit = budget.bytes(first.full_bytes);
+        let limit = limit.filter(|limit| *limit < first.full_bytes);
         Ok(Box::new(Recall::of(self.clone(), tokens, rows, limit)))
     }
 }

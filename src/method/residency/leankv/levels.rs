@@ -159,7 +159,7 @@ impl<'a> Prompt<'a> {
         if bytes(&found) > limit {
             let bound = format!(
                 "under the highest thresholds the cache takes {} (the newest {} tokens stay, and nothing leaves at \
-                 prune=0): allow more, or lower window",
+                 prune=0): allow more, or lower leankv(window=...)",
                 bytes(&found),
                 self.rule.window
             );

@@ -12,7 +12,7 @@ use super::{FirstCache, LevelCut, ResidencyRule};
 use crate::budget::{CacheBudget, Floor};
 use crate::compute::device::GroupReduce;
 use crate::error::{Error, Result};
-use crate::model::cache::{Elements, Levels, Representation};
+use crate::model::cache::{Elements, Levels, Representation, TokenBits};
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
 use crate::select::{H2o, Scorer};
@@ -135,6 +135,14 @@ impl ResidencyRule for LeanKv {
             let bound =
                 "thresholds of 0 cannot be scaled to a budget: raise them, or write fixed=true";
             return Err(Error::invalid("thresholds of leankv", 0, bound));
+        }
+        let is_more = |low: TokenBits, high: TokenBits| low.count() > high.count();
+        if is_more(self.low.keys, self.high.keys) || is_more(self.low.values, self.high.values) {
+            let bound = format!(
+                "the high level, {}, must have as many bits of both",
+                self.high
+            );
+            return Err(Error::invalid("low level of leankv", self.low, bound));
         }
         if self.window == 0 {
             let bound = "a new token must stay at least until it was seen: 1 or more";

@@ -210,6 +210,8 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (json!({"prune": -1.0}), some, "at least 0"),
         (json!({"prune": 0, "demote": 0}), some, "cannot be scaled"),
         (json!({"window": 0}), some, "1 or more"),
+        (json!({"low": "k16v16"}), some, "high level, k8v4"),
+        (json!({"low": "k4v8"}), some, "low level of leankv is k4v8"),
     ] {
         let said = check(parameters, budget).unwrap_err();
         assert!(said.contains(part), "{said}");
