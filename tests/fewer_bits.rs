@@ -337,11 +337,9 @@ fn a_budget_of_all_bytes_is_the_full_cache() {
     let outcome = swept(methods, &["100%bytes", "100%"]);
     let whole = |row: usize| outcome.rows[row].scores.as_ref().unwrap();
     for row in [1, 2, 3, 4] {
-        // Clusters need room for their centroids beside the whole cache.
-        if row != 3 {
-            assert!(whole(row).kl.abs() < 1e-6, "{row}: {}", whole(row).kl);
-            assert_eq!(whole(row).answer, whole(0).answer);
-        }
+        assert!(whole(row).kl.abs() < 1e-6, "{row}: {}", whole(row).kl);
+        assert_eq!(whole(row).answer, whole(0).answer);
+        assert_eq!(whole(row).kv_bytes, outcome.full_bytes);
     }
     for row in [5, 6] {
         assert!(whole(row).kl < 1e-4, "{row}: {}", whole(row).kl);
@@ -423,4 +421,37 @@ fn a_prefilled_cache_of_groups_serves_a_sweep() {
         assert!(norm(&difference) < 0.25 * norm(&next), "{held_as}");
         assert!(logits.iter().all(|x| x.is_finite()));
     }
+}
+
+/// Heads of one layer may each hold their own types, tensors and codes side by side.
+#[test]
+fn heads_of_a_layer_hold_types_of_their_own() {
+    let (full, slots) = prompt();
+    let types = [
+        ["f16", "q4", "q8_0"],
+        ["f32", "bf16", "k=f16,v=f32"],
+        ["q4_0-hadamard", "f32", "q2"],
+    ];
+    let layer = |l: usize| types[l % 3].map(|text| text.parse::<Representation>().unwrap());
+    let by_head: Vec<Vec<Representation>> = (0..slots.len()).map(|l| layer(l).to_vec()).collect();
+    let held_as = Representations::ByHead(by_head.clone());
+    let cut = full.cut_as(slots, 4, &held_as).unwrap();
+    assert_eq!(cut.representations(), held_as);
+    let of_head = |tokens| {
+        by_head
+            .iter()
+            .flatten()
+            .map(|r| r.bytes(tokens, D))
+            .sum::<usize>()
+    };
+    assert_eq!(cut.bytes(), of_head(300));
+    let mut live = LiveCache::keeping(cut);
+    let ids = text(40);
+    let rows = live.feed(&model().decoder, &ids).unwrap();
+    assert_eq!(live.bytes().resident, of_head(340));
+    assert!(live.held().peak_resident >= of_head(340));
+    let mut exact = LiveCache::keeping(full.copy(8).unwrap());
+    let exact = exact.feed(&model().decoder, &ids).unwrap();
+    let kl = kvprof::eval::fidelity(&exact, &rows).kl;
+    assert!(kl > 0.0 && kl < 0.5, "{kl}");
 }

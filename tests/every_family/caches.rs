@@ -24,10 +24,10 @@ fn rule(name: &str) -> Box<dyn ResidencyRule> {
     registry::build("residency", RESIDENCIES, name, Value::Null).unwrap()
 }
 
-/// Residencies that let tokens leave.
+/// Residencies that let tokens leave over a bound of rows.
 pub fn evicting() -> impl Iterator<Item = &'static str> {
     let names = RESIDENCIES.iter().map(|rule| rule.name);
-    names.filter(|name| !rule(name).can_rewind())
+    names.filter(|name| !rule(name).can_rewind() && rule(name).holds_as().is_none())
 }
 
 /// Residencies of which steps recall what others left out.

@@ -13,6 +13,7 @@ mod commands;
 mod contract;
 mod device;
 mod evictions;
+mod levels;
 mod methods;
 mod sight;
 mod spans;
