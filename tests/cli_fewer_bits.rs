@@ -160,6 +160,11 @@ fn what_cannot_be_held_or_spent_is_refused_with_the_way_out() {
         ),
         (&["--method", "leankv"], 1, "--budget"),
         (
+            &["--method", "clusterkv", "--budget", "40", "--sinks", "3"],
+            1,
+            "no --sinks or --window",
+        ),
+        (
             &["--method", "full+leankv(fixed=true,prune=3)"],
             1,
             "at most demote",

@@ -190,6 +190,13 @@ impl CompressArguments {
             self.budget.is_none() || method.spends_budget(),
             "--method {text} spends no budget beside its own: leave --budget out"
         );
+        let residency = &method.residency;
+        let has_own = residency.recalls() || residency.holds_as().is_some();
+        anyhow::ensure!(
+            method.cut.is_some() || !has_own || self.sinks.or(self.window).is_none(),
+            "--method {text} reads no --sinks or --window: it has parameters of its own, such as {}",
+            residency.parameters()
+        );
         let sinks = self.sinks.unwrap_or(Floor::SINKS);
         let compression = Compression {
             method,

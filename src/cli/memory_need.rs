@@ -156,10 +156,15 @@ impl MemoryNeed {
             1 => String::new(),
             n => format!("{n} prompts at once, "),
         };
+        let tokens = self.prompts_at_once * self.longest_prompt_tokens;
+        let each = if tokens * self.cache_bytes_per_token == self.footprint.cache {
+            format!("tokens of {} bytes", self.cache_bytes_per_token)
+        } else {
+            "tokens, the newest and those of a run in float16".to_owned()
+        };
         let cache = format!(
-            "{at_once}{} tokens of {} bytes, the longest of {}",
+            "{at_once}{} {each}, the longest of {}",
             self.longest_prompt_tokens,
-            self.cache_bytes_per_token,
             super::counted(self.prompts, "prompt")
         );
         let workspace = "at most: activations, attention, measures, the process itself";

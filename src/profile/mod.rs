@@ -13,6 +13,7 @@ mod options;
 mod output_bound;
 mod output_budget;
 mod probe;
+mod projection;
 mod quantisation;
 mod query;
 mod readings;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::head_path::{HeadPath, Stretch};
 use super::minimum_budget::Ranked;
 use super::output_bound::{may_cross, spectral_bounds};
-use crate::compute::product::{Operand, Threads, multiply};
+use super::projection::projected;
 use crate::error::Result;
 
 /// Budgets whose outputs are computed together.
@@ -207,21 +207,6 @@ impl Projection {
     fn outputs(&self, rows: &[f32]) -> Vec<f32> {
         projected(&self.weights, [self.hidden, self.width], rows)
     }
-}
-
-/// The products of rows of concatenated heads with W_o `[hidden, width]`, `(rows, hidden)`.
-pub(super) fn projected(weights: &[f32], [hidden, width]: [usize; 2], rows: &[f32]) -> Vec<f32> {
-    let count = rows.len() / width.max(1);
-    let mut outputs = vec![0f32; count * hidden];
-    multiply(
-        [count, hidden, width],
-        Operand::rows(rows, width),
-        Operand::transposed(weights, width),
-        &mut outputs,
-        hidden,
-        Threads::All,
-    );
-    outputs
 }
 
 /// One layer's heads on their way from one key to all.

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::output_budget::{compared, projected};
+use super::output_budget::compared;
+use super::projection::projected;
 use crate::error::Result;
 use crate::model::attention::{AttentionView, attend};
 use crate::model::cache::{LayerCache, Representation};

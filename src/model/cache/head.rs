@@ -78,7 +78,7 @@ impl HeadCache {
         }
     }
 
-    fn packed_sides(&mut self) -> impl Iterator<Item = &mut PackedRows> {
+    pub(super) fn packed_sides(&mut self) -> impl Iterator<Item = &mut PackedRows> {
         [&mut self.keys, &mut self.values]
             .into_iter()
             .filter_map(Rows::packed_mut)

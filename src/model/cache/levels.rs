@@ -6,7 +6,6 @@ use super::head::HeadCache;
 use super::layer::LayerCache;
 use super::level_slots::{LevelSlots, leave, move_down};
 use super::representation::Representation;
-use super::rows::Rows;
 use super::{KvCache, memory};
 use crate::error::{Error, Result};
 
@@ -26,23 +25,16 @@ impl HeadCache {
         Ok(())
     }
 
-    /// Both sides, if they are packed.
-    fn both(&mut self) -> impl Iterator<Item = &mut super::PackedRows> {
-        [&mut self.keys, &mut self.values]
-            .into_iter()
-            .filter_map(Rows::packed_mut)
-    }
-
     fn let_go(&mut self, slot: usize) {
         let low = self.low_tokens();
         leave(&mut self.positions, slot, low);
-        self.both().for_each(|rows| rows.swap_remove(slot));
+        self.packed_sides().for_each(|rows| rows.swap_remove(slot));
     }
 
     fn demote(&mut self, slot: usize) -> Result<()> {
         let low = self.low_tokens();
         move_down(&mut self.positions, slot, low);
-        self.both().try_for_each(|rows| rows.demote(slot))
+        self.packed_sides().try_for_each(|rows| rows.demote(slot))
     }
 }
 
@@ -67,7 +59,7 @@ impl KvCache {
     /// A cache of the listed slots at two levels of precision; this one stays whole.
     ///
     /// Shapes: `kept` `[layer][kv_head]`. Errors: [`Error::Invalid`] for other numbers of layers or heads, slots that are
-    /// not there, or elements without levels; [`Error::NotFinite`] for numbers without a code.
+    /// not there, or elements without levels; [`Error::Unsupported`] for layers with a window; [`Error::NotFinite`] for numbers without a code.
     pub fn cut_levels(&self, kept: &[Vec<LevelSlots>], held_as: Representation) -> Result<Self> {
         self.check_levels(kept, held_as)?;
         let layers = self.layers.iter().zip(kept);
@@ -103,15 +95,19 @@ impl KvCache {
             let bound = "keys and values need two levels of precision";
             return Err(Error::invalid("type of the cache", held_as, bound));
         }
-        let heads = self.layers.first().map_or(0, |layer| layer.heads.len());
-        if kept.len() == self.layers.len() && kept.iter().all(|layer| layer.len() == heads) {
-            return Ok(());
+        // A window finds its keys by positions that ascend, and tokens that change their level do not.
+        if let Some(layer) = self
+            .layers
+            .iter()
+            .position(|layer| layer.window().is_some())
+        {
+            return Err(Error::Unsupported {
+                what: "two levels of precision for",
+                found: format!("layer {layer}, which sees a window"),
+                supported: "models whose layers all see the whole prompt".into(),
+            });
         }
-        let bound = format!(
-            "one per KV head is needed: {} layers of {heads}",
-            self.layers.len()
-        );
-        Err(Error::invalid("lists of slots", kept.len(), bound))
+        self.check_lists(kept)
     }
 
     /// Lets one token of a KV head go whose tokens are held at two levels; [`leave`] does the same to a list.

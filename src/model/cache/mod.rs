@@ -269,7 +269,7 @@ impl KvCache {
         Ok(())
     }
 
-    fn check_lists(&self, kept: &[Vec<Vec<u32>>]) -> Result<()> {
+    fn check_lists<List>(&self, kept: &[Vec<List>]) -> Result<()> {
         let heads = self.layers.first().map_or(0, |l| l.heads.len());
         if kept.len() == self.layers.len() && kept.iter().all(|layer| layer.len() == heads) {
             return Ok(());

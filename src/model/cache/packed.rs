@@ -112,10 +112,7 @@ impl PackedRows {
     /// Errors: those of [`Packing::pack`].
     pub(super) fn append(&mut self, rows: Vec<f32>) -> Result<()> {
         let rows = self.rotated(rows);
-        let width = self.width;
-        self.stretches
-            .last_mut()
-            .map_or(Ok(()), |last| last.push(&rows, width))
+        self.append_rotated(&rows)
     }
 
     /// Fills it with the rows that a cut keeps: all but the newest are coded from the numbers themselves.
@@ -173,34 +170,34 @@ impl PackedRows {
     /// Shapes: `to` `(rows, D)`.
     #[inline(always)]
     pub(in crate::model) fn widen_in<L: Lanes>(&self, rows: Range<usize>, to: &mut [f32]) {
-        let (mut first, mut to) = (0, to);
-        for stretch in &self.stretches {
-            let last = first + stretch.rows;
-            let (start, end) = (rows.start.max(first), rows.end.min(last));
-            if start < end {
-                let (own, later) = to.split_at_mut((end - start) * self.width);
-                let within = start - first..end - first;
-                (stretch.packing).unpack_in::<L>(&stretch.bytes, self.width, within, own);
-                to = later;
-            }
-            first = last;
+        let mut to = to;
+        for (stretch, within) in self.parts(rows) {
+            let (own, later) = to.split_at_mut(within.len() * self.width);
+            (stretch.packing).unpack_in::<L>(&stretch.bytes, self.width, within, own);
+            to = later;
         }
+    }
+
+    /// The stretches that hold some of `rows`, and which of their own rows these are.
+    #[inline(always)]
+    fn parts(&self, rows: Range<usize>) -> impl Iterator<Item = (&Stretch, Range<usize>)> {
+        let mut first = 0;
+        self.stretches.iter().filter_map(move |stretch| {
+            let start = rows.start.saturating_sub(first).min(stretch.rows);
+            let end = rows.end.saturating_sub(first).min(stretch.rows);
+            first += stretch.rows;
+            (start < end).then_some((stretch, start..end))
+        })
     }
 
     /// Rows of `rows` in the model's own terms, `(rows, D)`.
     pub(super) fn numbers(&self, rows: Range<usize>) -> Vec<f32> {
         let mut numbers = vec![0.0; rows.len() * self.width];
-        let (mut first, mut to) = (0, &mut numbers[..]);
-        for stretch in &self.stretches {
-            let last = first + stretch.rows;
-            let (start, end) = (rows.start.max(first), rows.end.min(last));
-            if start < end {
-                let (own, later) = to.split_at_mut((end - start) * self.width);
-                let within = start - first..end - first;
-                (stretch.packing).unpack(&stretch.bytes, self.width, within, own);
-                to = later;
-            }
-            first = last;
+        let mut to = &mut numbers[..];
+        for (stretch, within) in self.parts(rows) {
+            let (own, later) = to.split_at_mut(within.len() * self.width);
+            (stretch.packing).unpack(&stretch.bytes, self.width, within, own);
+            to = later;
         }
         self.rotated(numbers)
     }

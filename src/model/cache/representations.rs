@@ -73,17 +73,6 @@ impl Representations {
             .max()
             .unwrap_or(1)
     }
-
-    /// Whether no tokens are coded together in any head.
-    pub fn hold_tokens_alone(&self) -> bool {
-        match self {
-            Self::Alike(one) => one.holds_tokens_alone(),
-            Self::ByHead(layers) => {
-                let mut heads = layers.iter().flatten();
-                heads.all(|one| one.holds_tokens_alone())
-            }
-        }
-    }
 }
 
 impl From<Representation> for Representations {

@@ -154,7 +154,7 @@ fn row_bytes(room: &Tensor) -> usize {
     room.dims().last().copied().unwrap_or(0) * room.dtype().size_in_bytes()
 }
 
-/// Rows in float32; a list without any is a tensor that some operations refuse.
+/// Rows in float32, one after another.
 fn numbers_of(rows: &Tensor) -> Result<Vec<f32>> {
     Ok(rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
