@@ -26,6 +26,8 @@ pub struct Generator<'a> {
     pub budget: Option<CacheBudget>,
     /// Sinks and window.
     pub floor: Floor,
+    /// Last tokens of the prompt that are not prefilled but fed to the cut cache: a question that comes after its context.
+    pub question_tokens: usize,
     /// Most tokens to generate.
     pub most: usize,
 }
@@ -64,8 +66,10 @@ pub trait Listener {
 pub struct Generated {
     /// The answer.
     pub said: Continuation,
-    /// T.
+    /// T: tokens that were prefilled and cut.
     pub prompt_tokens: usize,
+    /// Tokens of a question that was fed to the cut cache.
+    pub question_tokens: usize,
     /// Seconds of the prefill, in which the prompt is observed.
     pub prefill_s: f64,
     /// Bytes of the full cache after prefill.
@@ -101,7 +105,9 @@ impl Generator<'_> {
     /// Errors: those of the model, the method and the listener.
     pub fn generate(&self, ids: &[u32], listener: &mut dyn Listener) -> Result<Generated> {
         let methods = std::slice::from_ref(self.method);
-        let observed = observe(self.model, ids, self.prompt_room(), methods, self.floor)?;
+        let (context, question) = self.parts(ids);
+        let room = self.prompt_room();
+        let observed = observe(self.model, context, room, methods, self.floor)?;
         let start = Instant::now();
         let kept = if let Some(cut) = &self.method.cut {
             let budgets = observed.allocate(self.method, cut, self.budget)?;
@@ -112,8 +118,11 @@ impl Generator<'_> {
         let chosen_s = start.elapsed().as_secs_f64();
         listener.before_cut(&observed, &kept)?;
         let (prefill_s, full_bytes) = (observed.seconds, observed.cache.bytes());
-        let logits = observed.logits.clone();
+        let mut logits = observed.logits.clone();
         let (mut live, cut) = self.cut(observed, &kept, chosen_s)?;
+        if let Some(last) = live.feed(&self.model.decoder, question)?.pop() {
+            logits = Tensor::new(last, logits.device())?;
+        }
         let mut next = |logits: &Tensor| listener.next(self.model, logits);
         let said = decode(
             &self.model.decoder,
@@ -124,7 +133,8 @@ impl Generator<'_> {
         )?;
         Ok(Generated {
             said,
-            prompt_tokens: ids.len(),
+            prompt_tokens: context.len(),
+            question_tokens: question.len(),
             prefill_s,
             full_bytes,
             cut,
@@ -134,12 +144,17 @@ impl Generator<'_> {
         })
     }
 
+    /// What of a prompt is prefilled and cut, and what is fed to the cut cache.
+    pub fn parts<'i>(&self, ids: &'i [u32]) -> (&'i [u32], &'i [u32]) {
+        ids.split_at(ids.len().saturating_sub(self.question_tokens))
+    }
+
     /// A cache that will be cut, or that tokens leave, needs no room for an answer before.
     fn prompt_room(&self) -> usize {
         if self.method.cut.is_some() || !self.method.residency.can_rewind() {
             0
         } else {
-            self.most.min(MOST_ROOM)
+            self.question_tokens + self.most.min(MOST_ROOM)
         }
     }
 
@@ -153,7 +168,8 @@ impl Generator<'_> {
         memory::return_freed();
         let resident_before = memory::resident_bytes();
         let start = Instant::now();
-        let live = observed.into_cut(self.method, kept, self.budget, self.most.min(DECODE_ROOM))?;
+        let room = self.question_tokens + self.most.min(DECODE_ROOM);
+        let live = observed.into_cut(self.method, kept, self.budget, room)?;
         let by_level = self.method.residency.holds_as().is_some();
         let cut = CutCache {
             lengths: if by_level {

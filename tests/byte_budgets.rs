@@ -32,6 +32,7 @@ fn swept(methods: &str, budgets: &[&str]) -> Outcome {
         id: "synth512".into(),
         ids,
         answers: Vec::new(),
+        question_tokens: 0,
         wants_all: false,
         answer_ids: vec![vec![314, 260, 2811]],
         evidence: Vec::new(),

@@ -296,6 +296,7 @@ fn on_the_real_model_the_whole_prompt_is_the_full_cache_and_less_is_measured() {
         evidence: Vec::new(),
         ids: ids.clone(),
         answers: Vec::new(),
+        question_tokens: 0,
         wants_all: false,
         answer_ids: vec![vec![314, 260, 2811]],
         length: None,

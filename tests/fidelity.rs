@@ -112,6 +112,7 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
         id: fixture.name.clone(),
         ids: prompt_ids(&fixture.name),
         answers: fixture.answers.clone(),
+        question_tokens: 0,
         wants_all: false,
         answer_ids: fixture.answer_ids.clone(),
         evidence: Vec::new(),

@@ -76,16 +76,32 @@ fn hits_equal_the_definition() {
     assert_eq!(options.prefix(ids.len()), prefix);
     let mut observed = 0;
     // A stop id that is certain to be generated does not end the text.
-    let measured = measure(&model.decoder, &ids, &[], &options, &mut |n| observed += n).unwrap();
+    let measured = measure(&model.decoder, &ids, &[], &[], &options, &mut |n| {
+        observed += n
+    })
+    .unwrap();
     let stop = measured.ids[5];
     let first = measured.ids.iter().position(|id| *id == stop).unwrap();
-    let again = measure(&model.decoder, &ids, &[stop], &options, &mut |_| ()).unwrap();
+    let again = measure(&model.decoder, &ids, &[], &[stop], &options, &mut |_| ()).unwrap();
     assert_eq!((measured.answer_tokens, again.answer_tokens), (16, first));
     assert_eq!(
         (&again.layers, &again.ids),
         (&measured.layers, &measured.ids)
     );
     assert_eq!(observed, 30 * (70 + 16));
+    // A question after the prompt: windows of what comes before it vote, and the text is that of both.
+    let (context, question) = ids.split_at(60);
+    let after = measure(
+        &model.decoder,
+        context,
+        question,
+        &[],
+        &options,
+        &mut |_| (),
+    )
+    .unwrap();
+    assert_eq!(after.ids, measured.ids);
+    assert_ne!(after.layers, measured.layers);
 
     // The same rows in one prefill of prompt and generated tokens, and one step more.
     let whole = [ids.as_slice(), &measured.ids].concat();

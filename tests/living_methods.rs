@@ -270,6 +270,7 @@ fn swept(methods: &str, answer_ids: Vec<Vec<u32>>) -> Outcome {
         evidence: vec![0, 1, ids.len() as u32 - 1],
         ids,
         answers: answer_ids.iter().map(|_| "x".to_owned()).collect(),
+        question_tokens: 0,
         wants_all: false,
         answer_ids,
         length: None,

@@ -33,6 +33,7 @@ fn record(prompts: usize) -> ProfileRecord {
         prompts,
         prompts_sha256: "0".into(),
         max_prompt_tokens: None,
+        protocol: None,
     };
     ProfileRecord::new("kvprof profile", model, data, ProfileSettings::default())
 }

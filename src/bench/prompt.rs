@@ -29,6 +29,7 @@ pub fn case(model: &Model, tokens: usize) -> Result<Case> {
         id: tokens.to_string(),
         ids: of_length(&question, &passages, tokens),
         answers: record.answers.clone(),
+        question_tokens: 0,
         wants_all: false,
         answer_ids: answer_ids.collect::<Result<_>>()?,
         evidence: Vec::new(),

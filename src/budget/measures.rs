@@ -2,6 +2,7 @@
 
 use super::geometry::Geometry;
 use super::longest::longest;
+use super::token_scores::TokenScores;
 use crate::error::{Error, Result};
 use crate::profile::{
     BudgetMeasure, CurveMeasure, LayerMeasures, MeasureOptions, Needs, Points, Profile, budget_grid,
@@ -20,6 +21,8 @@ pub struct Measures {
     budgets: Vec<(BudgetMeasure, Vec<Vec<f64>>)>,
     /// Curves, `[prompt]` of one per layer or one per query head in layer order.
     curves: Vec<(CurveMeasure, Vec<Vec<Points>>)>,
+    /// By which a method ranks the tokens of the one prompt.
+    scores: Option<TokenScores>,
 }
 
 impl Measures {
@@ -30,6 +33,9 @@ impl Measures {
     pub fn of_profile(profile: &Profile, needs: &Needs) -> Result<Self> {
         let options = profile.meta.settings.measures.clone();
         needs.check(&options)?;
+        if needs.scores {
+            return Err(no_scores());
+        }
         let lengths = profile.layers.counts("tokens")?.iter();
         let lengths = lengths.step_by(profile.meta.model.num_layers.max(1));
         let mut measures = Self {
@@ -38,6 +44,7 @@ impl Measures {
             tokens: lengths.map(|&t| t as usize).collect(),
             budgets: Vec::new(),
             curves: Vec::new(),
+            scores: None,
         };
         for measure in &needs.budgets {
             let budgets = measures.read_budgets(profile, measure)?;
@@ -77,7 +84,22 @@ impl Measures {
             tokens: vec![tokens],
             budgets: budgets.collect(),
             curves: curves.collect(),
+            scores: None,
         }
+    }
+
+    /// The same with the scores by which a method ranks the prompt's tokens.
+    #[must_use]
+    pub fn with_scores(mut self, scores: TokenScores) -> Self {
+        self.scores = Some(scores);
+        self
+    }
+
+    /// The scores by which a method ranks the prompt's tokens.
+    ///
+    /// Errors: [`Error::Unsupported`] where there are none, as in a profile.
+    pub fn scores(&self) -> Result<&TokenScores> {
+        self.scores.as_ref().ok_or_else(no_scores)
     }
 
     /// The measures of some layers, as if the model had no others.
@@ -103,6 +125,7 @@ impl Measures {
             curves: curves
                 .map(|(m, all)| (*m, picked(all, layers, of)))
                 .collect(),
+            scores: self.scores.as_ref().map(|scores| scores.of_layers(layers)),
         }
     }
 
@@ -184,6 +207,14 @@ impl Measures {
             points.push((budget[row] as usize, value));
         }
         Ok(curves)
+    }
+}
+
+fn no_scores() -> Error {
+    Error::Unsupported {
+        what: "strategy that spends by the scores of the prompt's tokens, from",
+        found: "a profile".into(),
+        supported: "the prompt itself: leave @profile out, or use it in eval or generate".into(),
     }
 }
 

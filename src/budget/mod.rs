@@ -32,8 +32,11 @@ mod request;
 mod room;
 mod spend;
 mod spend_bytes;
+mod token_scores;
 mod type_errors;
 
+mod dynamickv;
+mod lava;
 mod mass_optimal;
 mod output_optimal;
 mod proportional;
@@ -60,8 +63,11 @@ pub use measures::Measures;
 pub use plan::{BudgetPlan, PLAN_SCHEMA, Provenance, profile_digest};
 pub use request::{Allocator, Request, Targets};
 pub use room::Room;
+pub use token_scores::TokenScores;
 pub use type_errors::{error_with_types, type_errors};
 
+pub use dynamickv::DynamicKv;
+pub use lava::Lava;
 pub use mass_optimal::MassOptimal;
 pub use output_optimal::OutputOptimal;
 pub use proportional::Proportional;
@@ -70,9 +76,12 @@ pub use uniform::Uniform;
 pub use zigzag::{LowerBound, ZigZag};
 pub use zigzag_lmbo::ZigZagLmbo;
 
-use crate::registry::Entry;
+use serde_json::Value;
 
-/// Every allocator there is.
+use crate::error::Result;
+use crate::registry::{self, Entry};
+
+/// Every allocator that a profile can serve.
 pub const ALLOCATORS: &[Entry<dyn Allocator>] = &[
     uniform::ENTRY,
     proportional::ENTRY,
@@ -82,3 +91,24 @@ pub const ALLOCATORS: &[Entry<dyn Allocator>] = &[
     mass_optimal::ENTRY,
     output_optimal::ENTRY,
 ];
+
+/// Allocators that spend by the scores of the prompt itself, which no profile holds.
+pub const SCORE_ALLOCATORS: &[Entry<dyn Allocator>] = &[lava::ENTRY, dynamickv::ENTRY];
+
+/// The allocator called `name`, with JSON parameters.
+///
+/// Errors: those of [`registry::build`].
+pub fn allocator(name: &str, parameters: Value) -> Result<Box<dyn Allocator>> {
+    let of_scores = SCORE_ALLOCATORS.iter().any(|entry| entry.name == name);
+    let table = if of_scores {
+        SCORE_ALLOCATORS
+    } else {
+        ALLOCATORS
+    };
+    registry::build("strategy", table, name, parameters)
+}
+
+/// Every allocator that a method can name.
+pub fn allocators() -> impl Iterator<Item = &'static Entry<dyn Allocator>> {
+    ALLOCATORS.iter().chain(SCORE_ALLOCATORS)
+}

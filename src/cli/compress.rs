@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{ALLOCATORS, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity};
+use kvprof::budget::{Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, allocator};
 use kvprof::error::Error;
 use kvprof::method::residency::DecodeBudget;
 use kvprof::method::{Allocation, Cut, Measured, Method, RESIDENCIES, Ranking, RuledAllocation};
@@ -226,7 +226,7 @@ impl CompressArguments {
         let parameters = Value::Object(object("--set", &self.parameters)?);
         Ok(RuledAllocation {
             strategy: name.to_owned(),
-            allocator: registry::build("strategy", ALLOCATORS, name, parameters)?,
+            allocator: allocator(name, parameters)?,
             granularity: self.granularity,
             measured: Measured::Online,
         })

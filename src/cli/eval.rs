@@ -2,34 +2,29 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
 use kvprof::budget::{Budget, CacheBudget, Floor, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
-use kvprof::eval::{
-    Case, EvalRecord, EvalSettings, RecallSummary, Results, Sweep, compare, outcome_tables,
-};
+use kvprof::eval::{Case, EvalRecord, EvalSettings, RecallSummary, Results, Sweep, compare};
 use kvprof::method::Method;
 use kvprof::model::Model;
-use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
-use kvprof::model::decoder::PREFILL_RUN;
 use kvprof::profile::{Profile, Prompt};
 use kvprof::run::{ModelRecord, RunFolder};
 use serde_json::json;
 
 use super::eval_table;
+use super::eval_work::{Cost, EvalWork};
 use super::jobs::JobArguments;
 use super::load::{self, ModelArguments};
-use super::long_run::{RunArguments, progress_bar, run_command, stop_cleanly};
+use super::long_run::{RunArguments, run_command, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
+use super::quoted;
 use super::reference::WindowArguments;
-use super::{counted, quoted};
 
 /// Arguments of `kvprof eval`.
 #[derive(Debug, clap::Args)]
@@ -149,7 +144,14 @@ impl EvalArguments {
             whole_windows: self.windows.whole_windows,
             max_new_tokens: self.max_new_tokens,
         };
-        let cost = self.measure(&run, &sweep, &cases)?;
+        let work = EvalWork {
+            run: &run,
+            sweep: &sweep,
+            cases: &cases,
+            jobs: self.jobs,
+            quiet: self.run.quiet,
+        };
+        let cost = work.measure()?;
         run.finish()?;
         self.report(&Results::load(&folder)?, &folder, cost)
     }
@@ -239,6 +241,7 @@ impl EvalArguments {
         let cuts = methods.iter().any(|m| m.cut.is_some());
         for case in cases {
             let (id, tokens) = (&case.id, case.ids.len());
+            let context_tokens = case.context().len();
             let context = config.context_of(tokens);
             let longest = case.longest(context, new);
             anyhow::ensure!(
@@ -249,13 +252,14 @@ impl EvalArguments {
             );
             for method in methods {
                 for budget in self.budgets_of(method) {
-                    let checked = method.residency.check(tokens, &floor, budget);
+                    let checked = method.residency.check(context_tokens, &floor, budget);
                     checked.with_context(|| format!("method {} on prompt {id}", method.name))?;
                 }
             }
             anyhow::ensure!(
-                tokens > window || !cuts,
-                "prompt {id} has {tokens} tokens, more than the window of {window} are needed: lower --window"
+                context_tokens > window || !cuts,
+                "prompt {id} has {context_tokens} tokens to cut, more than the window of {window} are needed: lower \
+                 --window"
             );
         }
         Ok(())
@@ -292,53 +296,6 @@ impl EvalArguments {
         };
         let (model, data) = (ModelRecord::of_model(model), set.record(&prompts));
         Ok(EvalRecord::new(run_command(), model, data, settings))
-    }
-
-    /// Runs what is not there yet; says what the last prompt's grid cost against prefilling each time.
-    fn measure(
-        &self,
-        run: &RunFolder<EvalSettings>,
-        sweep: &Sweep<'_>,
-        cases: &[Case],
-    ) -> anyhow::Result<Option<Cost>> {
-        let todo: Vec<usize> = (0..cases.len()).filter(|&i| !run.has(i)).collect();
-        let configurations = sweep.configurations().len();
-        let bar = progress_bar(
-            todo.len() * configurations,
-            "configurations",
-            self.run.quiet,
-        );
-        let grid: Mutex<Option<(usize, f64)>> = Mutex::new(None);
-        self.jobs.run(&todo, &|index| {
-            let case = &cases[index];
-            bar.set_message(format!("prompt {}/{}", index + 1, cases.len()));
-            let start = Instant::now();
-            let outcome = sweep
-                .run(case, &mut || bar.inc(1))
-                .with_context(|| format!("evaluating prompt {} ({})", index + 1, case.id))?;
-            let grid_s = start.elapsed().as_secs_f64();
-            let tables = outcome_tables(index, case, &outcome, sweep.methods, sweep.budgets);
-            run.write(index, &tables)?;
-            *grid.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, grid_s));
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        let last = grid.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Prompts that share the cores say nothing about the cost of one.
-        let Some((index, grid_s)) = last.filter(|_| !self.run.quiet && self.jobs.one_by_one())
-        else {
-            return Ok(None);
-        };
-        let (ids, decoder) = (&cases[index].ids, &sweep.model.decoder);
-        let mut cache = decoder.new_cache(ids.len())?;
-        let start = Instant::now();
-        decoder.prefill(ids, &mut cache, PREFILL_RUN, &mut NoProbe)?;
-        Ok(Some(Cost {
-            tokens: ids.len(),
-            configurations,
-            grid_s,
-            bare_s: start.elapsed().as_secs_f64(),
-        }))
     }
 
     fn report(&self, results: &Results, folder: &Path, cost: Option<Cost>) -> anyhow::Result<()> {
@@ -391,40 +348,6 @@ fn failures(results: &Results) -> anyhow::Result<Vec<(&str, usize)>> {
         }
     }
     Ok(found)
-}
-
-/// What one prompt's grid took, and what one bare prefill of the same prompt takes.
-struct Cost {
-    tokens: usize,
-    configurations: usize,
-    grid_s: f64,
-    bare_s: f64,
-}
-
-impl Cost {
-    /// Seconds of a prefill for every configuration.
-    fn prefills_s(&self) -> f64 {
-        self.configurations as f64 * self.bare_s
-    }
-
-    fn in_words(&self) -> String {
-        let (tokens, grid, times, bare) =
-            (self.tokens, self.grid_s, self.configurations, self.bare_s);
-        let (all, share) = (self.prefills_s(), 100.0 * grid / self.prefills_s());
-        format!(
-            "{} of the last prompt ({tokens} tokens) took {grid:.1} s with one prefill; prefilling for \
-             each would take {times} x {bare:.2} s = {all:.1} s before any decoding: {share:.0} % of that.",
-            counted(times, "configuration"),
-        )
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        json!({
-            "tokens": self.tokens, "configurations": self.configurations,
-            "grid_s": self.grid_s, "bare_prefill_s": self.bare_s,
-            "share": self.grid_s / self.prefills_s(),
-        })
-    }
 }
 
 /// Refuses a profile of another model.

@@ -41,7 +41,7 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     if let Some(row) = rows.iter().find(|r| r.n < r.prompts) {
         writeln!(
             out,
-            "n counts needles: prompts of one needle are not independent and are averaged first ({} prompts, n = {}).",
+            "n counts needles, or contexts: prompts of one are not independent and are averaged first ({} prompts, n = {}).",
             row.prompts, row.n
         )?;
     }

@@ -16,7 +16,7 @@ use kvprof::select::Slots;
 use super::compress::{CompressArguments, Compression};
 use super::generate_report::{Comparison, GenerateReport, Rates};
 use super::load::ModelArguments;
-use super::one_prompt::OnePromptArguments;
+use super::one_prompt::{OnePromptArguments, QuestionArguments};
 
 /// Logits divided by less may be infinite.
 const LEAST_TEMPERATURE: f64 = 1e-3;
@@ -28,6 +28,8 @@ pub struct GenerateArguments {
     model: ModelArguments,
     #[command(flatten)]
     prompt: OnePromptArguments,
+    #[command(flatten)]
+    question: QuestionArguments,
     /// Also decode from the full cache, and compare texts, predictions and speed
     #[arg(long, requires = "change")]
     compare: bool,
@@ -57,7 +59,7 @@ impl GenerateArguments {
     pub fn run(self) -> anyhow::Result<()> {
         self.check()?;
         let compression = self.compress.compression()?;
-        let (model, ids) = self.load(&compression)?;
+        let (model, ids, question_tokens) = self.load(&compression)?;
         let context = model.decoder.config().context_of(ids.len());
         let most = self
             .max_new_tokens
@@ -67,9 +69,11 @@ impl GenerateArguments {
             method: &compression.method,
             budget: compression.budget,
             floor: compression.floor,
+            question_tokens,
             most,
         };
-        let mut speaker = Speaker::of(&self, &generator, !self.json);
+        let question = generator.parts(&ids).1;
+        let mut speaker = Speaker::of(&self, &generator, question, !self.json);
         let generated = generator.generate(&ids, &mut speaker)?;
         let (text, comparison) = speaker.finish()?;
         let report = GenerateReport {
@@ -84,20 +88,22 @@ impl GenerateArguments {
         report.print()
     }
 
-    /// The model and the prompt's ids; what the prompt rules out is refused before the weights are read.
-    fn load(&self, compression: &Compression) -> anyhow::Result<(Model, Vec<u32>)> {
-        let message = self.prompt.message()?;
-        let mut ids = Vec::new();
+    /// The model, the prompt's ids, and how many of the last are fed to the cut cache; what the prompt rules out is refused before the weights are read.
+    fn load(&self, compression: &Compression) -> anyhow::Result<(Model, Vec<u32>, usize)> {
+        let message = self.question.asked_of(self.prompt.message()?);
+        let (mut ids, mut question_tokens) = (Vec::new(), 0);
         let model = self.model.load_checked(self.quiet, |header| {
             let geometry = Geometry::of_files(&header.files, &header.config);
             compression.check_model(&geometry)?;
             (compression.method).check_held(self.model.precision()?.cache)?;
             ids = self.prompt.ids(&message, header)?;
-            compression.check_prompt(ids.len(), &geometry)?;
+            let asked = &self.question;
+            question_tokens = (self.prompt).question_tokens(asked, &message, &ids, header)?;
+            compression.check_prompt(ids.len() - question_tokens, &geometry)?;
             let caches = 1 + usize::from(self.compare);
             Ok(caches * ids.len())
         })?;
-        Ok((model, ids))
+        Ok((model, ids, question_tokens))
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -141,6 +147,8 @@ impl GenerateArguments {
 struct Speaker<'a> {
     arguments: &'a GenerateArguments,
     generator: &'a Generator<'a>,
+    /// What a cut cache is fed before it answers.
+    question: &'a [u32],
     sampler: LogitsProcessor,
     stream: TextStream<'a>,
     text: String,
@@ -149,10 +157,16 @@ struct Speaker<'a> {
 }
 
 impl<'a> Speaker<'a> {
-    fn of(arguments: &'a GenerateArguments, generator: &'a Generator<'a>, show: bool) -> Self {
+    fn of(
+        arguments: &'a GenerateArguments,
+        generator: &'a Generator<'a>,
+        question: &'a [u32],
+        show: bool,
+    ) -> Self {
         Self {
             arguments,
             generator,
+            question,
             sampler: arguments.sampler(),
             stream: generator.model.tokenizer.stream(false),
             text: String::new(),
@@ -186,12 +200,21 @@ impl<'a> Speaker<'a> {
         let (done, text) = self.full_answer(full, most)?;
         // The last token has no place in a context that is full.
         let context = decoder.config().context_of(full.cache.begun_for());
-        let steps = done.ids.len().min(context - full.cache.next_position());
+        let question = self.question;
+        let begun = full.cache.next_position() + question.len();
+        let steps = done.ids.len().min(context.saturating_sub(begun));
         let ids = &done.ids[..steps];
-        let forced = |live: Result<LiveCache, Error>| teacher_forced(decoder, &mut live?, ids);
+        let forced = |live: Result<LiveCache, Error>| {
+            let mut live = live?;
+            let mut rows = Vec::from_iter(live.feed(decoder, question)?.pop());
+            let (more, seconds) = teacher_forced(decoder, &mut live, ids)?;
+            rows.extend(more);
+            Ok::<_, Error>((rows, seconds))
+        };
         // Room for every step: nothing is moved while it is timed.
-        let whole = || Ok(LiveCache::keeping(full.cache.copy(steps)?));
-        let cut = || full.cut(method, kept, budget, steps);
+        let room = question.len() + steps;
+        let whole = || Ok(LiveCache::keeping(full.cache.copy(room)?));
+        let cut = || full.cut(method, kept, budget, room);
         let (reference, full_first) = forced(whole())?;
         let (rows, cut_first) = forced(cut())?;
         let fidelity = fidelity(&reference, &rows);
@@ -214,11 +237,16 @@ impl<'a> Speaker<'a> {
         full: &Observed<'_>,
         most: usize,
     ) -> Result<(Continuation, String), Error> {
-        let mut other = Speaker::of(self.arguments, self.generator, false);
-        let mut live = LiveCache::keeping(full.cache.copy(most.min(MOST_ROOM))?);
+        let mut other = Speaker::of(self.arguments, self.generator, self.question, false);
+        let room = self.question.len() + most.min(MOST_ROOM);
+        let mut live = LiveCache::keeping(full.cache.copy(room)?);
         let model = self.generator.model;
+        let logits = match live.feed(&model.decoder, self.question)?.pop() {
+            Some(last) => Tensor::new(last, full.logits.device())?,
+            None => full.logits.clone(),
+        };
         let mut next = |logits: &Tensor| other.next(model, logits);
-        let done = generate::decode(&model.decoder, &mut live, &full.logits, most, &mut next)?;
+        let done = generate::decode(&model.decoder, &mut live, &logits, most, &mut next)?;
         Ok((done, other.text + &other.stream.finish()))
     }
 }

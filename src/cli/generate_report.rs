@@ -110,6 +110,7 @@ impl GenerateReport<'_> {
         });
         serde_json::json!({
             "model": self.model.files.name, "prompt_tokens": made.prompt_tokens,
+            "question_tokens": made.question_tokens,
             "ids": made.said.ids, "text": self.text,
             "prefill_s": made.prefill_s, "prefill_tokens_per_s": made.prompt_tokens as f64 / made.prefill_s,
             "decode_s": made.said.seconds,

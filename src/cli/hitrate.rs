@@ -72,19 +72,23 @@ impl HitRateArguments {
         options.check_context(usize::MAX, self.prompts.max_prompt_tokens)?;
         self.run.check_place::<HitRateSettings>()?;
         let set = self.prompts.open(&self.data)?;
-        let mut prompts = Vec::new();
+        let (mut prompts, mut questions) = (Vec::new(), Vec::new());
         // Lengths are looked at before the weights are read: nothing is measured of a prompt too short.
         let model = self.model.load_checked(self.run.quiet, |header| {
             // Keys that a window has passed are no prediction that could be right or wrong.
             Geometry::of_files(&header.files, &header.config).refuse_windows("hit rates of")?;
             let context = header.config.max_position_embeddings;
             options.check_context(context, self.prompts.max_prompt_tokens)?;
-            prompts = set.cases_of(header)?.iter().map(Prompt::from).collect();
-            for prompt in &prompts {
-                let context = header.config.context_of(prompt.ids.len());
+            for case in set.cases_of(header)? {
+                let (prompt, question) = (Prompt::from(&case), case.question().to_vec());
+                let context = header.config.context_of(case.ids.len());
+                let context = context.saturating_sub(question.len());
                 options.check_prompt(&prompt.id, prompt.ids.len(), context)?;
+                prompts.push(prompt);
+                questions.push(question);
             }
-            let longest = prompts.iter().map(|p| p.ids.len()).max();
+            let lengths = prompts.iter().zip(&questions);
+            let longest = lengths.map(|(p, q)| p.ids.len() + q.len()).max();
             let tokens = longest.map_or(0, |longest| longest + options.generated_tokens());
             Ok(self.jobs.at_once(prompts.len()) * tokens)
         })?;
@@ -107,7 +111,9 @@ impl HitRateArguments {
         work.measure(
             self.jobs,
             |index| run.has(index),
-            &|index, prompt, on_layer| run.measure(index, prompt, &model, on_layer),
+            &|index, prompt, on_layer| {
+                run.measure(index, prompt, &questions[index], &model, on_layer)
+            },
         )?;
         run.finish()?;
         hitrate_table::report(&HitRates::load(&folder)?, &folder, &self.run)

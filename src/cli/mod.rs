@@ -9,6 +9,7 @@ mod convert;
 mod dataset;
 mod eval;
 mod eval_table;
+mod eval_work;
 mod generate;
 mod generate_report;
 mod hitrate;

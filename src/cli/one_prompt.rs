@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::dataset::{Dataset, Template, cut};
+use kvprof::dataset::{Dataset, Protocol, Rendered, Template, cut};
+use kvprof::eval::context_tokens;
 use kvprof::files::sha256_hex;
 use kvprof::model::{ModelHeader, message_ids};
 use kvprof::profile::{Prompt, prompts_sha256};
@@ -34,9 +35,24 @@ pub struct OnePromptArguments {
     max_prompt_tokens: Option<usize>,
 }
 
+/// A question that comes after its context.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct QuestionArguments {
+    /// What is asked about --prompt or --prompt-file: it follows after an empty line
+    #[arg(long, value_name = "TEXT", conflicts_with = "data")]
+    question: Option<String>,
+    /// What is prefilled and cut: question-known, the whole prompt; question-after, its context alone, behind which
+    /// question and template tail come uncut
+    #[arg(long, default_value_t = Protocol::default(), value_name = "PROTOCOL")]
+    protocol: Protocol,
+}
+
 /// A prompt before it is tokenised, and where it is from.
 pub struct Message {
     content: Content,
+    /// What follows the context, where it is known where that ends.
+    rest: Option<String>,
     name: String,
     sha256: String,
     template: String,
@@ -54,9 +70,22 @@ impl Message {
         Self {
             sha256: sha256_hex(text.as_bytes()),
             content: Content::Text(text),
+            rest: None,
             name,
             template: "none".to_owned(),
         }
+    }
+}
+
+impl QuestionArguments {
+    /// A message with the question behind it, if there is one.
+    pub fn asked_of(&self, mut message: Message) -> Message {
+        if let (Some(question), Content::Text(text)) = (&self.question, &mut message.content) {
+            let rest = format!("\n\n{question}");
+            text.push_str(&rest);
+            message.rest = Some(rest);
+        }
+        message
     }
 }
 
@@ -87,14 +116,19 @@ impl OnePromptArguments {
             )
         })?;
         let template = Template::default_for(data.kind);
-        let content = if record.ids.is_empty() {
-            Content::Text(template.render(record)?.text)
+        let (content, rest) = if record.ids.is_empty() {
+            let Rendered {
+                text, context_end, ..
+            } = template.render(record)?;
+            let rest = context_end.map(|end| text[end..].to_owned());
+            (Content::Text(text), rest)
         } else {
             let limit = self.max_prompt_tokens.unwrap_or(usize::MAX);
-            Content::Ids(cut::middle_cut(&record.ids, limit))
+            (Content::Ids(cut::middle_cut(&record.ids, limit)), None)
         };
         Ok(Message {
             content,
+            rest,
             name: data.name,
             sha256: data.sha256,
             template: template.sha256(),
@@ -113,6 +147,25 @@ impl OnePromptArguments {
         };
         model.config.check_prompt("text", &ids)?;
         Ok(ids)
+    }
+
+    /// How many of a prompt's last ids are the question, where it comes after the context.
+    pub fn question_tokens(
+        &self,
+        asked: &QuestionArguments,
+        message: &Message,
+        ids: &[u32],
+        model: &ModelHeader,
+    ) -> anyhow::Result<usize> {
+        if asked.protocol == Protocol::QuestionKnown {
+            return Ok(0);
+        }
+        let rest = message.rest.as_deref().context(
+            "--protocol question-after needs to know where the context ends: give --question beside --prompt or \
+             --prompt-file, or a data set that keeps its question apart",
+        )?;
+        let context = context_tokens(&message.name, &model.tokenizer, ids, rest)?;
+        Ok(ids.len() - context)
     }
 
     /// Which record of a data set the prompt is.
@@ -134,6 +187,7 @@ impl OnePromptArguments {
             prompts: 1,
             prompts_sha256: prompts_sha256(&[prompt]),
             max_prompt_tokens: self.max_prompt_tokens,
+            protocol: None,
         }
     }
 }

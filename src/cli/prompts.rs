@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::dataset::{Dataset, Kind, Template};
+use kvprof::dataset::{Dataset, Kind, Protocol, Template};
 use kvprof::eval::{Case, Reader};
 use kvprof::model::ModelHeader;
 use kvprof::profile::{Prompt, prompts_sha256};
@@ -25,6 +25,10 @@ pub struct PromptArguments {
     /// Cut longer prompts in the middle
     #[arg(long, value_name = "TOKENS")]
     pub max_prompt_tokens: Option<usize>,
+    /// What is prefilled and measured or cut: question-known, the whole prompt; question-after, its context alone,
+    /// behind which question and template tail come uncut
+    #[arg(long, default_value_t = Protocol::default(), value_name = "PROTOCOL")]
+    pub protocol: Protocol,
 }
 
 /// A data set that was read, and how its records become prompts.
@@ -84,7 +88,8 @@ impl PromptSet<'_> {
         let limit = self.arguments.limit.unwrap_or(usize::MAX);
         let records = self.data.records.iter().take(limit);
         let most = self.arguments.max_prompt_tokens;
-        let cases = records.map(|record| Case::of(record, &self.template, &reader, most));
+        let protocol = self.arguments.protocol;
+        let cases = records.map(|record| Case::of(record, &self.template, &reader, most, protocol));
         Ok(cases.collect::<Result<_, _>>()?)
     }
 
@@ -107,6 +112,7 @@ impl PromptSet<'_> {
             prompts: prompts.len(),
             prompts_sha256: prompts_sha256(prompts),
             max_prompt_tokens: self.arguments.max_prompt_tokens,
+            protocol: self.arguments.protocol.in_files(),
         }
     }
 }

@@ -36,6 +36,23 @@ pub(super) fn evidence(
         .collect()
 }
 
+/// Where a whole prompt begins to ask, which both formats do in their last line; `None` where it does not read so.
+///
+/// LongEval: "Now the record is over." RULER: a line with a question mark, or one that begins with "Question:".
+///
+/// Units: bytes of `text`.
+pub(super) fn question_start(kind: Kind, text: &str) -> Option<usize> {
+    let end = text.trim_end().len();
+    let start = text[..end].rfind('\n').map(|line| line + 1)?;
+    let line = &text[start..end];
+    let asks = match kind {
+        Kind::LongEval => line.starts_with("Now the record is over."),
+        Kind::Ruler => line.starts_with("Question:") || line.contains('?'),
+        Kind::LongBench | Kind::Babilong | Kind::Prompt | Kind::Ids => false,
+    };
+    asks.then_some(start)
+}
+
 /// The one line that is asked for, if it holds the number.
 fn asked_line(columns: &Map<String, Value>, answer: &str, text: &str) -> Option<Range<usize>> {
     let named = || {
@@ -107,6 +124,21 @@ mod tests {
         assert_eq!(found(Kind::LongEval, named, &["7"], &twice), none);
         let absent = json!({"correct_line": "line sad-owl: REGISTER_CONTENT is <7>"});
         assert_eq!(found(Kind::LongEval, absent, &["7"], LINES), none);
+    }
+
+    #[test]
+    fn the_question_is_the_last_line_if_it_asks() {
+        let longeval = "line a: <1>\n\nNow the record is over. Tell me.\n";
+        assert_eq!(question_start(Kind::LongEval, longeval), Some(13));
+        assert_eq!(
+            question_start(Kind::LongEval, "line a: <1>\nTell me."),
+            None
+        );
+        let variables = "VAR X = 1\nQuestion: Find all variables. Answer: they are";
+        assert_eq!(question_start(Kind::Ruler, variables), Some(10));
+        assert_eq!(question_start(Kind::Ruler, "a\nWhich? It is"), Some(2));
+        assert_eq!(question_start(Kind::Ruler, "a\nb"), None);
+        assert_eq!(question_start(Kind::Ruler, "Which?"), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Record {
     pub evidence: Vec<Range<usize>>,
     /// Token ids to use as they are ([`Kind::Ids`] only; empty otherwise).
     pub ids: Vec<u32>,
+    /// How many of them are the context, where column `context_tokens` says so.
+    pub context_ids: Option<usize>,
 }
 
 impl Record {
@@ -42,6 +44,7 @@ impl Record {
             answers: vec![],
             evidence: vec![],
             ids: vec![],
+            context_ids: None,
         };
         for name in record.text_columns() {
             if !record.columns.get(*name).is_some_and(Value::is_string) {
@@ -52,6 +55,7 @@ impl Record {
         record.evidence = record.read_evidence()?;
         if kind == Kind::Ids {
             record.ids = read_ids(record.columns.get("ids"))?;
+            record.context_ids = record.read_context_ids()?;
         }
         Ok(record)
     }
@@ -71,6 +75,17 @@ impl Record {
             Kind::LongBench => self.text("context"),
             Kind::Babilong | Kind::Ruler => self.text("input"),
             Kind::LongEval => self.text("prompt"),
+            Kind::Prompt | Kind::Ids => None,
+        }
+    }
+
+    /// How much of [`Record::context`] comes before what is asked about it; `None` where the format does not say.
+    ///
+    /// Units: bytes.
+    pub fn context_length(&self) -> Option<usize> {
+        match self.kind {
+            Kind::LongBench | Kind::Babilong => self.context().map(str::len),
+            Kind::Ruler | Kind::LongEval => marked::question_start(self.kind, self.context()?),
             Kind::Prompt | Kind::Ids => None,
         }
     }
@@ -110,6 +125,22 @@ impl Record {
             }
             Some(value) => Ok(vec![plain_text(value).ok_or_else(one_or_more)?]),
             None => Err(one_or_more()),
+        }
+    }
+
+    fn read_context_ids(&self) -> Result<Option<usize>, String> {
+        let value = match self.columns.get("context_tokens") {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let most = self.ids.len();
+        let count = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        match count.filter(|n| (1..most).contains(n)) {
+            Some(count) => Ok(Some(count)),
+            None => Err(format!(
+                "column 'context_tokens' is {}, but must be at least 1 and less than the {most} ids",
+                brief(value)
+            )),
         }
     }
 
@@ -293,6 +324,13 @@ mod tests {
 
         let ids = record(json!({"ids": [0, 5, 4294967295u32], "prompt": "x"})).unwrap();
         assert_eq!((ids.kind, ids.ids), (Kind::Ids, vec![0, 5, u32::MAX]));
+        assert_eq!(ids.context_ids, None);
+        let ids = record(json!({"ids": [0, 5, 7], "context_tokens": 2})).unwrap();
+        assert_eq!(ids.context_ids, Some(2));
+        for wrong in [json!(0), json!(3), json!("2")] {
+            let problem = record(json!({"ids": [0, 5, 7], "context_tokens": wrong})).unwrap_err();
+            assert!(problem.contains("less than the 3 ids"), "{problem}");
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! From a record's columns to the text of the user's message.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use minijinja::value::Serde;
@@ -8,6 +7,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
 use super::kind::Kind;
 use super::record::Record;
+use super::rendered::{CONTEXT_END, MARK, Rendered};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -54,17 +54,6 @@ pub struct Template {
     environment: Environment<'static>,
 }
 
-/// A record's message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
-    /// The user's message, before any chat template.
-    pub text: String,
-    /// Where the record's context lies in `text`; `None` unless it is there exactly once.
-    ///
-    /// Units: bytes of `text`.
-    pub context: Option<Range<usize>>,
-}
-
 impl Template {
     /// The template in our words for records of `kind`.
     ///
@@ -106,6 +95,7 @@ impl Template {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.add_global(CONTEXT_END, MARK);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         Self {
@@ -122,17 +112,15 @@ impl Template {
 
     /// The record's message.
     ///
+    /// A template may say where the context ends: `{{ context_end }}` leaves no text there.
     /// Errors: [`Error::Format`] with the template's line, listing the columns there are when one
-    /// is unknown.
+    /// is unknown; for a context that ends more than once.
     pub fn render(&self, record: &Record) -> Result<Rendered> {
         let text = self
             .compile()
             .and_then(|message| message.render(Serde(&record.columns)))
             .map_err(|e| self.problem(&e, Some(record)))?;
-        let context = record
-            .context()
-            .and_then(|context| only_place(&text, context));
-        Ok(Rendered { text, context })
+        Rendered::of_marked(text, record).map_err(|problem| Error::format(&self.origin, problem))
     }
 
     /// SHA-256 of the template's source.
@@ -179,36 +167,6 @@ impl Template {
         names.sort();
         names
     }
-}
-
-impl Rendered {
-    /// The record's evidence as places in the message; empty where the context is not in it as it is.
-    ///
-    /// Units: bytes of [`Rendered::text`].
-    pub fn evidence(&self, record: &Record) -> Vec<Range<usize>> {
-        let Some(context) = &self.context else {
-            return vec![];
-        };
-        let mut starts: Vec<usize> = self.text[context.clone()]
-            .char_indices()
-            .map(|(byte, _)| byte)
-            .collect();
-        starts.push(context.len());
-        let place = |character: usize| starts.get(character).map(|byte| context.start + byte);
-        record
-            .evidence
-            .iter()
-            .filter_map(|span| Some(place(span.start)?..place(span.end)?))
-            .collect()
-    }
-}
-
-/// Where `part` stands in `text`, unless it is empty, absent or there twice.
-fn only_place(text: &str, part: &str) -> Option<Range<usize>> {
-    let first_character = part.chars().next()?;
-    let start = text.find(part)?;
-    let again = text[start + first_character.len_utf8()..].contains(part);
-    (!again).then(|| start..start + part.len())
 }
 
 #[cfg(test)]
@@ -295,11 +253,8 @@ mod tests {
             let record = record(columns);
             let rendered = Template::default_for(record.kind).render(&record).unwrap();
             assert_eq!(
-                rendered,
-                Rendered {
-                    text: " a & b\n".to_owned(),
-                    context
-                }
+                (rendered.text.as_str(), rendered.context),
+                (" a & b\n", context)
             );
         }
         let record = record(json!({"input": "Jo left.", "question": "Where? ", "target": "out"}));
@@ -315,9 +270,6 @@ mod tests {
         assert_eq!(template.render(&question()).unwrap().context, None);
         let template = from_text("{{ context|upper }}").unwrap();
         assert_eq!(template.render(&question()).unwrap().context, None);
-        assert_eq!(only_place("aaa", "aa"), None);
-        assert_eq!(only_place("éa", "a"), Some(2..3));
-        assert_eq!(only_place("a", ""), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One prompt of an evaluation: its tokens, what would be a right answer, and where the answer stands.
 
-use crate::dataset::{Kind, Record, Template, cut};
-use crate::error::Result;
+use crate::dataset::{Kind, Protocol, Record, Template, cut};
+use crate::error::{Error, Result};
 use crate::model::chat::ChatTemplate;
 use crate::model::config::ModelConfig;
 use crate::model::message_ids;
@@ -19,12 +19,15 @@ pub struct Reader<'a> {
 }
 
 /// A prompt with what is known about its answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Case {
     /// The data set's own name for it.
     pub id: String,
     /// Token ids of the whole prompt.
     pub ids: Vec<u32>,
+    /// How many of the last are not prefilled but fed to the cut cache: question and template's tail where the question
+    /// comes after, none where it is known.
+    pub question_tokens: usize,
     /// Accepted answers; none for plain prompts.
     pub answers: Vec<String>,
     /// Whether all of them are asked for at once (RULER's outputs), not any one.
@@ -47,25 +50,26 @@ impl Case {
     /// Evidence counts where its text stands in the final prompt exactly once: what was cut out, wholly or
     /// in part, does not. A token that is only partly evidence counts as evidence.
     ///
-    /// Errors: those of the template and the tokenizer, and of [`ModelConfig::check_prompt`].
+    /// Where the question comes after, the context ends before the first token that holds anything of what follows it.
+    ///
+    /// Errors: those of the template and the tokenizer, and of [`ModelConfig::check_prompt`]; [`Error::Invalid`] for a
+    /// prompt that does not say where its context ends, or whose question is not left in it.
     pub fn of(
         record: &Record,
         template: &Template,
         reader: &Reader<'_>,
         limit: Option<usize>,
+        protocol: Protocol,
     ) -> Result<Self> {
         let tokenizer = reader.tokenizer;
-        let (ids, evidence) = if record.ids.is_empty() {
-            let rendered = template.render(record)?;
-            let (chat, text) = (reader.chat, &rendered.text);
-            let ids = message_ids(tokenizer, chat, text, limit, cut::middle_cut)?;
-            let evidence = rendered.evidence(record);
-            let texts = evidence.into_iter().map(|span| &text[span]);
-            let evidence = evidence_tokens(tokenizer, &ids, texts)?;
-            (ids, evidence)
+        let Read {
+            ids,
+            context_tokens,
+            evidence,
+        } = if record.ids.is_empty() {
+            Read::text(record, template, reader, limit, protocol)?
         } else {
-            let most = limit.unwrap_or(usize::MAX);
-            (cut::middle_cut(&record.ids, most), Vec::new())
+            Read::ids(record, limit, protocol)?
         };
         reader.config.check_prompt(&record.id, &ids)?;
         // A chat template ends where the answer begins; plain text goes on after a space.
@@ -78,6 +82,7 @@ impl Case {
         let seed = record.columns.get("seed").and_then(|v| v.as_u64());
         Ok(Self {
             id: record.id.clone(),
+            question_tokens: context_tokens.map_or(0, |context| ids.len() - context),
             ids,
             answers: record.answers.clone(),
             wants_all: record.kind == Kind::Ruler,
@@ -90,7 +95,114 @@ impl Case {
     }
 }
 
+/// A record's tokens.
+struct Read {
+    ids: Vec<u32>,
+    /// Those of the context; `None` where all of them are prefilled together.
+    context_tokens: Option<usize>,
+    evidence: Vec<u32>,
+}
+
+impl Read {
+    fn text(
+        record: &Record,
+        template: &Template,
+        reader: &Reader<'_>,
+        limit: Option<usize>,
+        protocol: Protocol,
+    ) -> Result<Self> {
+        let tokenizer = reader.tokenizer;
+        let rendered = template.render(record)?;
+        let text = &rendered.text;
+        let ids = message_ids(tokenizer, reader.chat, text, limit, cut::middle_cut)?;
+        let context_tokens = match protocol {
+            Protocol::QuestionKnown => None,
+            Protocol::QuestionAfter => {
+                let end = rendered
+                    .context_end
+                    .ok_or_else(|| endless(&record.id, TEXT_SAYS_SO))?;
+                Some(context_tokens(&record.id, tokenizer, &ids, &text[end..])?)
+            }
+        };
+        let evidence = rendered.evidence(record);
+        let texts = evidence.into_iter().map(|span| &text[span]);
+        let mut evidence = evidence_tokens(tokenizer, &ids, texts)?;
+        evidence.retain(|token| context_tokens.is_none_or(|context| (*token as usize) < context));
+        Ok(Self {
+            ids,
+            context_tokens,
+            evidence,
+        })
+    }
+
+    fn ids(record: &Record, limit: Option<usize>, protocol: Protocol) -> Result<Self> {
+        let most = limit.unwrap_or(usize::MAX);
+        let ids = cut::middle_cut(&record.ids, most);
+        let context_tokens = match protocol {
+            Protocol::QuestionKnown => None,
+            Protocol::QuestionAfter => {
+                let end = record
+                    .context_ids
+                    .ok_or_else(|| endless(&record.id, IDS_SAY_SO))?;
+                let end = cut::position_after(end, record.ids.len(), most);
+                Some(end.ok_or_else(|| endless(&record.id, QUESTION_IS_CUT))?)
+            }
+        };
+        Ok(Self {
+            ids,
+            context_tokens,
+            evidence: Vec::new(),
+        })
+    }
+}
+
+const TEXT_SAYS_SO: &str = "leave {{ context_end }} where it ends in a template of your own (--template), or take --protocol question-known";
+
+const IDS_SAY_SO: &str =
+    "a column context_tokens must say how many ids it has, or take --protocol question-known";
+
+const QUESTION_IS_CUT: &str = "what follows it was cut, too: allow more (--max-prompt-tokens), or take --protocol question-known";
+
+fn endless(id: &str, way_out: &str) -> Error {
+    let what = format!("end of the context of prompt {id}");
+    Error::invalid(what, "unknown", way_out)
+}
+
+/// Tokens of a prompt before the first that holds anything of `rest`, what stands behind its context.
+///
+/// `id` is what errors call the prompt. Units: tokens.
+/// Errors: [`Error::Invalid`] where nothing stands before or behind, or `rest` is not in the prompt as it is.
+pub fn context_tokens(id: &str, tokenizer: &Tokenizer, ids: &[u32], rest: &str) -> Result<usize> {
+    // A chat template may strip the message's end.
+    let rest = rest.trim_end();
+    if rest.is_empty() {
+        let way_out = "nothing follows it that could be asked: take --protocol question-known";
+        return Err(endless(id, way_out));
+    }
+    let prompt = tokenizer.decode(ids)?;
+    let start = prompt.rfind(rest);
+    let start = start.ok_or_else(|| endless(id, QUESTION_IS_CUT))?;
+    let spans = tokenizer.byte_spans(ids)?;
+    let tokens = spans.partition_point(|span| span.end <= start);
+    if tokens == 0 {
+        let way_out = "no token lies before what is asked: take --protocol question-known";
+        return Err(endless(id, way_out));
+    }
+    Ok(tokens)
+}
+
 impl Case {
+    /// What is prefilled and cut.
+    pub fn context(&self) -> &[u32] {
+        &self.ids[..self.ids.len().saturating_sub(self.question_tokens)]
+    }
+
+    /// What is fed to the cut cache before it answers: the question and the template's tail, or nothing where they
+    /// were prefilled.
+    pub fn question(&self) -> &[u32] {
+        &self.ids[self.context().len()..]
+    }
+
     /// The longest prompt after which `most` new tokens and every accepted answer fit a context.
     ///
     /// Units: tokens.
@@ -100,11 +212,12 @@ impl Case {
     }
 }
 
+/// What is prefilled of it.
 impl From<&Case> for Prompt {
     fn from(case: &Case) -> Self {
         Self {
             id: case.id.clone(),
-            ids: case.ids.clone(),
+            ids: case.context().to_vec(),
         }
     }
 }

@@ -35,13 +35,15 @@ pub struct Fidelity {
 
 /// Compares logits after the same tokens, step by step.
 ///
-/// The logits of the prompt itself are no step: they come from the prefill, whatever is cut afterwards.
+/// Where the question was prefilled, the logits of the prompt itself are no step: they come from the prefill, whatever
+/// is cut afterwards.
 /// Paper: none: house definition. Units: nats; a share.
-pub fn fidelity(full: &[Vec<f32>], compressed: &[Vec<f32>]) -> Fidelity {
+pub fn fidelity<R: AsRef<[f32]> + Sync>(full: &[R], compressed: &[R]) -> Fidelity {
     let steps = full.len().min(compressed.len()) as f64;
     let (divergences, agreed): (Vec<f64>, Vec<bool>) = full
         .par_iter()
         .zip(compressed)
+        .map(|(f, c)| (f.as_ref(), c.as_ref()))
         .map(|(f, c)| (divergence(f, c), most_likely(f) == most_likely(c)))
         .unzip();
     Fidelity {
@@ -106,7 +108,10 @@ mod tests {
         let full = vec![vec![0.0, 1.0], vec![2.0, 0.0]];
         let same = fidelity(&full, &full);
         assert_eq!((same.kl, same.top1), (0.0, 1.0));
-        assert!(fidelity(&[], &[]).kl.is_nan(), "nothing was predicted");
+        assert!(
+            fidelity::<Vec<f32>>(&[], &[]).kl.is_nan(),
+            "nothing was predicted"
+        );
         let half = fidelity(&full, &[vec![0.0, 1.0], vec![0.0, 2.0]]);
         assert_eq!(half.top1, 0.5);
         assert!(half.kl > 0.0);

@@ -8,12 +8,14 @@ mod bootstrap;
 mod case;
 mod clusters;
 pub mod comparison;
+mod contexts;
 #[cfg(test)]
 #[path = "tests/coverage.rs"]
 mod coverage;
 mod fidelity;
 pub mod hit_rate;
 mod metric;
+mod outcome;
 mod recall;
 mod reference;
 mod results;
@@ -25,17 +27,20 @@ pub mod statistics;
 mod student;
 mod sweep;
 pub mod trace;
+mod trial;
 
 pub use bootstrap::{Bootstrap, Interval, LEVEL};
-pub use case::{Case, Reader};
+pub use case::{Case, Reader, context_tokens};
 pub use clusters::CLUSTER;
 pub use comparison::{FULL, Row, compare};
+pub use contexts::contexts;
 pub use fidelity::{Fidelity, fidelity, most_likely, surprise, teacher_forced};
 pub use metric::{Direction, METRICS, Metric};
+pub use outcome::{Outcome, Scores, Trial};
 pub use recall::RecallSummary;
 pub use results::{EvalRecord, EvalSettings, RESULT_TABLES, RESULTS, Results};
-pub use rows::outcome_tables;
+pub use rows::{PromptPlace, outcome_tables};
 pub use sign_test::{probability_words, sign_test};
 pub use spread::RepeatSpread;
 pub use statistics::{Mean, Paired, Verdict};
-pub use sweep::{Outcome, Scores, Sweep, Trial};
+pub use sweep::Sweep;

@@ -14,7 +14,7 @@ use crate::model::residency::RecallStep;
 
 /// The full cache's greedy continuation and everything that other caches are compared with.
 pub(super) struct Reference {
-    /// What the full cache says; the first token follows from the prompt's own logits, whatever is cut.
+    /// What the full cache says.
     pub said: Continuation,
     /// Logits after each of its tokens, all fed at once.
     pub rows: Vec<Vec<f32>>,
@@ -40,54 +40,96 @@ pub(super) struct Continued {
     pub recall: Vec<RecallStep>,
 }
 
+/// A cache at the end of what was prefilled, for one text after another.
+pub(super) struct Standing<'a> {
+    live: Option<LiveCache>,
+    fresh: &'a dyn Fn() -> Result<LiveCache>,
+}
+
+impl<'a> Standing<'a> {
+    /// A cache that stands there already; `fresh` makes another where it cannot come back.
+    pub fn of(live: LiveCache, fresh: &'a dyn Fn() -> Result<LiveCache>) -> Self {
+        let live = Some(live);
+        Self { live, fresh }
+    }
+
+    /// Nothing yet; `fresh` makes a cache for every text.
+    pub fn to_be_made(fresh: &'a dyn Fn() -> Result<LiveCache>) -> Self {
+        Self { live: None, fresh }
+    }
+
+    /// The cache, to be given back.
+    ///
+    /// Errors: those of making one.
+    pub fn take(&mut self) -> Result<LiveCache> {
+        self.live.take().map_or_else(self.fresh, Ok)
+    }
+
+    /// Takes a cache back, as far as it can go back to `position`.
+    fn give_back(&mut self, mut live: LiveCache, position: usize) -> Result<()> {
+        if live.can_rewind() {
+            live.rewind(position)?;
+            live.count_anew();
+            self.live = Some(live);
+        }
+        Ok(())
+    }
+
+    /// The cache after `ids` and `more`, the same as `live` was or a fresh one, and the logits after each of `more`.
+    fn again(
+        &mut self,
+        decoder: &Decoder,
+        live: LiveCache,
+        [ids, more]: [&[u32]; 2],
+        start: usize,
+    ) -> Result<(LiveCache, Vec<Vec<f32>>)> {
+        let mut live = live;
+        if live.can_rewind() {
+            live.rewind(start + ids.len())?;
+        } else {
+            // One copy at a time.
+            drop(live);
+            live = self.take()?;
+            live.feed(decoder, ids)?;
+        }
+        let rows = live.feed(decoder, more)?;
+        Ok((live, rows))
+    }
+}
+
 impl Reference {
-    /// Decodes from the full cache, shows `probe` what the continuation attends to, and rewinds; a full cache that cannot
-    /// be rewound is copied for every text instead, and shows nothing.
+    /// Lets the full cache answer a case, and shows `probe` all that comes behind what was prefilled; a full cache that
+    /// cannot be rewound is copied for every text instead, and shows nothing.
+    ///
+    /// `prefilled` are the logits of the last token that was prefilled.
     pub fn of(
         model: &Model,
-        live: &mut LiveCache,
-        first: Vec<f32>,
+        standing: &mut Standing<'_>,
+        prefilled: &[f32],
         case: &Case,
         most: usize,
         probe: &mut dyn AttentionProbe,
     ) -> Result<Self> {
-        let decoder = &model.decoder;
-        if !live.can_rewind() {
-            return Self::of_copies(model, live, first, case, most);
-        }
+        let (decoder, question) = (&model.decoder, case.question());
+        let mut live = standing.take()?;
         let start = live.cache().next_position();
-        let said = decode_on(model, live, Vec::new(), most_likely(&first), most, &[])?;
-        live.rewind(start)?;
+        let first = if live.can_rewind() {
+            live.feed_watched(decoder, question, probe)?.pop()
+        } else {
+            live.feed(decoder, question)?.pop()
+        };
+        let first = first.unwrap_or_else(|| prefilled.to_vec());
+        let said = decode_on(model, &mut live, Vec::new(), most_likely(&first), most, &[])?;
+        (live, _) = standing.again(decoder, live, [question, &[]], start)?;
         live.count_anew();
-        let rows = live.feed_watched(decoder, &said.ids, probe)?;
+        let rows = if live.can_rewind() {
+            live.feed_watched(decoder, &said.ids, probe)?
+        } else {
+            live.feed(decoder, &said.ids)?
+        };
         let held = live.held();
-        live.rewind(start)?;
-        let nll = answer_nll(decoder, &mut Again::Rewound(live), &first, case)?;
-        Ok(Self {
-            said,
-            rows,
-            first,
-            most,
-            nll,
-            held,
-        })
-    }
-
-    fn of_copies(
-        model: &Model,
-        live: &LiveCache,
-        first: Vec<f32>,
-        case: &Case,
-        most: usize,
-    ) -> Result<Self> {
-        let copy = || Ok(LiveCache::keeping(live.cache().copy(most)?));
-        let next = most_likely(&first);
-        let said = decode_on(model, &mut copy()?, Vec::new(), next, most, &[])?;
-        let mut fed = copy()?;
-        let rows = fed.feed(&model.decoder, &said.ids)?;
-        let held = fed.held();
-        drop(fed);
-        let nll = answer_nll(&model.decoder, &mut Again::Fresh(&copy), &first, case)?;
+        let (nll, live) = answer_nll(decoder, standing, live, &first, case, start)?;
+        standing.give_back(live, start)?;
         Ok(Self {
             said,
             rows,
@@ -99,9 +141,10 @@ impl Reference {
     }
 
     /// The full cache against itself.
-    pub fn of_itself(&self) -> Continued {
+    pub fn of_itself(&self, case: &Case) -> Continued {
+        let rows = self.compared(case);
         Continued {
-            fidelity: fidelity(&self.rows, &self.rows),
+            fidelity: fidelity(&rows, &rows),
             nll: self.nll,
             said: self.said.clone(),
             held: self.held,
@@ -109,60 +152,62 @@ impl Reference {
         }
     }
 
-    /// Feeds the continuation to another cache and lets it go its own way from where the two part.
+    /// The rows in which another cache may differ: where the question was prefilled, the first token is the same for all.
+    fn compared(&self, case: &Case) -> Vec<&[f32]> {
+        compared(case, &self.first, &self.rows)
+    }
+
+    /// Feeds question and continuation to another cache and lets it go its own way from where the two part.
     ///
     /// As long as the cache chooses the tokens of the continuation, feeding them at once is generating: only what comes
     /// after the first other choice is decoded step by step. What other caches have said (`drafts`) is tried in the
     /// same way after that, where tokens may come together. A cache that cannot be rewound goes step by step, from a
-    /// `fresh` one for every text.
+    /// fresh one for every text.
     pub fn against(
         &self,
         model: &Model,
-        mut live: LiveCache,
+        standing: &mut Standing<'_>,
         case: &Case,
         drafts: &[Vec<u32>],
-        fresh: &dyn Fn() -> Result<LiveCache>,
     ) -> Result<Continued> {
-        let decoder = &model.decoder;
+        let (decoder, question) = (&model.decoder, case.question());
+        let mut live = standing.take()?;
         let start = live.cache().next_position();
+        let first = live.feed(decoder, question)?.pop();
+        let first = first.unwrap_or_else(|| self.first.clone());
+        live.count_anew();
         live.measure_recall(true);
         let rows = live.feed(decoder, &self.said.ids)?;
         let recall = live.recalled().to_vec();
         live.measure_recall(false);
         let held = live.held();
-        let drafts = if live.at_once() > 1 { drafts } else { &[] };
-        let mut pairs = self.rows.iter().zip(&rows);
+        let tries_drafts = live.at_once() > 1 && live.can_rewind();
+        let drafts = if tries_drafts { drafts } else { &[] };
+        let own = compared(case, &first, &rows);
+        let reference = self.compared(case);
+        let fidelity = fidelity(&reference, &own);
+        let mut pairs = reference.iter().zip(&own);
+        // Tokens of the continuation that are said before the choice of a row.
+        let before = |row: usize| row + 1 - usize::from(!question.is_empty());
         let parting = pairs
             .position(|(f, c)| most_likely(f) != most_likely(c))
-            .filter(|at| at + 1 < self.most);
+            .filter(|row| before(*row) < self.most);
         let mut said = Continuation {
             ids: self.said.ids.clone(),
             ..Continuation::default()
         };
-        if let Some(at) = parting {
-            said.ids.truncate(at + 1);
-            let next = most_likely(&rows[at]);
-            said = if live.can_rewind() {
-                live.rewind(start + at + 1)?;
-                decode_on(model, &mut live, said.ids, next, self.most, drafts)?
-            } else {
-                // One copy at a time.
-                drop(live);
-                live = fresh()?;
-                live.feed(decoder, &said.ids)?;
-                decode_on(model, &mut live, said.ids, next, self.most, &[])?
-            };
+        if let Some(row) = parting {
+            said.ids.truncate(before(row));
+            let next = most_likely(own[row]);
+            let texts = [question, &said.ids].concat();
+            (live, _) = standing.again(decoder, live, [&texts, &[]], start)?;
+            said = decode_on(model, &mut live, said.ids, next, self.most, drafts)?;
         }
-        let mut again = if live.can_rewind() {
-            live.rewind(start)?;
-            Again::Rewound(&mut live)
-        } else {
-            drop(live);
-            Again::Fresh(fresh)
-        };
+        let (nll, live) = answer_nll(decoder, standing, live, &first, case, start)?;
+        standing.give_back(live, start)?;
         Ok(Continued {
-            fidelity: fidelity(&self.rows, &rows),
-            nll: answer_nll(decoder, &mut again, &self.first, case)?,
+            fidelity,
+            nll,
             said,
             held,
             recall,
@@ -170,30 +215,13 @@ impl Reference {
     }
 }
 
-/// A cache at the prompt's end, for one text after another.
-enum Again<'a> {
-    /// The same, rewound after each.
-    Rewound(&'a mut LiveCache),
-    /// A new one for each.
-    Fresh(&'a dyn Fn() -> Result<LiveCache>),
-}
-
-impl Again<'_> {
-    /// Logits after each of `ids`.
-    fn feed(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        match self {
-            Self::Fresh(fresh) => fresh()?.feed(decoder, ids),
-            Self::Rewound(live) => {
-                let start = live.cache().next_position();
-                let rows = live.feed(decoder, ids)?;
-                live.rewind(start)?;
-                Ok(rows)
-            }
-        }
-    }
+/// Logits of a text in which caches may differ, the first token's where the question came after the cut.
+fn compared<'r>(case: &Case, first: &'r [f32], rows: &'r [Vec<f32>]) -> Vec<&'r [f32]> {
+    let first = (!case.question().is_empty()).then_some(first);
+    first
+        .into_iter()
+        .chain(rows.iter().map(Vec::as_slice))
+        .collect()
 }
 
 /// Greedy decoding from `said`, all of it in the cache, and the token that was chosen next.
@@ -249,15 +277,27 @@ fn decode_on(
 
 /// Mean negative log-likelihood per token of the accepted answer that is likeliest, in nats.
 ///
-/// The first token's likelihood is the prompt's own, whatever the cache holds.
-fn answer_nll(decoder: &Decoder, again: &mut Again<'_>, first: &[f32], case: &Case) -> Result<f64> {
-    let mut best = f64::NAN;
+/// `first` is what the cache says after the prompt, `start` where what was prefilled ends.
+fn answer_nll(
+    decoder: &Decoder,
+    standing: &mut Standing<'_>,
+    live: LiveCache,
+    first: &[f32],
+    case: &Case,
+    start: usize,
+) -> Result<(f64, LiveCache)> {
+    let (mut best, mut live) = (f64::NAN, live);
     for ids in case.answer_ids.iter().filter(|ids| !ids.is_empty()) {
-        let rows = again.feed(decoder, &ids[..ids.len() - 1])?;
+        let mut rows = Vec::new();
+        let fed = &ids[..ids.len() - 1];
+        // The first token's likelihood needs nothing to be fed.
+        if !fed.is_empty() {
+            (live, rows) = standing.again(decoder, live, [case.question(), fed], start)?;
+        }
         let before = std::iter::once(first).chain(rows.iter().map(Vec::as_slice));
         let surprises = before.zip(ids).map(|(row, &id)| surprise(row, id));
         let sum: f64 = surprises.sum();
         best = best.min(sum / ids.len() as f64); // the minimum of NaN and a number is the number
     }
-    Ok(best)
+    Ok((best, live))
 }

@@ -78,7 +78,7 @@ pub static RESULTS: RunKind = RunKind {
     tables: &RESULT_TABLES,
     schema: 2,
     fields: "schema kvprof command task model model_sha256 num_layers num_kv_heads windows? dataset dataset_sha256 template prompts \
-             prompts_sha256 methods budgets baseline? sinks window whole_windows? max_new_tokens profile_sha256? device dtype seed",
+             prompts_sha256 methods budgets baseline? sinks window whole_windows? max_new_tokens profile_sha256? protocol? device dtype seed",
 };
 
 impl RunSettings for EvalSettings {

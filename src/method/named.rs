@@ -80,6 +80,13 @@ pub const METHODS: &[NamedMethod] = &[
         differs: "nothing was published to differ from",
     },
     NamedMethod {
+        name: "dynamickv",
+        spelled: "dynamickv+snapkv",
+        about: "DynamicKV: the layer's share of the best tokens of all layers",
+        paper: "arXiv:2412.14838 (DynamicKV), section 3",
+        differs: "settled once, after the last layer; window and pooling are those of the run",
+    },
+    NamedMethod {
         name: "streaming",
         spelled: "uniform+streaming",
         about: "StreamingLLM: sinks and the latest tokens",

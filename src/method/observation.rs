@@ -1,5 +1,6 @@
 //! One prefill of a prompt, observed for several methods at once.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -8,7 +9,9 @@ use serde_json::Value;
 use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
 use super::residency::FirstCache;
-use crate::budget::{CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, fit_bytes};
+use crate::budget::{
+    CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, fit_bytes,
+};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
@@ -154,6 +157,11 @@ pub fn observe<'a>(
 }
 
 impl Observed<'_> {
+    /// T of what was prefilled.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// Whether a scorer looks at what the full cache says next, for which see [`Observed::look_ahead`].
     pub fn looks_ahead(&self) -> bool {
         self.asked.iter().any(|a| a.looks_ahead(self.floor.window))
@@ -181,8 +189,9 @@ impl Observed<'_> {
         cut: &Cut,
         budget: Option<CacheBudget>,
     ) -> Result<TokenBudgets> {
+        let measures = self.measures_for(method, cut)?;
         let allocated =
-            |budget| (cut.allocation).budgets(&self.measures, budget, self.floor, self.tokens);
+            |budget| (cut.allocation).budgets(&measures, budget, self.floor, self.tokens);
         let limit = budget.and_then(|budget| budget.bytes(self.cache.bytes()));
         match (limit, &cut.allocation) {
             (Some(limit), Allocation::Rule(_)) => {
@@ -202,6 +211,18 @@ impl Observed<'_> {
             }
             _ => allocated(budget.and_then(CacheBudget::tokens)),
         }
+    }
+
+    /// What was measured, with the method's own scores where its allocation reads them.
+    fn measures_for(&self, method: &Method, cut: &Cut) -> Result<Cow<'_, Measures>> {
+        if !method.own_needs().scores {
+            return Ok(Cow::Borrowed(&self.measures));
+        }
+        let scores = self.scores(&cut.ranking.name, &*cut.ranking.scorer)?;
+        let rows = scores.iter().map(LayerScores::to_rows);
+        let firsts = self.cache.firsts_in_sight();
+        let scores = TokenScores::new(rows.collect::<Result<_>>()?, firsts)?;
+        Ok(Cow::Owned(self.measures.clone().with_scores(scores)))
     }
 
     /// Selects: the slots that every KV head keeps under its budget.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::definition::{Allocation, Cut, Measured, Method, Ranking, RuledAllocation};
 use super::named::METHODS;
 use super::residency::RESIDENCIES;
-use crate::budget::{ALLOCATORS, Granularity};
+use crate::budget::{Granularity, allocator, allocators};
 use crate::error::{Error, Result};
 use crate::registry;
 use crate::select::SCORERS;
@@ -121,16 +121,19 @@ impl RuledAllocation {
             None => (text, Granularity::Layer),
         };
         let (name, parameters) = with_parameters(text)?;
-        if !ALLOCATORS.iter().any(|a| a.name == name) {
+        if !allocators().any(|a| a.name == name) {
             let names = METHODS.iter().map(|m| m.name);
-            let strategies = ALLOCATORS.iter().map(|a| a.name);
+            let strategies = allocators().map(|a| a.name);
             let strategies = strategies.filter(|s| !METHODS.iter().any(|m| m.name == *s));
             return Err(Error::unknown("method", name, names.chain(strategies)));
         }
-        let allocator = registry::build("strategy", ALLOCATORS, name, parameters)?;
-        let reads_nothing = allocator
-            .needs(Granularity::Layer)
-            .is_ok_and(|needs| needs.is_empty());
+        let allocator = allocator(name, parameters)?;
+        let needs = allocator.needs(Granularity::Layer).unwrap_or_default();
+        let reads_nothing = needs.is_empty();
+        if measured != Measured::Online && needs.scores {
+            let bound = "the strategy reads the scores of the prompt itself: leave @profile out";
+            return Err(Error::invalid("method", format!("{name}@profile"), bound));
+        }
         if measured != Measured::Online && reads_nothing {
             let bound = "the strategy reads no profile: leave @profile out";
             return Err(Error::invalid("method", format!("{name}@profile"), bound));
@@ -303,6 +306,7 @@ mod tests {
         assert!(said("uniform+snapkv+poled").contains("pooled"));
         assert!(said("uniform+snapkv+pooled+x").contains("nothing more"));
         assert!(said("uniform@profile").contains("leave @profile out"));
+        assert!(said("lava@profile").contains("leave @profile out"));
         assert!(said("zigzag(threshold").contains("key=value"));
         assert!(said("zigzag(treshold=1)").contains("threshold"));
         assert!(said("").contains("method"));

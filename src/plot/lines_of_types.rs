@@ -6,7 +6,7 @@ use crate::model::cache::{Elements, Grouped, Representation};
 /// Methods whose points one line joins.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line<'m> {
-    /// The method's name, or one for all: `full+cache(q2|q4|q8)`.
+    /// The method's name as a panel has room for it, or one for all: `q2|q4|q8`, `snapkv+q4`.
     pub(super) name: String,
     /// Its methods.
     pub(super) methods: Vec<&'m str>,
@@ -26,7 +26,7 @@ pub(super) fn lines_of_types<'m>(methods: &[&'m str], rows: &[Outcome<'_>]) -> V
             Some((_, line)) => line.methods.push(method),
             None => {
                 let methods = vec![method];
-                let name = method.to_owned();
+                let name = short(method);
                 lines.push((kind, Line { name, methods }));
             }
         }
@@ -67,23 +67,30 @@ fn held(rows: &[Outcome<'_>], method: &str) -> f64 {
     row.map_or(0.0, |row| row.held)
 }
 
-/// `full+cache(q2|q4|q8)`.
+/// A name without the words around its type: `full+cache(q4)` is `q4`, `snapkv+cache(q4)` is `snapkv+q4`.
+fn short(method: &str) -> String {
+    let Some((before, held_as)) = method
+        .strip_suffix(')')
+        .and_then(|m| m.rsplit_once("cache("))
+    else {
+        return method.to_owned();
+    };
+    let before = if before == "full+" { "" } else { before };
+    format!("{before}{held_as}")
+}
+
+/// `q2|q4|q8`, or `snapkv+q2|q4|q8`.
 fn joined(methods: &[&str]) -> String {
-    let types = methods
-        .iter()
-        .filter_map(|method| method.split_once("cache("));
-    let types: Vec<&str> = types
-        .filter_map(|(_, after)| after.strip_suffix(')'))
-        .collect();
-    match methods
-        .first()
-        .and_then(|method| method.split_once("cache("))
-    {
-        Some((before, _)) if types.len() == methods.len() => {
-            format!("{before}cache({})", types.join("|"))
-        }
-        _ => methods.join(", "),
-    }
+    let first = methods.first().map(|m| short(m)).unwrap_or_default();
+    let others = methods.iter().skip(1).filter_map(|method| {
+        let (_, held_as) = method.strip_suffix(')')?.rsplit_once("cache(")?;
+        Some(held_as)
+    });
+    [first.as_str()]
+        .into_iter()
+        .chain(others)
+        .collect::<Vec<_>>()
+        .join("|")
 }
 
 #[cfg(test)]
@@ -124,12 +131,12 @@ mod tests {
             names,
             [
                 "snapkv",
-                "full+cache(q2|q8)",
-                "full+cache(q4_0|q8_0)",
-                "full+cache(q4_0-hadamard)",
-                "snapkv+cache(q4)",
-                "full+cache(bf16)",
-                "full+cache(q2(residual=0))",
+                "q2|q8",
+                "q4_0|q8_0",
+                "q4_0-hadamard",
+                "snapkv+q4",
+                "bf16",
+                "q2(residual=0)",
             ]
         );
         assert_eq!(lines[1].methods, ["full+cache(q2)", "full+cache(q8)"]);

@@ -192,12 +192,14 @@ pub(super) fn sample_means<'o>(rows: impl Iterator<Item = &'o Outcome<'o>>) -> V
     samples.values().map(|values| mean(values)).collect()
 }
 
-/// What samples are called: "prompts", or "needles" where several prompts share one.
+/// What samples are called: "prompts", or "needles" or "contexts" where several prompts share one.
 pub(super) fn sample_noun(rows: &[Outcome<'_>]) -> &'static str {
     if rows.iter().all(|row| row.sample == row.prompt) {
         "prompts"
-    } else {
+    } else if rows.iter().any(|row| row.length.is_finite()) {
         "needles"
+    } else {
+        "contexts"
     }
 }
 
@@ -214,7 +216,9 @@ pub(super) fn count_words(counts: &[usize]) -> String {
 /// What a figure says of an evaluation: its model and data.
 pub(super) fn facts(results: &Results) -> Vec<Words> {
     let meta = &results.meta;
-    vec![format!("{}, {}", meta.model.name, meta.data.name).into()]
+    let protocol = meta.data.protocol.as_ref();
+    let protocol = protocol.map_or(String::new(), |protocol| format!(", {protocol}"));
+    vec![format!("{}, {}{protocol}", meta.model.name, meta.data.name).into()]
 }
 
 #[cfg(test)]
@@ -231,13 +235,18 @@ mod tests {
             held: 1.0,
             full: 2.0,
             value,
-            length: f64::NAN,
+            length: 1024.0,
             depth: f64::NAN,
         };
         let rows = [row(0, 0, 1.0), row(1, 1, 5.0), row(2, 0, 2.0)];
         assert_eq!(sample_means(rows.iter()), [1.5, 5.0]);
         assert_eq!(sample_noun(&rows), "needles");
         assert_eq!(sample_noun(&rows[..2]), "prompts");
+        let of_contexts = rows.map(|row| Outcome {
+            length: f64::NAN,
+            ..row
+        });
+        assert_eq!(sample_noun(&of_contexts), "contexts");
     }
 
     #[test]

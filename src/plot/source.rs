@@ -105,7 +105,9 @@ fn model(name: &str, of: &ModelRecord) -> String {
 
 fn data_set(of: &DataRecord) -> String {
     let (name, prompts, sha256) = (&of.name, of.prompts, &of.sha256);
-    format!("data set {name}, {prompts} prompts\ndata set sha256 {sha256}")
+    let protocol = of.protocol.as_ref();
+    let protocol = protocol.map_or(String::new(), |protocol| format!(", {protocol}"));
+    format!("data set {name}, {prompts} prompts{protocol}\ndata set sha256 {sha256}")
 }
 
 /// Types and device.

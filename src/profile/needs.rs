@@ -56,6 +56,8 @@ pub struct Needs {
     pub budgets: Vec<BudgetMeasure>,
     /// Curves, each once.
     pub curves: Vec<CurveMeasure>,
+    /// The scores by which a method ranks the prompt's own tokens; no profile holds them.
+    pub scores: bool,
 }
 
 /// A curve's points: budgets in ascending order, and the value at each.
@@ -117,13 +119,22 @@ impl CurveMeasure {
 }
 
 impl Needs {
+    /// The scores of the prompt itself, and nothing that is measured.
+    pub fn of_scores() -> Self {
+        Self {
+            scores: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether nothing is read.
     pub fn is_empty(&self) -> bool {
-        self.budgets.is_empty() && self.curves.is_empty()
+        self.budgets.is_empty() && self.curves.is_empty() && !self.scores
     }
 
     /// Adds what others need.
     pub fn join(&mut self, others: Self) {
+        self.scores |= others.scores;
         for measure in others.budgets {
             if !self.budgets.contains(&measure) {
                 self.budgets.push(measure);
@@ -141,7 +152,7 @@ impl From<BudgetMeasure> for Needs {
     fn from(measure: BudgetMeasure) -> Self {
         Self {
             budgets: vec![measure],
-            curves: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -149,8 +160,8 @@ impl From<BudgetMeasure> for Needs {
 impl From<CurveMeasure> for Needs {
     fn from(measure: CurveMeasure) -> Self {
         Self {
-            budgets: Vec::new(),
             curves: vec![measure],
+            ..Self::default()
         }
     }
 }

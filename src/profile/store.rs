@@ -57,8 +57,8 @@ pub static KIND: RunKind = RunKind {
     tables: &TABLES,
     schema: 1,
     fields: "schema kvprof command model model_source model_sha256 architecture num_layers num_heads num_kv_heads \
-             head_dim windows? dataset dataset_sha256 template prompts prompts_sha256 max_prompt_tokens? window? thresholds \
-             output_thresholds quantise? device dtype seed",
+             head_dim windows? dataset dataset_sha256 template prompts prompts_sha256 max_prompt_tokens? protocol? window? \
+             thresholds output_thresholds quantise? device dtype seed",
 };
 
 impl RunSettings for ProfileSettings {

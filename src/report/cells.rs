@@ -110,7 +110,7 @@ fn table(metric: &Metric, rows: &[(&eval::Row, f64)], baseline: &str) -> Sortabl
     };
     let unit = metric.shown_unit();
     let counted = if rows.iter().any(|(row, _)| row.n < row.prompts) {
-        "n needles, each the mean of its prompts,"
+        "n needles, or contexts, each the mean of its prompts,"
     } else {
         "n prompts"
     };

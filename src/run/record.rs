@@ -111,6 +111,9 @@ pub struct DataRecord {
     pub prompts_sha256: String,
     /// Longest prompt allowed, in tokens; longer ones were cut in the middle.
     pub max_prompt_tokens: Option<usize>,
+    /// What was prefilled, where it was not the whole prompt: `question-after` for contexts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
 }
 
 /// Provenance and settings of a run: the content of `meta.json`, which holds all fields on one level.

@@ -5,6 +5,7 @@
 //! file and one line of [`SCORERS`].
 
 mod continuation_probe;
+mod global_pool;
 mod layer_scores;
 mod observation;
 mod scoring_probe;

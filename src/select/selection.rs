@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use super::LayerScores;
+use super::global_pool::pooled_budgets;
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
 
@@ -26,6 +27,13 @@ pub enum HeadSplit {
         /// Share of a head's budget that no other head can take, 0 to 1.
         safeguard: f64,
     },
+    /// The best tokens of all layers and heads win; `safeguard` of each head's budget is its own.
+    ///
+    /// Paper: arXiv:2505.23416 (KVzip), section 3, without a safeguard. Differs: the total is exact.
+    Global {
+        /// Share of a head's budget that no other head can take, 0 to 1.
+        safeguard: f64,
+    },
 }
 
 /// Ada-KV's share of a head's budget that no other head can take.
@@ -36,6 +44,8 @@ impl fmt::Display for HeadSplit {
         match self {
             Self::PerHead => f.write_str("per-head"),
             Self::Pooled { safeguard } => write!(f, "pooled:{safeguard}"),
+            Self::Global { safeguard: 0.0 } => f.write_str("global"),
+            Self::Global { safeguard } => write!(f, "global:{safeguard}"),
         }
     }
 }
@@ -44,19 +54,26 @@ impl FromStr for HeadSplit {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let safeguard = match text {
-            "per-head" => return Ok(Self::PerHead),
-            "pooled" => Some(SAFEGUARD),
-            _ => text.strip_prefix("pooled:").and_then(|s| s.parse().ok()),
+        let (name, safeguard) = match text.split_once(':') {
+            None => (text, None),
+            Some((name, share)) => (name, Some(share.parse().unwrap_or(f64::NAN))),
         };
-        match safeguard.filter(|s| (0.0..=1.0).contains(s)) {
-            Some(safeguard) => Ok(Self::Pooled { safeguard }),
-            None => Err(Error::invalid(
-                "head split",
-                text,
-                "expected per-head, pooled, or pooled:SAFEGUARD with a share from 0 to 1",
-            )),
-        }
+        let split = match name {
+            "per-head" if safeguard.is_none() => Some(Self::PerHead),
+            "pooled" => Some(Self::Pooled {
+                safeguard: safeguard.unwrap_or(SAFEGUARD),
+            }),
+            "global" => Some(Self::Global {
+                safeguard: safeguard.unwrap_or(0.0),
+            }),
+            _ => None,
+        };
+        let is_share = safeguard.is_none_or(|share| (0.0..=1.0).contains(&share));
+        split.filter(|_| is_share).ok_or_else(|| {
+            let bound = "expected per-head, pooled or global, or pooled:SAFEGUARD or global:SAFEGUARD with a share \
+                         from 0 to 1";
+            Error::invalid("head split", text, bound)
+        })
     }
 }
 
@@ -82,6 +99,15 @@ pub fn select_layers(
             bound,
         ));
     }
+    let of_pool;
+    let budgets = match split {
+        HeadSplit::Global { safeguard } => {
+            check_safeguard(safeguard)?;
+            of_pool = pooled_budgets(scores, firsts, budgets, [sinks, window], safeguard)?;
+            &of_pool
+        }
+        HeadSplit::PerHead | HeadSplit::Pooled { .. } => budgets,
+    };
     let layers = scores.iter().zip(firsts).zip(budgets);
     let layers = layers.map(|((scores, &first), budgets)| {
         let scores = scores.starting_at(first)?;
@@ -156,7 +182,10 @@ fn wanted(
         ));
     }
     let (own, shared) = match split {
-        HeadSplit::PerHead => (budgets.iter().map(|b| *b.min(&tokens)).collect(), 0),
+        // What a pool of all layers gave a head is its own.
+        HeadSplit::PerHead | HeadSplit::Global { .. } => {
+            (budgets.iter().map(|b| *b.min(&tokens)).collect(), 0)
+        }
         HeadSplit::Pooled { safeguard } => {
             let own = guarded(tokens, budgets, least, safeguard)?;
             let (total, most) = (budgets.iter().sum::<usize>(), budgets.len() * tokens);
@@ -174,15 +203,20 @@ fn wanted(
 
 /// What no other head can take of each head's budget.
 fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Result<Vec<usize>> {
-    if !(0.0..=1.0).contains(&safeguard) {
-        let bound = "a share between 0 and 1 of each head's budget is its own";
-        return Err(Error::invalid("safeguard", safeguard, bound));
-    }
+    check_safeguard(safeguard)?;
     let own = |&budget: &usize| {
         let own = (budget as f64 * safeguard).floor() as usize;
         own.clamp(least, tokens)
     };
     Ok(budgets.iter().map(own).collect())
+}
+
+fn check_safeguard(safeguard: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&safeguard) {
+        return Ok(());
+    }
+    let bound = "a share between 0 and 1 of each head's budget is its own";
+    Err(Error::invalid("safeguard", safeguard, bound))
 }
 
 /// The slots of one layer from what [`largest_entries`] found among those from `first` on.

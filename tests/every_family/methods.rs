@@ -55,6 +55,7 @@ fn case() -> Case {
         id: "tiny".into(),
         ids: prompt(T),
         answers: vec!["a".into(), "b".into()],
+        question_tokens: 0,
         wants_all: false,
         answer_ids: vec![vec![3, 5, 7], vec![200, 11]],
         evidence: vec![0, 1, T as u32 - 1],

@@ -166,6 +166,7 @@ impl Maker {
             prompts,
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
+            protocol: None,
         };
         let settings = ProfileSettings {
             measures: self.options.clone(),

@@ -222,6 +222,7 @@ impl SampleResults {
             prompts,
             prompts_sha256: "d4".repeat(32),
             max_prompt_tokens: None,
+            protocol: None,
         };
         let settings = EvalSettings {
             task: self.task.to_owned(),

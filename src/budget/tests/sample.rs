@@ -90,6 +90,7 @@ impl Sample {
             prompts: self.prompts.len(),
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
+            protocol: None,
         };
         let measures = MeasureOptions {
             window: Some(32),
@@ -196,6 +197,7 @@ pub(super) fn needs() -> Needs {
             .into_iter()
             .chain(outputs)
             .collect(),
+        scores: false,
     }
 }
 

@@ -19,7 +19,8 @@ pub struct PromptHits {
     pub answer_tokens: usize,
 }
 
-/// Prefills a prompt, lets its last windows vote, and generates from the full cache.
+/// Prefills a prompt, lets its last windows vote, feeds the `question` that comes after it, if there is one, and
+/// generates from the full cache.
 ///
 /// Paper: arXiv:2404.14469 (SnapKV), section 3, both observations. Differs: the text is generated greedily
 /// and past every stop id, since the windows need all of their tokens, where the paper reads recorded
@@ -31,22 +32,31 @@ pub struct PromptHits {
 pub fn measure(
     decoder: &Decoder,
     ids: &[u32],
+    question: &[u32],
     stop_ids: &[u32],
     options: &HitRateOptions,
     on_layer: &mut dyn FnMut(usize),
 ) -> Result<PromptHits> {
     options.check()?;
-    let context = decoder.config().context_of(ids.len());
+    let context = decoder.config().context_of(ids.len() + question.len());
+    let context = context.saturating_sub(question.len());
     options.check_prompt("to measure", ids.len(), context)?;
     let steps = options.generated_tokens();
     let mut prompt = PromptProbe::new(options, on_layer);
-    let prefilled = prefill(decoder, ids, steps, Vec::new(), &mut prompt)?;
+    let prefilled = prefill(
+        decoder,
+        ids,
+        question.len() + steps,
+        Vec::new(),
+        &mut prompt,
+    )?;
     let votes = prompt.finish();
     let prefix = options.prefix(ids.len());
     let mut probe = StepProbe::new(options, prefix, votes, on_layer);
     let mut generated = Vec::with_capacity(steps);
     let mut live = LiveCache::keeping(prefilled.cache);
-    let mut logits = prefilled.logits.to_vec1::<f32>()?;
+    let asked = live.feed(decoder, question)?.pop();
+    let mut logits = asked.map_or_else(|| prefilled.logits.to_vec1::<f32>(), Ok)?;
     for _ in 0..steps {
         let id = most_likely(&logits);
         generated.push(id);

@@ -20,7 +20,7 @@ pub static KIND: RunKind = RunKind {
     tables: &[TABLE],
     schema: 1,
     fields: "schema kvprof command model model_source model_sha256 num_layers num_heads windows? dataset dataset_sha256 template \
-             prompts prompts_sha256 max_prompt_tokens? options device dtype",
+             prompts prompts_sha256 max_prompt_tokens? protocol? options device dtype",
 };
 
 impl RunSettings for HitRateSettings {

@@ -205,6 +205,7 @@ impl Sample {
             prompts: self.tokens.len(),
             prompts_sha256: "0".into(),
             max_prompt_tokens: None,
+            protocol: None,
         };
         let measures = MeasureOptions {
             window: Some(32),

@@ -119,9 +119,14 @@ impl Recall {
             return Ok(());
         }
         self.rows = sinks + 1;
+        let way_out = match self.options.full_layers {
+            0 => "allow more",
+            _ => "allow more, or lower full_layers",
+        };
         let bound = format!(
-            "the layers that see everything, sinks and centroids, and one recalled token take {}: allow more, or lower \
-             full_layers",
+            "layers that are read whole (the first {}, and any with a window), sinks, centroids and one recalled token \
+             take {}: {way_out}",
+            self.options.full_layers,
             self.bytes(cache).resident
         );
         Err(Error::invalid("budget in bytes", limit, bound))
