@@ -139,7 +139,8 @@ class Recall(Cache):
     def after_step(self, position):
         super().after_step(position)
         self.hit_rate.append(float(np.mean(self.hits)))
-        self.returned.append(self.came_back / len(self.clusters))
+        # A first step has none before it to which anything could come back.
+        self.returned.append(self.came_back / len(self.clusters) if self.returned else None)
         self.hits, self.came_back = [], 0
         self.chosen.append({})
         if self.held - self.clustered >= self.every:

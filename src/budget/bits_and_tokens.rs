@@ -200,8 +200,8 @@ fn too_few(layers: &[Vec<Choice>], bytes: usize) -> Error {
         .iter()
         .filter_map(|held| held.iter().map(|c| c.bytes).min());
     let bound = format!(
-        "the floor in the smallest of the types takes {}: allow more, lower --floor, --sinks or --window, or name types of \
-         fewer bits",
+        "the floor in the smallest of the types takes {}: allow more, lower --floor, --sinks or --window, leave --whole-windows out \
+         where it is given, or name types of fewer bits",
         least.sum::<usize>()
     );
     Error::invalid("budget in bytes", bytes, bound)

@@ -1,20 +1,23 @@
 //! How many tokens fit into a budget of bytes.
 
 use super::amount::Budget;
+use super::fit::TokenBudgets;
 use crate::error::{Error, Result};
 
-/// The largest allocation whose bytes are within a limit.
+/// An allocation of nearly as many tokens as a limit of bytes holds.
 ///
 /// Differs: a plan's bytes grow with its tokens, but for what is coded together: once `together` more tokens are there they
-/// become few bits, and a head with one more token may take less. From `together` tokens of every head to as many more
-/// bytes always grow, so that totals that far apart are searched by bisection, and the best of them is filled up one by
-/// one.
+/// become few bits, and a head with one more token may take less. Where heads are `alike`, from `together` tokens of every
+/// head to as many more bytes always grow, so that totals that far apart are searched by bisection, the best of them is
+/// filled up one by one, and the largest total that fits is found. Where heads differ, their steps fall apart and nearly
+/// cancel: one bisection finds a total that fits, and a few per cent more may fit above it.
 /// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
 pub fn fit_bytes<Plan>(
     (heads, most): (usize, usize),
     together: usize,
     limit: usize,
+    alike: &dyn Fn(&Plan) -> bool,
     allocate: &dyn Fn(Budget) -> Result<Plan>,
     bytes: &dyn Fn(&Plan) -> usize,
 ) -> Result<Plan> {
@@ -27,8 +30,12 @@ pub fn fit_bytes<Plan>(
         refused: None,
         found: None,
     };
+    let middle = allocate(Budget::of_total(most / 2, heads));
     if together <= 1 {
         search.bisect(most, 1);
+    } else if middle.is_ok_and(|plan| !alike(&plan)) {
+        search.bisect(most, 1);
+        search.fill_up(most);
     } else {
         let step = heads * together;
         for phase in 0..together.min(most / heads.max(1)) {
@@ -37,6 +44,15 @@ pub fn fit_bytes<Plan>(
         search.fill_up(most);
     }
     search.answer()
+}
+
+/// Whether all KV heads keep the same, but for a token.
+pub fn are_alike(budgets: &TokenBudgets) -> bool {
+    let all = || budgets.iter().flatten();
+    let (least, most) = (all().min(), all().max());
+    least
+        .zip(most)
+        .is_none_or(|(least, most)| most - least <= 1)
 }
 
 /// What is known of totals so far.
@@ -139,7 +155,6 @@ impl<Plan> Search<'_, Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::TokenBudgets;
     use crate::model::cache::Representation;
 
     fn alike(heads: usize, least: f64) -> impl Fn(Budget) -> Result<TokenBudgets> {
@@ -154,6 +169,46 @@ mod tests {
         }
     }
 
+    fn equal(_: &TokenBudgets) -> bool {
+        true
+    }
+
+    /// Three heads that share a total as 1 to 2 to 3.
+    fn unequal(budget: Budget) -> Result<TokenBudgets> {
+        let total = budget.total(3, 2700);
+        let (first, second) = (total / 6, total / 3);
+        Ok(vec![vec![first, second, total - first - second]])
+    }
+
+    /// A total that fits, and not far below the largest that does.
+    #[test]
+    fn heads_that_differ_come_near_the_largest_total() {
+        for held_as in ["q2", "q4(residual=0)", "q2(group=128,residual=0)"] {
+            let held_as: Representation = held_as.parse().unwrap();
+            let bytes = |plan: &TokenBudgets| {
+                let heads = plan.iter().flatten();
+                heads
+                    .map(|tokens| held_as.bytes(*tokens, 64))
+                    .sum::<usize>()
+            };
+            let of_total = |total: usize| unequal(Budget::of_total(total, 3)).unwrap();
+            let all: Vec<usize> = (6..=2700).map(|total| bytes(&of_total(total))).collect();
+            for limit in (all[600]..all[2694]).step_by(1777) {
+                let together = held_as.coded_together();
+                let differ = |_: &TokenBudgets| false;
+                let plan = fit_bytes((3, 2700), together, limit, &differ, &unequal, &bytes);
+                let plan = plan.unwrap();
+                assert!(bytes(&plan) <= limit);
+                let got = plan.iter().flatten().sum::<usize>();
+                let most = 6 + all.iter().rposition(|bytes| *bytes <= limit).unwrap();
+                assert!(
+                    got <= most && got + 3 * together >= most,
+                    "{held_as} in {limit}: {got} of {most}"
+                );
+            }
+        }
+    }
+
     fn ten_each(plan: &TokenBudgets) -> usize {
         plan.iter().flatten().map(|tokens| tokens * 10).sum()
     }
@@ -161,7 +216,7 @@ mod tests {
     #[test]
     fn as_many_tokens_as_fit_are_kept_to_the_token() {
         for limit in [360, 1000, 1009, 1010, 29_999, 30_000, 1_000_000] {
-            let plan = fit_bytes((3, 3000), 1, limit, &alike(3, 12.0), &ten_each).unwrap();
+            let plan = fit_bytes((3, 3000), 1, limit, &equal, &alike(3, 12.0), &ten_each).unwrap();
             assert_eq!(
                 plan.iter().flatten().sum::<usize>(),
                 (limit / 10).min(3000),
@@ -177,13 +232,13 @@ mod tests {
             let of_head = |&tokens: &usize| tokens.saturating_sub(4) + 10 * tokens.min(4);
             plan.iter().flatten().map(of_head).sum()
         };
-        let plan = fit_bytes((2, 2000), 1, 180, &alike(2, 1.0), &bytes).unwrap();
+        let plan = fit_bytes((2, 2000), 1, 180, &equal, &alike(2, 1.0), &bytes).unwrap();
         assert_eq!(plan, [[54, 54]]);
     }
 
     #[test]
     fn bytes_that_hold_not_even_the_floor_are_refused_with_what_it_takes() {
-        let said = fit_bytes((3, 3000), 1, 359, &alike(3, 12.0), &ten_each);
+        let said = fit_bytes((3, 3000), 1, 359, &equal, &alike(3, 12.0), &ten_each);
         let said = said.unwrap_err().to_string();
         assert!(said.contains("359") && said.contains("take 360"), "{said}");
     }
@@ -208,7 +263,8 @@ mod tests {
             let all: Vec<usize> = (12..=900).map(|total| bytes(&plan_of(total))).collect();
             for limit in (all[0]..all[888] + 3000).step_by(1777) {
                 let parts = (3, 900);
-                let plan = fit_bytes(parts, held_as.coded_together(), limit, &allocate, &bytes);
+                let together = held_as.coded_together();
+                let plan = fit_bytes(parts, together, limit, &equal, &allocate, &bytes);
                 let got = plan.unwrap().iter().flatten().sum::<usize>();
                 let want = 12 + all.iter().rposition(|bytes| *bytes <= limit).unwrap();
                 assert_eq!(got, want, "{held_as} in {limit}");

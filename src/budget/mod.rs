@@ -51,7 +51,7 @@ mod sample;
 
 pub use amount::{Budget, MAX_HEADS, MAX_TOKENS};
 pub use bits_and_tokens::{BITS_AND_TOKENS, BitsAndTokens};
-pub use byte_fit::fit_bytes;
+pub use byte_fit::{are_alike, fit_bytes};
 pub use cache_budget::CacheBudget;
 pub use curve::Curve;
 pub use evaluate::{Prediction, Predictor};

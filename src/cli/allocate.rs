@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kvprof::budget::{
     ALLOCATORS, Allocator, BITS_AND_TOKENS, BitsAndTokens, Budget, BudgetPlan, CacheBudget, Floor,
-    Granularity, LowerBound, Measures, Provenance, Request, fit_bytes,
+    Granularity, LowerBound, Measures, Provenance, Request, are_alike, fit_bytes,
 };
 use kvprof::error::{Error, Result};
 use kvprof::model::cache::Representation;
@@ -158,6 +158,7 @@ impl AllocateArguments {
                     reference.parts(),
                     held_as.coded_together(),
                     limit,
+                    &|plan: &BudgetPlan| are_alike(&plan.tokens),
                     &of_tokens,
                     &bytes,
                 )?
@@ -209,7 +210,7 @@ impl AllocateArguments {
         );
         anyhow::ensure!(
             self.cache_dtype.is_none(),
-            "{name} chooses types by itself: leave --cache-dtype out, and name those to choose from with --set types=f16;q8;q4"
+            "{name} chooses types by itself: leave --cache-dtype out, and name those to choose from with --set 'types=f16;q8;q4'"
         );
         let Some((_, profile)) = &reference.profile else {
             anyhow::bail!(

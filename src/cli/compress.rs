@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, allocator};
+use kvprof::budget::{
+    BITS_AND_TOKENS, Budget, BudgetPlan, CacheBudget, Floor, Geometry, Granularity, allocator,
+};
 use kvprof::error::Error;
 use kvprof::method::residency::DecodeBudget;
 use kvprof::method::{Allocation, Cut, Measured, Method, RESIDENCIES, Ranking, RuledAllocation};
@@ -224,6 +226,10 @@ impl CompressArguments {
 
     fn rule(&self, name: &str) -> anyhow::Result<RuledAllocation> {
         let parameters = Value::Object(object("--set", &self.parameters)?);
+        anyhow::ensure!(
+            name != BITS_AND_TOKENS.name,
+            "{name} makes plans from a profile: `kvprof allocate --strategy {name}`, then --plan"
+        );
         Ok(RuledAllocation {
             strategy: name.to_owned(),
             allocator: allocator(name, parameters)?,
@@ -320,8 +326,12 @@ impl Compression {
                 let online = source.is_some_and(|s| s == "online");
                 fields.insert("online".into(), online.into());
             }
-            fields.insert("sinks".into(), self.floor.sinks.into());
-            fields.insert("window".into(), self.floor.window.into());
+            let residency = &self.method.residency;
+            let has_own = residency.recalls() || residency.holds_as().is_some();
+            if self.cuts() || !has_own {
+                fields.insert("sinks".into(), self.floor.sinks.into());
+                fields.insert("window".into(), self.floor.window.into());
+            }
         }
         Some(described)
     }

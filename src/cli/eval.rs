@@ -8,7 +8,9 @@ use clap::ValueEnum;
 use kvprof::budget::{Budget, CacheBudget, Floor, Geometry, profile_digest};
 use kvprof::dataset::needle;
 use kvprof::dataset::{self, Dataset};
-use kvprof::eval::{Case, EvalRecord, EvalSettings, RecallSummary, Results, Sweep, compare};
+use kvprof::eval::{
+    Case, EvalRecord, EvalSettings, RecallSummary, ResidencySummary, Results, Sweep, compare,
+};
 use kvprof::method::Method;
 use kvprof::model::Model;
 use kvprof::model::config::ModelConfig;
@@ -196,11 +198,12 @@ impl EvalArguments {
             ),
             _ => {}
         }
-        self.check_budgets()?;
+        self.check_budgets(methods)?;
         self.run.check_place::<EvalSettings>()
     }
 
-    fn check_budgets(&self) -> anyhow::Result<()> {
+    fn check_budgets(&self, methods: &[Method]) -> anyhow::Result<()> {
+        let cuts = methods.iter().any(|method| method.cut.is_some());
         let (sinks, window) = (self.sinks, self.window);
         let stays = sinks.saturating_add(window);
         for (i, budget) in self.budgets.iter().enumerate() {
@@ -208,7 +211,8 @@ impl EvalArguments {
             let again = self.budgets[..i].contains(budget);
             anyhow::ensure!(!again, "budget {budget} is given twice");
             anyhow::ensure!(
-                !matches!(budget.tokens(), Some(Budget::TokensPerHead(tokens)) if tokens < stays as f64),
+                !cuts
+                    || !matches!(budget.tokens(), Some(Budget::TokensPerHead(tokens)) if tokens < stays as f64),
                 "budget {budget} is below the {stays} tokens that sinks ({sinks}) and window ({window}) take: \
                  allow more, or lower them"
             );
@@ -303,18 +307,19 @@ impl EvalArguments {
         let failures = failures(results)?;
         let recall = results.recall.as_ref().map(RecallSummary::of).transpose()?;
         let recall = recall.unwrap_or_default();
+        let residencies = ResidencySummary::of(results)?;
         let all = results.results.rows();
         let json = || {
             json!({
                 "results": folder, "failures": failures, "meta": results.meta, "baseline": self.baseline,
-                "resamples": self.resamples, "comparisons": rows, "recall": recall,
+                "resamples": self.resamples, "comparisons": rows, "residency": residencies, "recall": recall,
                 "cost": cost.as_ref().map(Cost::to_json),
             })
         };
         self.run.show(json, |out| {
             eval_table::write(out, &rows, &self.baseline)?;
             eval_table::write_differences(out, &rows, "kl", &self.baseline)?;
-            eval_table::write_residencies(out, results)?;
+            eval_table::write_residencies(out, results, &residencies)?;
             eval_table::write_recall(out, &recall)?;
             if let Some(cost) = &cost {
                 writeln!(out, "\n{}", cost.in_words())?;

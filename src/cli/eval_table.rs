@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use kvprof::eval::{METRICS, RecallSummary, Results, Row, Verdict, probability_words};
+use kvprof::eval::{
+    METRICS, RecallSummary, ResidencySummary, Results, Row, Verdict, probability_words,
+};
 
 use super::text_table::{cell, text_table};
 
@@ -53,50 +55,36 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
 }
 
 /// Writes what caches held while they lived, where any of them is another than a full one or one that was cut once.
-pub fn write_residencies(out: &mut impl Write, results: &Results) -> anyhow::Result<()> {
-    let Some(table) = &results.residency else {
-        return Ok(());
-    };
-    let (methods, budgets) = (table.texts("method")?, table.texts("budget")?);
-    let caches = table.texts("cache")?;
+pub fn write_residencies(
+    out: &mut impl Write,
+    results: &Results,
+    summaries: &[ResidencySummary],
+) -> io::Result<()> {
     let mut all = results.meta.settings.methods.iter();
-    if !all.any(|m| m.get("residency").is_some() || m.get("cache").is_some()) {
+    let lives = all.any(|m| m.get("residency").is_some() || m.get("cache").is_some());
+    if summaries.is_empty() || !lives {
         return Ok(());
     }
-    let columns = "mean_rows peak_rows resident_bytes peak_bytes offloaded_bytes".split(' ');
-    let columns = columns.map(|name| table.numbers(name));
-    let columns = columns.collect::<Result<Vec<_>, _>>()?;
     let headings = "<method, budget, <cache, mean rows, peak rows, MB cut, MB peak, MB away";
     let mut shown = text_table(headings.split(", "));
-    let mut seen: Vec<usize> = Vec::new();
-    for i in 0..table.rows() {
-        let same = |j: &usize| methods[*j] == methods[i] && budgets[*j] == budgets[i];
-        if seen.iter().any(same) {
-            continue;
-        }
-        seen.push(i);
-        let of_all: Vec<usize> = (0..table.rows()).filter(same).collect();
-        let mut cells = vec![methods[i].clone(), budgets[i].clone(), caches[i].clone()];
-        for (place, column) in columns.iter().enumerate() {
-            let values = of_all.iter().map(|&j| column[j]).filter(|v| v.is_finite());
-            let values: Vec<f64> = values.collect();
-            // A peak is the largest over prompts, everything else their mean.
-            let value = match (values.len(), place) {
-                (0, _) => None,
-                (_, 1 | 3) => Some(values.iter().copied().fold(f64::MIN, f64::max)),
-                (n, _) => Some(values.iter().sum::<f64>() / n as f64),
-            };
-            let (scale, digits) = if place < 2 { (1.0, 1) } else { (1e6, 2) };
-            cells.push(cell(value.map(|v| v / scale), digits));
-        }
-        shown.add_row(cells);
+    for one in summaries {
+        let megabytes = |bytes: Option<f64>| cell(bytes.map(|bytes| bytes / 1e6), 2);
+        shown.add_row([
+            one.method.clone(),
+            one.budget.clone(),
+            one.cache.clone(),
+            cell(one.mean_rows, 1),
+            cell(one.peak_rows, 1),
+            megabytes(one.resident_bytes),
+            megabytes(one.peak_bytes),
+            megabytes(one.offloaded_bytes),
+        ]);
     }
     writeln!(
         out,
         "\nWhile they were fed the full cache's continuation: rows of a KV head, bytes of the whole cache (peaks over all\nprompts, else means):\n{}",
         shown.trim_fmt()
-    )?;
-    Ok(())
+    )
 }
 
 /// Writes what steps brought back, where a method recalls.

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use kvprof::budget::{
-    Budget, BudgetPlan, Prediction, Predictor, Provenance, Request, TokenBudgets, error_with_types,
-    fit_bytes, longest_prompt,
+    Budget, BudgetPlan, Prediction, Predictor, Provenance, Request, TokenBudgets, are_alike,
+    error_with_types, fit_bytes, longest_prompt,
 };
 use kvprof::model::cache::Representation;
 use kvprof::model::source::MODELS;
@@ -175,7 +175,8 @@ fn uniform(reference: &Reference, plan: &BudgetPlan) -> anyhow::Result<Option<To
     }
     let whole = Representation::FLOAT32;
     let bytes = |plan: &BudgetPlan| plan.layer_bytes(whole).iter().sum();
-    let fitted = fit_bytes(reference.parts(), 1, bytes(plan), &uniform, &bytes);
+    let alike = |plan: &BudgetPlan| are_alike(&plan.tokens);
+    let fitted = fit_bytes(reference.parts(), 1, bytes(plan), &alike, &uniform, &bytes);
     Ok(fitted.ok().map(|plan| plan.tokens))
 }
 

@@ -193,10 +193,22 @@ pub fn write_comparison(
     let count = plan.tokens.len();
     for l in 0..count {
         row(&layer_name(plan, l), &|line| {
-            cell(layers(line.plan).get(l).map(|layer| layer.mean), 1)
+            let layers = layers(line.plan);
+            let tokens = cell(layers.get(l).map(|layer| layer.mean), 1);
+            match layers.get(l).and_then(|layer| layer.held.as_ref()) {
+                Some((held_as, _)) => format!("{tokens} {held_as}"),
+                None => tokens,
+            }
         });
     }
     row("tokens in all", &|line| line.plan.spent().to_string());
+    let holds_types = lines.iter().any(|line| !line.plan.held_as.is_empty());
+    if holds_types {
+        row("bytes in all", &|line| {
+            let bytes = line.plan.layer_bytes(Representation::FLOAT32);
+            bytes.iter().sum::<usize>().to_string()
+        });
+    }
     row("floor", &|line| line.plan.floor.to_string());
     let by_head = plan.granularity == Granularity::Head;
     if by_head {
@@ -215,13 +227,24 @@ pub fn write_comparison(
             });
         }
     }
+    if holds_types && first.predicted.is_some() {
+        row("relative L2 with types", &|line| {
+            let predicted = line.predicted.as_ref();
+            cell(predicted.and_then(|p| p.with_types), 5)
+        });
+    }
     // One table, so that all columns stand below each other, in up to three pieces.
     let table: Vec<String> = table.lines().map(|l| l.trim_end().to_owned()).collect();
     let (of_layers, rest) = table.split_at(1 + count);
-    let (in_all, predictions) = rest.split_at(if by_head { 4 } else { 2 });
+    let sums = 2 + usize::from(holds_types) + if by_head { 2 } else { 0 };
+    let (in_all, predictions) = rest.split_at(sums);
     writeln!(out, "{}\n\n{}", of_layers.join("\n"), in_all.join("\n"))?;
     match &first.predicted {
-        Some(predicted) => write_predictions(out, predicted, prompts, &predictions.join("\n")),
-        None => Ok(()),
+        Some(predicted) => write_predictions(out, predicted, prompts, &predictions.join("\n"))?,
+        None => return Ok(()),
     }
+    if holds_types && plan.strategy != "uniform" {
+        writeln!(out, "- (uniform): the same bytes in f32")?;
+    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ pub fn outcome_tables(
             recall.text("prompt_id", &case.id);
             recall.count("step", step);
             recall.number("hit_rate", measured.hit_rate);
-            recall.number("returned", measured.returned);
+            recall.number("returned", measured.returned.unwrap_or(f64::NAN));
             recall.number("recalled", measured.recalled);
             recall.number("clustered", measured.clustered);
         }

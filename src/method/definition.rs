@@ -253,6 +253,7 @@ impl Method {
                 model.refuse_windows("two levels of precision for")?;
             }
         }
+        self.residency.check_geometry(model)?;
         self.plans().try_for_each(|plan| plan.check_geometry(model))
     }
 

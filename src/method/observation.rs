@@ -10,7 +10,7 @@ use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
 use super::residency::FirstCache;
 use crate::budget::{
-    CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, fit_bytes,
+    CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, are_alike, fit_bytes,
 };
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -205,6 +205,7 @@ impl Observed<'_> {
                     parts,
                     held_as.coded_together(),
                     limit,
+                    &|budgets| are_alike(budgets),
                     &|budget| allocated(Some(budget)),
                     &bytes,
                 )

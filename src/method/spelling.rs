@@ -34,7 +34,11 @@ impl Method {
                     .iter()
                     .any(|axis| !axis.starts_with("cache(")))
         {
-            let bound = "residencies stand last: full+evict-h2o, or STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE)";
+            let bound = if living == 0 {
+                format!("residencies stand last, behind what they hold: full+{text}")
+            } else {
+                "residencies stand last: STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE)".to_owned()
+            };
             return Err(Error::invalid("method", text, bound));
         }
         let mut method = Self::of_cut(text, None);
@@ -316,7 +320,7 @@ mod tests {
         assert!(said("snapkv+evict-h2o+per-head").contains("stand last"));
         assert!(said("clusterkv+evict-h2o").contains("stand last"));
         assert!(said("clusterkv+snapkv").contains("stand last"));
-        assert!(said("clusterkv(budget=64)").contains("stand last"));
+        assert!(said("clusterkv(budget=64)").contains("full+clusterkv(budget=64)"));
         assert!(said("full+clusterkv(bugdet=64)").contains("budget"));
         assert!(said("full+clusterkv(budget=-3)").contains("-3"));
         assert!(said("full+clusterkv(budget=many)").contains("12%"));

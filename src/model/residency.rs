@@ -37,7 +37,7 @@ pub struct RecallStep {
     /// Share that was chosen of as many tokens, those with the largest attention of a step that sees everything.
     pub hit_rate: f64,
     /// Share of KV heads that see a token again which they could have seen a step before and did not.
-    pub returned: f64,
+    pub returned: Option<f64>,
     /// Tokens that were chosen.
     pub recalled: f64,
     /// Tokens that were chosen from.

@@ -314,7 +314,7 @@ impl Residency for SlowClusterKv {
         self.steps.push(RecallStep {
             position: cache.next_position() - 1,
             hit_rate: hits.iter().sum::<f64>() / hits.len() as f64,
-            returned: returned / heads,
+            returned: (self.before.is_some() && heads > 0.0).then_some(returned / heads),
             recalled: mean(|(_, chosen)| chosen.len()),
             clustered: mean(|(all, _)| all.len()),
         });

@@ -7,7 +7,7 @@ use super::super::fidelity::most_likely;
 use super::settings::TraceSettings;
 use crate::budget::{CacheBudget, Floor};
 use crate::error::{Error, Result};
-use crate::method::{Method, Observed, observe};
+use crate::method::{LiveCache, Method, Observed, observe};
 use crate::model::Model;
 use crate::model::residency::ResidencyBytes;
 
@@ -50,7 +50,7 @@ pub struct TracedPrompt<'a> {
 impl<'a> TracedPrompt<'a> {
     /// Prefills a prompt once for all `methods`; `budget` is for those that spend one.
     ///
-    /// Errors: as [`TraceSettings::check_room`]; those of [`observe`].
+    /// Errors: as [`TraceSettings::check_room`]; those of [`observe`], and of every method's cut.
     pub fn prefill(
         model: &'a Model,
         ids: &[u32],
@@ -61,7 +61,7 @@ impl<'a> TracedPrompt<'a> {
     ) -> Result<Self> {
         let context = model.decoder.config().context_of(ids.len());
         TraceSettings::check_room(ids.len(), new_tokens, context)?;
-        Ok(Self {
+        let traced = Self {
             model,
             methods,
             budget,
@@ -69,7 +69,19 @@ impl<'a> TracedPrompt<'a> {
             // Every method writes into a copy of its own: the full cache itself needs no room.
             observed: observe(model, ids, 0, methods, floor)?,
             first: methods.iter().map(|_| OnceCell::new()).collect(),
-        })
+        };
+        // What a method cannot keep to is known before others have written for an hour.
+        for method in methods.iter().filter(|method| !method.is_reference()) {
+            let cut = traced.cut(method, 0);
+            cut.map_err(|problem| Error::invalid("method", &method.name, problem.to_string()))?;
+        }
+        Ok(traced)
+    }
+
+    fn cut(&self, method: &Method, room: usize) -> Result<LiveCache> {
+        let budget = self.budget_of(method);
+        let kept = self.observed.kept(method, budget)?;
+        self.observed.cut(method, &kept, budget, room)
     }
 
     /// The methods.
@@ -90,9 +102,7 @@ impl<'a> TracedPrompt<'a> {
     /// when it was asked before.
     pub fn write(&self, index: usize, on_step: &mut dyn FnMut()) -> Result<Written> {
         let (method, decoder) = (&self.methods[index], &self.model.decoder);
-        let budget = self.budget_of(method);
-        let kept = self.observed.kept(method, budget)?;
-        let mut live = self.observed.cut(method, &kept, budget, self.new_tokens)?;
+        let mut live = self.cut(method, self.new_tokens)?;
         let mut token = most_likely(&self.observed.logits.to_vec1::<f32>()?);
         let mut written = Written::default();
         for _ in 0..self.new_tokens {

@@ -21,7 +21,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::budget::{BudgetPlan, CacheBudget, Floor};
+use crate::budget::{BudgetPlan, CacheBudget, Floor, Geometry};
 use crate::error::Result;
 use crate::model::cache::{LevelSlots, Representation};
 use crate::model::residency::Residency;
@@ -108,6 +108,13 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
     ///
     /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
     fn check(&self, tokens: usize, floor: &Floor, budget: Option<CacheBudget>) -> Result<()>;
+
+    /// Refuses a model on which it would do nothing.
+    ///
+    /// Errors: [`crate::error::Error::Invalid`] with the value and the bound.
+    fn check_geometry(&self, _model: &Geometry) -> Result<()> {
+        Ok(())
+    }
 
     /// What a cut keeps at two levels of precision, where this residency holds tokens so; `None` where it does not.
     ///

@@ -269,6 +269,11 @@ impl ValueFormatter<f64> for Axis {
 
 /// A number as a reader expects it: thousands grouped, no needless decimals.
 pub fn number(value: f64) -> String {
+    // What six decimals would call 0.
+    if value != 0.0 && value.abs() < 1e-6 {
+        let text = format!("{value:e}").replacen('-', "\u{2212}", 2);
+        return text;
+    }
     let mut text = format!("{:.6}", value.abs());
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());

@@ -97,15 +97,17 @@ impl Recall {
         let Some(limit) = self.limit else {
             return Ok(());
         };
+        // Where all of it fits, nothing is left out and nothing lies elsewhere.
+        if cache.bytes() <= limit {
+            self.rows = usize::MAX;
+            return Ok(());
+        }
         let sinks = self.options.sinks;
         let mut fits = |rows: usize| {
             self.rows = rows;
             self.bytes(cache).resident <= limit
         };
         let (mut low, mut high) = (sinks, cache.next_position() + 1);
-        if fits(high) {
-            return Ok(());
-        }
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if fits(middle) {
@@ -119,14 +121,17 @@ impl Recall {
             return Ok(());
         }
         self.rows = sinks + 1;
-        let way_out = match self.options.full_layers {
-            0 => "allow more",
-            _ => "allow more, or lower full_layers",
+        let whole = self.options.full_layers;
+        let chosen = (0..whole).any(|layer| cache.layer(layer).window().is_none());
+        let way_out = if chosen {
+            "allow more, or lower full_layers"
+        } else {
+            "allow more"
         };
         let bound = format!(
             "layers that are read whole (the first {}, and any with a window), sinks, centroids and one recalled token \
              take {}: {way_out}",
-            self.options.full_layers,
+            whole,
             self.bytes(cache).resident
         );
         Err(Error::invalid("budget in bytes", limit, bound))
@@ -272,7 +277,10 @@ impl Residency for Recall {
             let seen = head.seen(held, self.rows);
             bytes.resident -= row * (held - seen);
             bytes.resident += head.bytes();
-            bytes.offloaded += row * head.clustered();
+            // Where a head sees all that it holds, nothing of it has to lie elsewhere.
+            if seen < held {
+                bytes.offloaded += row * head.clustered();
+            }
         }
         bytes
     }

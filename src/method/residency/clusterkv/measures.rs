@@ -100,19 +100,16 @@ impl RecallMeter {
         let (_, choices) = std::mem::take(&mut self.current);
         let heads = || choices.values().flatten();
         let all = heads().count() as f64;
-        let before = self.choices.last();
-        let before = before
-            .map(|step| step.values().flatten())
-            .into_iter()
-            .flatten();
-        let returned = heads()
-            .zip(before)
-            .filter(|(now, before)| now.returns_since(before));
+        let returned = self.choices.last().filter(|_| all > 0.0).map(|before| {
+            let pairs = heads().zip(before.values().flatten());
+            let returned = pairs.filter(|(now, before)| now.returns_since(before));
+            returned.count() as f64 / all
+        });
         let hits = || heads().filter_map(|head| head.hit_rate);
         self.steps.push(RecallStep {
             position,
             hit_rate: hits().sum::<f64>() / hits().count() as f64,
-            returned: returned.count() as f64 / all,
+            returned,
             recalled: heads().map(|head| head.chosen).sum::<usize>() as f64 / all,
             clustered: heads().map(|head| head.clustered).sum::<usize>() as f64 / all,
         });
@@ -202,7 +199,11 @@ mod tests {
             .collect();
         assert_eq!(
             shares,
-            [(0.25, 0.0, 1.5), (0.5, 0.5, 2.0), (0.25, 0.0, 1.5)]
+            [
+                (0.25, None, 1.5),
+                (0.5, Some(0.5), 2.0),
+                (0.25, Some(0.0), 1.5)
+            ]
         );
         assert!(steps.iter().all(|s| s.clustered == 4.0));
         // Back to 11, the step at 10 is what the next one is compared with.
@@ -212,6 +213,6 @@ mod tests {
         assert_eq!(meter.steps(), &steps[..2]);
         meter.rewind(0);
         step(&mut meter, 10, &[(1, 2)]);
-        assert_eq!(meter.steps()[0].returned, 0.0);
+        assert_eq!(meter.steps()[0].returned, None);
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{FirstCache, ResidencyRule};
-use crate::budget::{Budget, CacheBudget, Floor};
+use crate::budget::{Budget, CacheBudget, Floor, Geometry};
 use crate::error::{Error, Result};
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
@@ -88,7 +88,7 @@ impl ClusterKv {
         let budget = own.or(spent);
         let budget = budget.ok_or_else(|| {
             let bound =
-                "a step recalls up to one: write clusterkv(budget=256), or give the run a budget";
+                "a step recalls up to one: write full+clusterkv(budget=256), or give the run a budget";
             Error::invalid("budget of clusterkv", "absent", bound)
         })?;
         budget.check()?;
@@ -143,6 +143,26 @@ impl ResidencyRule for ClusterKv {
         );
         let given = format!("{rows} tokens of a KV head");
         Err(Error::invalid("budget of clusterkv", given, bound))
+    }
+
+    fn check_geometry(&self, model: &Geometry) -> Result<()> {
+        let recalls = |layer: usize| model.windows.get(layer).copied().flatten().is_none();
+        if (self.full_layers..model.layers).any(recalls) {
+            return Ok(());
+        }
+        let bound = if (0..model.layers).any(recalls) {
+            format!(
+                "no layer behind them would recall: fewer of the {} layers are needed",
+                model.layers
+            )
+        } else {
+            "every layer of the model has a window, and none would recall".to_owned()
+        };
+        Err(Error::invalid(
+            "full_layers of clusterkv",
+            self.full_layers,
+            bound,
+        ))
     }
 
     fn start(&self, first: &FirstCache<'_>) -> Result<Box<dyn Residency>> {
