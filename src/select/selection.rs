@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use super::LayerScores;
+use super::first_stage::Bounds;
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
 
@@ -62,6 +63,7 @@ impl FromStr for HeadSplit {
 
 /// Chooses the slots of every layer; see [`select`].
 ///
+/// Scores of two stages choose in both: what the first one takes is kept before anything of the second.
 /// Tokens before the first that later ones see, `firsts` `[layer]`, are never kept: sinks that a window has passed are
 /// none, and their place in the budget goes to others.
 /// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
@@ -96,7 +98,17 @@ pub fn select_layers(
         }
         let sinks = sinks.saturating_sub(first);
         let wanted = wanted(tokens, budgets, sinks, window, split)?;
-        largest_entries(scores.tensor(), &wanted)
+        let Some(stage) = scores.first_stage() else {
+            return largest_entries(scores.tensor(), &wanted);
+        };
+        let forced = sinks.saturating_add(window).min(tokens);
+        let bounds = budgets.iter().map(|b| Bounds {
+            forced,
+            budget: *b.min(&tokens),
+        });
+        let bounds: Vec<Bounds> = bounds.collect();
+        let (numbers, wanted) = stage.settle(scores.tensor(), wanted, &bounds)?;
+        largest_entries(&numbers, &wanted)
     });
     // All layers are under way before the first result is waited for.
     let found: Vec<Tensor> = layers.collect::<Result<_>>()?;
@@ -186,7 +198,7 @@ fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Re
 }
 
 /// The slots of one layer from what [`largest_entries`] found among those from `first` on.
-fn slots_of(found: &[u32], heads: usize, first: usize) -> Result<Slots> {
+pub(super) fn slots_of(found: &[u32], heads: usize, first: usize) -> Result<Slots> {
     let (head, mut slots) = found.split_at(1 + heads);
     if head[0] != 0 {
         return Err(Error::NotFinite {
