@@ -8,6 +8,8 @@ hold the prompts' ids. Nothing of kvprof takes part. The prompt is prefilled onc
 every layer each press is handed what kvpress's own hook would hand it, and what it keeps is read off the keys that it
 gives back, or off the mask that it sets. All prompts are powers of two, so that kvpress's budget is `keep` to the token.
 
+To keep the file small, of the two longer prompts every third layer is written down, from the first one on.
+
 A row has `prompt`, `method`, `keep`, `layer`, `kv_head` and `gaps`: the first kept position, then the distance of each
 kept position from the one before it.
 
@@ -29,10 +31,12 @@ from kvpress import (AdaKVPress, ChunkKVPress, CriticalAdaKVPress, CriticalKVPre
                      KeyDiffPress, LagKVPress, LeverageScorePress, SnapKVPress)
 from kvpress.utils import compute_n_kept
 from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
 
 torch.set_num_threads(int(os.environ.get("THREADS", "1")))
 PROMPTS = "synth512", "synth1024", "synth2048", "synth4096"
 KEEPS = 128, 256
+LAYER_STEP = {"synth2048": 3, "synth4096": 3}
 WINDOW, KERNEL, CHUNK, SINKS, LAG = 32, 5, 16, 4, 128
 
 
@@ -101,6 +105,8 @@ def rows_of(model, name, ids):
     todo, rows = presses(len(ids)), []
 
     def hook(module, args, kwargs, output):
+        if module.layer_idx % LAYER_STEP.get(name, 1):
+            return
         layer = kwargs["past_key_values"].layers[module.layer_idx]
         for (method, keep), press in todo.items():
             for head, kept in enumerate(kept_by(press, module, kwargs, layer.keys, layer.values)):
@@ -116,6 +122,7 @@ def rows_of(model, name, ids):
 
 
 def main(gguf, fixtures, out, *names):
+    logging.disable_progress_bar()
     path = Path(gguf)
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="sdpa")
     model.eval().requires_grad_(False)

@@ -85,7 +85,7 @@ fn presses() -> Vec<Press> {
     table.map(press).into()
 }
 
-/// `(method, keep)` -> kept slots, `[layer][kv_head]`.
+/// `(method, keep)` -> kept slots, `[layer][kv_head]`, empty for layers that the reference leaves out.
 type Kept = BTreeMap<(String, usize), Vec<Slots>>;
 
 fn kvpress_kept(prompt: &str) -> Kept {
@@ -152,7 +152,7 @@ impl Press {
     fn check(&self, by: &[LayerScores], ours: &[Slots], theirs: &[Slots], what: &str) -> usize {
         let mut ties = 0;
         for (layer, stages) in stages(by).iter().enumerate() {
-            for head in 0..3 {
+            for head in (0..3).filter(|head| !theirs[layer][*head].is_empty()) {
                 let what = format!("{what} {}: layer {layer} head {head}", self.method);
                 let stages: Vec<&[f64]> = stages.iter().map(|s| &s[head][..]).collect();
                 let (ours, theirs) = (&ours[layer][head], &theirs[layer][head]);
@@ -163,7 +163,7 @@ impl Press {
     }
 }
 
-fn check_prompt(prompt: &str) {
+fn check_prompt(prompt: &str, layers: usize) {
     let kvpress = kvpress_kept(prompt);
     let presses = presses();
     assert_eq!(kvpress.len(), 2 * presses.len(), "{prompt}");
@@ -174,7 +174,7 @@ fn check_prompt(prompt: &str) {
             let what = format!("{prompt} {keep}");
             let kept = press.kept(scores, *keep);
             let total: usize = theirs.iter().flatten().map(Vec::len).sum();
-            assert_eq!(total, 90 * keep, "{what} {}", press.method);
+            assert_eq!(total, 3 * layers * keep, "{what} {}", press.method);
             let of_press = press.check(by, &kept, theirs, &what);
             eprintln!(
                 "{what} {}: {of_press} of {total} slots at a tie",
@@ -193,22 +193,22 @@ fn check_prompt(prompt: &str) {
 
 #[test]
 fn kept_tokens_of_512_tokens_equal_kvpress() {
-    check_prompt("synth512");
+    check_prompt("synth512", 30);
 }
 
 #[test]
 fn kept_tokens_of_1024_tokens_equal_kvpress() {
-    check_prompt("synth1024");
+    check_prompt("synth1024", 30);
 }
 
 #[test]
 fn kept_tokens_of_2048_tokens_equal_kvpress() {
-    check_prompt("synth2048");
+    check_prompt("synth2048", 10);
 }
 
 #[test]
 fn kept_tokens_of_4096_tokens_equal_kvpress() {
-    check_prompt("synth4096");
+    check_prompt("synth4096", 10);
 }
 
 /// Scorers do not disturb each other, and runs of any length, windows across two of them too, give the same scores.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::selection::{Slots, slots_of};
+use super::slots::{Slots, slots_of};
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::Result;
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::query_statistics::QueryStatistics;
+use super::query_statistics::{QueryNeeds, QueryStatistics};
 use super::window_rows::WindowRows;
 use crate::error::{Error, Result};
 use crate::model::TextRotation;
@@ -27,15 +27,6 @@ pub struct Needs {
     /// Attention that the prompt receives from what the full cache says after it: only an evaluation
     /// has it, nothing that is deployed.
     pub continuation: bool,
-}
-
-/// Which statistics of the prompt's queries a scorer reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueryNeeds {
-    /// First queries that are left out, where there are more.
-    pub skip: usize,
-    /// The covariance beside the mean: D times as many numbers.
-    pub covariance: bool,
 }
 
 /// One layer after prefill.

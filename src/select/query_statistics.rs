@@ -3,11 +3,19 @@
 use candle_core::{DType, Device};
 use rayon::prelude::*;
 
-use super::QueryNeeds;
 use crate::compute::lanes::vectorised;
 use crate::error::Result;
 use crate::model::attention::AttentionView;
 use crate::model::turn_back;
+
+/// Which statistics of the prompt's queries a scorer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryNeeds {
+    /// First queries that are left out, where there are more.
+    pub skip: usize,
+    /// The covariance beside the mean: D times as many numbers.
+    pub covariance: bool,
+}
 
 /// Mean and covariance of the queries of every head.
 ///

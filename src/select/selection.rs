@@ -7,13 +7,9 @@ use candle_core::Tensor;
 
 use super::LayerScores;
 use super::first_stage::Bounds;
+use super::slots::{Slots, slots_of};
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
-
-/// Slots to keep, ascending.
-///
-/// Shapes: `[kv_head][kept]`.
-pub type Slots = Vec<Vec<u32>>;
 
 /// How a layer's budget is spent on its KV heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -195,23 +191,6 @@ fn guarded(tokens: usize, budgets: &[usize], least: usize, safeguard: f64) -> Re
         own.clamp(least, tokens)
     };
     Ok(budgets.iter().map(own).collect())
-}
-
-/// The slots of one layer from what [`largest_entries`] found among those from `first` on.
-pub(super) fn slots_of(found: &[u32], heads: usize, first: usize) -> Result<Slots> {
-    let (head, mut slots) = found.split_at(1 + heads);
-    if head[0] != 0 {
-        return Err(Error::NotFinite {
-            place: "a token's score".into(),
-            advice: "attention or keys hold NaN; the weights may be damaged".into(),
-        });
-    }
-    let of_head = |&count: &u32| {
-        let (own, after) = slots.split_at(count as usize);
-        slots = after;
-        own.iter().map(|slot| slot + first as u32).collect()
-    };
-    Ok(head[1..].iter().map(of_head).collect())
 }
 
 #[cfg(test)]
