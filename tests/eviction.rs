@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod real_model;
+mod ties;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,11 +25,7 @@ use kvprof::table::read_json_rows;
 use real_model::{fixture, model, prompt_ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// Scores closer than this, relative to the larger, are ties: four roundings of float32, as two programs leave them.
-///
-/// Every tie that is met is printed, with how far apart its scores are: norms of keys alone have any.
-const TIE: f64 = 2.5 * f32::EPSILON as f64;
+use ties::check_head;
 
 /// A scorer with what it needs to choose slots.
 struct Selector {
@@ -111,29 +108,6 @@ fn kvpress_kept(prompt: &str) -> Kept {
             slots.map(|s| s.as_u64().unwrap() as u32).collect();
     }
     kept
-}
-
-/// Every slot that only one side keeps must be a tie of the scores at the edge of the budget.
-fn check_head(scores: &[f64], ours: &[u32], theirs: &[u32], what: &str) -> usize {
-    assert_eq!(ours.len(), theirs.len(), "{what}");
-    let only = |a: &[u32], b: &[u32]| -> Vec<f64> {
-        a.iter()
-            .filter(|s| !b.contains(s))
-            .map(|&s| scores[s as usize])
-            .collect()
-    };
-    let (mine, other) = (only(ours, theirs), only(theirs, ours));
-    let mut largest = 0f64;
-    for (a, b) in mine.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
-        let gap = (a - b).abs() / a.abs().max(b.abs());
-        assert!(gap < TIE, "{what}: scores {a} and {b} are no tie ({gap:e})");
-        largest = largest.max(gap);
-    }
-    if !mine.is_empty() {
-        let slots = mine.len();
-        eprintln!("{what}: slots at a tie {slots}, their scores {largest:.1e} apart");
-    }
-    mine.len()
 }
 
 /// Budgets of every layer: the same, or those of kvpress where its layers differ.

@@ -10,7 +10,7 @@ use super::config::ModelConfig;
 use super::decoder_layer::Layer;
 use super::precision::Precision;
 use super::residency::{Residency, Sight, Unchanging};
-use super::rotation::Rotation;
+use super::rotation::{Rotation, TextRotation};
 use super::weights::{TensorSource, Weights};
 use crate::compute::linear::{Linear, Matrix, tensor_bytes};
 use crate::error::{Error, Result};
@@ -251,7 +251,8 @@ impl Decoder {
             let root = (config.hidden_size as f64).sqrt();
             hidden = (hidden * root)?;
         }
-        let rotations = self.rotations(first, ids.len(), cache.begun_for())?;
+        let begun_for = cache.begun_for();
+        let rotations = self.rotations(first, ids.len(), begun_for)?;
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = self.normed(&hidden, &layer.attention_norm)?;
             let projections = [&layer.query, &layer.key, &layer.value];
@@ -285,6 +286,7 @@ impl Decoder {
                 queries: &queries,
                 cache: held,
                 projection: &layer.output.matrix,
+                rotation: TextRotation::new(&config.ropes[config.layers[l].rope], begun_for),
                 as_on_device: self.as_on_device,
             };
             let chosen = match residency.before_attention(&view)? {

@@ -28,4 +28,5 @@ pub use card::ModelCard;
 pub use gguf::WeightMemory;
 pub use header::{ModelHeader, config_of, text_side_of};
 pub use loaded::{Model, message_ids};
+pub use rotation::{TextRotation, turn_back};
 pub use weights::{TensorGroup, TensorSource};

@@ -37,17 +37,12 @@ impl ContinuationProbe {
         let layers = self.layers.iter().enumerate();
         layers
             .map(|(layer, Received { sums, kv_heads })| {
+                let group = sums.dim(0)? / kv_heads;
                 scorer.score(&LayerObservation {
                     layer,
-                    tokens: self.prompt_tokens,
-                    group: sums.dim(0)? / kv_heads,
-                    kv_heads: *kv_heads,
                     window,
-                    device: sums.device(),
-                    window_mean: None,
-                    received: None,
-                    keys: None,
                     continuation: Some(sums),
+                    ..LayerObservation::of(self.prompt_tokens, group, *kv_heads, sums.device())
                 })
             })
             .collect()

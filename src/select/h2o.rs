@@ -84,16 +84,8 @@ mod tests {
         let received = [[1.7, 0.7, 0.6], [3.0, 0.0, 0.0]];
         let received = Tensor::new(&received, &Device::Cpu).unwrap();
         let observation = LayerObservation {
-            layer: 0,
-            tokens: 3,
-            group: 2,
-            kv_heads: 1,
-            window: 0,
-            device: &Device::Cpu,
-            window_mean: None,
             received: Some(&received),
-            keys: None,
-            continuation: None,
+            ..LayerObservation::of(3, 2, 1, &Device::Cpu)
         };
         let close = |got: &LayerScores, want: [f64; 3]| {
             got.to_rows().unwrap()[0]

@@ -52,16 +52,8 @@ mod tests {
     fn short_keys_score_highest() {
         let keys = [Tensor::new(&[[3f32, 4.0], [0.0, 1.0]], &Device::Cpu).unwrap()];
         let observation = LayerObservation {
-            layer: 0,
-            tokens: 2,
-            group: 1,
-            kv_heads: 1,
-            window: 0,
-            device: &Device::Cpu,
-            window_mean: None,
-            received: None,
             keys: Some(&keys),
-            continuation: None,
+            ..LayerObservation::of(2, 1, 1, &Device::Cpu)
         };
         let scores = KNorm {}.score(&observation).unwrap();
         assert_eq!(scores.to_rows().unwrap(), [[-5.0, -1.0]]);

@@ -2,13 +2,18 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::FirstStage;
 use crate::error::{Error, Result};
 
 /// How much every token matters to every KV head of a layer.
 ///
+/// Differs: a scorer of two stages says here what its first one chooses by; see [`FirstStage`].
 /// Shapes: `(H_kv, T)`, float64, contiguous, on the device of [`place_of_scores`].
 #[derive(Clone, Debug)]
-pub struct LayerScores(Tensor);
+pub struct LayerScores {
+    scores: Tensor,
+    first: Option<FirstStage>,
+}
 
 impl LayerScores {
     /// Scores that a scorer computed.
@@ -20,7 +25,36 @@ impl LayerScores {
             let bound = "float64 numbers for every KV head and token are needed";
             return Err(Error::invalid("scores of a layer", found, bound));
         }
-        Ok(Self(scores.contiguous()?))
+        Ok(Self {
+            scores: scores.contiguous()?,
+            first: None,
+        })
+    }
+
+    /// Scores by which a budget's rest is spent, once a first stage has chosen.
+    ///
+    /// Errors: as [`LayerScores::new`]; [`Error::Invalid`] for a first stage of another shape or without a meaning.
+    pub fn in_two_stages(first: FirstStage, scores: Tensor) -> Result<Self> {
+        let scores = Self::new(scores)?.scores;
+        if !first.fits(scores.dims2()?)? {
+            let found = format!("{:?} over {:?}", first.count, first.scores.dims());
+            let bound = format!(
+                "a share from 0 to 1, or a count for every KV head, of scores {:?} is needed",
+                scores.dims()
+            );
+            return Err(Error::invalid(
+                "first stage of a layer's scores",
+                found,
+                bound,
+            ));
+        }
+        Ok(Self {
+            scores,
+            first: Some(FirstStage {
+                scores: first.scores.contiguous()?,
+                count: first.count,
+            }),
+        })
     }
 
     /// Scores that were made on the CPU, head by head, brought to a device.
@@ -46,21 +80,30 @@ impl LayerScores {
         if first == 0 {
             return Ok(self.clone());
         }
-        let (_, tokens) = self.0.dims2()?;
-        let rest = self.0.narrow(1, first, tokens.saturating_sub(first))?;
-        Ok(Self(rest.contiguous()?))
+        let (_, tokens) = self.scores.dims2()?;
+        let rest = self.scores.narrow(1, first, tokens.saturating_sub(first))?;
+        let stage = self.first.as_ref();
+        Ok(Self {
+            scores: rest.contiguous()?,
+            first: stage.map(|stage| stage.starting_at(first)).transpose()?,
+        })
     }
 
     /// The scores, `(H_kv, T)`.
     pub fn tensor(&self) -> &Tensor {
-        &self.0
+        &self.scores
+    }
+
+    /// What chooses before these scores do, if anything does.
+    pub fn first_stage(&self) -> Option<&FirstStage> {
+        self.first.as_ref()
     }
 
     /// The scores on the CPU, `[kv_head][token]`, to look at; nothing that is chosen needs them.
     ///
     /// Errors: [`Error::Candle`].
     pub fn to_rows(&self) -> Result<Vec<Vec<f64>>> {
-        Ok(self.0.to_vec2()?)
+        Ok(self.scores.to_vec2()?)
     }
 }
 

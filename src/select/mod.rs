@@ -5,32 +5,67 @@
 //! file and one line of [`SCORERS`].
 
 mod continuation_probe;
+mod first_stage;
 mod global_pool;
+mod host_rows;
 mod layer_scores;
 mod observation;
+mod query_statistics;
 mod scoring_probe;
 mod selection;
+mod slots;
+mod window_rows;
 
+mod cake;
+mod chunkkv;
+mod criticalkv;
+mod cur;
+mod defensivekv;
+mod dropkv;
+mod expected_attention;
+mod finch;
 mod h2o;
+mod keydiff;
 mod knorm;
+mod lagkv;
+mod lava;
+mod leverage;
 mod oracle;
 mod random;
 mod snapkv;
 mod streaming;
 mod tova;
+mod value_norm;
 
+pub use cake::Cake;
+pub use chunkkv::ChunkKv;
 pub use continuation_probe::ContinuationProbe;
+pub use criticalkv::CriticalKv;
+pub use cur::Cur;
+pub use defensivekv::DefensiveKv;
+pub use dropkv::DropKv;
+pub use expected_attention::ExpectedAttention;
+pub use finch::Finch;
+pub use first_stage::{FirstCount, FirstStage};
 pub use h2o::H2o;
+pub use keydiff::KeyDiff;
 pub use knorm::KNorm;
+pub use lagkv::LagKv;
+pub use lava::Lava;
 pub use layer_scores::{LayerScores, place_of_scores};
+pub use leverage::Leverage;
 pub use observation::{LayerObservation, Needs};
 pub use oracle::Oracle;
+pub use query_statistics::{QueryNeeds, QueryStatistics};
 pub use random::Random;
 pub use scoring_probe::ScoringProbe;
-pub use selection::{HeadSplit, Slots, select, select_layers};
+pub use selection::{HeadSplit, select, select_layers};
+pub use slots::Slots;
 pub use snapkv::SnapKv;
 pub use streaming::Streaming;
 pub use tova::Tova;
+pub use value_norm::{Norm, ValueNorm, Weights};
+pub use window_rows::WindowRows;
 
 use std::fmt;
 
@@ -65,6 +100,19 @@ pub const SCORERS: &[Entry<dyn Scorer>] = &[
     h2o::ENTRY,
     tova::ENTRY,
     knorm::ENTRY,
+    keydiff::ENTRY,
+    expected_attention::ENTRY,
+    value_norm::ENTRY,
+    criticalkv::ENTRY,
+    lava::ENTRY,
+    cake::ENTRY,
+    defensivekv::ENTRY,
+    dropkv::ENTRY,
+    chunkkv::ENTRY,
+    lagkv::ENTRY,
+    cur::ENTRY,
+    leverage::ENTRY,
+    finch::ENTRY,
     random::ENTRY,
     oracle::ENTRY,
 ];

@@ -52,16 +52,8 @@ mod tests {
         let received = [[0.5, 0.0], [0.1, 0.4], [1.0, 2.0], [3.0, 0.0]];
         let received = Tensor::new(&received, &Device::Cpu).unwrap();
         let mut observation = LayerObservation {
-            layer: 0,
-            tokens: 2,
-            group: 2,
-            kv_heads: 2,
-            window: 0,
-            device: &Device::Cpu,
-            window_mean: None,
-            received: None,
-            keys: None,
             continuation: Some(&received),
+            ..LayerObservation::of(2, 2, 2, &Device::Cpu)
         };
         let scores = Oracle {}.score(&observation).unwrap();
         assert_eq!(scores.to_rows().unwrap(), [[0.3, 0.2], [2.0, 1.0]]);

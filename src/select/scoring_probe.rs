@@ -4,23 +4,53 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use super::{LayerObservation, LayerScores, Needs, Scorer, place_of_scores};
+use super::host_rows::projected_norms;
+use super::query_statistics::QuerySums;
+use super::window_rows::WindowQueries;
+use super::{
+    LayerObservation, LayerScores, Needs, QueryNeeds, QueryStatistics, Scorer, WindowRows,
+    place_of_scores,
+};
 use crate::error::Result;
 use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, RowSums, Watch};
+use crate::model::cache::HeadCache;
 
 /// Observes what its scorers need and keeps only their scores.
 ///
+/// Differs: of a layer nothing is held that none of them asked for. Between the runs of a prompt sums over rows, the
+/// window's queries and sums over queries are, for all layers; rows, values and norms are computed for one layer at a
+/// time, once all of its keys are there.
 /// Shapes: after prefill [`ScoringProbe::finish`] gives scores `[scorer][layer]`, where they were made.
 pub struct ScoringProbe<'a> {
     scorers: Vec<(&'a dyn Scorer, usize)>,
     needs: Vec<Needs>,
-    layers: Vec<LayerSums>,
+    layers: Vec<Watched>,
     scores: Vec<Vec<LayerScores>>,
 }
 
-/// Sums over rows of one layer, per query head: over the last so many rows each.
+/// What is gathered of one layer while its rows come.
 #[derive(Default)]
-struct LayerSums(BTreeMap<usize, RowSums>);
+struct Watched {
+    /// Sums over the last so many rows each.
+    sums: BTreeMap<usize, RowSums>,
+    /// Queries of the longest window whose rows are asked for.
+    window: WindowQueries,
+    window_rows: usize,
+    /// Sums over queries, by what was asked for.
+    queries: Vec<(QueryNeeds, QuerySums)>,
+}
+
+/// What was observed of one layer, on behalf of all scorers.
+struct Observed {
+    sums: BTreeMap<usize, Tensor>,
+    means: BTreeMap<usize, Tensor>,
+    rows: Vec<f32>,
+    window_rows: usize,
+    keys: Vec<Tensor>,
+    values: Vec<Tensor>,
+    norms: Vec<Vec<f64>>,
+    queries: Vec<(QueryNeeds, QueryStatistics)>,
+}
 
 impl<'a> ScoringProbe<'a> {
     /// A probe for scorers, each with the window of its selection.
@@ -44,32 +74,11 @@ impl<'a> ScoringProbe<'a> {
     }
 
     fn score(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let (query_heads, tokens) = (view.queries.dim(0)?, view.prompt_tokens);
         let device = place_of_scores(view.queries.device());
-        let sums = std::mem::take(&mut self.layers[view.layer]).finish()?;
-        let windows = self.needs.iter().map(|n| n.window.min(tokens));
-        let means: BTreeMap<usize, Tensor> = windows
-            .filter_map(|rows| Some((rows, sums.get(&rows)?)))
-            .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
-            .collect::<Result<_>>()?;
-        let keys = if self.needs.iter().any(|n| n.keys) {
-            Some(keys_of(view, &device)?)
-        } else {
-            None
-        };
+        let watched = std::mem::take(&mut self.layers[view.layer]);
+        let observed = Observed::of(&self.needs, watched, view, &device)?;
         for (i, (scorer, window)) in self.scorers.iter().enumerate() {
-            let observation = LayerObservation {
-                layer: view.layer,
-                tokens,
-                group: query_heads / view.cache.heads.len(),
-                kv_heads: view.cache.heads.len(),
-                window: *window,
-                device: &device,
-                window_mean: means.get(&self.needs[i].window.min(tokens)),
-                received: sums.get(&tokens).filter(|_| self.needs[i].all_rows),
-                keys: keys.as_deref().filter(|_| self.needs[i].keys),
-                continuation: None,
-            };
+            let observation = observed.shown_to(&self.needs[i], *window, view, &device)?;
             self.scores[i].push(scorer.score(&observation)?);
         }
         Ok(())
@@ -79,9 +88,9 @@ impl<'a> ScoringProbe<'a> {
 impl AttentionProbe for ScoringProbe<'_> {
     fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
         if self.layers.len() <= run.layer {
-            self.layers.push(LayerSums::new(&self.needs, run));
+            self.layers.push(Watched::new(&self.needs, run));
         }
-        let sums = &self.layers[run.layer].0;
+        let sums = &self.layers[run.layer].sums;
         watches.extend(sums.iter().map(|(rows, sums)| Watch {
             from: run.prompt_tokens - rows,
             reader: sums,
@@ -90,30 +99,123 @@ impl AttentionProbe for ScoringProbe<'_> {
     }
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
+        self.layers[view.layer].add(&self.needs, view)?;
         if view.is_last() {
-            self.score(view)
-        } else {
-            let sums = self.layers[view.layer].0.values_mut();
-            sums.for_each(RowSums::join);
-            Ok(())
+            return self.score(view);
         }
+        let sums = self.layers[view.layer].sums.values_mut();
+        sums.for_each(RowSums::join);
+        Ok(())
     }
 }
 
-impl LayerSums {
+impl Watched {
     fn new(needs: &[Needs], run: &AttentionRun) -> Self {
         let (heads, tokens) = (run.query_heads, run.prompt_tokens);
         let windows = needs.iter().map(|n| n.window.min(tokens));
         let all = needs.iter().filter(|n| n.all_rows).map(|_| tokens);
         let rows = windows.chain(all).filter(|rows| *rows > 0);
         let sums = |rows| RowSums::new(heads, heads / run.kv_heads, tokens, rows);
-        Self(rows.map(|rows| (rows, sums(rows))).collect())
+        Self {
+            sums: rows.map(|rows| (rows, sums(rows))).collect(),
+            window_rows: needs.iter().map(|n| n.window_rows).max().unwrap_or(0),
+            ..Self::default()
+        }
     }
 
-    fn finish(self) -> Result<BTreeMap<usize, Tensor>> {
-        let sums = self.0.into_iter();
-        sums.map(|(rows, sums)| Ok((rows, sums.into_tensor()?)))
-            .collect()
+    /// Takes what it must keep of a run's queries.
+    fn add(&mut self, needs: &[Needs], view: &AttentionView<'_>) -> Result<()> {
+        if self.window_rows > 0 {
+            self.window.keep(view, self.window_rows)?;
+        }
+        for asked in needs.iter().filter_map(|n| n.queries) {
+            if !self.queries.iter().any(|(known, _)| *known == asked) {
+                let (heads, _, d) = view.queries.dims3()?;
+                self.queries.push((asked, QuerySums::new(asked, heads, d)));
+            }
+        }
+        let mut sums = self.queries.iter_mut();
+        sums.try_for_each(|(_, sums)| sums.add(view))
+    }
+}
+
+impl Observed {
+    /// Everything that some scorer asked for, of a layer whose keys are all there.
+    fn of(
+        needs: &[Needs],
+        watched: Watched,
+        view: &AttentionView<'_>,
+        place: &Device,
+    ) -> Result<Self> {
+        let tokens = view.prompt_tokens;
+        let sums = watched.sums.into_iter();
+        let sums: BTreeMap<usize, Tensor> = sums
+            .map(|(rows, sums)| Ok((rows, sums.into_tensor()?)))
+            .collect::<Result<_>>()?;
+        let windows = needs.iter().map(|n| n.window.min(tokens));
+        let means = windows
+            .filter_map(|rows| Some((rows, sums.get(&rows)?)))
+            .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
+            .collect::<Result<_>>()?;
+        let any = |asks: fn(&Needs) -> bool| needs.iter().any(asks);
+        let of_heads = |asked: bool, rows: fn(&HeadCache) -> Result<Tensor>| {
+            if asked {
+                rows_of(view, place, rows)
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        let values = of_heads(any(|n| n.values || n.projected_norms), HeadCache::values)?;
+        Ok(Self {
+            sums,
+            means,
+            rows: if watched.window_rows > 0 {
+                watched.window.rows(view)?
+            } else {
+                Vec::new()
+            },
+            window_rows: watched.window_rows.min(tokens),
+            keys: of_heads(any(|n| n.keys), HeadCache::keys)?,
+            norms: if any(|n| n.projected_norms) {
+                projected_norms(view, &values, view.queries.dim(0)?)?
+            } else {
+                Vec::new()
+            },
+            values,
+            queries: (watched.queries.iter())
+                .map(|(asked, sums)| (*asked, sums.finish()))
+                .collect(),
+        })
+    }
+
+    /// What one scorer asked for.
+    fn shown_to<'a>(
+        &'a self,
+        needs: &Needs,
+        window: usize,
+        view: &AttentionView<'a>,
+        device: &'a Device,
+    ) -> Result<LayerObservation<'a>> {
+        let tokens = view.prompt_tokens;
+        let heads = &view.cache.heads;
+        let group = view.queries.dim(0)? / heads.len();
+        let rows = needs.window_rows.min(tokens);
+        let queries = self.queries.iter().find(|(n, _)| Some(*n) == needs.queries);
+        Ok(LayerObservation {
+            layer: view.layer,
+            window,
+            first_in_sight: view.cache.in_sight(0, tokens).start,
+            rotation: view.rotation,
+            window_mean: self.means.get(&needs.window.min(tokens)),
+            window_rows: (rows > 0)
+                .then(|| WindowRows::new(&self.rows, self.window_rows, tokens, rows)),
+            received: self.sums.get(&tokens).filter(|_| needs.all_rows),
+            keys: needs.keys.then_some(&self.keys),
+            values: needs.values.then_some(&self.values),
+            projected_norms: needs.projected_norms.then_some(&self.norms),
+            queries: queries.map(|(_, statistics)| statistics),
+            ..LayerObservation::of(tokens, group, heads.len(), device)
+        })
     }
 }
 
@@ -123,16 +225,20 @@ fn divided(sums: &Tensor, by: usize) -> Result<Tensor> {
     Ok(sums.broadcast_div(&by)?)
 }
 
-/// Keys of every KV head, `(T, D)`: views of the cache, or copies where scores are made elsewhere.
-fn keys_of(view: &AttentionView<'_>, place: &Device) -> Result<Vec<Tensor>> {
-    let keys = view.cache.heads.iter().map(|head| {
-        let keys = head.keys()?;
-        if keys.device().same_device(place) {
-            Ok(keys)
+/// Keys, or values, of every KV head, `(T, D)`: views of the cache, or copies where scores are made elsewhere.
+fn rows_of(
+    view: &AttentionView<'_>,
+    place: &Device,
+    rows: fn(&HeadCache) -> Result<Tensor>,
+) -> Result<Vec<Tensor>> {
+    let of_head = |head: &HeadCache| {
+        let rows = rows(head)?;
+        if rows.device().same_device(place) {
+            Ok(rows)
         } else {
             // Of its own: with a view the whole buffer of the layer would be brought over.
-            Ok(keys.force_contiguous()?.to_device(place)?)
+            Ok(rows.force_contiguous()?.to_device(place)?)
         }
-    });
-    keys.collect()
+    };
+    view.cache.heads.iter().map(of_head).collect()
 }

@@ -6,14 +6,11 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use super::LayerScores;
+use super::first_stage::Bounds;
 use super::global_pool::pooled_budgets;
+use super::slots::{Slots, slots_of};
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
-
-/// Slots to keep, ascending.
-///
-/// Shapes: `[kv_head][kept]`.
-pub type Slots = Vec<Vec<u32>>;
 
 /// How a layer's budget is spent on its KV heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +76,7 @@ impl FromStr for HeadSplit {
 
 /// Chooses the slots of every layer; see [`select`].
 ///
+/// Scores of two stages choose in both: what the first one takes is kept before anything of the second.
 /// Tokens before the first that later ones see, `firsts` `[layer]`, are never kept: sinks that a window has passed are
 /// none, and their place in the budget goes to others.
 /// Shapes: budgets `[layer][kv_head]` -> `[layer][kv_head][slot]`.
@@ -122,7 +120,17 @@ pub fn select_layers(
         }
         let sinks = sinks.saturating_sub(first);
         let wanted = wanted(tokens, budgets, sinks, window, split)?;
-        largest_entries(scores.tensor(), &wanted)
+        let Some(stage) = scores.first_stage() else {
+            return largest_entries(scores.tensor(), &wanted);
+        };
+        let forced = sinks.saturating_add(window).min(tokens);
+        let bounds = budgets.iter().map(|b| Bounds {
+            forced,
+            budget: *b.min(&tokens),
+        });
+        let bounds: Vec<Bounds> = bounds.collect();
+        let (numbers, wanted) = stage.settle(scores.tensor(), wanted, &bounds)?;
+        largest_entries(&numbers, &wanted)
     });
     // All layers are under way before the first result is waited for.
     let found: Vec<Tensor> = layers.collect::<Result<_>>()?;
@@ -217,23 +225,6 @@ fn check_safeguard(safeguard: f64) -> Result<()> {
     }
     let bound = "a share between 0 and 1 of each head's budget is its own";
     Err(Error::invalid("safeguard", safeguard, bound))
-}
-
-/// The slots of one layer from what [`largest_entries`] found among those from `first` on.
-fn slots_of(found: &[u32], heads: usize, first: usize) -> Result<Slots> {
-    let (head, mut slots) = found.split_at(1 + heads);
-    if head[0] != 0 {
-        return Err(Error::NotFinite {
-            place: "a token's score".into(),
-            advice: "attention or keys hold NaN; the weights may be damaged".into(),
-        });
-    }
-    let of_head = |&count: &u32| {
-        let (own, after) = slots.split_at(count as usize);
-        slots = after;
-        own.iter().map(|slot| slot + first as u32).collect()
-    };
-    Ok(head[1..].iter().map(of_head).collect())
 }
 
 #[cfg(test)]

@@ -96,16 +96,9 @@ mod tests {
         let window_mean = Tensor::new(window_mean.to_vec(), &Device::Cpu)?;
         let (heads, tokens) = window_mean.dims2()?;
         let observation = LayerObservation {
-            layer: 0,
-            tokens,
-            group,
-            kv_heads: heads / group,
             window,
-            device: &Device::Cpu,
             window_mean: Some(&window_mean),
-            received: None,
-            keys: None,
-            continuation: None,
+            ..LayerObservation::of(tokens, group, heads / group, &Device::Cpu)
         };
         scorer.score(&observation)?.to_rows()
     }

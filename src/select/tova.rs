@@ -52,16 +52,9 @@ mod tests {
     fn every_head_gets_the_mean_over_all_heads() {
         let last = Tensor::new(&[[0.2, 0.8], [0.6, 0.4]], &Device::Cpu).unwrap();
         let observation = LayerObservation {
-            layer: 0,
-            tokens: 2,
-            group: 1,
-            kv_heads: 2,
             window: 1,
-            device: &Device::Cpu,
             window_mean: Some(&last),
-            received: None,
-            keys: None,
-            continuation: None,
+            ..LayerObservation::of(2, 1, 2, &Device::Cpu)
         };
         let scores = Tova {}.score(&observation).unwrap().to_rows().unwrap();
         assert_eq!(scores[0], scores[1]);

@@ -15,6 +15,7 @@ mod device;
 mod evictions;
 mod levels;
 mod methods;
+mod rotation;
 mod sight;
 mod spans;
 

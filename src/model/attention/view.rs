@@ -8,6 +8,7 @@ use super::watch::Watch;
 use crate::compute::linear::Matrix;
 use crate::error::{Error, Result};
 use crate::model::cache::LayerCache;
+use crate::model::rotation::TextRotation;
 
 /// Read-only view of one layer's attention over a run of consecutive prompt tokens.
 ///
@@ -27,6 +28,8 @@ pub struct AttentionView<'a> {
     pub cache: &'a LayerCache,
     /// W_o, perhaps packed; see [`AttentionView::output_projection`].
     pub(in crate::model) projection: &'a Matrix,
+    /// How queries and keys were turned by their positions.
+    pub rotation: TextRotation<'a>,
     /// Whether rows are computed as devices other than the CPU do it.
     pub(in crate::model) as_on_device: bool,
 }
@@ -47,6 +50,7 @@ impl<'a> AttentionView<'a> {
             queries,
             cache,
             projection,
+            rotation: TextRotation::none(),
             as_on_device: false,
         }
     }
@@ -73,12 +77,21 @@ impl AttentionView<'_> {
         let queries = self
             .queries
             .narrow(1, positions.start - self.rows.start, positions.len())?;
+        self.probabilities_of(&queries.contiguous()?, positions.start)
+    }
+
+    /// Attention probabilities of queries of this prompt, of this run or of one before it, that a probe kept.
+    ///
+    /// Shapes: `(H_q, n, D)`, contiguous, at positions `first..first + n` -> `(H_q, n, S)`, as
+    /// [`AttentionView::probabilities`].
+    /// Errors: [`Error::Candle`].
+    pub fn probabilities_of(&self, queries: &Tensor, first: usize) -> Result<Tensor> {
         let probabilities = if self.as_on_device {
             super::blocks::probabilities
         } else {
             super::probabilities
         };
-        probabilities(&queries.contiguous()?, self.cache, positions.start)
+        probabilities(queries, self.cache, first)
     }
 
     /// Attention probabilities of this run's queries, head by head, whatever the heads' lengths.
