@@ -1,11 +1,13 @@
 //! Evaluation: one prefill, every method and budget, paired statistics.
 //!
-//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show.
+//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show,
+//! [`certify`] which budget keeps a loss within a bound.
 //! A new metric is a column and one line of [`METRICS`].
 
 pub mod answer;
 mod bootstrap;
 mod case;
+pub mod certify;
 mod clusters;
 pub mod comparison;
 #[cfg(test)]
@@ -33,7 +35,7 @@ pub use comparison::{FULL, Row, compare};
 pub use fidelity::{Fidelity, fidelity, most_likely, surprise, teacher_forced};
 pub use metric::{Direction, METRICS, Metric};
 pub use recall::RecallSummary;
-pub use results::{EvalRecord, EvalSettings, RESULT_TABLES, RESULTS, Results};
+pub use results::{EvalRecord, EvalSettings, RESULT_TABLES, RESULTS, Results, results_digest};
 pub use rows::outcome_tables;
 pub use sign_test::{probability_words, sign_test};
 pub use spread::RepeatSpread;
