@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::ALLOCATORS;
 use super::amount::Budget;
+use super::certificate::Certificate;
 use super::fit::{TokenBudgets, fit};
 use super::floor::Floor;
 use super::geometry::{Geometry, Granularity};
@@ -24,7 +25,7 @@ use crate::registry;
 pub const PLAN_SCHEMA: u32 = 1;
 
 /// Where a plan came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Version of kvprof that allocated.
@@ -35,6 +36,9 @@ pub struct Provenance {
     pub source: Option<String>,
     /// SHA-256 of that file, or of the profile's files as [`profile_digest`] takes it.
     pub source_sha256: Option<String>,
+    /// What is certified of the budget; absent where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Box<Certificate>>,
 }
 
 /// How much of every prompt each KV head of a model may keep.

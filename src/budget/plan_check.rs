@@ -15,6 +15,8 @@ impl BudgetPlan {
     pub(super) fn check(&self) -> Result<()> {
         self.geometry.check()?;
         self.check_names()?;
+        let certificate = self.provenance.certificate.as_ref();
+        certificate.map_or(Ok(()), |certificate| certificate.check())?;
         if !self.parameters.is_object() {
             let bound = "a JSON object is expected, {} where the strategy has none";
             return Err(Error::invalid("parameters", &self.parameters, bound));

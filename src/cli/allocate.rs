@@ -12,6 +12,7 @@ use kvprof::model::cache::Representation;
 use kvprof::registry;
 use serde_json::{Value, json};
 
+use super::certified_plan::CertifiedAllocation;
 use super::output_file::{check_writable, refuse_to_overwrite};
 use super::parameters::object;
 use super::plan_report::PlanReport;
@@ -23,14 +24,27 @@ pub struct AllocateArguments {
     #[command(flatten)]
     reference: ReferenceArguments,
     /// Rule that spreads the budget; `kvprof list strategies` names them all
-    #[arg(long)]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        required_unless_present = "certificate",
+        conflicts_with = "certificate"
+    )]
     strategy: String,
+    /// Certificate of `kvprof certify`, which says strategy, budget, sinks, window and types, and is kept in the plan
+    #[arg(
+        long,
+        value_name = "CERTIFICATE.json",
+        conflicts_with_all = ["budget", "budgets", "cache_dtype", "granularity", "set", "floor"]
+    )]
+    certificate: Option<PathBuf>,
     /// What stays: tokens per KV head (128), a share of the prompt (12%), bytes (5MB), or a share of the bytes of the
     /// full cache in f32 (12%bytes)
     #[arg(
         long,
         allow_hyphen_values = true,
-        required_unless_present = "budgets",
+        required_unless_present_any = ["budgets", "certificate"],
         conflicts_with = "budgets"
     )]
     budget: Option<CacheBudget>,
@@ -81,7 +95,8 @@ enum Rule {
 }
 
 impl AllocateArguments {
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let certified = self.certified()?;
         let settings = self.settings()?;
         let budgets = self.budgets()?;
         let outs = self.outs(&budgets);
@@ -89,9 +104,13 @@ impl AllocateArguments {
         for out in outs.iter().flatten() {
             check_writable(out)?;
         }
-        let reference = self.reference.read(self.quiet || self.json)?;
+        let mut reference = self.reference.read(self.quiet || self.json)?;
         let command = super::command_line(&["--force", "--quiet", "--json"]);
-        let provenance = reference.provenance(command)?;
+        let mut provenance = reference.provenance(command)?;
+        if let Some(certified) = &certified {
+            certified.check(&reference)?;
+            provenance.certificate = Some(Box::new(certified.certificate.clone()));
+        }
         let plans = budgets
             .iter()
             .map(|&budget| {
@@ -99,6 +118,14 @@ impl AllocateArguments {
                 plan.with_context(|| format!("allocating {budget} by {}", self.strategy))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
+        if let (Some(certified), [plan]) = (&certified, &plans[..]) {
+            let own = reference.tokens;
+            certified.check_plan(plan, |tokens| {
+                reference.tokens = tokens;
+                self.allocate(&reference, &settings, certified.budget, &provenance)
+            })?;
+            reference.tokens = own;
+        }
         // What cannot be predicted is said before anything is written.
         let report = (!self.quiet).then(|| PlanReport::of(&reference, &plans, &outs));
         let report = report.transpose()?;
@@ -109,7 +136,12 @@ impl AllocateArguments {
                 .filter_map(|(p, out)| Some((p, out.as_ref()?)))
         };
         for (plan, out) in written() {
-            let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan));
+            let loses = |old: &BudgetPlan| {
+                let (old, new) = (&old.provenance.certificate, &plan.provenance.certificate);
+                old.is_some() && old != new
+            };
+            let same =
+                || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(plan) && !loses(&old));
             refuse_to_overwrite(out, self.force, same)?;
         }
         for (plan, out) in written() {
@@ -120,6 +152,35 @@ impl AllocateArguments {
             Some(report) => report.write(&self.suggestion(&budgets)),
             None => Ok(()),
         }
+    }
+
+    /// Reads the certificate, and takes what it says for arguments.
+    fn certified(&mut self) -> anyhow::Result<Option<CertifiedAllocation>> {
+        let Some(path) = &self.certificate else {
+            return Ok(None);
+        };
+        let reading = || format!("reading {}", path.display());
+        let certified = CertifiedAllocation::read(path).with_context(reading)?;
+        let (floor, arguments) = (certified.floor(), &mut self.reference);
+        anyhow::ensure!(
+            arguments.sinks.is_none()
+                && arguments.window.is_none()
+                && !arguments.windows.whole_windows,
+            "--sinks, --window and --whole-windows are those of the certificate: leave them out"
+        );
+        arguments.sinks = Some(floor.sinks);
+        arguments.window = Some(floor.window);
+        arguments.windows.whole_windows = floor.whole_windows;
+        if arguments.profile.is_none() {
+            let [_, longest] = certified.certificate.calibration.tokens;
+            arguments.tokens.get_or_insert(longest);
+        }
+        self.strategy.clone_from(&certified.strategy);
+        self.set.clone_from(&certified.set);
+        self.granularity = certified.granularity;
+        self.budget = Some(certified.budget);
+        self.cache_dtype = certified.held_as;
+        Ok(Some(certified))
     }
 
     /// What to type where nothing was written.

@@ -245,6 +245,7 @@ impl ConvertArguments {
             command: super::command_line(&["--force", "--quiet"]),
             source: Some(path.to_string_lossy().into_owned()),
             source_sha256: Some(sha256_hex(&bytes)),
+            certificate: None,
         })
     }
 

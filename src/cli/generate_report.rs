@@ -2,10 +2,12 @@
 
 use std::io::Write;
 
+use kvprof::budget::Geometry;
 use kvprof::eval::Fidelity;
 use kvprof::generate::{Continuation, Generated};
 use kvprof::model::Model;
 
+use super::certified_plan;
 use super::compress::Compression;
 use super::text_table::{bar, text_table};
 
@@ -119,10 +121,20 @@ impl GenerateReport<'_> {
             "cache_share": held as f64 / made.full_bytes as f64, "peak_cache_bytes": made.most_bytes,
             "resident_bytes": resident, "allocated_bytes": cut.map(|c| c.allocated_bytes),
             "cut_s": cut.map(|c| c.seconds),
-            "compression": self.compression.described(), "kept": cut.map(|c| &c.lengths),
+            "compression": self.compression.described(), "certificate": self.certified(), "kept": cut.map(|c| &c.lengths),
             "rows_while_decoding": rows,
             "comparison": compared,
         })
+    }
+
+    /// What the plan's certificate says of this prompt.
+    fn certified(&self) -> Option<String> {
+        let geometry = Geometry::of_model(self.model);
+        certified_plan::in_words(
+            &self.compression.method,
+            &geometry,
+            self.generated.prompt_tokens,
+        )
     }
 
     /// Whether the cache is another than the full one.
@@ -136,6 +148,9 @@ impl GenerateReport<'_> {
             let strategy = self.compression.strategy();
             writeln!(out, "\nTokens kept per KV head by {strategy}:")?;
             write_kept(out, &made.cut.lengths)?;
+        }
+        if let Some(certified) = self.certified() {
+            writeln!(out, "\nCertified: {certified}")?;
         }
         writeln!(
             out,

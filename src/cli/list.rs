@@ -37,6 +37,8 @@ enum Kind {
     Methods,
     /// Metrics of `kvprof eval`
     Metrics,
+    /// Losses of `kvprof certify`
+    Losses,
     /// Charts of `kvprof plot`
     Charts,
     /// Workloads of `kvprof bench`
@@ -153,6 +155,9 @@ impl Kind {
             }),
             Self::Metrics => rows(eval::METRICS, |m| {
                 (m.name, format!("{} [{}]", m.about, m.unit))
+            }),
+            Self::Losses => rows(eval::certify::LOSSES, |l| {
+                (l.name, format!("{} [{}]", l.about, l.unit))
             }),
             Self::Charts => rows(plot::CHARTS, |c| (c.name, c.about.to_owned())),
             Self::Workloads => rows(bench::WORKLOADS, |w| (w.name, w.about.to_owned())),

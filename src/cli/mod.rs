@@ -3,6 +3,9 @@
 mod allocate;
 mod bench;
 mod bench_table;
+mod certified_plan;
+mod certify;
+mod certify_report;
 mod compare;
 mod compress;
 mod convert;
@@ -71,6 +74,8 @@ enum Verb {
     Generate(Box<generate::GenerateArguments>),
     /// Try methods and budgets on a data set: one prefill per prompt, paired statistics
     Eval(Box<eval::EvalArguments>),
+    /// Find the smallest budget at which what a method loses is bounded on new prompts
+    Certify(certify::CertifyArguments),
     /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
     Hitrate(Box<hitrate::HitRateArguments>),
     /// Time decoding and count bytes: no cache, the full one, and budgets
@@ -99,6 +104,7 @@ impl CommandLine {
             Verb::Report(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Eval(arguments) => arguments.run(),
+            Verb::Certify(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),
             Verb::Trace(arguments) => arguments.run(),

@@ -248,8 +248,18 @@ fn in_words(heads: &[Representation]) -> String {
     words.join("; ")
 }
 
-impl PlanLine<'_> {
-    fn to_json(&self) -> Value {
+impl<'a> PlanLine<'a> {
+    /// A plan by itself, of which nothing is predicted.
+    pub fn of(plan: &'a BudgetPlan) -> Self {
+        Self {
+            plan,
+            out: None,
+            predicted: None,
+        }
+    }
+
+    /// Its layers, with what is predicted of them.
+    pub fn to_json(&self) -> Value {
         let plan = self.plan;
         let (_, most) = plan.parts();
         let total = plan.spent();
@@ -274,6 +284,9 @@ impl PlanLine<'_> {
             "evicts_nothing": total == most,
             "layers": layers, "predicted": self.predicted.as_ref().map(Predicted::to_json),
         });
+        if let Some(certificate) = &plan.provenance.certificate {
+            json["certificate"] = json!(certificate);
+        }
         if !plan.held_as.is_empty() {
             let bytes = plan.layer_bytes(Representation::FLOAT32);
             json["bytes"] = bytes.iter().sum::<usize>().into();

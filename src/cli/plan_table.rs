@@ -51,6 +51,13 @@ pub fn write_plan(out: &mut impl Write, line: &PlanLine<'_>, prompts: &str) -> i
     if total == most {
         writeln!(out, "the budget holds the whole prompt: nothing is evicted")?;
     }
+    if let Some(certificate) = &plan.provenance.certificate {
+        writeln!(
+            out,
+            "\nCertified. {}\n{}",
+            certificate.statement, certificate.assumes
+        )?;
+    }
     writeln!(out, "\n{}", layer_table(plan))?;
     let Some(predicted) = &line.predicted else {
         return Ok(());

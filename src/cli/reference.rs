@@ -170,6 +170,7 @@ impl Reference {
             command,
             source: folder.map(|f| f.to_string_lossy().into_owned()),
             source_sha256: folder.map(profile_digest).transpose()?,
+            certificate: None,
         })
     }
 }

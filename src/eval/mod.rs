@@ -1,11 +1,13 @@
 //! Evaluation: one prefill, every method and budget, paired statistics.
 //!
-//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show.
+//! A [`Sweep`] tries [methods](crate::method::Method) and budgets on a [`Case`]; [`compare`] says what the tables show,
+//! [`certify`] which budget keeps a loss within a bound.
 //! A new metric is a column and one line of [`METRICS`].
 
 pub mod answer;
 mod bootstrap;
 mod case;
+pub mod certify;
 mod clusters;
 pub mod comparison;
 mod contexts;
@@ -40,7 +42,7 @@ pub use metric::{Direction, METRICS, Metric};
 pub use outcome::{Outcome, Scores, Trial};
 pub use recall::RecallSummary;
 pub use residency_summary::ResidencySummary;
-pub use results::{EvalRecord, EvalSettings, RESULT_TABLES, RESULTS, Results};
+pub use results::{EvalRecord, EvalSettings, RESULT_TABLES, RESULTS, Results, results_digest};
 pub use rows::{PromptPlace, outcome_tables};
 pub use sign_test::{probability_words, sign_test};
 pub use spread::RepeatSpread;

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::files::sha256_hex;
 use crate::method::RESIDENCIES;
 use crate::registry;
 use crate::run::{RunKind, RunRecord, RunSettings, read_tables};
@@ -123,4 +124,19 @@ impl Results {
             recall,
         })
     }
+}
+
+/// Digest of a results folder: what was found and what was asked for, without seconds.
+///
+/// The same as `sha256sum results.parquet meta.json | sha256sum` inside the folder.
+///
+/// Errors: [`Error::Io`].
+pub fn results_digest(folder: &Path) -> Result<String> {
+    let mut list = String::new();
+    for name in ["results.parquet", "meta.json"] {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        list.push_str(&format!("{}  {name}\n", sha256_hex(&bytes)));
+    }
+    Ok(sha256_hex(list.as_bytes()))
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    Allocator, Budget, BudgetPlan, Floor, Geometry, Measures, Provenance, Request, Targets,
-    TokenBudgets, fit,
+    Allocator, Budget, BudgetPlan, CERTIFICATE_SCHEMA, Calibration, Certificate, Floor, Geometry,
+    Measures, Provenance, Request, Targets, TokenBudgets, fit,
 };
 use crate::profile::{
     BudgetMeasure, Crossing, CurveMeasure, MeasureOptions, Needs, OutputMeasure, Profile,
@@ -18,6 +18,48 @@ pub(super) struct Sample {
     pub(super) prompts: Vec<(u32, Vec<f64>)>,
     /// Budget at which the mass of (layer, KV head) reaches 1, from 0 in a straight line.
     pub(super) need: fn(usize, usize) -> usize,
+}
+
+/// A certificate of a made-up evaluation.
+pub(super) fn certificate() -> Certificate {
+    Certificate {
+        schema: CERTIFICATE_SCHEMA,
+        kvprof: "0.1.0".into(),
+        command: "kvprof certify --results r --method zigzag@profile --loss kl --at-most 0.5"
+            .into(),
+        statement: "The expected kl is at most 0.5 nats.".into(),
+        assumes: "It holds for exchangeable prompts.".into(),
+        budget: "20".into(),
+        loss: "kl".into(),
+        at_most: 0.5,
+        except: None,
+        clip: Some(2.0),
+        confidence: Some(0.95),
+        calibration: Calibration {
+            results: "r".into(),
+            results_sha256: "cd".into(),
+            dataset: "sample".into(),
+            dataset_sha256: "ef".into(),
+            template: String::new(),
+            units: 50,
+            prompts: 50,
+            tokens: [100, 100],
+            seen: 0.125,
+            allowed: 0.25,
+            violations: 1,
+            failed: 0,
+        },
+        method: json!({"name": "zigzag@profile"}),
+        sinks: 0,
+        window: 2,
+        whole_windows: false,
+        max_new_tokens: 32,
+        model: "sample".into(),
+        model_sha256: "ab".into(),
+        dtype: "f32".into(),
+        profile_sha256: None,
+        held_out: None,
+    }
 }
 
 /// Budget at which a layer's cosine reaches 1.
@@ -40,6 +82,7 @@ impl Sample {
             command: "kvprof allocate --strategy zigzag --budget 20".into(),
             source: Some("profiles/sample".into()),
             source_sha256: None,
+            certificate: None,
         };
         let request = self.request(20.0, 2);
         BudgetPlan::allocate("zigzag", json!({"floor": 4.5}), &request, provenance).unwrap()

@@ -77,6 +77,7 @@ impl Sample {
             command: "kvprof allocate".to_owned(),
             source: Some("made up <here> & now".to_owned()),
             source_sha256: Some("b2".repeat(32)),
+            certificate: None,
         }
     }
 
