@@ -4,7 +4,7 @@
 mod real_model;
 
 use kvprof::budget::{CacheBudget, Floor};
-use kvprof::eval::{Case, Outcome, Sweep};
+use kvprof::eval::{Case, Outcome, QuerySource, Sweep};
 use kvprof::method::{Method, observe};
 use real_model::{model, prompt_ids};
 
@@ -27,6 +27,7 @@ fn swept(methods: &str, budgets: &[&str]) -> Outcome {
         sinks: 4,
         window: 32,
         max_new_tokens: 12,
+        observed_from: QuerySource::Context,
     };
     let case = Case {
         id: "synth512".into(),

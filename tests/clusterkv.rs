@@ -7,7 +7,7 @@ mod tiny_model;
 
 use candle_core::{DType, Device};
 use kvprof::budget::{Budget, Floor};
-use kvprof::eval::{Case, Sweep};
+use kvprof::eval::{Case, QuerySource, Sweep};
 use kvprof::method::residency::FirstCache;
 use kvprof::method::{LiveCache, Method, RESIDENCIES, observe};
 use kvprof::model::attention::NoProbe;
@@ -290,6 +290,7 @@ fn on_the_real_model_the_whole_prompt_is_the_full_cache_and_less_is_measured() {
         sinks: 4,
         window: 32,
         max_new_tokens: 8,
+        observed_from: QuerySource::Context,
     };
     let case = Case {
         id: "synth512".into(),

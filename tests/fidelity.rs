@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use kvprof::budget::Budget;
-use kvprof::eval::{Case, Scores, Sweep, fidelity, surprise, teacher_forced};
+use kvprof::eval::{Case, QuerySource, Scores, Sweep, fidelity, surprise, teacher_forced};
 use kvprof::method::{LiveCache, Method};
 use kvprof::model::attention::NoProbe;
 use kvprof::model::decoder::PREFILL_RUN;
@@ -107,6 +107,7 @@ fn check_sweep(fixture: &Fixture, methods: &str, names: &[&str], sinks: usize, w
         sinks,
         window,
         max_new_tokens: fixture.continuation.len(),
+        observed_from: QuerySource::Context,
     };
     let case = Case {
         id: fixture.name.clone(),

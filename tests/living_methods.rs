@@ -14,7 +14,7 @@ use kvprof::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
 use kvprof::error::Result;
-use kvprof::eval::{Case, Outcome, Sweep};
+use kvprof::eval::{Case, Outcome, QuerySource, Sweep};
 use kvprof::method::residency::FirstCache;
 use kvprof::method::{LiveCache, Method, RESIDENCIES, observe, prefill};
 use kvprof::model::attention::NoProbe;
@@ -263,6 +263,7 @@ fn swept(methods: &str, answer_ids: Vec<Vec<u32>>) -> Outcome {
         sinks: 4,
         window: 32,
         max_new_tokens: 12,
+        observed_from: QuerySource::Context,
     };
     let ids = prompt_ids("synth512");
     let case = Case {

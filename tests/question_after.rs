@@ -7,9 +7,14 @@ use std::path::Path;
 
 use kvprof::budget::{Budget, CacheBudget};
 use kvprof::dataset::{Kind, Protocol, Record, Template, read_jsonl};
-use kvprof::eval::{Case, Outcome, Reader, Sweep, Trial, contexts};
+use kvprof::eval::{Case, Outcome, QuerySource, Reader, Scores, Sweep, Trial, contexts};
 use kvprof::method::Method;
+use kvprof::model::attention::NoProbe;
+use kvprof::model::decoder::PREFILL_RUN;
+use kvprof::registry;
+use kvprof::select::{SCORERS, ScoringProbe};
 use real_model::model;
+use serde_json::json;
 
 /// Two contexts, the first with two questions.
 fn records() -> Vec<Record> {
@@ -77,6 +82,7 @@ fn sweep<'a>(methods: &'a [Method], budgets: &'a [CacheBudget]) -> Sweep<'a> {
         window: 16,
         whole_windows: false,
         max_new_tokens: 8,
+        observed_from: QuerySource::Context,
     }
 }
 
@@ -228,4 +234,94 @@ fn the_first_token_of_an_answer_is_the_cut_caches_own() {
         assert!(after[1].kl > 0.0);
         assert_eq!(after[1].budget_tokens, 20.0);
     }
+}
+
+#[test]
+fn a_question_behind_the_context_is_looked_from_as_a_window_would() {
+    let model = model();
+    let case = cases(Protocol::QuestionAfter, false, None).remove(0);
+    let (context, question) = (case.context(), case.question());
+    let none = json!({"pooling": "none"});
+    for (scorer, window) in [
+        ("snapkv", question.len()),
+        ("snapkv", 5),
+        ("tova", 1),
+        ("dropkv", 7),
+    ] {
+        let parameters = if scorer == "snapkv" {
+            none.clone()
+        } else {
+            json!({})
+        };
+        let scorer = registry::build("scorer", SCORERS, scorer, parameters).unwrap();
+        // Selection's own window is what a scorer takes for its number of rows.
+        let scorers = || vec![(&*scorer, window)];
+        let mut whole = ScoringProbe::new(scorers());
+        let decoder = &model.decoder;
+        let mut cache = decoder.new_cache(case.ids.len()).unwrap();
+        let prefilled = decoder.prefill(&case.ids, &mut cache, PREFILL_RUN, &mut whole);
+        prefilled.unwrap();
+        let mut behind = ScoringProbe::behind(context.len(), scorers());
+        let mut cache = decoder.new_cache(case.ids.len()).unwrap();
+        let prefilled = decoder.prefill(context, &mut cache, PREFILL_RUN, &mut NoProbe);
+        prefilled.unwrap();
+        let fed = decoder.continue_with(question, &mut cache, &mut behind);
+        fed.unwrap();
+        let (whole, behind) = (whole.finish().remove(0), behind.finish().remove(0));
+        assert_eq!(whole.len(), behind.len());
+        // What pooling spreads, and what stays anyway, is at the end of both.
+        let compared = context.len() - window - 8;
+        for (whole, behind) in whole.iter().zip(&behind) {
+            for (a, b) in whole
+                .to_rows()
+                .unwrap()
+                .iter()
+                .zip(behind.to_rows().unwrap())
+            {
+                assert_eq!(b.len(), context.len());
+                let off = a.iter().zip(&b).take(compared).map(|(a, b)| (a - b).abs());
+                let largest = a.iter().fold(0.0, |most: f64, a| most.max(a.abs()));
+                assert!(off.fold(0.0, f64::max) <= 1e-4 * largest.max(1e-3));
+            }
+        }
+    }
+}
+
+#[test]
+fn scorers_may_look_from_another_question_or_from_the_one_to_come() {
+    let methods = Method::parse_list("full,snapkv,knorm").unwrap();
+    let budgets = [Budget::TokensPerHead(40.0).into()];
+    let ids = model().tokenizer.encode("\n\nWho keeps the lamp?").unwrap();
+    let dummy = QuerySource::Dummy {
+        text: "Who keeps the lamp?".into(),
+        ids,
+    };
+    let cases = cases(Protocol::QuestionAfter, false, None);
+    let of = |observed_from: &QuerySource| {
+        let sweep = Sweep {
+            observed_from: observed_from.clone(),
+            ..sweep(&methods, &budgets)
+        };
+        let rows = alone(&sweep, &cases[0]).rows;
+        rows.into_iter()
+            .map(|trial| trial.scores.unwrap())
+            .collect::<Vec<_>>()
+    };
+    let (context, dummy) = (of(&QuerySource::Context), of(&dummy));
+    let question = of(&QuerySource::Question);
+    // The full cache and what looks from nowhere are as they were; snapkv keeps other tokens.
+    for other in [&dummy, &question] {
+        assert_eq!(other[0], context[0]);
+        assert_eq!(other[2], context[2]);
+        assert_ne!(other[1].kl, context[1].kl);
+    }
+    assert_ne!(dummy[1].kl, question[1].kl);
+    // Rows of the very question hold its evidence at least as well as those of the context's end.
+    let held = |scores: &Scores| scores.evidence.iter().sum::<f64>();
+    assert!(held(&question[1]) >= held(&context[1]));
+    let sweep = Sweep {
+        observed_from: QuerySource::Question,
+        ..sweep(&methods, &budgets)
+    };
+    assert!(!sweep.serves_questions_together());
 }

@@ -6,7 +6,7 @@ use super::stage::Stage;
 use super::work::Work;
 use crate::budget::{Budget, CacheBudget};
 use crate::error::{Error, Result};
-use crate::eval::Sweep;
+use crate::eval::{QuerySource, Sweep};
 use crate::method::Method;
 
 const METHODS: [&str; 6] = [
@@ -42,6 +42,7 @@ impl Work for Grid {
             sinks: stage.floor.sinks,
             window: stage.floor.window,
             max_new_tokens: NEW_TOKENS,
+            observed_from: QuerySource::Context,
         };
         let (outcome, took) = timed(|| sweep.run(&stage.case, &mut || ()))?;
         // A configuration that fails is fast.

@@ -25,6 +25,7 @@ use super::load::{self, ModelArguments};
 use super::long_run::{RunArguments, run_command, stop_cleanly};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
+use super::query_source::QueryArguments;
 use super::quoted;
 use super::reference::WindowArguments;
 
@@ -76,6 +77,8 @@ pub struct EvalArguments {
     /// Most tokens to generate
     #[arg(long, default_value_t = 32)]
     max_new_tokens: usize,
+    #[command(flatten)]
+    queries: QueryArguments,
     /// Resamples of the bootstrap
     #[arg(long, default_value_t = 10_000)]
     resamples: usize,
@@ -137,6 +140,7 @@ impl EvalArguments {
         let folder = (self.run).folder(&["eval", &meta.model.name, &meta.data.name]);
         let run = RunFolder::prepare(&folder, meta, cases.len(), self.run.resume)?;
         stop_cleanly(&folder);
+        let observed_from = self.queries.source(&model.tokenizer)?;
         let sweep = Sweep {
             model: &model,
             methods: &methods,
@@ -145,6 +149,7 @@ impl EvalArguments {
             window: self.window,
             whole_windows: self.windows.whole_windows,
             max_new_tokens: self.max_new_tokens,
+            observed_from,
         };
         let work = EvalWork {
             run: &run,
@@ -162,6 +167,7 @@ impl EvalArguments {
     fn check(&self, methods: &[Method]) -> anyhow::Result<()> {
         self.prompts.check()?;
         self.jobs.check()?;
+        self.queries.check(self.prompts.protocol)?;
         let others = self.data.is_some() || self.prompts.shapes_text();
         anyhow::ensure!(
             self.task == Task::Qa || !others,
@@ -297,6 +303,7 @@ impl EvalArguments {
             max_new_tokens: self.max_new_tokens,
             profile_sha256: self.profile.as_deref().map(profile_digest).transpose()?,
             seed: self.seed,
+            observed_from: self.queries.in_files(),
         };
         let (model, data) = (ModelRecord::of_model(model), set.record(&prompts));
         Ok(EvalRecord::new(run_command(), model, data, settings))

@@ -34,6 +34,7 @@ mod plan_table;
 mod plot;
 mod profile;
 mod prompts;
+mod query_source;
 mod reference;
 mod report;
 mod speed;

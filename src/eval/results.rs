@@ -36,6 +36,9 @@ pub struct EvalSettings {
     pub profile_sha256: Option<String>,
     /// Seed of everything that is random.
     pub seed: u64,
+    /// Whose rows scorers looked from, where it was not the end of what was prefilled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_from: Option<String>,
 }
 
 /// Provenance and settings of an evaluation.
@@ -79,7 +82,7 @@ pub static RESULTS: RunKind = RunKind {
     tables: &RESULT_TABLES,
     schema: 2,
     fields: "schema kvprof command task model model_sha256 num_layers num_kv_heads windows? dataset dataset_sha256 template prompts \
-             prompts_sha256 methods budgets baseline? sinks window whole_windows? max_new_tokens profile_sha256? protocol? device dtype seed",
+             prompts_sha256 methods budgets baseline? sinks window whole_windows? max_new_tokens profile_sha256? protocol? observed_from? device dtype seed",
 };
 
 impl RunSettings for EvalSettings {

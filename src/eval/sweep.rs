@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::outcome::{Outcome, Trial};
+use super::query_source::QuerySource;
 use super::reference::{Reference, Standing};
 use super::trial::Stand;
 use crate::budget::{CacheBudget, Floor};
@@ -27,6 +28,8 @@ pub struct Sweep<'a> {
     pub whole_windows: bool,
     /// Most tokens to generate.
     pub max_new_tokens: usize,
+    /// Whose rows scorers look from.
+    pub observed_from: QuerySource,
 }
 
 impl<'s> Sweep<'s> {
@@ -44,9 +47,10 @@ impl<'s> Sweep<'s> {
             .collect()
     }
 
-    /// Whether one cut may serve several questions: no method looks at what is said after a single one.
+    /// Whether one cut may serve several questions: no method looks at a single one, or at what is said after it.
     pub fn serves_questions_together(&self) -> bool {
-        !self.methods.iter().any(|m| m.looks_ahead(self.window))
+        let looks_ahead = self.methods.iter().any(|m| m.looks_ahead(self.window));
+        !looks_ahead && self.observed_from != QuerySource::Question
     }
 
     /// Prefills one prompt once and tries every configuration; `done` hears of each.
@@ -95,7 +99,11 @@ impl<'s> Sweep<'s> {
         let context = self.check_together(cases)?;
         let most = self.max_new_tokens;
         let longest = cases.iter().map(|case| case.question().len()).max();
-        let room = longest.unwrap_or(0) + most.max(DECODE_ROOM);
+        let dummy = match &self.observed_from {
+            QuerySource::Dummy { ids, .. } => ids.len(),
+            QuerySource::Context | QuerySource::Question => 0,
+        };
+        let room = (longest.unwrap_or(0) + most.max(DECODE_ROOM)).max(dummy);
         let mut observed = observe(self.model, context, room, self.methods, self.floor())?;
         let prefilled = observed.logits.to_vec1()?;
         let full = LiveCache::keeping(std::mem::take(&mut observed.cache));
@@ -113,6 +121,17 @@ impl<'s> Sweep<'s> {
         let (full, references) = self.references(full, &prefilled, cases, probe)?;
         if observed.looks_ahead() {
             observed.look_ahead(&ahead)?;
+        }
+        let mut full = full;
+        match (&self.observed_from, cases) {
+            (QuerySource::Context, _) => {}
+            (QuerySource::Dummy { ids, .. }, _) => {
+                observed.look_from(&self.model.decoder, &mut full, ids)?;
+            }
+            (QuerySource::Question, cases) => {
+                let question = cases.first().map_or(&[][..], |case| case.question());
+                observed.look_from(&self.model.decoder, &mut full, question)?;
+            }
         }
         observed.cache = full.into_cache();
         Ok(Stand {

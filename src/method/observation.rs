@@ -167,6 +167,47 @@ impl Observed<'_> {
         self.asked.iter().any(|a| a.looks_ahead(self.floor.window))
     }
 
+    /// Scores anew, by what `ids` look at while the full cache is fed them: every scorer that looks from a window takes
+    /// their last rows for it. The full cache is rewound.
+    ///
+    /// Scorers that look from nowhere keep what they said of the prefill, and so do measures that allocations read.
+    /// Errors: those of the decoder and of the scorers; [`Error::Unsupported`] anywhere but on the CPU; [`Error::Invalid`]
+    /// for a full cache that cannot be rewound, and for no ids.
+    pub fn look_from(
+        &mut self,
+        decoder: &Decoder,
+        full: &mut LiveCache,
+        ids: &[u32],
+    ) -> Result<()> {
+        if !decoder.device().is_cpu() {
+            return Err(Error::Unsupported {
+                what: "looking at a prompt from behind it on",
+                found: format!("{:?}", decoder.device().location()),
+                supported: "--device cpu, or --observe-from context".into(),
+            });
+        }
+        let window = self.floor.window;
+        let looks = |asked: &&mut Asked<'_>| asked.scorer.needs(window).looks_from_window();
+        let mut asked: Vec<&mut Asked<'_>> = self.asked.iter_mut().filter(looks).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        if ids.is_empty() || !full.can_rewind() {
+            let bound = "tokens to look from are needed, and a full cache that can be rewound: --cache-dtype q8_0, bf16 or f32";
+            return Err(Error::invalid("tokens to look from", ids.len(), bound));
+        }
+        let start = full.cache().next_position();
+        let scorers = asked.iter().map(|a| (a.scorer, window)).collect();
+        let mut probe = ScoringProbe::behind(self.tokens, scorers);
+        full.feed_watched(decoder, ids, &mut probe)?;
+        full.rewind(start)?;
+        full.count_anew();
+        for (asked, scores) in asked.iter_mut().zip(probe.finish()) {
+            asked.scores = scores;
+        }
+        Ok(())
+    }
+
     /// Scores by what the full cache's continuation attends to.
     ///
     /// Errors: the scorers'.

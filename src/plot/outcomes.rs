@@ -218,7 +218,10 @@ pub(super) fn facts(results: &Results) -> Vec<Words> {
     let meta = &results.meta;
     let protocol = meta.data.protocol.as_ref();
     let protocol = protocol.map_or(String::new(), |protocol| format!(", {protocol}"));
-    vec![format!("{}, {}{protocol}", meta.model.name, meta.data.name).into()]
+    let source = meta.settings.observed_from.as_ref();
+    let source = source.map_or(String::new(), |source| format!(" (scored from {source})"));
+    let (model, data) = (&meta.model.name, &meta.data.name);
+    vec![format!("{model}, {data}{protocol}{source}").into()]
 }
 
 #[cfg(test)]

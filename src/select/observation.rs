@@ -29,6 +29,13 @@ pub struct Needs {
     pub continuation: bool,
 }
 
+impl Needs {
+    /// Whether it looks from rows of a window: those can be the prompt's last, or stand behind it.
+    pub fn looks_from_window(&self) -> bool {
+        self.window > 0 || self.window_rows > 0
+    }
+}
+
 /// One layer after prefill.
 ///
 /// Differs: made by [`LayerObservation::of`], with nothing observed, and filled field by field.

@@ -24,6 +24,8 @@ use crate::model::cache::HeadCache;
 pub struct ScoringProbe<'a> {
     scorers: Vec<(&'a dyn Scorer, usize)>,
     needs: Vec<Needs>,
+    /// T, where the rows that are looked from stand behind the tokens that are scored.
+    behind: Option<usize>,
     layers: Vec<Watched>,
     scores: Vec<Vec<LayerScores>>,
 }
@@ -63,8 +65,18 @@ impl<'a> ScoringProbe<'a> {
         Self {
             scorers,
             needs,
+            behind: None,
             layers: Vec::new(),
             scores,
+        }
+    }
+
+    /// A probe that scores a prompt of `tokens` by what is fed behind it, while it is fed: windows are its last rows, and
+    /// what they give to each other counts for nothing.
+    pub fn behind(tokens: usize, scorers: Vec<(&'a dyn Scorer, usize)>) -> Self {
+        Self {
+            behind: Some(tokens),
+            ..Self::new(scorers)
         }
     }
 
@@ -76,9 +88,11 @@ impl<'a> ScoringProbe<'a> {
     fn score(&mut self, view: &AttentionView<'_>) -> Result<()> {
         let device = place_of_scores(view.queries.device());
         let watched = std::mem::take(&mut self.layers[view.layer]);
-        let observed = Observed::of(&self.needs, watched, view, &device)?;
+        let tokens = self.behind.unwrap_or(view.prompt_tokens);
+        let observed = Observed::of(&self.needs, watched, (view, tokens), &device)?;
         for (i, (scorer, window)) in self.scorers.iter().enumerate() {
-            let observation = observed.shown_to(&self.needs[i], *window, view, &device)?;
+            let needs = &self.needs[i];
+            let observation = observed.shown_to(needs, *window, (view, tokens), &device)?;
             self.scores[i].push(scorer.score(&observation)?);
         }
         Ok(())
@@ -88,7 +102,8 @@ impl<'a> ScoringProbe<'a> {
 impl AttentionProbe for ScoringProbe<'_> {
     fn watch<'a>(&'a mut self, run: &AttentionRun, watches: &mut Vec<Watch<'a>>) -> Result<()> {
         if self.layers.len() <= run.layer {
-            self.layers.push(Watched::new(&self.needs, run));
+            self.layers
+                .push(Watched::new(&self.needs, run, self.behind));
         }
         let sums = &self.layers[run.layer].sums;
         watches.extend(sums.iter().map(|(rows, sums)| Watch {
@@ -110,15 +125,18 @@ impl AttentionProbe for ScoringProbe<'_> {
 }
 
 impl Watched {
-    fn new(needs: &[Needs], run: &AttentionRun) -> Self {
-        let (heads, tokens) = (run.query_heads, run.prompt_tokens);
-        let windows = needs.iter().map(|n| n.window.min(tokens));
+    fn new(needs: &[Needs], run: &AttentionRun, behind: Option<usize>) -> Self {
+        let (heads, tokens) = (run.query_heads, behind.unwrap_or(run.prompt_tokens));
+        let most = rows_to_look_from(run.prompt_tokens, behind);
+        let windows = needs.iter().map(|n| n.window.min(most));
         let all = needs.iter().filter(|n| n.all_rows).map(|_| tokens);
         let rows = windows.chain(all).filter(|rows| *rows > 0);
         let sums = |rows| RowSums::new(heads, heads / run.kv_heads, tokens, rows);
         Self {
             sums: rows.map(|rows| (rows, sums(rows))).collect(),
-            window_rows: needs.iter().map(|n| n.window_rows).max().unwrap_or(0),
+            window_rows: (needs.iter().map(|n| n.window_rows.min(most)))
+                .max()
+                .unwrap_or(0),
             ..Self::default()
         }
     }
@@ -144,15 +162,16 @@ impl Observed {
     fn of(
         needs: &[Needs],
         watched: Watched,
-        view: &AttentionView<'_>,
+        (view, tokens): (&AttentionView<'_>, usize),
         place: &Device,
     ) -> Result<Self> {
-        let tokens = view.prompt_tokens;
         let sums = watched.sums.into_iter();
         let sums: BTreeMap<usize, Tensor> = sums
             .map(|(rows, sums)| Ok((rows, sums.into_tensor()?)))
             .collect::<Result<_>>()?;
-        let windows = needs.iter().map(|n| n.window.min(tokens));
+        let windows = needs
+            .iter()
+            .map(|n| n.window.min(rows_of_view(view, tokens)));
         let means = windows
             .filter_map(|rows| Some((rows, sums.get(&rows)?)))
             .map(|(rows, sums)| Ok((rows, divided(sums, rows)?)))
@@ -160,7 +179,7 @@ impl Observed {
         let any = |asks: fn(&Needs) -> bool| needs.iter().any(asks);
         let of_heads = |asked: bool, rows: fn(&HeadCache) -> Result<Tensor>| {
             if asked {
-                rows_of(view, place, rows)
+                rows_of((view, tokens), place, rows)
             } else {
                 Ok(Vec::new())
             }
@@ -170,11 +189,11 @@ impl Observed {
             sums,
             means,
             rows: if watched.window_rows > 0 {
-                watched.window.rows(view)?
+                watched.window.rows(view, tokens)?
             } else {
                 Vec::new()
             },
-            window_rows: watched.window_rows.min(tokens),
+            window_rows: watched.window_rows.min(rows_of_view(view, tokens)),
             keys: of_heads(any(|n| n.keys), HeadCache::keys)?,
             norms: if any(|n| n.projected_norms) {
                 projected_norms(view, &values, view.queries.dim(0)?)?
@@ -193,22 +212,24 @@ impl Observed {
         &'a self,
         needs: &Needs,
         window: usize,
-        view: &AttentionView<'a>,
+        (view, tokens): (&AttentionView<'a>, usize),
         device: &'a Device,
     ) -> Result<LayerObservation<'a>> {
-        let tokens = view.prompt_tokens;
+        let most = rows_of_view(view, tokens);
         let heads = &view.cache.heads;
         let group = view.queries.dim(0)? / heads.len();
-        let rows = needs.window_rows.min(tokens);
+        let rows = needs.window_rows.min(most);
         let queries = self.queries.iter().find(|(n, _)| Some(*n) == needs.queries);
         Ok(LayerObservation {
             layer: view.layer,
             window,
             first_in_sight: view.cache.in_sight(0, tokens).start,
             rotation: view.rotation,
-            window_mean: self.means.get(&needs.window.min(tokens)),
-            window_rows: (rows > 0)
-                .then(|| WindowRows::new(&self.rows, self.window_rows, tokens, rows)),
+            window_mean: self.means.get(&needs.window.min(most)),
+            window_rows: (rows > 0).then(|| {
+                WindowRows::new(&self.rows, self.window_rows, tokens, rows)
+                    .ending_at(view.prompt_tokens)
+            }),
             received: self.sums.get(&tokens).filter(|_| needs.all_rows),
             keys: needs.keys.then_some(&self.keys),
             values: needs.values.then_some(&self.values),
@@ -225,14 +246,26 @@ fn divided(sums: &Tensor, by: usize) -> Result<Tensor> {
     Ok(sums.broadcast_div(&by)?)
 }
 
+/// How many rows there are to look from: those of the prompt, or those behind it.
+fn rows_to_look_from(end: usize, behind: Option<usize>) -> usize {
+    behind.map_or(end, |tokens| end.saturating_sub(tokens))
+}
+
+fn rows_of_view(view: &AttentionView<'_>, tokens: usize) -> usize {
+    rows_to_look_from(
+        view.prompt_tokens,
+        Some(tokens).filter(|t| *t < view.prompt_tokens),
+    )
+}
+
 /// Keys, or values, of every KV head, `(T, D)`: views of the cache, or copies where scores are made elsewhere.
 fn rows_of(
-    view: &AttentionView<'_>,
+    (view, tokens): (&AttentionView<'_>, usize),
     place: &Device,
     rows: fn(&HeadCache) -> Result<Tensor>,
 ) -> Result<Vec<Tensor>> {
     let of_head = |head: &HeadCache| {
-        let rows = rows(head)?;
+        let rows = rows(head)?.narrow(0, 0, tokens)?;
         if rows.device().same_device(place) {
             Ok(rows)
         } else {

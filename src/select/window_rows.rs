@@ -16,6 +16,8 @@ pub struct WindowRows<'a> {
     tokens: usize,
     held: usize,
     rows: usize,
+    /// Position of the query behind the last row.
+    end: usize,
 }
 
 impl<'a> WindowRows<'a> {
@@ -28,7 +30,14 @@ impl<'a> WindowRows<'a> {
             tokens,
             held,
             rows: rows.min(held),
+            end: tokens,
         }
+    }
+
+    /// The same of queries that stand behind the tokens that the rows are of, the last of them before `end`.
+    #[must_use]
+    pub fn ending_at(self, end: usize) -> Self {
+        Self { end, ..self }
     }
 
     /// How many rows there are of each head.
@@ -45,7 +54,7 @@ impl<'a> WindowRows<'a> {
 
     /// The position of every row's query.
     pub fn positions(&self) -> Range<usize> {
-        self.tokens - self.rows..self.tokens
+        self.end - self.rows..self.end
     }
 }
 
@@ -70,13 +79,14 @@ impl WindowQueries {
         Ok(())
     }
 
-    /// The rows, `(H_q, rows, T)`, on the CPU.
+    /// The rows over the first `tokens` keys, `(H_q, rows, tokens)`, on the CPU.
     ///
     /// Errors: as [`AttentionView::probabilities`].
-    pub(super) fn rows(self, view: &AttentionView<'_>) -> Result<Vec<f32>> {
+    pub(super) fn rows(self, view: &AttentionView<'_>, tokens: usize) -> Result<Vec<f32>> {
         let queries = Tensor::cat(&self.0, 1)?.contiguous()?;
         let first = view.prompt_tokens - queries.dim(1)?;
         let rows = view.probabilities_of(&queries, first)?;
+        let rows = rows.narrow(2, 0, tokens)?;
         Ok(rows.flatten_all()?.to_vec1()?)
     }
 }
@@ -94,5 +104,6 @@ mod tests {
         assert_eq!(of_head(0), [[2.0, 3.0], [4.0, 5.0]]);
         assert_eq!(of_head(1), [[8.0, 9.0], [10.0, 11.0]]);
         assert_eq!((rows.rows(), rows.positions()), (2, 0..2));
+        assert_eq!(rows.ending_at(7).positions(), 5..7);
     }
 }

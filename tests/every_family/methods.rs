@@ -1,7 +1,7 @@
 //! Every named method with every residency decodes on every family, within its budget.
 
 use kvprof::budget::{Budget, Floor};
-use kvprof::eval::{Case, Sweep};
+use kvprof::eval::{Case, QuerySource, Sweep};
 use kvprof::method::{METHODS, Method, RESIDENCIES, observe};
 use kvprof::model::Model;
 use kvprof::registry;
@@ -81,6 +81,7 @@ fn a_sweep_serves_every_method_within_its_budget() {
             window: FLOOR.window,
             whole_windows: false,
             max_new_tokens: 8,
+            observed_from: QuerySource::Context,
         };
         let outcome = sweep.run(&case(), &mut || ()).unwrap();
         let config = model.decoder.config();

@@ -235,6 +235,7 @@ impl SampleResults {
             max_new_tokens: 32,
             profile_sha256: None,
             seed: 0,
+            observed_from: None,
         };
         let command = "kvprof eval --data 'made up <here> & now' --methods full,snapkv --budgets 64 --out results/a-folder-with-a-long-name-that-must-break-somewhere";
         EvalRecord::new(command, model, data, settings)
