@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 /// become few bits, and a head with one more token may take less. Where heads are `alike`, from `together` tokens of every
 /// head to as many more bytes always grow, so that totals that far apart are searched by bisection, the best of them is
 /// filled up one by one, and the largest total that fits is found. Where heads differ, their steps fall apart and nearly
-/// cancel: one bisection finds a total that fits, and a few per cent more may fit above it.
+/// cancel: one bisection finds a total that fits, totals above it are looked at as far as a group of every head reaches,
+/// and a few tokens more may fit than are found.
 /// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
 pub fn fit_bytes<Plan>(
@@ -35,6 +36,7 @@ pub fn fit_bytes<Plan>(
         search.bisect(most, 1);
     } else if middle.is_ok_and(|plan| !alike(&plan)) {
         search.bisect(most, 1);
+        search.look_above(most, 2 * heads * together);
         search.fill_up(most);
     } else {
         let step = heads * together;
@@ -115,6 +117,24 @@ impl<Plan> Search<'_, Plan> {
             match self.fits(total) {
                 Fit::Small | Fit::Good => high = middle,
                 Fit::Large => low = middle + 1,
+            }
+        }
+    }
+
+    /// Tries some totals of the next `range` above the largest that fits, the highest first.
+    fn look_above(&mut self, most: usize, range: usize) {
+        const PROBES: usize = 64;
+        let start = self.largest();
+        if start == 0 {
+            return;
+        }
+        let step = range.div_ceil(PROBES).max(1);
+        for probe in (1..=PROBES).rev() {
+            let total = start + probe * step;
+            if total <= most
+                && let Fit::Good = self.fits(total)
+            {
+                return;
             }
         }
     }
@@ -202,7 +222,7 @@ mod tests {
                 let got = plan.iter().flatten().sum::<usize>();
                 let most = 6 + all.iter().rposition(|bytes| *bytes <= limit).unwrap();
                 assert!(
-                    got <= most && got + 3 * together >= most,
+                    got <= most && got + together >= most,
                     "{held_as} in {limit}: {got} of {most}"
                 );
             }

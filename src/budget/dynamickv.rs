@@ -140,10 +140,10 @@ mod tests {
     fn layers_get_what_share_of_the_best_is_theirs() {
         // B = 5, 3 of them stay: 12 best of all. Layer 0 has 4 + 4, layer 1 has 2 + 1, layer 2 one that counts.
         let measures = measures([[4, 4], [2, 1], [1, 0]]);
-        // 8, 3, 1 of 12: 2·3 times that is 4, 1.5, 0.5 above 3.
+        // 8, 3, 1 of 12: 2·3 times that is 4, 1.5, 0.5 above 3; the two halves of a layer go to the lower one.
         assert_eq!(
             tokens(&measures, &DynamicKv::default(), 5.0),
-            [[7, 7], [5, 4], [4, 3]]
+            [[7, 7], [5, 5], [3, 3]]
         );
         // No more than its equal share of the running: all alike but for rounding.
         let alike = tokens(&measures, &DynamicKv { most: 1.0 }, 5.0);
