@@ -155,7 +155,7 @@ fn what_no_cache_holds_and_no_profile_knows_is_refused_before_anything_is_read()
     let refused = |more: &[&str]| refusal(path, &allocate(&profile, "bits-and-tokens", more), 1);
     assert!(refused(&["--budget", "5MB"]).contains("--quantise"));
     assert!(refused(&["--budget", "128"]).contains("spends bytes"));
-    assert!(refused(&["--budget", "5MB", "--cache-dtype", "q8"]).contains("--set types="));
+    assert!(refused(&["--budget", "5MB", "--cache-dtype", "q8"]).contains("--set 'types="));
     assert!(refused(&["--budget", "5MB", "--granularity", "head"]).contains("by layer"));
     let said = refused(&["--budget", "5MB", "--set", "types=q8;q3"]);
     assert!(said.contains("q3"), "{said}");
