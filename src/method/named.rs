@@ -151,10 +151,10 @@ pub const METHODS: &[NamedMethod] = &[
     },
     NamedMethod {
         name: "lava",
-        spelled: "uniform+lava+pooled",
-        about: "LAVa's score: heads compete for their layer's budget",
-        paper: "arXiv:2509.09754 (LAVa), section 4",
-        differs: "layers get the same budget, where the paper shares by entropy; the total is exact",
+        spelled: "lava+lava+pooled",
+        about: "LAVa: layers by the entropy of their scores, heads compete, attention times the head's largest value",
+        paper: "arXiv:2509.09754 (LAVa), section 3",
+        differs: "once, after the last layer; the total is exact, and its code's unscaled floor is not repeated",
     },
     NamedMethod {
         name: "cake",
