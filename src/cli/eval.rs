@@ -324,6 +324,7 @@ impl EvalArguments {
             })
         };
         self.run.show(json, |out| {
+            eval_table::write_protocol(out, results)?;
             eval_table::write(out, &rows, &self.baseline)?;
             eval_table::write_differences(out, &rows, "kl", &self.baseline)?;
             eval_table::write_residencies(out, results, &residencies)?;

@@ -54,6 +54,20 @@ pub fn write(out: &mut impl Write, rows: &[Row], baseline: &str) -> io::Result<(
     Ok(())
 }
 
+/// Writes what was cut, and who was looked from, where that was not the whole prompt.
+pub fn write_protocol(out: &mut impl Write, results: &Results) -> io::Result<()> {
+    let Some(protocol) = &results.meta.data.protocol else {
+        return Ok(());
+    };
+    let source = results.meta.settings.observed_from.as_deref();
+    writeln!(
+        out,
+        "\n{protocol}: contexts were prefilled and cut alone; questions and template tails came uncut, on top of the budget.\n\
+         Scorers that look from a window looked from: {}.",
+        source.unwrap_or("the context's end")
+    )
+}
+
 /// Writes what caches held while they lived, where any of them is another than a full one or one that was cut once.
 pub fn write_residencies(
     out: &mut impl Write,
