@@ -14,7 +14,7 @@ use crate::compute::lanes::vectorised;
 use crate::error::Result;
 use crate::registry::{Entry, described, parse};
 
-/// What is added to 1 − p, so that a row which sees one token alone can be divided by it.
+/// What is added to the rest of a row, so that a row which sees one token alone can be divided by it.
 const ROOM: f64 = 1e-6;
 
 /// Squared change of a query head's output, summed over the window's rows, when a token leaves and the row's other
@@ -116,22 +116,28 @@ impl HeadValues {
         let mut errors = vec![0.0; tokens];
         let mut distances = vec![0.0; tokens];
         for row in rows.of_head(head) {
-            self.square_distances(row, &mut distances);
-            for ((error, p), distance) in errors.iter_mut().zip(row).zip(&distances) {
-                let p = f64::from(*p);
-                *error += (p / (1.0 - p + ROOM)).powi(2) * distance;
+            let row: Vec<f64> = row.iter().map(|p| f64::from(*p)).collect();
+            // What float32 leaves of 1 is not 1: next to a probability of nearly 1 the rest would be lost in it.
+            let total: f64 = row.iter().sum();
+            if total == 0.0 {
+                // It sees none of these tokens: none of them changes its output.
+                continue;
+            }
+            self.square_distances(&row, total, &mut distances);
+            for ((error, p), distance) in errors.iter_mut().zip(&row).zip(&distances) {
+                *error += (p / (total - p + ROOM)).powi(2) * distance;
             }
         }
         errors
     }
 
-    /// ‖v − o‖² of every value, o being the row's output.
-    fn square_distances(&self, row: &[f32], distances: &mut [f64]) {
-        let row: Vec<f64> = row.iter().map(|p| f64::from(*p)).collect();
+    /// ‖v − o‖² of every value, o being the output of a row that sums to `total`.
+    fn square_distances(&self, row: &[f64], total: f64, distances: &mut [f64]) {
         distances.copy_from_slice(&self.squares);
         let mut square = 0.0;
         for channel in self.channels.chunks(row.len().max(1)) {
-            let output: f64 = channel.iter().zip(&row).map(|(v, p)| v * p).sum();
+            let output: f64 = channel.iter().zip(row).map(|(v, p)| v * p).sum();
+            let output = output / total;
             square += output * output;
             subtract(distances, channel, 2.0 * output);
         }

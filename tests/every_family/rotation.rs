@@ -30,7 +30,7 @@ impl AttentionProbe for TurnedBack {
             rows.collect()
         };
         let queries: Vec<Vec<Vec<f32>>> = view.queries.to_vec3()?;
-        let turned = |row: &Vec<f32>| row.iter().map(|x| f64::from(*x)).collect();
+        let turned = |row: &Vec<f32>| -> Vec<f64> { row.iter().map(|x| f64::from(*x)).collect() };
         self.turned.extend(queries[0].iter().map(turned));
         self.queries.extend(back(&queries[0], view.rows.start));
         if view.is_last() {
