@@ -91,15 +91,15 @@ fn all_kinds_of_bounds_say_what_they_certify() {
             "The expected kl of a new prompt under snapkv at budget",
         ),
         (
-            &["--confidence", "0.95"],
+            &["--confidence", "0.95"][..],
             "With confidence 95 %, the expected kl of a new prompt",
         ),
         (
-            &["--except", "10%"],
+            &["--except", "10%"][..],
             "A new prompt has a kl above 0.9 nats under snapkv at budget",
         ),
         (
-            &["--except", "10%", "--confidence", "90%"],
+            &["--except", "10%", "--confidence", "90%"][..],
             "with a probability of at most 10 %.",
         ),
     ] {
@@ -169,7 +169,7 @@ fn what_says_nothing_is_refused() {
     let path = folder.path();
     let refused =
         |method: &str, more: &[&str], code| refusal(path, &arguments("qa", method, more), code);
-    let kl = |more: &[&'static str]| [&["--loss", "kl"], more].concat();
+    let kl = |more: &[&'static str]| [&["--loss", "kl"][..], more].concat();
     for (method, more, code, words) in [
         (
             "snapkv",

@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn long_tails_keep_their_digits() {
-        let of_want = at_most(0, 1000, 0.5) / 0.5f64.powi(1000);
-        assert_abs_diff_eq!(of_want, 1.0, epsilon = 1e-12);
+        let ratio = at_most(0, 1000, 0.5) / 0.5f64.powi(1000);
+        assert_abs_diff_eq!(ratio, 1.0, epsilon = 1e-12);
         // As many events as are expected or fewer come a little more than half of the time.
         let half = at_most(10_000, 100_000, 0.1);
         assert!((0.5..0.51).contains(&half), "{half}");
