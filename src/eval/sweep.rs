@@ -74,7 +74,7 @@ impl<'s> Sweep<'s> {
         let mut drafts: Vec<Vec<Vec<u32>>> = vec![Vec::new(); cases.len()];
         let mut rows: Vec<Vec<Trial>> = vec![Vec::new(); cases.len()];
         for (method, budget) in self.configurations() {
-            let trials = self.trials(cases, &stand, method, budget, &mut drafts);
+            let trials = stand.trials(cases, method, budget, &mut drafts);
             for (rows, trial) in rows.iter_mut().zip(trials) {
                 rows.push(trial);
                 done();
@@ -88,7 +88,7 @@ impl<'s> Sweep<'s> {
         Ok(rows.into_iter().map(outcome).collect())
     }
 
-    pub(super) fn floor(&self) -> Floor {
+    fn floor(&self) -> Floor {
         Floor {
             whole_windows: self.whole_windows,
             ..Floor::of(self.sinks, self.window)
@@ -135,6 +135,10 @@ impl<'s> Sweep<'s> {
         }
         observed.cache = full.into_cache();
         Ok(Stand {
+            model: self.model,
+            methods: self.methods,
+            budgets: self.budgets,
+            floor: self.floor(),
             observed,
             references,
         })

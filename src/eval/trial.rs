@@ -6,14 +6,19 @@ use super::answer::{contained_share, contains_any, exact_match, f1};
 use super::case::Case;
 use super::outcome::{Scores, Trial};
 use super::reference::{Continued, Reference, Standing};
-use super::sweep::Sweep;
+use crate::budget::{CacheBudget, Floor};
 use crate::error::Result;
 use crate::method::{DECODE_ROOM, Method, Observed};
+use crate::model::Model;
 use crate::model::cache::KvCache;
 use crate::select::Slots;
 
 /// What the configurations of one context share.
 pub(super) struct Stand<'a> {
+    pub model: &'a Model,
+    pub methods: &'a [Method],
+    pub budgets: &'a [CacheBudget],
+    pub floor: Floor,
     pub observed: Observed<'a>,
     /// One for every question.
     pub references: Vec<Reference>,
@@ -28,12 +33,11 @@ struct KeptOf {
     evidence: Vec<Vec<f64>>,
 }
 
-impl Sweep<'_> {
+impl Stand<'_> {
     /// Cuts for one configuration and puts every question to the cut; one row for each.
     pub(super) fn trials(
         &self,
         cases: &[&Case],
-        stand: &Stand<'_>,
         method: usize,
         budget: Option<usize>,
         drafts: &mut [Vec<Vec<u32>>],
@@ -46,7 +50,7 @@ impl Sweep<'_> {
             held: Default::default(),
             recall: Vec::new(),
             cache: own.held_as().map_or_else(
-                || stand.observed.cache.representations().to_string(),
+                || self.observed.cache.representations().to_string(),
                 |held_as| held_as.to_string(),
             ),
             cut_s: f64::NAN,
@@ -54,12 +58,12 @@ impl Sweep<'_> {
             decode_s: f64::NAN,
         };
         let tried = if own.is_reference() {
-            let kept = KeptOf::whole(&stand.observed.cache, cases);
+            let kept = KeptOf::whole(&self.observed.cache, cases);
             let itself = |(reference, case): (&Reference, &&Case)| Ok(reference.of_itself(case));
-            let continued = stand.references.iter().zip(cases).map(itself).collect();
+            let continued = self.references.iter().zip(cases).map(itself).collect();
             Ok((kept, continued))
         } else {
-            self.tried(cases, stand, own, budget, drafts, &mut empty.cut_s)
+            self.tried(cases, own, budget, drafts, &mut empty.cut_s)
         };
         match tried {
             Ok((kept, continued)) => {
@@ -100,16 +104,15 @@ impl Sweep<'_> {
     fn tried(
         &self,
         cases: &[&Case],
-        stand: &Stand<'_>,
         method: &Method,
         budget: Option<usize>,
         drafts: &mut [Vec<Vec<u32>>],
         cut_s: &mut f64,
     ) -> Result<(KeptOf, Vec<Result<Continued>>)> {
         let start = Instant::now();
-        let observed = &stand.observed;
+        let observed = &self.observed;
         let budget = budget.map(|b| self.budgets[b]);
-        (method.residency).check(observed.tokens(), &self.floor(), budget)?;
+        (method.residency).check(observed.tokens(), &self.floor, budget)?;
         let slots = observed.kept(method, budget)?;
         let fresh = || observed.cut(method, &slots, budget, DECODE_ROOM);
         let live = fresh()?;
@@ -128,7 +131,7 @@ impl Sweep<'_> {
         };
         let mut standing = Standing::of(live, &fresh);
         let mut continued = Vec::with_capacity(cases.len());
-        for ((case, reference), drafts) in cases.iter().zip(&stand.references).zip(drafts) {
+        for ((case, reference), drafts) in cases.iter().zip(&self.references).zip(drafts) {
             let said = reference.against(self.model, &mut standing, case, drafts);
             if let Ok(said) = &said
                 && !drafts.contains(&said.said.ids)
