@@ -13,8 +13,8 @@ To keep the file small, of the two longer prompts every third layer is written d
 A row has `prompt`, `method`, `keep`, `layer`, `kv_head` and `gaps`: the first kept position, then the distance of each
 kept position from the one before it.
 
-Presses compute in float32, as the model does. Two of them are left out, each for one slot that the rounding of two forward
-passes decides: its score and that of the slot in its place are 2e-6 and 8e-7 apart.
+Presses compute in float32, as the model does. Two runs are left out, in which kvprof keeps another slot whose score is 2e-6
+(expected_attention) and 8e-7 (cur) from that of the one in its place: more than what counts as a tie, so that they do not hold.
 
 `finch` is kvpress's press with a window of 32 tokens and without moving keys to new positions. `lagkv` ranks tokens within
 chunks and leaves the order of equal ranks to chance: its budgets take as many tokens of every chunk.
