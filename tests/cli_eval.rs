@@ -348,3 +348,75 @@ fn what_cannot_be_is_refused_before_the_weights_load() {
     let said = refusal(path, &wide, 1);
     assert!(said.contains("lower --window"), "{said}");
 }
+
+#[test]
+fn questions_after_the_cut_share_it_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, data) = (folder.path(), questions(folder.path()));
+    // The first context is asked about twice.
+    let lines = fs::read_to_string(path.join(&data)).unwrap();
+    let again = lines.lines().next().unwrap().replace("q0", "q0b");
+    let again = again.replace("Where does the ferry leave from?", "What lies still?");
+    fs::write(path.join(&data), format!("{lines}\n{again}")).unwrap();
+    let after = [
+        "--protocol",
+        "question-after",
+        "--methods",
+        "full,snapkv",
+        "--budgets",
+        "24",
+    ];
+    let said = printed(path, &arguments(&data, "a", &after));
+    assert!(
+        said.contains("question-after: contexts were prefilled and cut alone"),
+        "{said}"
+    );
+    let results = Results::load(&path.join("a")).unwrap();
+    assert_eq!(
+        results.meta.data.protocol.as_deref(),
+        Some("question-after")
+    );
+    let table = &results.results;
+    assert!(texts(table, "error").iter().all(String::is_empty));
+    let (ids, clusters) = (texts(table, "prompt_id"), texts(table, "cluster"));
+    let cluster = |id: &str| &clusters[ids.iter().position(|i| i == id).unwrap()];
+    assert_eq!(cluster("q0"), cluster("q0b"));
+    assert_ne!(cluster("q0"), cluster("q1"));
+    assert!(
+        table
+            .counts("question_tokens")
+            .unwrap()
+            .iter()
+            .all(|&tokens| tokens > 20)
+    );
+    // Alone, the second question finds what it found beside the first.
+    fs::write(path.join("alone.jsonl"), &again).unwrap();
+    printed(path, &arguments("alone.jsonl", "b", &after));
+    let alone = Results::load(&path.join("b")).unwrap().results;
+    let of = |table: &Table, name: &str| -> Vec<f64> {
+        let rows = texts(table, "prompt_id").iter().enumerate();
+        let rows = rows.filter(|(_, id)| *id == "q0b");
+        rows.map(|(row, _)| table.numbers(name).unwrap()[row])
+            .collect()
+    };
+    for name in ["kl", "nll", "kv_bytes", "evidence"] {
+        assert_eq!(of(table, name), of(&alone, name), "{name}");
+    }
+    let other = [&after[..], &["--resume"]].concat();
+    let known = arguments(
+        &data,
+        "a",
+        &["--methods", "full,snapkv", "--budgets", "24", "--resume"],
+    );
+    assert!(refusal(path, &known, 1).contains("protocol"));
+    printed(path, &arguments(&data, "a", &other));
+    let source = [
+        "--observe-from",
+        "dummy",
+        "--methods",
+        "full,snapkv",
+        "--budgets",
+        "24",
+    ];
+    assert!(refusal(path, &arguments(&data, "c", &source), 1).contains("question-after"));
+}

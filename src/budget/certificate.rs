@@ -53,6 +53,12 @@ pub struct Certificate {
     pub whole_windows: bool,
     /// Most tokens that were generated.
     pub max_new_tokens: usize,
+    /// What was prefilled, where it was not the whole prompt, as in [`crate::run::DataRecord::protocol`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Whose rows scorers looked from, where it was not the end of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_from: Option<String>,
     /// Model.
     pub model: String,
     /// SHA-256 of its weight file.

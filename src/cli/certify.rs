@@ -223,11 +223,15 @@ fn check_other(ours: &Results, other: &Results, folder: &str, method: &str) -> a
     );
     let settings = |results: &Results| {
         let s = &results.meta.settings;
-        (s.sinks, s.window, s.whole_windows, s.max_new_tokens)
+        let asked = (results.meta.data.protocol.clone(), s.observed_from.clone());
+        (
+            (s.sinks, s.window, s.whole_windows, s.max_new_tokens),
+            asked,
+        )
     };
     anyhow::ensure!(
         settings(ours) == settings(other),
-        "--held-out {folder} has other sinks, window or new tokens: evaluate both alike"
+        "--held-out {folder} has other sinks, window, new tokens or another protocol: evaluate both alike"
     );
     let ids = |results: &Results| results.results.texts("prompt_id").map(<[String]>::to_vec);
     let mine_ids = ids(ours)?;

@@ -159,6 +159,10 @@ impl GenerateReport<'_> {
             made.prefill_s,
             made.prompt_tokens as f64 / made.prefill_s
         )?;
+        if made.question_tokens > 0 {
+            let tokens = made.question_tokens;
+            writeln!(out, "Question {tokens} tokens behind what was cut, uncut")?;
+        }
         if self.compression.cuts() {
             writeln!(
                 out,

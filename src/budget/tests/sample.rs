@@ -54,6 +54,8 @@ pub(super) fn certificate() -> Certificate {
         window: 2,
         whole_windows: false,
         max_new_tokens: 32,
+        protocol: None,
+        observed_from: None,
         model: "sample".into(),
         model_sha256: "ab".into(),
         dtype: "f32".into(),

@@ -80,14 +80,18 @@ impl Calibrated<'_> {
         let (unit, n) = (self.unit(), self.losses.units.len());
         let [least, most] = self.losses.tokens();
         let drawn = match self.goal.confidence {
-            None => format!("is exchangeable with the {n} of {}", data.name),
+            None => format!("exchangeable with the {n} of {}", data.name),
             Some(_) => format!(
-                "is drawn independently from where the {n} of {} are from",
+                "drawn independently from where the {n} of {} are from",
                 data.name
             ),
         };
+        let asked = match &data.protocol {
+            Some(protocol) => format!(" asked in the same way ({protocol}) and"),
+            None => String::new(),
+        };
         format!(
-            "It holds for a new {unit} that {drawn} ({least} to {most} tokens), before it is known which: not for other tasks, \
+            "It holds for a new {unit} that is{asked} {drawn} ({least} to {most} tokens), before it is known which: not for other tasks, \
              lengths, templates or models, not for each {unit} by itself, and not where method, loss or bound were chosen by \
              what these prompts gave."
         )
@@ -187,6 +191,8 @@ pub fn certificate(
         window: settings.window,
         whole_windows: settings.whole_windows,
         max_new_tokens: settings.max_new_tokens,
+        protocol: data.protocol.clone(),
+        observed_from: settings.observed_from.clone(),
         model: meta.model.name.clone(),
         model_sha256: meta.model.sha256.clone(),
         dtype: meta.model.dtype.clone(),
