@@ -408,7 +408,7 @@ fn questions_after_the_cut_share_it_and_say_so() {
         "a",
         &["--methods", "full,snapkv", "--budgets", "24", "--resume"],
     );
-    assert!(refusal(path, &known, 1).contains("protocol"));
+    assert!(refusal(path, &known, 1).contains("another prompts"));
     printed(path, &arguments(&data, "a", &other));
     let source = [
         "--observe-from",

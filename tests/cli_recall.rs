@@ -237,7 +237,15 @@ fn what_cannot_recall_is_refused_before_weights_are_read() {
     assert!(generate(&["--method", "snapkv"], 1).contains("give it with --budget"));
     let twice = ["--method", "full+clusterkv(budget=20)", "--budget", "20"];
     assert!(generate(&twice, 1).contains("leave --budget out"));
-    assert!(generate(&["--method", "clusterkv", "--budget", "16"], 1).contains("the 16 sinks"));
+    let few = [
+        "--method",
+        "full+clusterkv(full_layers=1)",
+        "--budget",
+        "16",
+    ];
+    assert!(generate(&few, 1).contains("the 16 sinks"));
+    let none = generate(&["--method", "clusterkv", "--budget", "20"], 1);
+    assert!(none.contains("fewer of the 2 layers"), "{none}");
     assert!(generate(&["--method", "oracle", "--budget", "38"], 1).contains("kvprof eval"));
     assert!(generate(&["--method", "zigzag@profile", "--budget", "38"], 1).contains("@profile"));
     assert!(

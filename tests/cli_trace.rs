@@ -213,7 +213,12 @@ fn what_cannot_be_traced_is_refused_before_anything_is_written() {
         ),
         (&["--methods", "full,full"], "named twice"),
         (
-            &["--methods", "clusterkv", "--budget", "16"],
+            &[
+                "--methods",
+                "full+clusterkv(full_layers=1)",
+                "--budget",
+                "16",
+            ],
             "the 16 sinks",
         ),
         (&["--methods", "full+evict-h2o(budget=6)"], "full+evict-h2o"),

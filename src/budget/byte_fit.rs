@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// become few bits, and a head with one more token may take less. Where heads are `alike`, from `together` tokens of every
 /// head to as many more bytes always grow, so that totals that far apart are searched by bisection, the best of them is
 /// filled up one by one, and the largest total that fits is found. Where heads differ, their steps fall apart and nearly
-/// cancel: one bisection finds a total that fits, totals above it are looked at as far as a group of every head reaches,
-/// and a few tokens more may fit than are found.
+/// cancel where they are many: one bisection finds a total that fits, some totals above it are looked at as far as two
+/// groups of every head reach, and more may fit than are found.
 /// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
 pub fn fit_bytes<Plan>(
@@ -123,13 +123,19 @@ impl<Plan> Search<'_, Plan> {
 
     /// Tries some totals of the next `range` above the largest that fits, the highest first.
     fn look_above(&mut self, most: usize, range: usize) {
+        /// Of a model of few heads every total is tried, whose steps do not cancel.
+        const FEW: usize = 256;
         const PROBES: usize = 64;
         let start = self.largest();
         if start == 0 {
             return;
         }
-        let step = range.div_ceil(PROBES).max(1);
-        for probe in (1..=PROBES).rev() {
+        let step = if range <= FEW {
+            1
+        } else {
+            range.div_ceil(PROBES)
+        };
+        for probe in (1..=range / step).rev() {
             let total = start + probe * step;
             if total <= most
                 && let Fit::Good = self.fits(total)

@@ -277,10 +277,7 @@ impl Residency for Recall {
             let seen = head.seen(held, self.rows);
             bytes.resident -= row * (held - seen);
             bytes.resident += head.bytes();
-            // Where a head sees all that it holds, nothing of it has to lie elsewhere.
-            if seen < held {
-                bytes.offloaded += row * head.clustered();
-            }
+            bytes.offloaded += row * head.clustered();
         }
         bytes
     }
