@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// head to as many more bytes always grow, so that totals that far apart are searched by bisection, the best of them is
 /// filled up one by one, and the largest total that fits is found. Where heads differ, their steps fall apart and nearly
 /// cancel where they are many: one bisection finds a total that fits, some totals above it are looked at as far as two
-/// groups of every head reach, and more may fit than are found.
+/// groups of every head reach, as long as one of them fits, and more may fit than are found.
 /// Shapes: the KV heads that take part, and the tokens that they can hold together. Errors: [`Error::Invalid`] where
 /// not even the least plan fits; the allocator's, where it has none.
 pub fn fit_bytes<Plan>(
@@ -36,7 +36,7 @@ pub fn fit_bytes<Plan>(
         search.bisect(most, 1);
     } else if middle.is_ok_and(|plan| !alike(&plan)) {
         search.bisect(most, 1);
-        search.look_above(most, 2 * heads * together);
+        while search.look_above(most, 2 * heads * together) {}
         search.fill_up(most);
     } else {
         let step = heads * together;
@@ -121,14 +121,14 @@ impl<Plan> Search<'_, Plan> {
         }
     }
 
-    /// Tries some totals of the next `range` above the largest that fits, the highest first.
-    fn look_above(&mut self, most: usize, range: usize) {
+    /// Tries some totals of the next `range` above the largest that fits, the highest first; whether one fits.
+    fn look_above(&mut self, most: usize, range: usize) -> bool {
         /// Of a model of few heads every total is tried, whose steps do not cancel.
-        const FEW: usize = 256;
+        const FEW: usize = 1024;
         const PROBES: usize = 64;
         let start = self.largest();
         if start == 0 {
-            return;
+            return false;
         }
         let step = if range <= FEW {
             1
@@ -140,9 +140,10 @@ impl<Plan> Search<'_, Plan> {
             if total <= most
                 && let Fit::Good = self.fits(total)
             {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Adds single tokens to the largest total that fits, fewer than one for every head.
