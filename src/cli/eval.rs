@@ -119,6 +119,11 @@ impl EvalArguments {
             let geometry = Geometry::of_files(&header.files, &header.config);
             check_profile(profile.as_ref(), &geometry)?;
             let prefilled = self.model.precision()?.cache;
+            anyhow::ensure!(
+                prefilled.holds_tokens_alone() || !self.queries.rewinds(),
+                "--observe-from takes back what is looked from, and a full cache of {prefilled} cannot be rewound for it: \
+                 take --cache-dtype q8_0, bf16 or f16"
+            );
             for method in &methods {
                 method.check_geometry(&geometry)?;
                 method.check_held(prefilled)?;

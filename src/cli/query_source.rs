@@ -50,6 +50,11 @@ impl QueryArguments {
         Ok(())
     }
 
+    /// Whether something is fed to the full cache and taken back.
+    pub fn rewinds(&self) -> bool {
+        self.observe_from != Source::Context
+    }
+
     /// The source, in a model's tokens.
     pub fn source(&self, tokenizer: &Tokenizer) -> anyhow::Result<QuerySource> {
         Ok(match self.observe_from {

@@ -192,9 +192,14 @@ impl Observed<'_> {
         if asked.is_empty() {
             return Ok(());
         }
-        if ids.is_empty() || !full.can_rewind() {
-            let bound = "tokens to look from are needed, and a full cache that can be rewound: --cache-dtype q8_0, bf16 or f32";
-            return Err(Error::invalid("tokens to look from", ids.len(), bound));
+        if ids.is_empty() {
+            let bound = "a question behind the context is needed: take --observe-from context";
+            return Err(Error::invalid("tokens to look from", 0, bound));
+        }
+        if !full.can_rewind() {
+            let held_as = full.cache().representations();
+            let bound = "what is looked from is taken back, for which a full cache must rewind: --cache-dtype q8_0, bf16 or f32";
+            return Err(Error::invalid("type of the cache", held_as, bound));
         }
         let start = full.cache().next_position();
         let scorers = asked.iter().map(|a| (a.scorer, window)).collect();
