@@ -23,6 +23,7 @@ use super::eval_work::{Cost, EvalWork};
 use super::jobs::JobArguments;
 use super::load::{self, ModelArguments};
 use super::long_run::{RunArguments, run_command, stop_cleanly};
+use super::method_files::{MethodFileArguments, check_files, write_prompts};
 use super::needle_grid::NeedleArguments;
 use super::prompts::{PromptArguments, PromptSet};
 use super::query_source::QueryArguments;
@@ -51,6 +52,8 @@ pub struct EvalArguments {
         default_value = "full,snapkv,ada-kv,pyramid,zigzag,mass-optimal,output-optimal,streaming,tova,knorm,oracle"
     )]
     methods: String,
+    #[command(flatten)]
+    files: MethodFileArguments,
     /// Budgets: mean tokens per KV head and layer (128), shares of the prompt (12%), bytes (5MB), or shares of the
     /// full cache's bytes (12%bytes)
     #[arg(
@@ -102,7 +105,7 @@ enum Task {
 
 impl EvalArguments {
     pub fn run(self) -> anyhow::Result<()> {
-        let mut methods = Method::parse_list(&self.methods)?;
+        let mut methods = self.files.methods(&self.methods, &self.budgets)?;
         self.check(&methods)?;
         let profile = (self.profile.as_deref()).map(Profile::load).transpose();
         let profile = profile.context("reading the profile")?;
@@ -112,12 +115,17 @@ impl EvalArguments {
                 .with_context(|| format!("method {}", method.name))?;
         }
         let set = self.prompts.of(self.dataset()?)?;
+        if let Some(out) = &self.files.write_prompts {
+            let (header, _) = self.model.open(self.run.quiet)?;
+            return write_prompts(out, &set.cases_of(&header)?);
+        }
         let mut cases = Vec::new();
         let model = self.model.load_checked(self.run.quiet, |header| {
             cases = set.cases_of(header)?;
             self.check_cases(&cases, &methods, &header.config)?;
             let geometry = Geometry::of_files(&header.files, &header.config);
             check_profile(profile.as_ref(), &geometry)?;
+            check_files(&methods, &cases, &geometry)?;
             let prefilled = self.model.precision()?.cache;
             anyhow::ensure!(
                 prefilled.holds_tokens_alone() || !self.queries.rewinds(),
@@ -283,7 +291,8 @@ impl EvalArguments {
     /// The budgets at which a method is tried; one that spends none is tried once.
     fn budgets_of(&self, method: &Method) -> Vec<Option<CacheBudget>> {
         if method.spends_budget() {
-            self.budgets.iter().copied().map(Some).collect()
+            let tried = self.budgets.iter().filter(|b| method.is_tried_at(**b));
+            tried.copied().map(Some).collect()
         } else {
             vec![None]
         }

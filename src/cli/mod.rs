@@ -25,6 +25,7 @@ mod list;
 mod load;
 mod long_run;
 mod memory_need;
+mod method_files;
 mod needle_grid;
 mod one_prompt;
 mod output_file;

@@ -39,7 +39,9 @@ impl<'s> Sweep<'s> {
         methods
             .flat_map(|(m, method)| {
                 if method.spends_budget() {
-                    (0..self.budgets.len()).map(|b| (m, Some(b))).collect()
+                    let tried =
+                        (0..self.budgets.len()).filter(|&b| method.is_tried_at(self.budgets[b]));
+                    tried.map(|b| (m, Some(b))).collect()
                 } else {
                     vec![(m, None)]
                 }

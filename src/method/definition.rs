@@ -13,7 +13,7 @@ use crate::files::sha256_hex;
 use crate::model::cache::{Representation, Representations};
 use crate::model::precision::Precision;
 use crate::profile::{MeasureOptions, Needs, Profile};
-use crate::select::{HeadSplit, Scorer};
+use crate::select::{HeadSplit, Imports, ScoreFiles, Scorer};
 
 /// Where the measurements come from that an allocation is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +129,22 @@ impl Method {
     /// Whether it is another method at every budget of a run: by what its cut keeps, or by what its residency shows.
     pub fn spends_budget(&self) -> bool {
         self.cut.is_some() || self.residency.spends_budget()
+    }
+
+    /// The files that its scores or its kept tokens are read from.
+    pub fn files(&self) -> Option<&ScoreFiles> {
+        self.cut.as_ref()?.ranking.scorer.imported()
+    }
+
+    /// Whether it is tried at a budget of a run: at its own alone, where files say what is kept of a prompt.
+    pub fn is_tried_at(&self, budget: CacheBudget) -> bool {
+        match self
+            .files()
+            .filter(|files| files.imports() == Imports::Kept)
+        {
+            Some(files) => files.budget() == Some(budget),
+            None => true,
+        }
     }
 
     /// The rule that allocates, where there is one.

@@ -16,6 +16,7 @@ pub use live_cache::{HeldRows, LiveCache};
 pub use named::{METHODS, NamedMethod};
 pub use observation::{Observed, Prefilled, observe, prefill};
 pub use residency::{RESIDENCIES, ResidencyRule};
+pub use spelling::NamedFiles;
 
 /// Tokens that a cache gets as room for decoding when it is cut; it grows as they come.
 pub const DECODE_ROOM: usize = 32;

@@ -18,7 +18,10 @@ use crate::model::attention::{AttentionProbe, Tee};
 use crate::model::cache::{KvCache, Representations};
 use crate::model::decoder::{Decoder, PREFILL_RUN};
 use crate::profile::{MeasureOptions, Profiler};
-use crate::select::{ContinuationProbe, LayerScores, Scorer, ScoringProbe, Slots, select_layers};
+use crate::select::{
+    ContinuationProbe, Imports, LayerScores, Scorer, ScoringProbe, Slots, kept_slots,
+    place_of_scores, select_layers,
+};
 
 /// A prefilled prompt: full cache, logits of its last token, scores of every token.
 pub struct Prefilled {
@@ -128,7 +131,8 @@ pub fn observe<'a>(
         method.check_device(decoder.device(), decoder.precision())?;
     }
     let mut asked = Asked::by(methods);
-    let during_prefill = |a: &Asked<'_>| !a.looks_ahead(floor.window);
+    let during_prefill =
+        |a: &Asked<'_>| !a.looks_ahead(floor.window) && a.scorer.imported().is_none();
     let scorers = asked.iter().filter(|a| during_prefill(a));
     let scorers = scorers.map(|a| (a.scorer, floor.window)).collect();
     let options = MeasureOptions {
@@ -144,6 +148,14 @@ pub fn observe<'a>(
     let scored = asked.iter_mut().filter(|a| during_prefill(a));
     for (asked, scores) in scored.zip(prefilled.scores) {
         asked.scores = scores;
+    }
+    let config = decoder.config();
+    let (layers, kv_heads) = (config.num_hidden_layers(), config.num_key_value_heads);
+    let place = place_of_scores(decoder.device());
+    for asked in &mut asked {
+        if let Some(files) = asked.scorer.imported() {
+            asked.scores = files.scores(ids, &place, layers, kv_heads)?;
+        }
     }
     Ok(Observed {
         cache: prefilled.cache,
@@ -291,7 +303,13 @@ impl Observed<'_> {
         let Some(cut) = &method.cut else {
             return Ok(self.cache.slots_in_sight());
         };
-        self.select(&cut.ranking, &self.allocate(method, cut, budget)?)
+        let ranking = &cut.ranking;
+        let files = ranking.scorer.imported();
+        if files.is_some_and(|files| files.imports() == Imports::Kept) {
+            let firsts = self.cache.firsts_in_sight();
+            return kept_slots(self.scores(&ranking.name, &*ranking.scorer)?, &firsts);
+        }
+        self.select(ranking, &self.allocate(method, cut, budget)?)
     }
 
     /// Cuts: a cache of the kept slots alone that lives by the method's residency; the full cache stays whole.

@@ -8,7 +8,43 @@ use super::residency::RESIDENCIES;
 use crate::budget::{Granularity, allocator, allocators};
 use crate::error::{Error, Result};
 use crate::registry;
-use crate::select::SCORERS;
+use crate::select::{Imported, Imports, SCORERS, ScoreFiles};
+
+/// Files of another program under the name that methods give them.
+#[derive(Clone, Debug)]
+pub struct NamedFiles {
+    /// What stands for them in place of a scorer.
+    pub name: String,
+    /// The files.
+    pub files: ScoreFiles,
+}
+
+impl NamedFiles {
+    /// Files under a name that nothing else has.
+    ///
+    /// Errors: [`Error::Invalid`] for a name that a method could not be spelled with, or that is taken.
+    pub fn new(name: &str, files: ScoreFiles) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || !name.chars().all(plain) {
+            let bound = "letters, digits, -, _ and . are expected";
+            return Err(Error::invalid(
+                "name of the files",
+                format!("'{name}'"),
+                bound,
+            ));
+        }
+        let taken = METHODS.iter().any(|m| m.name == name)
+            || SCORERS.iter().any(|s| s.name == name)
+            || allocators().any(|a| a.name == name)
+            || is_residency(name);
+        if taken {
+            let bound = "a method, scorer, strategy or residency has it: take another";
+            return Err(Error::invalid("name of the files", name, bound));
+        }
+        let name = name.to_owned();
+        Ok(Self { name, files })
+    }
+}
 
 impl Method {
     /// Reads a name of [`METHODS`], or `STRATEGY[+SCORER[+SPLIT]]`, each with `[+RESIDENCY][+cache(TYPE)]` behind it.
@@ -19,6 +55,13 @@ impl Method {
     /// after the cut: `snapkv+cache(k=bf16,v=f16)`.
     /// Errors: [`Error::UnknownName`], [`Error::Invalid`].
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_with(text, &[])
+    }
+
+    /// The same where `own` files may stand for a scorer; alone, a name of theirs is that scorer under equal budgets.
+    ///
+    /// Errors: as [`Method::parse`]; [`Error::Invalid`] for a strategy or split of files that say what is kept.
+    pub fn parse_with(text: &str, own: &[NamedFiles]) -> Result<Self> {
         let text = text.trim();
         let mut axes: Vec<&str> = split_outside_parentheses(text, '+');
         axes.iter_mut().for_each(|axis| *axis = axis.trim());
@@ -47,9 +90,19 @@ impl Method {
         }
         let cut = axes.join("+");
         let spelled = METHODS.iter().find(|m| m.name == cut);
-        let spelled = spelled.map_or(cut.as_str(), |named| named.spelled);
+        let of_files = own.iter().any(|named| named.name == cut);
+        let of_files = of_files.then(|| format!("uniform+{cut}"));
+        let spelled = spelled.map_or(of_files.as_deref().unwrap_or(&cut), |named| named.spelled);
         if !spelled.is_empty() || cut.is_empty() {
-            method.cut = Some(Cut::parse(spelled)?);
+            method.cut = Some(Cut::parse(spelled, own)?);
+        }
+        let kept = method
+            .files()
+            .is_some_and(|files| files.imports() == Imports::Kept);
+        if kept && of_files.is_none() {
+            let bound =
+                "its files say what is kept, which no strategy or split can change: leave them out";
+            return Err(Error::invalid("method", text, bound));
         }
         Ok(method)
     }
@@ -83,9 +136,16 @@ impl Method {
     ///
     /// Errors: those of [`Method::parse`]; [`Error::Invalid`] for a method that is named twice.
     pub fn parse_list(text: &str) -> Result<Vec<Self>> {
+        Self::parse_list_with(text, &[])
+    }
+
+    /// The same where `own` files may stand for a scorer.
+    ///
+    /// Errors: as [`Method::parse_list`] and [`Method::parse_with`].
+    pub fn parse_list_with(text: &str, own: &[NamedFiles]) -> Result<Vec<Self>> {
         let mut methods: Vec<Self> = Vec::new();
         for name in split_outside_parentheses(text, ',') {
-            let method = Self::parse(name)?;
+            let method = Self::parse_with(name, own)?;
             if methods.iter().any(|m| m.name == method.name) {
                 return Err(Error::invalid("method", method.name, "it is named twice"));
             }
@@ -97,7 +157,7 @@ impl Method {
 
 impl Cut {
     /// Reads `STRATEGY[+SCORER[+SPLIT]]`.
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str, own: &[NamedFiles]) -> Result<Self> {
         let mut axes = split_outside_parentheses(text, '+').into_iter();
         let strategy = axes.next().unwrap_or_default();
         let scorer = axes.next().unwrap_or("snapkv");
@@ -106,7 +166,7 @@ impl Cut {
             let bound = "a method is STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE), nothing more";
             return Err(Error::invalid("method", format!("{text}: {more}"), bound));
         }
-        let ranking = Ranking::parse(scorer, split)?;
+        let ranking = Ranking::parse(scorer, split, own)?;
         Ok(Self {
             allocation: Allocation::Rule(RuledAllocation::parse(strategy)?),
             ranking,
@@ -152,7 +212,14 @@ impl RuledAllocation {
 }
 
 impl Ranking {
-    fn parse(scorer: &str, split: &str) -> Result<Self> {
+    fn parse(scorer: &str, split: &str, own: &[NamedFiles]) -> Result<Self> {
+        if let Some(named) = own.iter().find(|named| named.name == scorer) {
+            return Ok(Self {
+                name: named.name.clone(),
+                scorer: Box::new(Imported(named.files.clone())),
+                split: split.parse()?,
+            });
+        }
         let (name, parameters) = with_parameters(scorer)?;
         Ok(Self {
             name: name.to_owned(),

@@ -25,6 +25,7 @@ mod dropkv;
 mod expected_attention;
 mod finch;
 mod h2o;
+mod imported;
 mod keydiff;
 mod knorm;
 mod lagkv;
@@ -48,6 +49,7 @@ pub use expected_attention::ExpectedAttention;
 pub use finch::Finch;
 pub use first_stage::{FirstCount, FirstStage};
 pub use h2o::H2o;
+pub use imported::{Imported, Imports, ScoreFiles, kept_slots};
 pub use keydiff::KeyDiff;
 pub use knorm::KNorm;
 pub use lagkv::LagKv;
@@ -83,6 +85,11 @@ pub trait Scorer: fmt::Debug + Send + Sync {
 
     /// What must be observed during prefill; `window` is that of the selection.
     fn needs(&self, window: usize) -> Needs;
+
+    /// The files that its scores are read from; `None` for a rule that scores by itself.
+    fn imported(&self) -> Option<&ScoreFiles> {
+        None
+    }
 
     /// Scores, larger is kept first.
     ///
