@@ -70,7 +70,7 @@ pub struct Generated {
     pub prompt_tokens: usize,
     /// Tokens of a question that was fed to the cut cache.
     pub question_tokens: usize,
-    /// Seconds of the prefill, in which the prompt is observed.
+    /// Seconds of the prefill, in which the prompt is observed, and of passes that the method's scorer reads it again in.
     pub prefill_s: f64,
     /// Bytes of the full cache after prefill.
     pub full_bytes: usize,
@@ -117,7 +117,8 @@ impl Generator<'_> {
         };
         let chosen_s = start.elapsed().as_secs_f64();
         listener.before_cut(&observed, &kept)?;
-        let (prefill_s, full_bytes) = (observed.seconds, observed.cache.bytes());
+        let prefill_s = observed.seconds + observed.replay_seconds(self.method);
+        let full_bytes = observed.cache.bytes();
         let mut logits = observed.logits.clone();
         let (mut live, cut) = self.cut(observed, &kept, chosen_s)?;
         if let Some(last) = live.feed(&self.model.decoder, question)?.pop() {

@@ -68,15 +68,8 @@ impl Allocator for DynamicKv {
         let rest = (request.per_head() - least).max(0.0);
         let most = (self.most * rest) as usize;
         let counts = counts_of_best(&competing, most, rest);
-        let all: usize = counts.iter().sum();
-        let equal = 1.0 / counts.len().max(1) as f64;
-        let share = |count: &usize| match all {
-            0 => equal,
-            all => *count as f64 / all as f64,
-        };
-        let whole = rest * counts.len() as f64;
-        let layers: Vec<f64> = counts.iter().map(|c| least + whole * share(c)).collect();
-        Ok(request.targets(request.geometry.repeated(&layers)))
+        let counts: Vec<f64> = counts.into_iter().map(|count| count as f64).collect();
+        Ok(request.by_weight(&counts))
     }
 }
 

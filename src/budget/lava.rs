@@ -41,14 +41,8 @@ impl Allocator for Lava {
         let scores = request.measured()?.scores()?;
         let competing = scores.competing(floor.sinks, floor.window);
         let entropies: Vec<f64> = competing.iter().map(|heads| relative(heads)).collect();
-        let sum: f64 = entropies.iter().sum();
-        let least = request.lowest() as f64;
-        let rest = (request.per_head() - least).max(0.0) * entropies.len() as f64;
-        // Scores of a single token each, or of none, say nothing of any layer.
-        let equal = 1.0 / entropies.len().max(1) as f64;
-        let share = |entropy: &f64| if sum > 0.0 { entropy / sum } else { equal };
-        let layers: Vec<f64> = entropies.iter().map(|e| least + rest * share(e)).collect();
-        Ok(request.targets(request.geometry.repeated(&layers)))
+        // Scores of a single token each, or of none, say nothing of any layer: all are 0 then.
+        Ok(request.by_weight(&entropies))
     }
 }
 

@@ -5,7 +5,8 @@ use super::longest::longest;
 use super::token_scores::TokenScores;
 use crate::error::{Error, Result};
 use crate::profile::{
-    BudgetMeasure, CurveMeasure, LayerMeasures, MeasureOptions, Needs, Points, Profile, budget_grid,
+    BudgetMeasure, CurveMeasure, LayerMeasures, LayerNumber, MeasureOptions, Needs, Points,
+    Profile, TokenMeasure, budget_grid,
 };
 use crate::table::Table;
 
@@ -21,6 +22,10 @@ pub struct Measures {
     budgets: Vec<(BudgetMeasure, Vec<Vec<f64>>)>,
     /// Curves, `[prompt]` of one per layer or one per query head in layer order.
     curves: Vec<(CurveMeasure, Vec<Vec<Points>>)>,
+    /// Numbers of layers, `[prompt][layer]`.
+    numbers: Vec<(LayerNumber, Vec<Vec<f64>>)>,
+    /// What rows of the one prompt say of its tokens.
+    token_measures: Vec<(TokenMeasure, TokenScores)>,
     /// By which a method ranks the tokens of the one prompt.
     scores: Option<TokenScores>,
 }
@@ -33,7 +38,7 @@ impl Measures {
     pub fn of_profile(profile: &Profile, needs: &Needs) -> Result<Self> {
         let options = profile.meta.settings.measures.clone();
         needs.check(&options)?;
-        if needs.scores {
+        if !needs.is_in_profiles() {
             return Err(no_scores());
         }
         let lengths = profile.layers.counts("tokens")?.iter();
@@ -44,6 +49,8 @@ impl Measures {
             tokens: lengths.map(|&t| t as usize).collect(),
             budgets: Vec::new(),
             curves: Vec::new(),
+            numbers: Vec::new(),
+            token_measures: Vec::new(),
             scores: None,
         };
         for measure in &needs.budgets {
@@ -53,6 +60,10 @@ impl Measures {
         for measure in &needs.curves {
             let curves = measures.read_curves(&profile.curves, measure)?;
             measures.curves.push((*measure, curves));
+        }
+        for number in &needs.numbers {
+            let numbers = measures.read_numbers(profile, *number)?;
+            measures.numbers.push((*number, numbers));
         }
         Ok(measures)
     }
@@ -78,14 +89,34 @@ impl Measures {
             let of_layers: Vec<Vec<Points>> = of_layers.collect::<Option<_>>()?;
             Some((measure, vec![of_layers.concat()]))
         });
+        let numbers = needs.numbers.into_iter().filter_map(|number| {
+            let of_layers = layers.iter().map(|l| number.of_layer(l));
+            Some((number, vec![of_layers.collect::<Option<_>>()?]))
+        });
         Self {
             geometry,
             options: options.clone(),
             tokens: vec![tokens],
             budgets: budgets.collect(),
             curves: curves.collect(),
+            numbers: numbers.collect(),
+            token_measures: Vec::new(),
             scores: None,
         }
+    }
+
+    /// The same with what rows of the prompt say of its tokens.
+    #[must_use]
+    pub fn with_token_measure(mut self, measure: TokenMeasure, tokens: TokenScores) -> Self {
+        self.token_measures.push((measure, tokens));
+        self
+    }
+
+    /// The same with a number of every layer, `[prompt][layer]`.
+    #[cfg(test)]
+    pub(super) fn with_numbers(mut self, number: LayerNumber, layers: Vec<Vec<f64>>) -> Self {
+        self.numbers.push((number, layers));
+        self
     }
 
     /// The same with the scores by which a method ranks the prompt's tokens.
@@ -125,6 +156,12 @@ impl Measures {
             curves: curves
                 .map(|(m, all)| (*m, picked(all, layers, of)))
                 .collect(),
+            numbers: (self.numbers.iter())
+                .map(|(n, all)| (*n, picked(all, layers, of)))
+                .collect(),
+            token_measures: (self.token_measures.iter())
+                .map(|(m, tokens)| (*m, tokens.of_layers(layers)))
+                .collect(),
             scores: self.scores.as_ref().map(|scores| scores.of_layers(layers)),
         }
     }
@@ -159,6 +196,43 @@ impl Measures {
     /// Errors: [`Error::UnknownName`] for a measure that was not asked for.
     pub fn curves(&self, measure: &CurveMeasure) -> Result<&[Vec<Points>]> {
         measured(&self.curves, measure, CurveMeasure::column)
+    }
+
+    /// A number of every layer, `[prompt][layer]`.
+    ///
+    /// Errors: [`Error::UnknownName`] for a number that was not asked for.
+    pub fn numbers(&self, number: LayerNumber) -> Result<&[Vec<f64>]> {
+        measured(&self.numbers, &number, |number| number.name().to_owned())
+    }
+
+    /// What rows of the prompt say of its tokens.
+    ///
+    /// Errors: [`Error::Unsupported`] where it is not known, as in a profile.
+    pub fn token_measure(&self, measure: TokenMeasure) -> Result<&TokenScores> {
+        let found = self.token_measures.iter().find(|(m, _)| *m == measure);
+        found.map(|(_, tokens)| tokens).ok_or_else(no_scores)
+    }
+
+    fn read_numbers(&self, profile: &Profile, number: LayerNumber) -> Result<Vec<Vec<f64>>> {
+        let values = match number {
+            LayerNumber::PooledEntropy => profile.heads.numbers("entropy")?,
+            LayerNumber::ResidualCosine => return Err(no_scores()),
+        };
+        let (heads, layers) = (self.geometry.heads, self.geometry.layers);
+        if values.len() != self.tokens.len() * layers * heads {
+            let bound = format!(
+                "{heads} rows for each of {layers} layers and every prompt are expected: profile again"
+            );
+            return Err(Error::invalid(
+                "rows of the profile's heads",
+                values.len(),
+                bound,
+            ));
+        }
+        let means: Vec<f64> = (values.chunks(heads.max(1)))
+            .map(|heads| heads.iter().sum::<f64>() / heads.len() as f64)
+            .collect();
+        Ok(means.chunks(layers.max(1)).map(<[f64]>::to_vec).collect())
     }
 
     fn read_budgets(&self, profile: &Profile, measure: &BudgetMeasure) -> Result<Vec<Vec<f64>>> {
@@ -212,7 +286,7 @@ impl Measures {
 
 fn no_scores() -> Error {
     Error::Unsupported {
-        what: "strategy that spends by the scores of the prompt's tokens, from",
+        what: "strategy that spends by what only the prompt's own prefill shows, from",
         found: "a profile".into(),
         supported: "the prompt itself: leave @profile out, or use it in eval or generate".into(),
     }

@@ -36,12 +36,16 @@ mod spend_bytes;
 mod token_scores;
 mod type_errors;
 
+mod cake;
 mod dynamickv;
+mod entropy;
 mod lava;
 mod mass_optimal;
 mod output_optimal;
 mod proportional;
 mod pyramid;
+mod pyramid_infer;
+mod squeeze_attention;
 mod uniform;
 mod zigzag;
 mod zigzag_lmbo;
@@ -68,12 +72,16 @@ pub use room::Room;
 pub use token_scores::TokenScores;
 pub use type_errors::{error_with_types, type_errors};
 
+pub use cake::Cake;
 pub use dynamickv::DynamicKv;
+pub use entropy::PooledEntropy;
 pub use lava::Lava;
 pub use mass_optimal::MassOptimal;
 pub use output_optimal::OutputOptimal;
 pub use proportional::Proportional;
 pub use pyramid::Pyramid;
+pub use pyramid_infer::PyramidInfer;
+pub use squeeze_attention::SqueezeAttention;
 pub use uniform::Uniform;
 pub use zigzag::{LowerBound, ZigZag};
 pub use zigzag_lmbo::ZigZagLmbo;
@@ -90,20 +98,27 @@ pub const ALLOCATORS: &[Entry<dyn Allocator>] = &[
     zigzag::ENTRY,
     zigzag_lmbo::ENTRY,
     pyramid::ENTRY,
+    pyramid_infer::ENTRY,
+    entropy::ENTRY,
     mass_optimal::ENTRY,
     output_optimal::ENTRY,
 ];
 
-/// Allocators that spend by the scores of the prompt itself, which no profile holds.
-pub const SCORE_ALLOCATORS: &[Entry<dyn Allocator>] = &[lava::ENTRY, dynamickv::ENTRY];
+/// Allocators that spend by what only the prompt's own prefill shows: scores of its tokens, rows, the residual stream.
+pub const PROMPT_ALLOCATORS: &[Entry<dyn Allocator>] = &[
+    lava::ENTRY,
+    dynamickv::ENTRY,
+    cake::ENTRY,
+    squeeze_attention::ENTRY,
+];
 
 /// The allocator called `name`, with JSON parameters.
 ///
 /// Errors: those of [`registry::build`].
 pub fn allocator(name: &str, parameters: Value) -> Result<Box<dyn Allocator>> {
-    let of_scores = SCORE_ALLOCATORS.iter().any(|entry| entry.name == name);
-    let table = if of_scores {
-        SCORE_ALLOCATORS
+    let of_prompt = PROMPT_ALLOCATORS.iter().any(|entry| entry.name == name);
+    let table = if of_prompt {
+        PROMPT_ALLOCATORS
     } else {
         ALLOCATORS
     };
@@ -112,5 +127,5 @@ pub fn allocator(name: &str, parameters: Value) -> Result<Box<dyn Allocator>> {
 
 /// Every allocator that a method can name.
 pub fn allocators() -> impl Iterator<Item = &'static Entry<dyn Allocator>> {
-    ALLOCATORS.iter().chain(SCORE_ALLOCATORS)
+    ALLOCATORS.iter().chain(PROMPT_ALLOCATORS)
 }

@@ -145,6 +145,26 @@ impl BudgetPlan {
         })
     }
 
+    /// The same with other shares of what lies above the floor, `[L][H_kv]`, of any positive sum.
+    ///
+    /// Errors: those of [`fit()`].
+    pub fn with_shares(&self, shares: Vec<Vec<f64>>) -> Result<Self> {
+        let sum: f64 = shares.iter().flatten().sum();
+        let shares: Vec<Vec<f64>> = (shares.into_iter())
+            .map(|heads| heads.into_iter().map(|share| share / sum).collect())
+            .collect();
+        Ok(Self {
+            tokens: fit(
+                &shares,
+                self.budget,
+                &self.floor(),
+                self.room(self.reference_tokens),
+            )?,
+            shares,
+            ..self.clone()
+        })
+    }
+
     /// What every KV head keeps at least.
     pub fn floor(&self) -> Floor {
         Floor {

@@ -225,6 +225,17 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Targets of layers that share what lies above the floor by weights; equally where all are 0.
+    pub(super) fn by_weight(&self, weights: &[f64]) -> Targets {
+        let sum: f64 = weights.iter().sum();
+        let equal = 1.0 / weights.len().max(1) as f64;
+        let least = self.lowest() as f64;
+        let rest = (self.per_head() - least).max(0.0) * weights.len() as f64;
+        let share = |weight: &f64| if sum > 0.0 { weight / sum } else { equal };
+        let layers: Vec<f64> = weights.iter().map(|w| least + rest * share(w)).collect();
+        self.targets(self.geometry.repeated(&layers))
+    }
+
     /// The floor that the reference prompt can have.
     pub fn lowest(&self) -> usize {
         self.floor.tokens.min(self.tokens)

@@ -246,7 +246,7 @@ fn check_other(ours: &Results, other: &Results, folder: &str, method: &str) -> a
 }
 
 /// A share as `10%` or `0.1`.
-fn share(text: &str) -> Result<f64, String> {
+pub fn share(text: &str) -> Result<f64, String> {
     let number = match text.trim().strip_suffix('%') {
         // The exponent shifts the decimal point without rounding twice.
         Some(percent) => format!("{}e-2", percent.trim_end()),

@@ -136,8 +136,9 @@ impl EvalArguments {
                 method.check_geometry(&geometry)?;
                 method.check_held(prefilled)?;
                 anyhow::ensure!(
-                    prefilled.holds_tokens_alone() || !method.looks_ahead(self.window),
-                    "method {} looks at what the full cache says next, and a full cache of {prefilled} cannot be \
+                    prefilled.holds_tokens_alone()
+                        || !(method.looks_ahead(self.window) || method.reads_again(self.window)),
+                    "method {} looks at what is fed behind the full cache and taken back, and one of {prefilled} cannot be \
                      rewound for it: leave {0} out, or take --cache-dtype q8_0, bf16 or f16",
                     method.name
                 );

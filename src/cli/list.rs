@@ -143,7 +143,7 @@ impl Kind {
             Self::Residencies => rows(method::RESIDENCIES, of_paper),
             Self::Strategies => {
                 let mut strategies = rows(budget::ALLOCATORS, of_paper);
-                strategies.extend(rows(budget::SCORE_ALLOCATORS, of_paper));
+                strategies.extend(rows(budget::PROMPT_ALLOCATORS, of_paper));
                 strategies.push(of_paper(&budget::BITS_AND_TOKENS));
                 strategies
             }

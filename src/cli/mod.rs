@@ -38,6 +38,7 @@ mod prompts;
 mod query_source;
 mod reference;
 mod report;
+mod search;
 mod speed;
 mod summary;
 mod text_table;
@@ -76,6 +77,8 @@ enum Verb {
     Generate(Box<generate::GenerateArguments>),
     /// Try methods and budgets on a data set: one prefill per prompt, paired statistics
     Eval(Box<eval::EvalArguments>),
+    /// Search for the plan that changes least what the model says next, and see how much of the gain holds elsewhere
+    Search(Box<search::SearchArguments>),
     /// Find the smallest budget at which what a method loses is bounded on new prompts
     Certify(certify::CertifyArguments),
     /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
@@ -106,6 +109,7 @@ impl CommandLine {
             Verb::Report(arguments) => arguments.run(),
             Verb::Generate(arguments) => arguments.run(),
             Verb::Eval(arguments) => arguments.run(),
+            Verb::Search(arguments) => arguments.run(),
             Verb::Certify(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),

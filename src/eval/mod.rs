@@ -24,6 +24,8 @@ mod reference;
 mod residency_summary;
 mod results;
 mod rows;
+pub mod search;
+mod shuffle;
 mod sign_test;
 pub mod speed;
 mod spread;

@@ -29,6 +29,8 @@ pub struct Trial {
     pub recall: Vec<RecallStep>,
     /// Elements of keys and values.
     pub cache: String,
+    /// Seconds of passes that its scorer read the context again in.
+    pub replay_s: f64,
     /// Seconds to allocate, select and cut; NaN where nothing was cut.
     pub cut_s: f64,
     /// Decoding steps that the text needed beyond what it shares with the full cache's.

@@ -157,6 +157,23 @@ impl Reference {
         compared(case, &self.first, &self.rows)
     }
 
+    /// How far another cache's predictions of the continuation are from the full cache's, in nats.
+    pub fn divergence(
+        &self,
+        model: &Model,
+        standing: &mut Standing<'_>,
+        case: &Case,
+    ) -> Result<f64> {
+        let (decoder, question) = (&model.decoder, case.question());
+        let mut live = standing.take()?;
+        let start = live.cache().next_position();
+        let first = live.feed(decoder, question)?.pop();
+        let first = first.unwrap_or_else(|| self.first.clone());
+        let rows = live.feed(decoder, &self.said.ids)?;
+        standing.give_back(live, start)?;
+        Ok(fidelity(&self.compared(case), &compared(case, &first, &rows)).kl)
+    }
+
     /// Feeds question and continuation to another cache and lets it go its own way from where the two part.
     ///
     /// As long as the cache chooses the tokens of the continuation, feeding them at once is generating: only what comes

@@ -48,7 +48,7 @@ pub fn outcome_tables(
             evidence.number("evidence", *share);
         }
         keys(&mut timings);
-        timings.number("prefill_s", outcome.prefill_s);
+        timings.number("prefill_s", outcome.prefill_s + trial.replay_s);
         timings.number("cut_s", trial.cut_s);
         timings.count("decode_steps", trial.decode_steps);
         timings.number("decode_s", trial.decode_s);

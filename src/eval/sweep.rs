@@ -90,14 +90,16 @@ impl<'s> Sweep<'s> {
         Ok(rows.into_iter().map(outcome).collect())
     }
 
-    fn floor(&self) -> Floor {
+    /// What every KV head keeps.
+    pub(super) fn floor(&self) -> Floor {
         Floor {
             whole_windows: self.whole_windows,
             ..Floor::of(self.sinks, self.window)
         }
     }
 
-    fn prepare(&self, cases: &[&Case]) -> Result<Stand<'s>> {
+    /// Prefills a context and lets the full cache answer every question.
+    pub(super) fn prepare(&self, cases: &[&Case]) -> Result<Stand<'s>> {
         let context = self.check_together(cases)?;
         let most = self.max_new_tokens;
         let longest = cases.iter().map(|case| case.question().len()).max();

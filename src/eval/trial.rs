@@ -6,8 +6,8 @@ use super::answer::{contained_share, contains_any, exact_match, f1};
 use super::case::Case;
 use super::outcome::{Scores, Trial};
 use super::reference::{Continued, Reference, Standing};
-use crate::budget::{CacheBudget, Floor};
-use crate::error::Result;
+use crate::budget::{CacheBudget, Floor, TokenBudgets};
+use crate::error::{Error, Result};
 use crate::method::{DECODE_ROOM, Method, Observed};
 use crate::model::Model;
 use crate::model::cache::KvCache;
@@ -53,6 +53,7 @@ impl Stand<'_> {
                 || self.observed.cache.representations().to_string(),
                 |held_as| held_as.to_string(),
             ),
+            replay_s: self.observed.replay_seconds(own),
             cut_s: f64::NAN,
             decode_steps: 0,
             decode_s: f64::NAN,
@@ -78,6 +79,24 @@ impl Stand<'_> {
                 vec![empty; cases.len()]
             }
         }
+    }
+
+    /// How far what is said next is from the full cache's where every KV head keeps so many tokens, ranked as the first
+    /// method ranks: mean over questions, in nats.
+    pub(super) fn divergence(&self, cases: &[&Case], budgets: &TokenBudgets) -> Result<f64> {
+        let ranked = self.methods.iter().find_map(|m| Some((m, m.cut.as_ref()?)));
+        let Some((method, cut)) = ranked else {
+            let bound = "one that cuts is needed";
+            return Err(Error::invalid("methods", self.methods.len(), bound));
+        };
+        let slots = self.observed.select(&cut.ranking, budgets)?;
+        let fresh = || self.observed.cut(method, &slots, None, DECODE_ROOM);
+        let mut standing = Standing::of(fresh()?, &fresh);
+        let pairs = self.references.iter().zip(cases);
+        let each =
+            pairs.map(|(reference, case)| reference.divergence(self.model, &mut standing, case));
+        let each: Vec<f64> = each.collect::<Result<_>>()?;
+        Ok(each.iter().sum::<f64>() / each.len().max(1) as f64)
     }
 
     /// The row of one question.

@@ -126,6 +126,12 @@ impl Method {
         cut.is_some_and(|cut| cut.ranking.scorer.needs(window).continuation)
     }
 
+    /// Whether its scorer reads the prompt again behind a full cache, which is then taken back.
+    pub fn reads_again(&self, window: usize) -> bool {
+        let cut = self.cut.as_ref();
+        cut.is_some_and(|cut| cut.ranking.scorer.needs(window).replay.is_some())
+    }
+
     /// Whether it is another method at every budget of a run: by what its cut keeps, or by what its residency shows.
     pub fn spends_budget(&self) -> bool {
         self.cut.is_some() || self.residency.spends_budget()

@@ -8,6 +8,7 @@ mod definition;
 mod live_cache;
 mod named;
 mod observation;
+mod replay;
 pub mod residency;
 mod spelling;
 

@@ -87,6 +87,20 @@ pub const METHODS: &[NamedMethod] = &[
         differs: "settled once, after the last layer; window and pooling are those of the run",
     },
     NamedMethod {
+        name: "squeeze-attention",
+        spelled: "squeeze-attention+streaming",
+        about: "SqueezeAttention over StreamingLLM: layers that change little give up most",
+        paper: "arXiv:2404.04793 (SqueezeAttention), section 4.2",
+        differs: "share 0.38 for the most similar layers is one of its examples; the best three groups, not k-means from a random start",
+    },
+    NamedMethod {
+        name: "pyramid-infer",
+        spelled: "pyramid-infer+snapkv",
+        about: "PyramidInfer's schedule over SnapKV: a share that falls along a cosine, layer on layer",
+        paper: "arXiv:2405.12532 (PyramidInfer), its schedule",
+        differs: "the budget decides how much stays; cut after the prefill, not during it; SnapKV's scores and window",
+    },
+    NamedMethod {
         name: "streaming",
         spelled: "uniform+streaming",
         about: "StreamingLLM: sinks and the latest tokens",
@@ -158,10 +172,10 @@ pub const METHODS: &[NamedMethod] = &[
     },
     NamedMethod {
         name: "cake",
-        spelled: "uniform+cake",
-        about: "CAKE's indicator: mean and variance of the window's rows",
-        paper: "arXiv:2503.12491 (CAKE), equation 9",
-        differs: "layers get the same budget, where the paper shares by entropy and variance; once, on the prompt",
+        spelled: "cake+cake",
+        about: "CAKE: layers by entropy and variance of the window's rows, tokens by their mean and variance",
+        paper: "arXiv:2503.12491 (CAKE), section 4",
+        differs: "tau1 and tau2 are 1, where the paper tunes both for every model and budget; once, on the prompt",
     },
     NamedMethod {
         name: "defensivekv",
@@ -211,6 +225,20 @@ pub const METHODS: &[NamedMethod] = &[
         about: "FINCH: rows weighed by the tokens that they see",
         paper: "doi:10.1162/tacl_a_00716 (FINCH), section 3",
         differs: "scored whole, not chunk by chunk; the window is the selection's; keys keep their positions",
+    },
+    NamedMethod {
+        name: "kvzip",
+        spelled: "uniform+kvzip+global",
+        about: "KVzip: what the model looks at while it repeats the context, one pool over layers and heads",
+        paper: "arXiv:2505.23416 (KVzip), section 3",
+        differs: "chunks of 2,048, as in kvpress; the system prompt is scored 0 and not kept outside the budget; sinks and window stay",
+    },
+    NamedMethod {
+        name: "layer-defensivekv",
+        spelled: "uniform+defensivekv+global",
+        about: "LayerDefensiveKV: the window's worst case, one pool over layers and heads",
+        paper: "arXiv:2510.13334 (DefensiveKV), section 4",
+        differs: "the first stage may take a head's whole budget but for sinks and window; sinks and window always stay",
     },
     NamedMethod {
         name: "random",

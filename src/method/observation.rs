@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
+use super::replay;
 use super::residency::FirstCache;
 use crate::budget::{
     CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, are_alike, fit_bytes,
@@ -17,7 +18,7 @@ use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
 use crate::model::cache::{KvCache, Representations};
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::profile::{MeasureOptions, Profiler};
+use crate::profile::{MeasureOptions, Profiler, TokenMeasure};
 use crate::select::{
     ContinuationProbe, Imports, LayerScores, Scorer, ScoringProbe, Slots, kept_slots,
     place_of_scores, select_layers,
@@ -59,11 +60,13 @@ pub fn prefill(
 }
 
 /// A scorer that some method asks for; each scores a prompt once, however many methods use it.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     name: &'a str,
     parameters: Value,
-    scorer: &'a dyn Scorer,
-    scores: Vec<LayerScores>,
+    pub(super) scorer: &'a dyn Scorer,
+    pub(super) scores: Vec<LayerScores>,
+    /// Seconds of passes that are its own.
+    pub(super) seconds: f64,
 }
 
 impl<'a> Asked<'a> {
@@ -73,6 +76,7 @@ impl<'a> Asked<'a> {
             parameters: scorer.parameters(),
             scorer,
             scores: Vec::new(),
+            seconds: 0.0,
         }
     }
 
@@ -81,8 +85,10 @@ impl<'a> Asked<'a> {
         let rankings = methods.iter().filter_map(|m| m.cut.as_ref());
         let rankings = rankings.map(|cut| (cut.ranking.name.as_str(), &*cut.ranking.scorer));
         let residencies = methods.iter().filter_map(|m| m.residency.prompt_scorer());
+        let measures = methods.iter().flat_map(|m| m.own_needs().token_measures);
+        let measures = measures.map(|measure| (measure.name(), token_scorer(measure)));
         let mut asked: Vec<Self> = Vec::new();
-        for (name, scorer) in rankings.chain(residencies) {
+        for (name, scorer) in rankings.chain(residencies).chain(measures) {
             let one = Self::of(name, scorer);
             if !asked.iter().any(|known| known.scores_like(&one)) {
                 asked.push(one);
@@ -98,6 +104,20 @@ impl<'a> Asked<'a> {
 
     fn looks_ahead(&self, window: usize) -> bool {
         self.scorer.needs(window).continuation
+    }
+
+    /// Whether the prefill is what it scores by.
+    fn is_of_prefill(&self, window: usize) -> bool {
+        let needs = self.scorer.needs(window);
+        !needs.continuation && needs.replay.is_none() && self.scorer.imported().is_none()
+    }
+}
+
+/// What makes a measure of tokens, as scorers are held.
+fn token_scorer(measure: TokenMeasure) -> &'static dyn Scorer {
+    match measure {
+        TokenMeasure::RowEntropy => &TokenMeasure::RowEntropy,
+        TokenMeasure::RowVariance => &TokenMeasure::RowVariance,
     }
 }
 
@@ -131,8 +151,7 @@ pub fn observe<'a>(
         method.check_device(decoder.device(), decoder.precision())?;
     }
     let mut asked = Asked::by(methods);
-    let during_prefill =
-        |a: &Asked<'_>| !a.looks_ahead(floor.window) && a.scorer.imported().is_none();
+    let during_prefill = |a: &Asked<'_>| a.is_of_prefill(floor.window);
     let scorers = asked.iter().filter(|a| during_prefill(a));
     let scorers = scorers.map(|a| (a.scorer, floor.window)).collect();
     let options = MeasureOptions {
@@ -142,7 +161,7 @@ pub fn observe<'a>(
     };
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
-    let prefilled = prefill(decoder, ids, room, scorers, &mut profiler)?;
+    let mut prefilled = prefill(decoder, ids, room, scorers, &mut profiler)?;
     let layers = profiler.finish();
     let measures = Measures::of_prompt(Geometry::of_model(model), ids.len(), &layers, &options);
     let scored = asked.iter_mut().filter(|a| during_prefill(a));
@@ -156,6 +175,16 @@ pub fn observe<'a>(
         if let Some(files) = asked.scorer.imported() {
             asked.scores = files.scores(ids, &place, layers, kv_heads)?;
         }
+    }
+    let mut read_again = false;
+    for asked in &mut asked {
+        if let Some(needs) = asked.scorer.needs(floor.window).replay {
+            replay::read_again(model, ids, &mut prefilled.cache, asked, needs, floor.window)?;
+            read_again = true;
+        }
+    }
+    if read_again {
+        prefilled.cache.compact(room)?;
     }
     Ok(Observed {
         cache: prefilled.cache,
@@ -172,6 +201,19 @@ impl Observed<'_> {
     /// T of what was prefilled.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Seconds of the passes that a method's scorer reads the prompt again in; the prefill is not among them.
+    pub fn replay_seconds(&self, method: &Method) -> f64 {
+        let ranking = method.cut.as_ref().map(|cut| &cut.ranking);
+        let own = ranking.map(|ranking| Asked::of(&ranking.name, &*ranking.scorer));
+        let known = own.and_then(|own| self.asked.iter().find(|known| known.scores_like(&own)));
+        known.map_or(0.0, |known| known.seconds)
+    }
+
+    /// The model that was measured.
+    pub fn geometry(&self) -> &Geometry {
+        self.measures.geometry()
     }
 
     /// Whether a scorer looks at what the full cache says next, for which see [`Observed::look_ahead`].
@@ -274,14 +316,22 @@ impl Observed<'_> {
 
     /// What was measured, with the method's own scores where its allocation reads them.
     fn measures_for(&self, method: &Method, cut: &Cut) -> Result<Cow<'_, Measures>> {
-        if !method.own_needs().scores {
-            return Ok(Cow::Borrowed(&self.measures));
+        let needs = method.own_needs();
+        let of_tokens = |name: &str, scorer: &dyn Scorer| {
+            let scores = self.scores(name, scorer)?.iter();
+            let rows = scores.map(LayerScores::to_rows).collect::<Result<_>>()?;
+            TokenScores::new(rows, self.cache.firsts_in_sight())
+        };
+        let mut measures = Cow::Borrowed(&self.measures);
+        if needs.scores {
+            let scores = of_tokens(&cut.ranking.name, &*cut.ranking.scorer)?;
+            measures = Cow::Owned(measures.into_owned().with_scores(scores));
         }
-        let scores = self.scores(&cut.ranking.name, &*cut.ranking.scorer)?;
-        let rows = scores.iter().map(LayerScores::to_rows);
-        let firsts = self.cache.firsts_in_sight();
-        let scores = TokenScores::new(rows.collect::<Result<_>>()?, firsts)?;
-        Ok(Cow::Owned(self.measures.clone().with_scores(scores)))
+        for measure in needs.token_measures {
+            let tokens = of_tokens(measure.name(), token_scorer(measure))?;
+            measures = Cow::Owned(measures.into_owned().with_token_measure(measure, tokens));
+        }
+        Ok(measures)
     }
 
     /// Selects: the slots that every KV head keeps under its budget.

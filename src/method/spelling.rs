@@ -194,7 +194,7 @@ impl RuledAllocation {
         let allocator = allocator(name, parameters)?;
         let needs = allocator.needs(Granularity::Layer).unwrap_or_default();
         let reads_nothing = needs.is_empty();
-        if measured != Measured::Online && needs.scores {
+        if measured != Measured::Online && !needs.is_in_profiles() {
             let bound = "the strategy reads the scores of the prompt itself: leave @profile out";
             return Err(Error::invalid("method", format!("{name}@profile"), bound));
         }

@@ -311,7 +311,10 @@ impl Decoder {
                 None => [None, None],
             };
             let attended = layer.output.forward(&attended)?;
-            hidden = (hidden + self.normed_by(attended, after_attention)?)?;
+            let before = hidden;
+            hidden = (&before + self.normed_by(attended, after_attention)?)?;
+            probe.observe_residual(l, &before, &hidden)?;
+            drop(before);
             let normed = self.normed(&hidden, &layer.feed_forward_norm)?;
             let fed = layer.feed_forward.forward(&normed)?;
             hidden = (hidden + self.normed_by(fed, after_feed_forward)?)?;

@@ -74,6 +74,9 @@ pub struct LayerMeasures {
     pub quantised: Vec<QuantisedOutput>,
     /// The keys that a query sees; `None` is all before it.
     pub window: Option<usize>,
+    /// Cosine between the residual stream before attention and after it, in the mean over the prompt's tokens, where it was
+    /// asked for.
+    pub residual_cosine: Option<f64>,
 }
 
 impl LayerMeasures {

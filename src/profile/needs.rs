@@ -49,6 +49,25 @@ pub enum CurveMeasure {
     },
 }
 
+/// A number of every layer that is no budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerNumber {
+    /// Entropy of the pooled vector, in the mean over query heads. Units: nats.
+    PooledEntropy,
+    /// Cosine between the residual stream before attention and after it, in the mean over the prompt's tokens; no profile holds
+    /// it.
+    ResidualCosine,
+}
+
+/// What single rows of the window say of every token, whichever scorer ranks; no profile holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenMeasure {
+    /// −p ln p, summed over rows and query heads. Units: nats.
+    RowEntropy,
+    /// The unbiased variance over rows, summed over query heads.
+    RowVariance,
+}
+
 /// The measures that an allocation reads, or several of them together; none for static strategies.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Needs {
@@ -56,6 +75,10 @@ pub struct Needs {
     pub budgets: Vec<BudgetMeasure>,
     /// Curves, each once.
     pub curves: Vec<CurveMeasure>,
+    /// Numbers of layers, each once.
+    pub numbers: Vec<LayerNumber>,
+    /// What rows say of every token, each once.
+    pub token_measures: Vec<TokenMeasure>,
     /// The scores by which a method ranks the prompt's own tokens; no profile holds them.
     pub scores: bool,
 }
@@ -118,6 +141,26 @@ impl CurveMeasure {
     }
 }
 
+impl LayerNumber {
+    /// Its name, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PooledEntropy => "entropy",
+            Self::ResidualCosine => "residual cosine",
+        }
+    }
+}
+
+impl TokenMeasure {
+    /// Its name, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RowEntropy => "entropy of the window's rows",
+            Self::RowVariance => "variance of the window's rows",
+        }
+    }
+}
+
 impl Needs {
     /// The scores of the prompt itself, and nothing that is measured.
     pub fn of_scores() -> Self {
@@ -129,22 +172,29 @@ impl Needs {
 
     /// Whether nothing is read.
     pub fn is_empty(&self) -> bool {
-        self.budgets.is_empty() && self.curves.is_empty() && !self.scores
+        *self == Self::default()
+    }
+
+    /// Whether all that is read is in a profile, and not of the prompt's own prefill alone.
+    pub fn is_in_profiles(&self) -> bool {
+        let of_prompt = self.numbers.contains(&LayerNumber::ResidualCosine);
+        !self.scores && self.token_measures.is_empty() && !of_prompt
     }
 
     /// Adds what others need.
     pub fn join(&mut self, others: Self) {
+        fn add<T: PartialEq>(own: &mut Vec<T>, others: Vec<T>) {
+            for one in others {
+                if !own.contains(&one) {
+                    own.push(one);
+                }
+            }
+        }
         self.scores |= others.scores;
-        for measure in others.budgets {
-            if !self.budgets.contains(&measure) {
-                self.budgets.push(measure);
-            }
-        }
-        for measure in others.curves {
-            if !self.curves.contains(&measure) {
-                self.curves.push(measure);
-            }
-        }
+        add(&mut self.budgets, others.budgets);
+        add(&mut self.curves, others.curves);
+        add(&mut self.numbers, others.numbers);
+        add(&mut self.token_measures, others.token_measures);
     }
 }
 
@@ -161,6 +211,15 @@ impl From<CurveMeasure> for Needs {
     fn from(measure: CurveMeasure) -> Self {
         Self {
             curves: vec![measure],
+            ..Self::default()
+        }
+    }
+}
+
+impl From<LayerNumber> for Needs {
+    fn from(number: LayerNumber) -> Self {
+        Self {
+            numbers: vec![number],
             ..Self::default()
         }
     }

@@ -1,8 +1,11 @@
 //! The probe that measures every head of every layer during one prefill.
 
+use candle_core::Tensor;
+
 use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
 use super::quantisation::WindowQueries;
+use super::residual_cosine::ResidualCosine;
 use super::window_sums::WindowSums;
 use super::work::Work;
 use crate::error::Result;
@@ -18,6 +21,8 @@ pub struct Profiler<'a> {
     watching: Vec<Option<WindowSums>>,
     /// One per layer where types of the cache are compared.
     queries: Vec<Option<WindowQueries>>,
+    /// One per layer where the residual stream is looked at.
+    residuals: Vec<ResidualCosine>,
     layers: Vec<LayerMeasures>,
     on_layer: &'a mut dyn FnMut(usize),
 }
@@ -31,13 +36,17 @@ impl<'a> Profiler<'a> {
             options,
             watching: Vec::new(),
             queries: Vec::new(),
+            residuals: Vec::new(),
             layers: Vec::new(),
             on_layer,
         }
     }
 
     /// The measures, one per layer; none where nothing was asked for.
-    pub fn finish(self) -> Vec<LayerMeasures> {
+    pub fn finish(mut self) -> Vec<LayerMeasures> {
+        for (layer, residual) in self.layers.iter_mut().zip(&self.residuals) {
+            layer.residual_cosine = Some(residual.mean());
+        }
         self.layers
     }
 
@@ -90,5 +99,15 @@ impl AttentionProbe for Profiler<'_> {
         }
         (self.on_layer)(view.rows.len());
         Ok(())
+    }
+
+    fn observe_residual(&mut self, layer: usize, before: &Tensor, after: &Tensor) -> Result<()> {
+        if !self.work.residuals {
+            return Ok(());
+        }
+        if self.residuals.len() <= layer {
+            self.residuals.resize_with(layer + 1, Default::default);
+        }
+        self.residuals[layer].add(before, after)
     }
 }

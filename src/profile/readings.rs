@@ -1,7 +1,7 @@
 //! What a measure is of one layer, as its prefill left it.
 
 use super::measures::{HeadMeasures, LayerMeasures, mean};
-use super::needs::{BudgetMeasure, CurveMeasure, Points};
+use super::needs::{BudgetMeasure, CurveMeasure, LayerNumber, Points};
 use super::options::MeasureOptions;
 use super::query::{Crossing, OutputMeasure};
 
@@ -36,6 +36,19 @@ impl BudgetMeasure {
                 };
                 (!curve.budgets.is_empty()).then(|| vec![budget as f64])
             }
+        }
+    }
+}
+
+impl LayerNumber {
+    /// The number of one layer; `None` where it was not measured.
+    pub fn of_layer(&self, layer: &LayerMeasures) -> Option<f64> {
+        match self {
+            Self::PooledEntropy => {
+                let entropies: Vec<f64> = layer.heads.iter().map(|head| head.entropy).collect();
+                Some(mean(&entropies)).filter(|entropy| !entropy.is_nan())
+            }
+            Self::ResidualCosine => layer.residual_cosine,
         }
     }
 }

@@ -270,6 +270,7 @@ fn layer_measures(
         output_pooled: pooled.output,
         quantised: Vec::new(),
         window: None,
+        residual_cosine: None,
     }
 }
 

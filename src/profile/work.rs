@@ -1,6 +1,6 @@
 //! What is done in a prefill for what was asked.
 
-use super::needs::{BudgetMeasure, CurveMeasure};
+use super::needs::{BudgetMeasure, CurveMeasure, LayerNumber};
 use super::options::MeasureOptions;
 use super::query::{Query, Vector};
 use super::threshold_name;
@@ -18,6 +18,8 @@ pub(super) struct Work {
     pub(super) rows: bool,
     /// How the mean of the window's rows lies over its keys.
     pub(super) spreads: bool,
+    /// How far attention turns the residual stream.
+    pub(super) residuals: bool,
 }
 
 /// What is done with one vector of every head.
@@ -37,7 +39,8 @@ impl Work {
     pub(super) fn of(options: &MeasureOptions) -> Self {
         let needs = options.asked();
         let mut work = Self {
-            spreads: options.needs.is_none(),
+            spreads: options.needs.is_none() || needs.numbers.contains(&LayerNumber::PooledEntropy),
+            residuals: needs.numbers.contains(&LayerNumber::ResidualCosine),
             ..Self::default()
         };
         for budget in &needs.budgets {

@@ -9,8 +9,11 @@ mod first_stage;
 mod global_pool;
 mod host_rows;
 mod layer_scores;
+mod mixed_heads;
 mod observation;
 mod query_statistics;
+mod replay;
+mod row_statistics;
 mod scoring_probe;
 mod selection;
 mod slots;
@@ -28,6 +31,7 @@ mod h2o;
 mod imported;
 mod keydiff;
 mod knorm;
+mod kvzip;
 mod lagkv;
 mod lava;
 mod leverage;
@@ -52,6 +56,7 @@ pub use h2o::H2o;
 pub use imported::{Imported, Imports, ScoreFiles, kept_slots};
 pub use keydiff::KeyDiff;
 pub use knorm::KNorm;
+pub use kvzip::KvZip;
 pub use lagkv::LagKv;
 pub use lava::Lava;
 pub use layer_scores::{LayerScores, place_of_scores};
@@ -60,6 +65,7 @@ pub use observation::{LayerObservation, Needs};
 pub use oracle::Oracle;
 pub use query_statistics::{QueryNeeds, QueryStatistics};
 pub use random::Random;
+pub use replay::{ReplayNeeds, ReplayProbe};
 pub use scoring_probe::ScoringProbe;
 pub use selection::{HeadSplit, select, select_layers};
 pub use slots::Slots;
@@ -120,6 +126,7 @@ pub const SCORERS: &[Entry<dyn Scorer>] = &[
     cur::ENTRY,
     leverage::ENTRY,
     finch::ENTRY,
+    kvzip::ENTRY,
     random::ENTRY,
     oracle::ENTRY,
 ];

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::query_statistics::{QueryNeeds, QueryStatistics};
+use super::replay::ReplayNeeds;
 use super::window_rows::WindowRows;
 use crate::error::{Error, Result};
 use crate::model::TextRotation;
@@ -27,6 +28,8 @@ pub struct Needs {
     /// Attention that the prompt receives from what the full cache says after it: only an evaluation
     /// has it, nothing that is deployed.
     pub continuation: bool,
+    /// The prompt read again behind the full cache, in passes of its own.
+    pub replay: Option<ReplayNeeds>,
 }
 
 impl Needs {
@@ -75,6 +78,8 @@ pub struct LayerObservation<'a> {
     pub queries: Option<&'a QueryStatistics>,
     /// Sum over the rows of the full cache's continuation, `(H_q, T)`, if there is one.
     pub continuation: Option<&'a Tensor>,
+    /// The largest share of any query's attention while the prompt was read again, `(H_kv, T)`, if it was.
+    pub replayed: Option<&'a Tensor>,
 }
 
 impl<'a> LayerObservation<'a> {
@@ -97,6 +102,7 @@ impl<'a> LayerObservation<'a> {
             projected_norms: None,
             queries: None,
             continuation: None,
+            replayed: None,
         }
     }
 
@@ -132,6 +138,13 @@ impl<'a> LayerObservation<'a> {
     pub fn continuation(&self) -> Result<&'a Tensor> {
         let what = "attention of the full cache's continuation";
         observed(self.continuation, what)
+    }
+
+    /// The largest share of any query's attention while the prompt was read again.
+    ///
+    /// Errors: as [`Self::window_mean`].
+    pub fn replayed(&self) -> Result<&'a Tensor> {
+        observed(self.replayed, "the prompt read again")
     }
 
     /// The keys of every KV head.

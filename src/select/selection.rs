@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::LayerScores;
 use super::first_stage::Bounds;
 use super::global_pool::pooled_budgets;
+use super::mixed_heads::mixed_budgets;
 use super::slots::{Slots, slots_of};
 use crate::compute::device::{Quotas, largest_entries};
 use crate::error::{Error, Result};
@@ -23,6 +24,13 @@ pub enum HeadSplit {
     Pooled {
         /// Share of a head's budget that no other head can take, 0 to 1.
         safeguard: f64,
+    },
+    /// What a head wins in its layer, mixed with its own budget.
+    ///
+    /// Paper: arXiv:2407.11550 (Ada-KV), its code, `floor_alpha` 0.2. Differs: the total is exact.
+    Mixed {
+        /// Weight of a head's own budget, 0 to 1.
+        floor: f64,
     },
     /// The best tokens of all layers and heads win; `safeguard` of each head's budget is its own.
     ///
@@ -41,6 +49,7 @@ impl fmt::Display for HeadSplit {
         match self {
             Self::PerHead => f.write_str("per-head"),
             Self::Pooled { safeguard } => write!(f, "pooled:{safeguard}"),
+            Self::Mixed { floor } => write!(f, "mixed:{floor}"),
             Self::Global { safeguard: 0.0 } => f.write_str("global"),
             Self::Global { safeguard } => write!(f, "global:{safeguard}"),
         }
@@ -60,6 +69,9 @@ impl FromStr for HeadSplit {
             "pooled" => Some(Self::Pooled {
                 safeguard: safeguard.unwrap_or(SAFEGUARD),
             }),
+            "mixed" => Some(Self::Mixed {
+                floor: safeguard.unwrap_or(SAFEGUARD),
+            }),
             "global" => Some(Self::Global {
                 safeguard: safeguard.unwrap_or(0.0),
             }),
@@ -67,8 +79,8 @@ impl FromStr for HeadSplit {
         };
         let is_share = safeguard.is_none_or(|share| (0.0..=1.0).contains(&share));
         split.filter(|_| is_share).ok_or_else(|| {
-            let bound = "expected per-head, pooled or global, or pooled:SAFEGUARD or global:SAFEGUARD with a share \
-                         from 0 to 1";
+            let bound = "expected per-head, pooled, mixed or global, or pooled:SAFEGUARD, mixed:FLOOR or \
+                         global:SAFEGUARD with a share from 0 to 1";
             Error::invalid("head split", text, bound)
         })
     }
@@ -102,6 +114,11 @@ pub fn select_layers(
         HeadSplit::Global { safeguard } => {
             check_safeguard(safeguard)?;
             of_pool = pooled_budgets(scores, firsts, budgets, [sinks, window], safeguard)?;
+            &of_pool
+        }
+        HeadSplit::Mixed { floor } => {
+            check_safeguard(floor)?;
+            of_pool = mixed_budgets(scores, firsts, budgets, [sinks, window], floor)?;
             &of_pool
         }
         HeadSplit::PerHead | HeadSplit::Pooled { .. } => budgets,
@@ -190,8 +207,8 @@ fn wanted(
         ));
     }
     let (own, shared) = match split {
-        // What a pool of all layers gave a head is its own.
-        HeadSplit::PerHead | HeadSplit::Global { .. } => {
+        // What a pool gave a head before is its own.
+        HeadSplit::PerHead | HeadSplit::Mixed { .. } | HeadSplit::Global { .. } => {
             (budgets.iter().map(|b| *b.min(&tokens)).collect(), 0)
         }
         HeadSplit::Pooled { safeguard } => {

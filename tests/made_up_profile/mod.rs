@@ -115,6 +115,7 @@ impl Maker {
             output_pooled: self.output(tokens),
             quantised: Vec::new(),
             window: None,
+            residual_cosine: None,
         }
     }
 

@@ -7,8 +7,8 @@ use super::{
     Measures, Provenance, Request, Targets, TokenBudgets, fit,
 };
 use crate::profile::{
-    BudgetMeasure, Crossing, CurveMeasure, MeasureOptions, Needs, OutputMeasure, Profile,
-    ProfileRecord, ProfileSettings, Query, Vector, budget_grid,
+    BudgetMeasure, Crossing, CurveMeasure, LayerNumber, MeasureOptions, Needs, OutputMeasure,
+    Profile, ProfileRecord, ProfileSettings, Query, Vector, budget_grid,
 };
 use crate::run::{DataRecord, ModelRecord};
 use crate::table::{Column, Table};
@@ -106,7 +106,7 @@ impl Sample {
     pub(super) fn profile(&self) -> Profile {
         Profile {
             meta: self.meta(),
-            heads: Table::default(),
+            heads: self.heads_table(),
             kv_heads: self.kv_heads_table(),
             layers: self.layers_table(),
             curves: self.curves_table(),
@@ -146,6 +146,18 @@ impl Sample {
         };
         let settings = ProfileSettings { measures, seed: 0 };
         ProfileRecord::new("kvprof profile", model, data, settings)
+    }
+
+    /// Entropies of l, l + 1, l and l + 1 nats in layer l.
+    fn heads_table(&self) -> Table {
+        let layers = (0..self.layers()).flat_map(|l| [l, l + 1, l, l + 1]);
+        let entropies: Vec<f64> = layers.map(|entropy| entropy as f64).collect();
+        let mut table = Table::default();
+        table.push(
+            "entropy",
+            Column::Number(entropies.repeat(self.prompts.len())),
+        );
+        table
     }
 
     fn kv_heads_table(&self) -> Table {
@@ -242,7 +254,8 @@ pub(super) fn needs() -> Needs {
             .into_iter()
             .chain(outputs)
             .collect(),
-        scores: false,
+        numbers: vec![LayerNumber::PooledEntropy],
+        ..Needs::default()
     }
 }
 

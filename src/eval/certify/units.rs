@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 
 use super::loss::Loss;
 use super::order::{BudgetRows, smallest_first};
 use crate::error::{Error, Result};
 use crate::eval::clusters::CLUSTER;
 use crate::eval::comparison::FULL;
+use crate::eval::shuffle::shuffle;
 use crate::table::Table;
 
 /// One unit: a prompt, or the prompts of one cluster, such as a needle at many places.
@@ -145,10 +146,7 @@ impl UnitLosses {
         }
         let mut order: Vec<usize> = (0..n).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for last in (1..n).rev() {
-            let place = (u64::from(rng.next_u32()) * (last as u64 + 1)) >> 32;
-            order.swap(last, place as usize);
-        }
+        shuffle(&mut order, &mut rng);
         let held_out: BTreeSet<usize> = order[..out].iter().copied().collect();
         let part = |wanted: bool| {
             let units = self.units.iter().enumerate();

@@ -140,6 +140,13 @@ pub trait AttentionProbe {
     ///
     /// Errors: any error stops the prefill and is returned from it.
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()>;
+
+    /// Called once per layer and run, after its attention: the residual stream before and after.
+    ///
+    /// Shapes: `(rows, hidden)` both, of the activations' type. Errors: as [`AttentionProbe::observe`].
+    fn observe_residual(&mut self, _layer: usize, _before: &Tensor, _after: &Tensor) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The probe that looks away.
@@ -166,5 +173,10 @@ impl AttentionProbe for Tee<'_> {
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
         self.0.observe(view)?;
         self.1.observe(view)
+    }
+
+    fn observe_residual(&mut self, layer: usize, before: &Tensor, after: &Tensor) -> Result<()> {
+        self.0.observe_residual(layer, before, after)?;
+        self.1.observe_residual(layer, before, after)
     }
 }

@@ -1,0 +1,372 @@
+//! `kvprof search`: a plan found by what it does to what the model says next.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance};
+use kvprof::dataset;
+use kvprof::eval::search::{Ended, HeldOutGain, PlanSearch, SearchOptions, Searched, hold_out};
+use kvprof::eval::{Bootstrap, Case, QuerySource, Sweep, contexts};
+use kvprof::method::{DECODE_ROOM, Method};
+use kvprof::model::Model;
+use serde_json::{Value, json};
+
+use super::load::ModelArguments;
+use super::long_run::progress_bar;
+use super::output_file::{check_writable, refuse_to_overwrite};
+use super::prompts::PromptArguments;
+use super::reference::WindowArguments;
+use super::text_table::text_table;
+
+/// Arguments of `kvprof search`.
+#[derive(Debug, clap::Args)]
+pub struct SearchArguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Data set: a built-in name, or a path to JSONL or Parquet
+    #[arg(long, default_value = dataset::DEFAULT)]
+    data: String,
+    #[command(flatten)]
+    prompts: PromptArguments,
+    /// What stays: mean tokens per KV head (128), or a share of the prompt (12%)
+    #[arg(long)]
+    budget: CacheBudget,
+    /// How tokens are ranked, and how heads share: a scorer, or SCORER+SPLIT
+    #[arg(long, default_value = "snapkv")]
+    rank: String,
+    /// Strategies whose plans are tried first; the search sets out from the best of them
+    #[arg(
+        long,
+        default_value = "uniform,pyramid,zigzag,mass-optimal,output-optimal"
+    )]
+    start: String,
+    /// Groups of neighbouring layers; each has a factor of its own
+    #[arg(long, default_value_t = 8)]
+    groups: usize,
+    /// Most plans to try beside the starts
+    #[arg(long, default_value_t = 120, value_name = "PLANS")]
+    most: usize,
+    /// First step of the factors' logarithms
+    #[arg(long, default_value_t = 0.5)]
+    step: f64,
+    /// Smallest step
+    #[arg(long, default_value_t = 0.1)]
+    least_step: f64,
+    /// Share of the contexts that the search never sees
+    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = super::certify::share)]
+    held_out: f64,
+    /// First tokens that always stay
+    #[arg(long, default_value_t = Floor::SINKS)]
+    sinks: usize,
+    /// Last tokens that always stay, and the rows that are observed
+    #[arg(long, default_value_t = Floor::WINDOW)]
+    window: usize,
+    #[command(flatten)]
+    windows: WindowArguments,
+    /// Tokens of the full cache's answer that divergence is measured on
+    #[arg(long, default_value_t = 32)]
+    max_new_tokens: usize,
+    /// Seed of what is held out, of the order in which factors are tried, and of the bootstrap
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Plan file to write; without it the plan is only shown
+    #[arg(long, value_name = "PLAN.json")]
+    out: Option<PathBuf>,
+    /// Overwrite another file
+    #[arg(long)]
+    force: bool,
+    /// No progress
+    #[arg(long)]
+    quiet: bool,
+    /// Print what was found as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl SearchArguments {
+    pub fn run(self) -> anyhow::Result<()> {
+        let methods = self.methods()?;
+        self.check()?;
+        if let Some(out) = &self.out {
+            check_writable(out)?;
+        }
+        let set = self.prompts.open(&self.data)?;
+        let (mut cases, mut parts) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let model = self.model.load_checked(self.quiet, |header| {
+            cases = set.cases_of(header)?;
+            parts = hold_out(contexts(&cases, true), self.held_out, self.seed);
+            let geometry = Geometry::of_files(&header.files, &header.config);
+            self.check_parts(&parts, &cases, &geometry)?;
+            let kept = parts[0]
+                .iter()
+                .filter_map(|context| cases.get(*context.first()?));
+            let kept = kept.map(|case| case.ids.len() + self.max_new_tokens.max(DECODE_ROOM));
+            let held_out = parts[1]
+                .iter()
+                .flatten()
+                .map(|place| cases[*place].ids.len());
+            Ok(kept.sum::<usize>() + held_out.max().unwrap_or(0))
+        })?;
+        let searched = self.search(&model, &methods, &cases, parts)?;
+        let plan = self.plan(&searched, &model, &set.data.sha256);
+        if let Some(out) = &self.out {
+            let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(&plan));
+            refuse_to_overwrite(out, self.force, same)?;
+            plan.write(out)?;
+        }
+        if self.json {
+            return super::print_json(&json!({ "searched": self.facts(&searched), "plan": plan }));
+        }
+        self.write(&searched, &plan)
+    }
+
+    /// The starts, each ranking as it was asked for.
+    fn methods(&self) -> anyhow::Result<Vec<Method>> {
+        let starts = self.start.split(',').map(|start| {
+            let spelled = format!("{}+{}", start.trim(), self.rank);
+            let mut method = Method::parse(&spelled)?;
+            start.trim().clone_into(&mut method.name);
+            method.check()?;
+            anyhow::ensure!(
+                method.cut.is_some() && method.residency_name == "keep" && method.held_as().is_none(),
+                "--start and --rank name what is cut: residencies and types are not searched for"
+            );
+            anyhow::ensure!(
+                !method.needs_given_profile() && !method.looks_ahead(self.window),
+                "a search measures its prompts itself, and no plan can look ahead: leave @profile and oracle out"
+            );
+            Ok(method)
+        });
+        starts.collect()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.prompts.check()?;
+        self.budget.check()?;
+        anyhow::ensure!(
+            self.budget.tokens().is_some(),
+            "--budget {} is in bytes, and a search spends tokens: name tokens (128) or a share of the prompt (12%)",
+            self.budget
+        );
+        anyhow::ensure!(
+            self.max_new_tokens > 1,
+            "--max-new-tokens is {}, at least 2 are needed",
+            self.max_new_tokens
+        );
+        let steps = self.step.is_finite() && self.least_step > 0.0 && self.least_step <= self.step;
+        anyhow::ensure!(
+            steps,
+            "--step {} and --least-step {} leave nothing to try: 0 < least-step <= step is needed",
+            self.step,
+            self.least_step
+        );
+        Ok(())
+    }
+
+    /// What can be refused before weights are read.
+    fn check_parts(
+        &self,
+        [calibration, held_out]: &[Vec<Vec<usize>>; 2],
+        cases: &[Case],
+        model: &Geometry,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(!cases.is_empty(), "the data set has no prompt");
+        anyhow::ensure!(
+            !calibration.is_empty() && held_out.len() != 1,
+            "{} contexts are searched on and {} held out: one at least is needed to search on, and none or two to hold out \
+             (--limit, --held-out)",
+            calibration.len(),
+            held_out.len()
+        );
+        let floor = self.floor();
+        floor.check()?;
+        floor.check_layers(model, usize::MAX)?;
+        for case in cases {
+            let tokens = case.context().len();
+            anyhow::ensure!(
+                tokens > self.window,
+                "prompt {} has {tokens} tokens to cut, more than the window of {} are needed: lower --window",
+                case.id,
+                self.window
+            );
+        }
+        Ok(())
+    }
+
+    fn floor(&self) -> Floor {
+        self.windows.of(Floor::of(self.sinks, self.window))
+    }
+
+    fn search(
+        &self,
+        model: &Model,
+        methods: &[Method],
+        cases: &[Case],
+        [calibration, held_out]: [Vec<Vec<usize>>; 2],
+    ) -> anyhow::Result<Searched> {
+        let search = PlanSearch {
+            sweep: Sweep {
+                model,
+                methods,
+                budgets: std::slice::from_ref(&self.budget),
+                sinks: self.sinks,
+                window: self.window,
+                whole_windows: self.windows.whole_windows,
+                max_new_tokens: self.max_new_tokens,
+                observed_from: QuerySource::Context,
+            },
+            cases,
+            calibration,
+            held_out,
+            groups: self.groups,
+            options: SearchOptions {
+                most: self.most,
+                step: self.step,
+                least_step: self.least_step,
+                seed: self.seed,
+            },
+            bootstrap: Bootstrap {
+                seed: self.seed,
+                ..Bootstrap::default()
+            },
+        };
+        let bar = progress_bar(self.most + methods.len(), "plans", self.quiet);
+        bar.set_message("prefilling");
+        let searched = search.run(&mut |kl, lowest| {
+            bar.inc(1);
+            bar.set_message(format!("kl {kl:.4}, lowest {lowest:.4}"));
+        });
+        bar.finish_and_clear();
+        searched.context("searching for a plan")
+    }
+
+    /// The plan with what is known of it.
+    fn plan(&self, searched: &Searched, model: &Model, data_sha256: &str) -> BudgetPlan {
+        let mut parameters = self.facts(searched);
+        parameters["data_sha256"] = data_sha256.into();
+        parameters["max_new_tokens"] = self.max_new_tokens.into();
+        BudgetPlan {
+            parameters,
+            provenance: Provenance {
+                kvprof: env!("CARGO_PKG_VERSION").to_owned(),
+                command: super::command_line(&["--force", "--quiet", "--json"]),
+                source: Some(self.data.clone()),
+                ..Provenance::default()
+            },
+            geometry: Geometry::of_model(model),
+            ..searched.plan.clone()
+        }
+    }
+
+    fn facts(&self, searched: &Searched) -> Value {
+        let start = &searched.starts[searched.best_start];
+        let starts = searched.starts.iter();
+        let starts: Vec<Value> = starts
+            .map(|s| json!({"strategy": s.method, "kl": s.kl}))
+            .collect();
+        let factors: Vec<f64> = searched.found.logs.iter().map(|log| log.exp()).collect();
+        let held_out = searched.held_out.as_ref().map(|gain| {
+            json!({
+                "contexts": gain.contexts, "kl": gain.kl, "start_kl": gain.start_kl,
+                "difference": gain.kl - gain.start_kl, "interval": gain.interval, "better_on": gain.better,
+            })
+        });
+        json!({
+            "rank": self.rank, "starts": starts, "start": start.method, "groups": self.groups, "factors": factors,
+            "seed": self.seed, "tried": searched.found.tried, "settled": searched.found.ended == Ended::Settled,
+            "calibration": {
+                "contexts": searched.contexts, "kl": searched.found.score, "start_kl": start.kl,
+                "difference": searched.found.score - start.kl,
+            },
+            "held_out": held_out,
+        })
+    }
+
+    fn write(&self, searched: &Searched, plan: &BudgetPlan) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let start = &searched.starts[searched.best_start];
+        writeln!(
+            out,
+            "budget {} of {}, ranked by {}; kl in nats, mean over {} to search on",
+            self.budget,
+            plan.geometry.model,
+            self.rank,
+            super::counted(searched.contexts, "context")
+        )?;
+        let mut table = text_table(["<plan", "kl"]);
+        for start in &searched.starts {
+            table.add_row([start.method.clone(), format!("{:.4}", start.kl)]);
+        }
+        table.add_row(["found".to_owned(), format!("{:.4}", searched.found.score)]);
+        writeln!(out, "{}", table.trim_fmt())?;
+        let ended = match searched.found.ended {
+            Ended::Settled => "no smaller step helps",
+            Ended::Spent => "as many as --most allows; more may find more",
+        };
+        let tried = super::counted(searched.found.tried, "plan");
+        writeln!(out, "from {}: {tried} tried, {ended}", start.method)?;
+        let factors = searched
+            .found
+            .logs
+            .iter()
+            .map(|log| format!("{:.2}", log.exp()));
+        writeln!(
+            out,
+            "factors of the groups, first layers first: {}",
+            factors.collect::<Vec<_>>().join(" ")
+        )?;
+        match &searched.held_out {
+            None => writeln!(
+                out,
+                "nothing was held out: how much of this holds for other prompts is not known"
+            )?,
+            Some(gain) => self.write_gain(
+                &mut out,
+                searched.found.score - start.kl,
+                gain,
+                &start.method,
+            )?,
+        }
+        match &self.out {
+            Some(path) => writeln!(out, "wrote {}", path.display())?,
+            None => writeln!(out, "nothing was written: add --out plan.json")?,
+        }
+        Ok(())
+    }
+
+    /// What the search promised, and what held-out contexts say.
+    fn write_gain(
+        &self,
+        out: &mut impl Write,
+        promised: f64,
+        gain: &HeldOutGain,
+        start: &str,
+    ) -> std::io::Result<()> {
+        let held = gain.kl - gain.start_kl;
+        let interval = gain.interval.map_or(String::new(), |i| {
+            format!(" (95 % {:+.4} to {:+.4})", i.low, i.high)
+        });
+        writeln!(out, "found - {start}, searched on: {promised:+.4}")?;
+        writeln!(
+            out,
+            "found - {start}, held out:    {held:+.4}{interval}, lower on {} of {}",
+            gain.better,
+            super::counted(gain.contexts, "context")
+        )?;
+        let words = match gain.interval {
+            Some(interval) if interval.high < 0.0 => {
+                "the gain holds on prompts that the search never saw"
+            }
+            Some(interval) if interval.low > 0.0 => {
+                "on prompts that the search never saw the plan is worse than its start"
+            }
+            _ => "on prompts that the search never saw no difference is shown",
+        };
+        writeln!(
+            out,
+            "{words}; the search was {:.4} too hopeful",
+            held - promised
+        )
+    }
+}
