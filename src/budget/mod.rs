@@ -35,6 +35,7 @@ mod spend;
 mod spend_bytes;
 mod token_scores;
 mod type_errors;
+mod utility;
 
 mod cake;
 mod dynamickv;
@@ -71,6 +72,7 @@ pub use request::{Allocator, Request, Targets};
 pub use room::Room;
 pub use token_scores::TokenScores;
 pub use type_errors::{error_with_types, type_errors};
+pub use utility::utility_budgets;
 
 pub use cake::Cake;
 pub use dynamickv::DynamicKv;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use kvprof::method::NamedMethod;
 use kvprof::model::source::NamedModel;
 use kvprof::registry::Entry;
 use kvprof::{bench, budget, dataset, eval, method, model, plot, select};
@@ -14,7 +15,7 @@ pub struct ListArguments {
     /// What to list [default: everything]
     #[arg(value_enum)]
     kind: Option<Kind>,
-    /// Print JSON instead: a list of names for each kind; of models also size, licence, terms, places and hash
+    /// Print JSON instead: a list of names for each kind; of models and methods all that is known of them
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +34,7 @@ enum Kind {
     Strategies,
     /// What leaves a cache while it lives, likewise
     Residencies,
-    /// Named methods of `kvprof eval`, with their papers and what differs from them
+    /// Named methods of `kvprof eval`, with their papers, what differs from them, what they cost and were made for
     Methods,
     /// Metrics of `kvprof eval`
     Metrics,
@@ -91,6 +92,18 @@ fn of_model(model: &'static NamedModel) -> Listed {
     (model.name, lines.join("\n"))
 }
 
+fn json_of_method(method: &NamedMethod) -> Value {
+    json!({
+        "name": method.name,
+        "about": method.about,
+        "is": method.spelled,
+        "paper": method.paper,
+        "differs": method.differs,
+        "costs": method.costs,
+        "made_for": method.made_for,
+    })
+}
+
 fn json_of_model(model: &NamedModel) -> Value {
     let terms = model
         .terms
@@ -110,6 +123,9 @@ impl Kind {
     fn json(self) -> Value {
         if let Self::Models = self {
             return model::source::MODELS.iter().map(json_of_model).collect();
+        }
+        if let Self::Methods = self {
+            return method::METHODS.iter().map(json_of_method).collect();
         }
         let rows = self.rows().into_iter();
         rows.map(|(name, about)| json!({"name": name, "about": about}))
@@ -150,8 +166,14 @@ impl Kind {
             Self::Methods => rows(method::METHODS, |m| {
                 let (about, paper, differs) = (m.about, m.paper, m.differs);
                 let spelled = if m.spelled.is_empty() { "-" } else { m.spelled };
-                let about = format!("{about} [{paper}]\nis: {spelled}; differs: {differs}");
-                (m.name, about)
+                let (costs, made_for) = (m.costs, m.made_for);
+                let lines = [
+                    format!("{about} [{paper}]"),
+                    format!("is: {spelled}; made for: {made_for}"),
+                    format!("costs: {costs}"),
+                    format!("differs: {differs}"),
+                ];
+                (m.name, lines.join("\n"))
             }),
             Self::Metrics => rows(eval::METRICS, |m| {
                 (m.name, format!("{} [{}]", m.about, m.unit))

@@ -44,6 +44,7 @@ mod summary;
 mod text_table;
 mod trace;
 mod trace_table;
+mod utility;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -79,6 +80,8 @@ enum Verb {
     Eval(Box<eval::EvalArguments>),
     /// Search for the plan that changes least what the model says next, and see how much of the gain holds elsewhere
     Search(Box<search::SearchArguments>),
+    /// Measure what keeping more of every KV head is worth, as LU-KV's budget curve
+    Utility(Box<utility::UtilityArguments>),
     /// Find the smallest budget at which what a method loses is bounded on new prompts
     Certify(certify::CertifyArguments),
     /// Test SnapKV's two observations: which keys will matter is known before generation, and stays so
@@ -110,6 +113,7 @@ impl CommandLine {
             Verb::Generate(arguments) => arguments.run(),
             Verb::Eval(arguments) => arguments.run(),
             Verb::Search(arguments) => arguments.run(),
+            Verb::Utility(arguments) => arguments.run(),
             Verb::Certify(arguments) => arguments.run(),
             Verb::Hitrate(arguments) => arguments.run(),
             Verb::Speed(arguments) => arguments.run(),

@@ -34,6 +34,7 @@ mod student;
 mod sweep;
 pub mod trace;
 mod trial;
+mod utility;
 
 pub use bootstrap::{Bootstrap, Interval, LEVEL};
 pub use case::{Case, Reader, context_tokens};
@@ -52,3 +53,4 @@ pub use sign_test::{probability_words, sign_test};
 pub use spread::RepeatSpread;
 pub use statistics::{Mean, Paired, Verdict};
 pub use sweep::Sweep;
+pub use utility::Utilities;

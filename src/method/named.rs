@@ -12,6 +12,10 @@ pub struct NamedMethod {
     pub paper: &'static str,
     /// What it does otherwise than the source, in a line; "as published" where nothing.
     pub differs: &'static str,
+    /// Passes over the prompt, and what is held at the peak.
+    pub costs: &'static str,
+    /// The protocol that it was made for: `question-known`, `question-after` or `either`.
+    pub made_for: &'static str,
 }
 
 /// Methods with names; every other combination is spelled `STRATEGY+SCORER+SPLIT+RESIDENCY+cache(TYPE)`.
@@ -22,6 +26,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "the full cache",
         paper: "house definition",
         differs: "nothing was published to differ from",
+        costs: "one prefill; the full cache all the time",
+        made_for: "either",
     },
     NamedMethod {
         name: "snapkv",
@@ -29,6 +35,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "SnapKV: the same budget for every layer",
         paper: "arXiv:2404.14469 (SnapKV), section 4",
         differs: "scores are reduced over the group and sinks always stay; max pooling by default, as its code has it",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "ada-kv",
@@ -36,6 +44,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "Ada-KV: heads compete for their layer's budget",
         paper: "arXiv:2407.11550 (Ada-KV), algorithm 1",
         differs: "the total is exact",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "pyramid",
@@ -43,6 +53,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "PyramidKV: less with depth",
         paper: "arXiv:2406.02069 (PyramidKV)",
         differs: "the total is exact, and no budget becomes another method",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "proportional",
@@ -50,6 +62,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "the layer's share of LMBA",
         paper: "arXiv:2412.09036 (ZigZagKV), the rule before its lower bound",
         differs: "a layer that would fall below sinks and window gets those",
+        costs: "one prefill with its measures; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "zigzag",
@@ -57,6 +71,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "ZigZagKV: a lower bound and the layer's share of LMBA",
         paper: "arXiv:2412.09036 (ZigZagKV), Eq. 4-6",
         differs: "the lower bound is not published: a fifth of the budget, but more than sinks and window",
+        costs: "one prefill with its measures; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "zigzag-lmbo",
@@ -64,6 +80,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "ZigZagKV's rule on LMBO",
         paper: "arXiv:2412.09036 (ZigZagKV), Eq. 4-6",
         differs: "shares come from the output, not from attention",
+        costs: "one prefill with its output curves; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "mass-optimal",
@@ -71,6 +89,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "the most attention mass in all",
         paper: "house definition",
         differs: "nothing was published to differ from",
+        costs: "one prefill with its measures; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "output-optimal",
@@ -78,6 +98,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "the least change of the layers' outputs",
         paper: "house definition",
         differs: "nothing was published to differ from",
+        costs: "one prefill with its output curves; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "dynamickv",
@@ -85,6 +107,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "DynamicKV: the layer's share of the best tokens of all layers",
         paper: "arXiv:2412.14838 (DynamicKV), section 3",
         differs: "settled once, after the last layer; window and pooling are those of the run",
+        costs: "one prefill, and the best scores of all layers sorted; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "squeeze-attention",
@@ -92,6 +116,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "SqueezeAttention over StreamingLLM: layers that change little give up most",
         paper: "arXiv:2404.04793 (SqueezeAttention), section 4.2",
         differs: "share 0.38 for the most similar layers is one of its examples; the best three groups, not k-means from a random start",
+        costs: "one prefill that compares the residual stream before and after attention; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "pyramid-infer",
@@ -99,6 +125,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "PyramidInfer's schedule over SnapKV: a share that falls along a cosine, layer on layer",
         paper: "arXiv:2405.12532 (PyramidInfer), its schedule",
         differs: "the budget decides how much stays; cut after the prefill, not during it; SnapKV's scores and window",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "streaming",
@@ -106,6 +134,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "StreamingLLM: sinks and the latest tokens",
         paper: "arXiv:2309.17453 (StreamingLLM), section 3.2",
         differs: "once, on the prompt; positions stay those of the text",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "h2o",
@@ -113,6 +143,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "H2O on the prompt: attention from all rows",
         paper: "arXiv:2306.14048 (H2O), section 4",
         differs: "once, on the prompt; with +evict-h2o while decoding too",
+        costs: "one prefill that adds up all rows of attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "tova",
@@ -120,6 +152,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "TOVA on the prompt: attention of the last row",
         paper: "arXiv:2401.06104 (TOVA), section 3",
         differs: "once, on the prompt; with +evict-tova while decoding too",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "knorm",
@@ -127,6 +161,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "keys of small norm",
         paper: "arXiv:2406.11430 (L2 norm), section 3",
         differs: "in every layer, where the paper skips the first two",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "keydiff",
@@ -134,6 +170,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "KeyDiff: keys unlike the mean key",
         paper: "arXiv:2504.15364 (KeyDiff), section 4",
         differs: "once, over the whole prompt, where the paper cuts block by block; sinks and window stay",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "expected-attention",
@@ -141,6 +179,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "Expected attention: what queries to come are likely to look at",
         paper: "arXiv:2510.00636 (Expected Attention), section 3",
         differs: "heads keep alike, as kvpress's press alone; with +pooled and epsilon=0.01 as its registry has it",
+        costs: "one prefill, and sums over all queries; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "vatp",
@@ -148,6 +188,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "VATP over H2O: attention from all rows times the value's norm",
         paper: "arXiv:2406.12335 (VATP), section 3",
         differs: "once, on the prompt; in the mean over the group",
+        costs: "one prefill that adds up all rows of attention, and W_o times every value; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "criticalkv",
@@ -155,6 +197,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "CriticalKV over SnapKV: half by attention, half by what it brings to the output",
         paper: "arXiv:2502.03805 (CriticalKV), algorithm 1",
         differs: "the norm is the mean over the group; sinks always stay",
+        costs: "one prefill, and W_o times every value; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "ada-criticalkv",
@@ -162,6 +206,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "CriticalKV over Ada-KV: heads compete, then spend in two stages",
         paper: "arXiv:2502.03805 (CriticalKV), algorithm 1",
         differs: "the total is exact; the norm is the mean over the group; sinks always stay",
+        costs: "one prefill, and W_o times every value; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "lava",
@@ -169,6 +215,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "LAVa: layers by the entropy of their scores, heads compete, attention times the head's largest value",
         paper: "arXiv:2509.09754 (LAVa), section 3",
         differs: "once, after the last layer; the total is exact, and its code's unscaled floor is not repeated",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "cake",
@@ -176,6 +224,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "CAKE: layers by entropy and variance of the window's rows, tokens by their mean and variance",
         paper: "arXiv:2503.12491 (CAKE), section 4",
         differs: "tau1 and tau2 are 1, where the paper tunes both for every model and budget; once, on the prompt",
+        costs: "one prefill, and the window's rows by themselves; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "defensivekv",
@@ -183,6 +233,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "DefensiveKV: the window's worst case, heads compete for their layer's budget",
         paper: "arXiv:2510.13334 (DefensiveKV), section 4",
         differs: "the first stage may take a head's whole budget but for sinks and window; sinks always stay",
+        costs: "one prefill, the window's rows by themselves, and W_o times every value; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "dropkv",
@@ -190,6 +242,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "DropKV: exact change of the output if one token alone left, heads compete",
         paper: "kvpress, pull request 285 (DropKV)",
         differs: "heads compete for their layer's budget, since the score is one of outputs; sinks always stay",
+        costs: "one prefill, and the window's rows times every value; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "chunkkv",
@@ -197,6 +251,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "ChunkKV: chunks of neighbours, the same for every head of a layer",
         paper: "arXiv:2502.00299 (ChunkKV), algorithm 1",
         differs: "the total is exact, so that a chunk may be cut; layers share nothing",
+        costs: "one prefill; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "lagkv",
@@ -204,6 +260,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "LagKV: tokens that stand out beside the next chunk, chunk by chunk",
         paper: "arXiv:2504.04704 (LagKV), section 3",
         differs: "equal ranks of several chunks go by the score that ranks; sinks and window stay",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "cur",
@@ -211,6 +269,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "CurDKV: keys and values that are long for their neighbourhood",
         paper: "arXiv:2509.15038 (CurDKV), section 3",
         differs: "norms stand for leverage scores, as in kvpress; sinks and window stay",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "leverage",
@@ -218,6 +278,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "Leverage scores of keys before RoPE",
         paper: "arXiv:2507.08143 (Compactor), section 3",
         differs: "exact, without a random sketch; without the paper's mixture with non-causal attention",
+        costs: "one prefill, and a decomposition per KV head; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "finch",
@@ -225,6 +287,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "FINCH: rows weighed by the tokens that they see",
         paper: "doi:10.1162/tacl_a_00716 (FINCH), section 3",
         differs: "scored whole, not chunk by chunk; the window is the selection's; keys keep their positions",
+        costs: "one prefill, and the window's rows by themselves; the full cache until the cut",
+        made_for: "question-known",
     },
     NamedMethod {
         name: "kvzip",
@@ -232,6 +296,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "KVzip: what the model looks at while it repeats the context, one pool over layers and heads",
         paper: "arXiv:2505.23416 (KVzip), section 3",
         differs: "chunks of 2,048, as in kvpress; the system prompt is scored 0 and not kept outside the budget; sinks and window stay",
+        costs: "one prefill, and the context read again, about as much once more; the full cache and a chunk's until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "layer-defensivekv",
@@ -239,6 +305,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "LayerDefensiveKV: the window's worst case, one pool over layers and heads",
         paper: "arXiv:2510.13334 (DefensiveKV), section 4",
         differs: "the first stage may take a head's whole budget but for sinks and window; sinks and window always stay",
+        costs: "one prefill, the window's rows by themselves, and W_o times every value; the full cache until the cut",
+        made_for: "question-after",
     },
     NamedMethod {
         name: "random",
@@ -246,6 +314,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "random tokens",
         paper: "house definition",
         differs: "nothing was published to differ from",
+        costs: "one prefill, whatever its attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "oracle",
@@ -253,6 +323,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "attention really received from the full cache's continuation",
         paper: "house definition",
         differs: "an upper bound that no deployable method has",
+        costs: "the full cache's whole answer first; nothing that could be deployed",
+        made_for: "either",
     },
     NamedMethod {
         name: "leankv",
@@ -260,6 +332,8 @@ pub const METHODS: &[NamedMethod] = &[
         about: "LeanKV: tokens in 8 and 4 bits, in 4 and 2, or gone; thresholds scaled to the budget's bytes",
         paper: "arXiv:2412.03131 (LeanKV), continued as DiffKV",
         differs: "scores are means over all rows of the prompt; thresholds are scaled to the budget unless fixed",
+        costs: "one prefill that adds up all rows of attention; the full cache until the cut",
+        made_for: "either",
     },
     NamedMethod {
         name: "clusterkv",
@@ -267,5 +341,7 @@ pub const METHODS: &[NamedMethod] = &[
         about: "ClusterKV: all stays, and every step recalls clusters of keys up to the budget",
         paper: "arXiv:2412.03213 (ClusterKV), section 3",
         differs: "by the mean query of the group, not per query head; of the last cluster the earliest tokens are taken",
+        costs: "one prefill, and k-means over the keys; everything stays, a step reads what it recalls",
+        made_for: "either",
     },
 ];

@@ -437,6 +437,19 @@ impl Observed<'_> {
         })
     }
 
+    /// How much every token matters by a method's scorer.
+    ///
+    /// Shapes: `[layer][kv_head][token]`. Errors: [`Error::Invalid`] for a method that does not cut, or whose scorer did not
+    /// score this prompt.
+    pub fn token_scores(&self, method: &Method) -> Result<Vec<Vec<Vec<f64>>>> {
+        let cut = method.cut.as_ref().ok_or_else(|| {
+            let bound = "one that cuts is needed";
+            Error::invalid("method whose scores are asked for", &method.name, bound)
+        })?;
+        let scores = self.scores(&cut.ranking.name, &*cut.ranking.scorer)?;
+        scores.iter().map(LayerScores::to_rows).collect()
+    }
+
     fn scores(&self, name: &str, scorer: &dyn Scorer) -> Result<&[LayerScores]> {
         let one = Asked::of(name, scorer);
         let found = self.asked.iter().find(|known| known.scores_like(&one));
