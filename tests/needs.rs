@@ -269,7 +269,7 @@ fn nothing_is_measured_that_was_not_asked_for() {
         let needs = allocator(strategy, &json!({})).needs(granularity).unwrap();
         case.layers(&case.options(Some(needs)))
     };
-    for strategy in ["uniform", "pyramid"] {
+    for strategy in ["uniform", "pyramid", "pyramid-infer"] {
         assert!(layers(strategy, Granularity::Layer).is_empty());
     }
     for layer in layers("zigzag", Granularity::Layer) {

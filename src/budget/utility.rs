@@ -1,6 +1,6 @@
 //! LU-KV's budgets: what keeps the most utility at every global ratio.
 
-use super::curve::Curve;
+use super::curve::{Curve, concave_hull};
 use super::fit::fit;
 use super::floor::Floor;
 use super::geometry::{Geometry, Granularity};
@@ -15,8 +15,7 @@ use crate::profile::Points;
 ///
 /// Utilities are of tokens kept, one curve per KV head in layer order; what lies below a curve's hull is taken along it. Ratios that
 /// leave less than the floor are spread evenly.
-/// Paper: arXiv:2602.08585 (LU-KV), greedy marginal utility on the convex hull. Differs: totals are exact; curves that are not
-/// concave are solved exactly where the table has a sensible size.
+/// Paper: arXiv:2602.08585 (LU-KV), greedy marginal utility on the convex hull. Differs: totals are exact.
 /// Shapes: utilities `[L·H_kv]` of points in ascending order of budget. Errors: [`Error::Invalid`] for another number of curves
 /// than KV heads, or points in no order.
 pub fn utility_budgets(
@@ -34,15 +33,33 @@ pub fn utility_budgets(
             bound,
         ));
     }
-    let curve = |points: &Points| {
-        Curve::new(0.0, points.iter().copied()).ok_or_else(|| {
-            let bound = "finite numbers at ascending budgets are expected";
-            Error::invalid("points of a utility curve", points.len(), bound)
-        })
-    };
-    let curves: Vec<Curve> = utilities.iter().map(curve).collect::<Result<_>>()?;
+    let curves: Vec<Curve> = utilities.iter().map(hull).collect::<Result<_>>()?;
     BudgetCurve::of_tokens(tokens, |percent| {
         budgets_at(geometry, &curves, tokens, floor, percent)
+    })
+}
+
+/// The curve along the hull of its points, from nothing at no token on.
+fn hull(points: &Points) -> Result<Curve> {
+    let all: Points = std::iter::once((0, 0.0))
+        .chain(points.iter().copied())
+        .collect();
+    let ascends = all.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if !ascends || all.iter().any(|(_, value)| !value.is_finite()) {
+        let bound = "finite numbers at ascending budgets are expected";
+        return Err(Error::invalid(
+            "points of a utility curve",
+            points.len(),
+            bound,
+        ));
+    }
+    let ends = concave_hull(&all).into_iter().skip(1);
+    Curve::new(0.0, ends.map(|place| all[place])).ok_or_else(|| {
+        Error::invalid(
+            "points of a utility curve",
+            points.len(),
+            "at least one is expected",
+        )
     })
 }
 

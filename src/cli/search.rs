@@ -7,6 +7,7 @@ use anyhow::Context;
 use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance};
 use kvprof::dataset;
 use kvprof::eval::search::{Ended, HeldOutGain, PlanSearch, SearchOptions, Searched, hold_out};
+use kvprof::eval::statistics::FEWEST_PAIRS;
 use kvprof::eval::{Bootstrap, Case, QuerySource, Sweep, contexts};
 use kvprof::method::{DECODE_ROOM, Method};
 use kvprof::model::Model;
@@ -355,6 +356,9 @@ impl SearchArguments {
             super::counted(gain.contexts, "context")
         )?;
         let words = match gain.interval {
+            _ if gain.contexts < FEWEST_PAIRS => {
+                "too few contexts were held out to say whether the gain holds"
+            }
             Some(interval) if interval.high < 0.0 => {
                 "the gain holds on prompts that the search never saw"
             }

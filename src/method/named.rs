@@ -300,6 +300,15 @@ pub const METHODS: &[NamedMethod] = &[
         made_for: "question-after",
     },
     NamedMethod {
+        name: "kvzip-plus",
+        spelled: "uniform+kvzip(norms=true)+global",
+        about: "KVzip+: KVzip times the value's weight in the residual stream",
+        paper: "kvpress's KVzipPress (KVzip+), after arXiv:2505.23416",
+        differs: "the system prompt is scored 0 and not kept outside the budget; sinks and window stay",
+        costs: "one prefill, the context read again, about as much once more, and W_o times every value; the full cache and a chunk's until the cut",
+        made_for: "question-after",
+    },
+    NamedMethod {
         name: "layer-defensivekv",
         spelled: "uniform+defensivekv+global",
         about: "LayerDefensiveKV: the window's worst case, one pool over layers and heads",

@@ -255,6 +255,7 @@ impl Decoder {
         let rotations = self.rotations(first, ids.len(), begun_for)?;
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = self.normed(&hidden, &layer.attention_norm)?;
+            probe.observe_input(l, &normed)?;
             let projections = [&layer.query, &layer.key, &layer.value];
             let [queries, keys, values] = Linear::forward_all(projections, &normed)?;
             let rotation = &rotations[config.layers[l].rope];

@@ -1,6 +1,6 @@
 //! What is asked of a profile, against what it measures.
 
-use super::needs::{BudgetMeasure, CurveMeasure, Needs};
+use super::needs::{BudgetMeasure, CurveMeasure, LayerNumber, Needs};
 use super::options::MeasureOptions;
 use super::query::{Crossing, OutputMeasure, Query, Vector};
 use super::threshold_name;
@@ -53,6 +53,7 @@ impl Needs {
                 }));
         }
         all.curves.extend(Vector::ALL.map(CurveMeasure::Mass));
+        all.numbers.push(LayerNumber::PooledEntropy);
         all
     }
 

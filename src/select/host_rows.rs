@@ -23,13 +23,19 @@ pub(super) fn l1_norms(rows: &[f32], width: usize) -> Vec<f64> {
     rows.chunks(width.max(1)).map(norm).collect()
 }
 
+/// The L2 norm of every row.
+pub(super) fn l2_norms(rows: &[f32], width: usize) -> Vec<f64> {
+    let squares = squared_norms(rows, width).into_iter();
+    squares.map(f64::sqrt).collect()
+}
+
 /// The square of the L2 norm of every row.
 pub(super) fn squared_norms(rows: &[f32], width: usize) -> Vec<f64> {
     let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum();
     rows.chunks(width.max(1)).map(norm).collect()
 }
 
-/// The L1 norm of W_o's columns of every query head times each value, `[query_head][token]`.
+/// The norms of W_o's columns of every query head times each value, `[query_head][token]`, by `norms` of rows and their width.
 ///
 /// Differs: products are float32, 512 values at a time, and norms are added up in float64.
 /// Shapes: values `(T, D)` per KV head. Errors: [`crate::error::Error::Candle`].
@@ -37,6 +43,7 @@ pub(super) fn projected_norms(
     view: &AttentionView<'_>,
     values: &[Tensor],
     query_heads: usize,
+    norms_of: fn(&[f32], usize) -> Vec<f64>,
 ) -> Result<Vec<Vec<f64>>> {
     let projection = view.output_projection()?;
     let (hidden, width) = projection.dims2()?;
@@ -59,7 +66,7 @@ pub(super) fn projected_norms(
                     hidden,
                     Threads::All,
                 );
-                own.extend(l1_norms(&outputs[..count * hidden], hidden));
+                own.extend(norms_of(&outputs[..count * hidden], hidden));
             }
             norms.push(own);
         }

@@ -12,7 +12,7 @@ use crate::registry::{Entry, described, parse};
 /// Every chunk is read in a pass of its own over the full cache; shares are of the sinks, the chunk and the repetition so far.
 /// Paper: arXiv:2505.23416 (KVzip), section 3. Differs: as kvpress has it, chunks of 2,048 where the authors' code has 2,000; the
 /// chat template's first tokens are not read again and score 0, where the authors' code keeps them outside the ratio; sinks and
-/// window of the method stay. KVzip+ and the head-level scores that are learnt beforehand are left out.
+/// window of the method stay. Head-level scores that are learnt beforehand are left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KvZip {
@@ -20,6 +20,8 @@ pub struct KvZip {
     pub chunk: usize,
     /// First tokens that share in the attention of every pass.
     pub sinks: usize,
+    /// KVzip+: a share times ‖W_o v‖₂ of the token over the L2 norm of what the query's layer reads.
+    pub norms: bool,
 }
 
 impl Default for KvZip {
@@ -27,6 +29,7 @@ impl Default for KvZip {
         Self {
             chunk: 2048,
             sinks: 4,
+            norms: false,
         }
     }
 }
@@ -56,6 +59,7 @@ impl Scorer for KvZip {
             replay: Some(ReplayNeeds {
                 chunk: self.chunk,
                 sinks: self.sinks,
+                norms: self.norms,
             }),
             ..Needs::default()
         }

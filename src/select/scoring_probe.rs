@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use super::host_rows::projected_norms;
+use super::host_rows::{l1_norms, projected_norms};
 use super::query_statistics::QuerySums;
 use super::window_rows::WindowQueries;
 use super::{
@@ -196,7 +196,7 @@ impl Observed {
             window_rows: watched.window_rows.min(rows_of_view(view, tokens)),
             keys: of_heads(any(|n| n.keys), HeadCache::keys)?,
             norms: if any(|n| n.projected_norms) {
-                projected_norms(view, &values, view.queries.dim(0)?)?
+                projected_norms(view, &values, view.queries.dim(0)?, l1_norms)?
             } else {
                 Vec::new()
             },

@@ -141,6 +141,13 @@ pub trait AttentionProbe {
     /// Errors: any error stops the prefill and is returned from it.
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()>;
 
+    /// Called once per layer and run, before [`AttentionProbe::watch`]: what queries, keys and values are made of.
+    ///
+    /// Shapes: `(rows, hidden)`, normed, of the activations' type. Errors: as [`AttentionProbe::observe`].
+    fn observe_input(&mut self, _layer: usize, _input: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// Called once per layer and run, after its attention: the residual stream before and after.
     ///
     /// Shapes: `(rows, hidden)` both, of the activations' type. Errors: as [`AttentionProbe::observe`].
@@ -173,6 +180,11 @@ impl AttentionProbe for Tee<'_> {
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
         self.0.observe(view)?;
         self.1.observe(view)
+    }
+
+    fn observe_input(&mut self, layer: usize, input: &Tensor) -> Result<()> {
+        self.0.observe_input(layer, input)?;
+        self.1.observe_input(layer, input)
     }
 
     fn observe_residual(&mut self, layer: usize, before: &Tensor, after: &Tensor) -> Result<()> {
