@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use kvprof::budget::ALLOCATORS;
 use kvprof::dataset::BUILT_IN;
 use kvprof::error::Result;
-use kvprof::method::prefill;
+use kvprof::method::{METHODS, prefill};
 use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
 use kvprof::model::config::{FAMILIES, ModelConfig};
 use kvprof::model::decoder::Decoder;
@@ -309,6 +309,20 @@ fn the_readme_names_every_chart_strategy_and_model() {
         .chain(MODELS.iter().map(|m| m.name))
     {
         assert!(readme.contains(&format!("`{name}`")), "README lacks {name}");
+    }
+}
+
+#[test]
+fn the_readme_says_of_every_method_what_the_table_says() {
+    let readme = include_str!("../README.md");
+    for method in METHODS {
+        let start = format!("| `{}` | ", method.name);
+        let mut lines = readme.lines();
+        let line = lines.find(|line| line.starts_with(&start) && line.contains(method.differs));
+        let line = line.unwrap_or_else(|| panic!("README lacks {}", method.name));
+        for words in [method.spelled, method.paper, method.costs, method.made_for] {
+            assert!(line.contains(words), "{line} lacks {words}");
+        }
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(kept(94), [2, 4, 10, 18, 1, 1]);
         let all = kept(50);
         assert_eq!(all.iter().sum::<usize>(), 303);
-        assert_eq!(all[4], 50);
+        assert!(all[4] >= 50 && all[5] >= 100, "{all:?}");
         // Below the floor of 2 each nothing is chosen.
         let floor = Floor::of(0, 2);
         let even = utility_budgets(&geometry, &utilities, 101, floor).unwrap();
