@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
-use super::residency::FirstCache;
+use super::residency::{FirstCache, PromptQueries, RecentQueries};
 use crate::budget::{
     CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, are_alike, fit_bytes,
 };
@@ -108,6 +108,8 @@ pub struct Observed<'a> {
     pub seconds: f64,
     asked: Vec<Asked<'a>>,
     measures: Measures,
+    /// The prompt's last queries, as many as some residency looks back from, `[layer]`.
+    last_queries: Vec<RecentQueries>,
     floor: Floor,
     tokens: usize,
 }
@@ -138,7 +140,10 @@ pub fn observe<'a>(
     };
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
-    let prefilled = prefill(decoder, ids, room, scorers, &mut profiler)?;
+    let looked_back = methods.iter().map(|m| m.residency.looks_back(&floor));
+    let mut queries = PromptQueries::up_to(looked_back.max().unwrap_or(0));
+    let mut probe = Tee(&mut profiler, &mut queries);
+    let prefilled = prefill(decoder, ids, room, scorers, &mut probe)?;
     let layers = profiler.finish();
     let measures = Measures::of_prompt(Geometry::of_model(model), ids.len(), &layers, &options);
     let scored = asked.iter_mut().filter(|a| during_prefill(a));
@@ -151,6 +156,7 @@ pub fn observe<'a>(
         seconds: prefilled.seconds,
         asked,
         measures,
+        last_queries: queries.layers,
         floor,
         tokens: ids.len(),
     })
@@ -358,6 +364,13 @@ impl Observed<'_> {
                 layers.map(LayerScores::to_rows).collect::<Result<_>>()?
             }
         };
+        let looked_back = method.residency.looks_back(&self.floor);
+        let last_queries = if looked_back > 0 {
+            let layers = self.last_queries.iter();
+            layers.map(|held| held.newest(looked_back)).collect()
+        } else {
+            Vec::new()
+        };
         Ok(FirstCache {
             kept,
             prompt_tokens: self.tokens,
@@ -366,6 +379,7 @@ impl Observed<'_> {
             full_bytes: self.cache.bytes(),
             head_dim: self.measures.geometry().head_dim,
             prompt_scores,
+            last_queries,
         })
     }
 
