@@ -116,30 +116,37 @@ impl EvictionOptions {
     ///
     /// Errors: [`Error::Invalid`] for budgets below sinks, window and the tokens between two evictions.
     pub fn check(&self, tokens: usize, method: &Floor) -> Result<()> {
-        if self.every == 0 {
-            let bound = "tokens leave after every step (1) or every so many";
-            return Err(Error::invalid("steps between evictions", 0, bound));
-        }
+        self.check_steps()?;
         match self.budget.fewest(tokens)? {
-            Some(rows) => self.check_rows(rows, method),
+            Some(rows) => self.check_rows(rows, &self.floor(method)),
             None => Ok(()),
         }
     }
 
-    fn check_rows(&self, rows: usize, method: &Floor) -> Result<()> {
-        let floor = self.floor(method);
+    fn check_steps(&self) -> Result<()> {
+        if self.every > 0 {
+            return Ok(());
+        }
+        let bound = "tokens leave after every step (1) or every so many";
+        Err(Error::invalid("steps between evictions", 0, bound))
+    }
+
+    fn check_rows(&self, rows: usize, floor: &Floor) -> Result<()> {
         let least = floor.tokens.saturating_add(self.coming());
         if rows >= least {
             return Ok(());
         }
         let between = if self.bound == Bound::EveryStep {
-            format!("what comes between two evictions ({})", self.every)
+            format!(
+                ", window ({}) and what comes between two evictions ({})",
+                floor.window, self.every
+            )
         } else {
-            "nothing else".to_owned()
+            format!(" and window ({})", floor.window)
         };
         let bound = format!(
-            "sinks ({}), window ({}) and {between} alone take {least}: allow more, or lower them",
-            floor.sinks, floor.window
+            "sinks ({}){between} alone take {least}: allow more, or lower them",
+            floor.sinks
         );
         Err(Error::invalid(
             "decode budget",
@@ -189,19 +196,20 @@ impl EvictionOptions {
     }
 
     fn start_by(&self, first: &FirstCache<'_>, rule: Rule) -> Result<Box<dyn Residency>> {
-        self.check(first.prompt_tokens, &first.floor)?;
+        self.check_steps()?;
         let budgets = self.budget.rows(first.prompt_tokens, first.kept)?;
+        let floor = self.floor(&first.floor);
         let heads = first.kept.iter().flatten().zip(budgets.iter().flatten());
         for (kept, &rows) in heads {
-            // Of a prompt that is pinned, what the cut left stays.
-            let floor = self.floor(&first.floor);
+            // Of first tokens that stay, those that the cut left take room.
             let held = kept.iter().filter(|slot| (**slot as usize) < floor.sinks);
             let sinks = held.count();
-            let held = Self {
-                sinks: Some(sinks),
-                ..self.clone()
+            let held = Floor {
+                sinks,
+                tokens: sinks.saturating_add(floor.window),
+                ..floor
             };
-            held.check_rows(rows, &first.floor)?;
+            self.check_rows(rows, &held)?;
         }
         Ok(Box::new(Eviction {
             rule,
@@ -209,7 +217,7 @@ impl EvictionOptions {
             every: self.every,
             coming: self.coming(),
             bound: self.bound,
-            floor: self.floor(&first.floor),
+            floor,
             evicted_at: None,
         }))
     }
