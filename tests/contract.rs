@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use kvprof::budget::ALLOCATORS;
 use kvprof::dataset::BUILT_IN;
 use kvprof::error::Result;
-use kvprof::method::{METHODS, prefill};
+use kvprof::method::prefill;
 use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
 use kvprof::model::config::{FAMILIES, ModelConfig};
 use kvprof::model::decoder::Decoder;
@@ -295,33 +295,6 @@ fn names_are_unique_and_kebab_case() {
             let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
             assert!(name.bytes().all(kebab), "{name}");
             assert!(!names[..i].contains(name), "{name} twice");
-        }
-    }
-}
-
-#[test]
-fn the_readme_names_every_chart_strategy_and_model() {
-    let readme = include_str!("../README.md");
-    let charts = CHARTS.iter().map(|c| c.name);
-    let strategies = ALLOCATORS.iter().map(|a| a.name);
-    for name in charts
-        .chain(strategies)
-        .chain(MODELS.iter().map(|m| m.name))
-    {
-        assert!(readme.contains(&format!("`{name}`")), "README lacks {name}");
-    }
-}
-
-#[test]
-fn the_readme_says_of_every_method_what_the_table_says() {
-    let readme = include_str!("../README.md");
-    for method in METHODS {
-        let start = format!("| `{}` | ", method.name);
-        let mut lines = readme.lines();
-        let line = lines.find(|line| line.starts_with(&start) && line.contains(method.differs));
-        let line = line.unwrap_or_else(|| panic!("README lacks {}", method.name));
-        for words in [method.spelled, method.paper, method.costs, method.made_for] {
-            assert!(line.contains(words), "{line} lacks {words}");
         }
     }
 }

@@ -76,6 +76,9 @@ fn without_a_bound(name: &str) -> serde_json::Value {
             "budget": "100%", "sinks": 2, "tokens_per_cluster": 4, "every": 5, "new": 2, "full_layers": 0,
         });
     }
+    if rule.parameters().get("target").is_some() {
+        return json!({"target": "none", "every": 2});
+    }
     json!({"budget": "none"})
 }
 

@@ -72,12 +72,13 @@ pub struct CompressArguments {
     /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
-    /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), a plan.json, or
-    /// `none`
+    /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), `kept+256` (so many
+    /// more), a plan.json, or `none`
     #[arg(long, value_name = "ROWS", help_heading = "While decoding")]
     decode_budget: Option<String>,
     /// Which token leaves a KV head that is over it: h2o (least accumulated attention), tova (least of the last
-    /// query), streaming (the oldest)
+    /// query), streaming (the oldest), r-kv (little attention, much repeated), vase (by lot, large values stay), random
+    /// (by lot, the prompt stays)
     #[arg(
         long,
         default_value = "h2o",
@@ -85,14 +86,14 @@ pub struct CompressArguments {
         help_heading = "While decoding"
     )]
     decode_policy: String,
-    /// Steps from one eviction to the next; as many tokens leave together
+    /// Steps from one eviction to the next; as many tokens leave together (1; 128 of r-kv, 64 of vase and random)
     #[arg(
         long,
-        default_value_t = 1,
+        value_name = "STEPS",
         requires = "decode_budget",
         help_heading = "While decoding"
     )]
-    evict_every: usize,
+    evict_every: Option<usize>,
 }
 
 /// A scorer that needs nothing but the prompt.
@@ -158,11 +159,21 @@ impl CompressArguments {
         let mut method = Method::of_cut("generate", cut.transpose()?);
         if let Some(rows) = &self.decode_budget {
             method.residency_name = self.policy()?;
-            let parameters = serde_json::json!({"budget": rows, "every": self.evict_every});
+            let mut parameters = serde_json::json!({"budget": rows});
+            if let Some(every) = self.evict_every {
+                parameters["every"] = every.into();
+            }
             // Said by itself what is wrong with the rows, without the parameters around it.
             rows.parse::<DecodeBudget>().context("--decode-budget")?;
             let name = &method.residency_name;
             method.residency = registry::build("decode policy", RESIDENCIES, name, parameters)?;
+            anyhow::ensure!(
+                method.cut.is_some()
+                    || !method.residency.has_own_floor()
+                    || self.sinks.or(self.window).is_none(),
+                "--decode-policy {} reads no --sinks or --window: write --method full+{name}(sinks=..,window=..)",
+                self.decode_policy
+            );
         }
         method.check()?;
         let compression = Compression {
@@ -193,7 +204,7 @@ impl CompressArguments {
             "--method {text} spends no budget beside its own: leave --budget out"
         );
         let residency = &method.residency;
-        let has_own = residency.recalls() || residency.holds_as().is_some();
+        let has_own = residency.has_own_floor();
         anyhow::ensure!(
             method.cut.is_some() || !has_own || self.sinks.or(self.window).is_none(),
             "--method {text} reads no --sinks or --window: it has parameters of its own, such as {}",
@@ -327,7 +338,7 @@ impl Compression {
                 fields.insert("online".into(), online.into());
             }
             let residency = &self.method.residency;
-            let has_own = residency.recalls() || residency.holds_as().is_some();
+            let has_own = residency.has_own_floor();
             if self.cuts() || !has_own {
                 fields.insert("sinks".into(), self.floor.sinks.into());
                 fields.insert("window".into(), self.floor.window.into());

@@ -4,6 +4,7 @@
 //! which says in what elements keys and values lie, and a residency, which says how the cache changes while it lives.
 //! [`observe`] prefills a prompt for several methods; [`Observed`] then allocates, selects and cuts for each.
 
+mod asked;
 mod definition;
 mod live_cache;
 mod named;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use candle_core::Tensor;
-use serde_json::Value;
 
+use super::asked::{Asked, token_scorer};
 use super::definition::{Allocation, Cut, Method, Ranking};
 use super::live_cache::LiveCache;
 use super::replay;
-use super::residency::FirstCache;
+use super::residency::{FirstCache, PromptQueries, RecentQueries};
 use crate::budget::{
     CacheBudget, Floor, Geometry, Measures, Room, TokenBudgets, TokenScores, are_alike, fit_bytes,
 };
@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::model::attention::{AttentionProbe, Tee};
 use crate::model::cache::{KvCache, Representations};
 use crate::model::decoder::{Decoder, PREFILL_RUN};
-use crate::profile::{MeasureOptions, Profiler, TokenMeasure};
+use crate::profile::{MeasureOptions, Profiler};
 use crate::select::{
     ContinuationProbe, Imports, LayerScores, Scorer, ScoringProbe, Slots, kept_slots,
     place_of_scores, select_layers,
@@ -59,68 +59,6 @@ pub fn prefill(
     })
 }
 
-/// A scorer that some method asks for; each scores a prompt once, however many methods use it.
-pub(super) struct Asked<'a> {
-    name: &'a str,
-    parameters: Value,
-    pub(super) scorer: &'a dyn Scorer,
-    pub(super) scores: Vec<LayerScores>,
-    /// Seconds of passes that are its own.
-    pub(super) seconds: f64,
-}
-
-impl<'a> Asked<'a> {
-    fn of(name: &'a str, scorer: &'a dyn Scorer) -> Self {
-        Self {
-            name,
-            parameters: scorer.parameters(),
-            scorer,
-            scores: Vec::new(),
-            seconds: 0.0,
-        }
-    }
-
-    /// All that `methods` ask for, each once.
-    fn by(methods: &'a [Method]) -> Vec<Self> {
-        let rankings = methods.iter().filter_map(|m| m.cut.as_ref());
-        let rankings = rankings.map(|cut| (cut.ranking.name.as_str(), &*cut.ranking.scorer));
-        let residencies = methods.iter().filter_map(|m| m.residency.prompt_scorer());
-        let measures = methods.iter().flat_map(|m| m.own_needs().token_measures);
-        let measures = measures.map(|measure| (measure.name(), token_scorer(measure)));
-        let mut asked: Vec<Self> = Vec::new();
-        for (name, scorer) in rankings.chain(residencies).chain(measures) {
-            let one = Self::of(name, scorer);
-            if !asked.iter().any(|known| known.scores_like(&one)) {
-                asked.push(one);
-            }
-        }
-        asked
-    }
-
-    /// How a layer's budget is split is no part of the score.
-    fn scores_like(&self, other: &Self) -> bool {
-        self.name == other.name && self.parameters == other.parameters
-    }
-
-    fn looks_ahead(&self, window: usize) -> bool {
-        self.scorer.needs(window).continuation
-    }
-
-    /// Whether the prefill is what it scores by.
-    fn is_of_prefill(&self, window: usize) -> bool {
-        let needs = self.scorer.needs(window);
-        !needs.continuation && needs.replay.is_none() && self.scorer.imported().is_none()
-    }
-}
-
-/// What makes a measure of tokens, as scorers are held.
-fn token_scorer(measure: TokenMeasure) -> &'static dyn Scorer {
-    match measure {
-        TokenMeasure::RowEntropy => &TokenMeasure::RowEntropy,
-        TokenMeasure::RowVariance => &TokenMeasure::RowVariance,
-    }
-}
-
 /// A prefilled prompt with everything that methods need of it.
 pub struct Observed<'a> {
     /// The full cache.
@@ -131,6 +69,8 @@ pub struct Observed<'a> {
     pub seconds: f64,
     asked: Vec<Asked<'a>>,
     measures: Measures,
+    /// The prompt's last queries, as many as some residency looks back from, `[layer]`.
+    last_queries: Vec<RecentQueries>,
     floor: Floor,
     tokens: usize,
 }
@@ -161,7 +101,10 @@ pub fn observe<'a>(
     };
     let mut ignore = |_| ();
     let mut profiler = Profiler::new(&options, &mut ignore);
-    let mut prefilled = prefill(decoder, ids, room, scorers, &mut profiler)?;
+    let looked_back = methods.iter().map(|m| m.residency.looks_back(&floor));
+    let mut queries = PromptQueries::up_to(looked_back.max().unwrap_or(0));
+    let mut probe = Tee(&mut profiler, &mut queries);
+    let mut prefilled = prefill(decoder, ids, room, scorers, &mut probe)?;
     let layers = profiler.finish();
     let measures = Measures::of_prompt(Geometry::of_model(model), ids.len(), &layers, &options);
     let scored = asked.iter_mut().filter(|a| during_prefill(a));
@@ -192,6 +135,7 @@ pub fn observe<'a>(
         seconds: prefilled.seconds,
         asked,
         measures,
+        last_queries: queries.layers,
         floor,
         tokens: ids.len(),
     })
@@ -426,6 +370,13 @@ impl Observed<'_> {
                 layers.map(LayerScores::to_rows).collect::<Result<_>>()?
             }
         };
+        let looked_back = method.residency.looks_back(&self.floor);
+        let last_queries = if looked_back > 0 {
+            let layers = self.last_queries.iter();
+            layers.map(|held| held.newest(looked_back)).collect()
+        } else {
+            Vec::new()
+        };
         Ok(FirstCache {
             kept,
             prompt_tokens: self.tokens,
@@ -434,6 +385,7 @@ impl Observed<'_> {
             full_bytes: self.cache.bytes(),
             head_dim: self.measures.geometry().head_dim,
             prompt_scores,
+            last_queries,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::observation::Asked;
+use super::asked::Asked;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::cache::KvCache;

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::query_statistics::{QueryNeeds, QueryStatistics};
-use super::replay::ReplayNeeds;
+use super::replay_needs::ReplayNeeds;
 use super::window_rows::WindowRows;
 use crate::error::{Error, Result};
 use crate::model::TextRotation;

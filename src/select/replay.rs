@@ -6,32 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Device, Tensor};
 
 use super::host_rows::{host_rows, l2_norms, projected_norms};
-use super::{LayerObservation, LayerScores, Scorer};
+use super::{LayerObservation, LayerScores, ReplayNeeds, Scorer};
 use crate::error::Result;
 use crate::model::attention::{
     AttentionProbe, AttentionRun, AttentionView, GroupRows, RowReader, Watch,
 };
-
-/// How a prompt is read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayNeeds {
-    /// Tokens of the prompt that are read again in one pass.
-    pub chunk: usize,
-    /// First tokens that share in the attention of every pass.
-    pub sinks: usize,
-    /// Whether a share counts times what W_o makes of the token's value, over the norm of the query's input.
-    pub norms: bool,
-}
-
-impl ReplayNeeds {
-    /// The chunks of a prompt of `tokens` whose first `prefix` are not read again.
-    pub fn chunks(&self, prefix: usize, tokens: usize) -> Vec<Range<usize>> {
-        let starts = (prefix..tokens).step_by(self.chunk.max(1));
-        starts
-            .map(|start| start..tokens.min(start + self.chunk))
-            .collect()
-    }
-}
 
 /// The largest share of a query's attention that every prompt token gets while its chunk is read again.
 ///
@@ -257,18 +236,6 @@ mod tests {
             strides: [14, 7],
             seen: &[7],
         });
-    }
-
-    #[test]
-    fn chunks_begin_behind_the_prefix() {
-        let needs = ReplayNeeds {
-            chunk: 4,
-            sinks: 2,
-            norms: false,
-        };
-        assert_eq!(needs.chunks(3, 12), [3..7, 7..11, 11..12]);
-        assert_eq!(needs.chunks(3, 8), [3..7, 7..8]);
-        assert!(needs.chunks(5, 5).is_empty());
     }
 
     #[test]

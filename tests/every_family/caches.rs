@@ -24,10 +24,50 @@ fn rule(name: &str) -> Box<dyn ResidencyRule> {
     registry::build("residency", RESIDENCIES, name, Value::Null).unwrap()
 }
 
-/// Residencies that let tokens leave over a bound of rows.
-pub fn evicting() -> impl Iterator<Item = &'static str> {
+/// Residencies that let tokens leave.
+fn letting_go() -> impl Iterator<Item = &'static str> {
     let names = RESIDENCIES.iter().map(|rule| rule.name);
     names.filter(|name| !rule(name).can_rewind() && rule(name).holds_as().is_none())
+}
+
+/// Residencies that let tokens leave over a bound of rows that holds at every step.
+pub fn evicting() -> impl Iterator<Item = &'static str> {
+    letting_go().filter(|name| !cuts_to_target(name))
+}
+
+/// Residencies that cut to a target and let heads grow until the next cut.
+fn compressing() -> impl Iterator<Item = &'static str> {
+    letting_go().filter(|name| cuts_to_target(name))
+}
+
+/// Residencies that say after every step what a token is worth, with the method's sinks and window.
+pub fn adding_up() -> impl Iterator<Item = &'static str> {
+    evicting().filter(|name| !rule(name).has_own_floor())
+}
+
+/// Whether rows are bounded right after a cut alone.
+pub fn cuts_to_target(name: &str) -> bool {
+    rule(name).parameters().get("target").is_some()
+}
+
+/// A bound for prompts as short as these, with the sinks and window of these tests and nothing of the prompt pinned.
+pub fn bounded(name: &str, rows: impl Into<Value>, every: usize) -> Value {
+    let own = rule(name).parameters();
+    let bound = if cuts_to_target(name) {
+        "target"
+    } else {
+        "budget"
+    };
+    let mut parameters = json!({"every": every});
+    parameters[bound] = rows.into();
+    if rule(name).has_own_floor() {
+        parameters["sinks"] = FLOOR.sinks.into();
+        parameters["window"] = FLOOR.window.into();
+    }
+    if own.get("pinned").is_some() {
+        parameters["pinned"] = false.into();
+    }
+    parameters
 }
 
 /// Residencies of which steps recall what others left out.
@@ -56,7 +96,7 @@ fn no_step_sees_more_than_the_bound_or_the_window() {
         let cache = prefilled(&model.decoder, &prompt(T));
         for residency in evicting() {
             for every in [1, 4] {
-                let bound = json!({"budget": 12, "every": every});
+                let bound = bounded(residency, 12, every);
                 let mut live = living(&cache, &cache.slots_in_sight(), residency, bound);
                 for step in 0..22u32 {
                     let seen = live.cache().lengths_after(1);
@@ -91,9 +131,9 @@ fn without_a_bound_nothing_that_is_seen_leaves() {
         let cache = prefilled(&model.decoder, &prompt(T));
         let windowless = (0..cache.num_layers()).all(|l| window(model, l).is_none());
         for (kept, every) in [(cache.slots(), 1), (ragged(model, T), 5)] {
-            let evicting = evicting().map(|name| (name, json!({"budget": "none", "every": every})));
+            let letting_go = letting_go().map(|name| (name, bounded(name, "none", every)));
             let recalling = recalling().map(|name| (name, recall("100%")));
-            for (residency, parameters) in evicting.chain(recalling) {
+            for (residency, parameters) in letting_go.chain(recalling) {
                 let mut live = living(&cache, &kept, residency, parameters);
                 let mut plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
                 let (a, b) = (steps(&mut plain, model, 12), steps(&mut live, model, 12));
@@ -112,6 +152,52 @@ fn without_a_bound_nothing_that_is_seen_leaves() {
                 // What no later token sees may be gone by then.
                 assert_eq!(a.lengths_after(1), b.lengths_after(1), "{what}");
             }
+        }
+    });
+}
+
+/// Between two cuts a head grows by a row per step, or as far as its window goes.
+#[test]
+fn a_cut_leaves_its_target_and_the_rows_in_between_are_counted() {
+    each(|name, model| {
+        let cache = prefilled(&model.decoder, &prompt(T));
+        let layers = cache.num_layers();
+        for residency in compressing() {
+            let parameters = bounded(residency, 12, 5);
+            let mut live = living(&cache, &cache.slots_in_sight(), residency, parameters);
+            let (mut all, mut peak) = (0, 0);
+            for step in 1..=17usize {
+                live.step(&model.decoder, step as u32 * 13 % 290).unwrap();
+                let what = format!("{name}, {residency}, step {step}");
+                let grown = if step <= 5 {
+                    T + step
+                } else {
+                    12 + (step - 1) % 5 + 1
+                };
+                let left = if step % 5 == 0 { 12 } else { grown };
+                for l in 0..layers {
+                    let most = window(model, l).unwrap_or(usize::MAX);
+                    let held = &live.cache().lengths()[l];
+                    // Of a target below it, a window passes what a cut left.
+                    let within = |rows: &usize| *rows <= left.min(most);
+                    assert!(held.iter().all(within), "{what}: {held:?}");
+                    if window(model, l).is_none() {
+                        assert!(held.iter().all(|rows| *rows == left), "{what}: {held:?}");
+                    }
+                }
+                (all, peak) = (all + grown, peak.max(grown));
+            }
+            let windowless = (0..layers).all(|l| window(model, l).is_none());
+            if windowless {
+                let held = live.held();
+                assert_eq!(
+                    (held.peak, held.mean()),
+                    (peak, all as f64 / 17.0),
+                    "{name}"
+                );
+                assert_eq!(peak, T + 5);
+            }
+            assert!(!live.can_rewind());
         }
     });
 }
@@ -184,9 +270,9 @@ fn a_bound_of_the_window_is_no_bound_for_its_layers() {
         let largest = *largest.iter().max().unwrap();
         let cache = prefilled(&model.decoder, &prompt(T));
         let kept = cache.slots_in_sight();
-        for residency in evicting() {
+        for residency in letting_go() {
             for every in [1, 4] {
-                let parameters = json!({"budget": largest, "every": every});
+                let parameters = bounded(residency, largest, every);
                 let mut live = living(&cache, &kept, residency, parameters);
                 let mut plain = LiveCache::keeping(cache.cut(&kept, 8).unwrap());
                 let (a, b) = (steps(&mut plain, model, 20), steps(&mut live, model, 20));

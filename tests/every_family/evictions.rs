@@ -10,7 +10,7 @@ use kvprof::model::residency::{Residency, Sight};
 use kvprof::select::Slots;
 use serde_json::json;
 
-use crate::caches::{evicting, living};
+use crate::caches::{adding_up, living};
 use crate::family_models::{assert_close, each, numbers, prompt};
 use crate::{FLOOR, T, prefilled};
 
@@ -93,7 +93,7 @@ fn eviction_in_place_keeps_what_cutting_anew_keeps() {
         let cache = prefilled(&model.decoder, &prompt(T));
         let kept = cache.slots();
         let heads = model.decoder.config().num_key_value_heads;
-        for policy in evicting() {
+        for policy in adding_up() {
             for budget in [11, 20] {
                 let mut live = living(&cache, &kept, policy, json!({"budget": budget}));
                 let slow = Slow {

@@ -13,13 +13,16 @@ use crate::error::{Error, Result};
 /// The most rows that a KV head holds at any step, its new token's included.
 ///
 /// Differs: written `128` or `12%` (of the prompt) for every KV head alike, `kept` for what the cut left to each, a
-/// file `plan.json` for a plan's tokens, `none` for no bound. Never a mean: other tools mean five other things.
+/// `kept+256` for so many more than that, a file `plan.json` for a plan's tokens, `none` for no bound. Never a mean: other
+/// tools mean five other things.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum DecodeBudget {
     /// As many as the KV head held after the cut.
     #[default]
     Kept,
+    /// So many more than the KV head held after the cut.
+    KeptAnd(usize),
     /// The same for every KV head.
     Alike(Budget),
     /// Those of a plan, and the file that it was read from.
@@ -39,6 +42,7 @@ impl DecodeBudget {
         };
         match self {
             Self::Kept => each(&|slots| slots.len()),
+            Self::KeptAnd(more) => each(&|slots| slots.len().saturating_add(*more)),
             Self::Unbounded => each(&|_| usize::MAX),
             Self::Alike(budget) => each(&|_| budget.per_head(tokens) as usize),
             Self::Plan(file, plan) => {
@@ -68,7 +72,7 @@ impl DecodeBudget {
     /// The fewest rows that any KV head gets for a prompt of `tokens`; `None` where that depends on the cut.
     pub(super) fn fewest(&self, tokens: usize) -> Result<Option<usize>> {
         Ok(match self {
-            Self::Kept => None,
+            Self::Kept | Self::KeptAnd(_) => None,
             Self::Unbounded => Some(usize::MAX),
             Self::Alike(budget) => Some(budget.per_head(tokens) as usize),
             Self::Plan(_, plan) => plan.tokens_at(tokens)?.into_iter().flatten().min(),
@@ -80,6 +84,7 @@ impl fmt::Display for DecodeBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kept => f.write_str("kept"),
+            Self::KeptAnd(more) => write!(f, "kept+{more}"),
             Self::Unbounded => f.write_str("none"),
             Self::Alike(budget) => budget.fmt(f),
             Self::Plan(file, _) => f.write_str(file),
@@ -98,6 +103,13 @@ impl FromStr for DecodeBudget {
                 let plan = BudgetPlan::read(Path::new(file))?;
                 Ok(Self::Plan(file.to_owned(), Box::new(plan)))
             }
+            more if more.starts_with("kept+") => {
+                let rows = more["kept+".len()..].parse().map_err(|_| {
+                    let bound = "expected rows beside what the cut left, such as kept+256";
+                    Error::invalid("decode budget", format!("'{more}'"), bound)
+                });
+                rows.map(Self::KeptAnd)
+            }
             number => {
                 let numeric = number.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
                 let budget = number.parse::<Budget>();
@@ -106,8 +118,8 @@ impl FromStr for DecodeBudget {
                     if numeric {
                         return problem;
                     }
-                    let bound = "expected rows of every KV head (128), a share of the prompt (12%), kept, none, or \
-                                 a plan's file (plan.json)";
+                    let bound = "expected rows of every KV head (128), a share of the prompt (12%), kept, kept+256, \
+                                 none, or a plan's file (plan.json)";
                     Error::invalid("decode budget", format!("'{number}'"), bound)
                 })
             }
@@ -149,6 +161,7 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(rows("kept"), [[3, 1], [0, 2]]);
+        assert_eq!(rows("kept+5"), [[8, 6], [5, 7]]);
         assert_eq!(rows("64"), [[64; 2]; 2]);
         assert_eq!(rows("12%"), [[24; 2]; 2]);
         assert_eq!(rows("none"), [[usize::MAX; 2]; 2]);
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn spellings_go_through_json_and_others_are_refused() {
-        for text in ["kept", "none", "64", "12%"] {
+        for text in ["kept", "kept+5", "none", "64", "12%"] {
             let budget: DecodeBudget = text.parse().unwrap();
             let json = serde_json::to_value(&budget).unwrap();
             assert_eq!(
@@ -167,6 +180,7 @@ mod tests {
         let said = |text: &str| text.parse::<DecodeBudget>().unwrap_err().to_string();
         assert!(said("many").contains("kept"), "{}", said("many"));
         assert!(said("nowhere.json").contains("nowhere.json"));
+        assert!(said("kept+many").contains("kept+256"));
         assert!("-3".parse::<DecodeBudget>().is_err());
     }
 }

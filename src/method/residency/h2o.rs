@@ -43,6 +43,7 @@ impl Default for EvictH2o {
             every,
             sinks,
             window,
+            ..
         } = EvictionOptions::default();
         Self {
             budget,
@@ -69,10 +70,9 @@ static PROMPT: H2o = H2o::SUM;
 impl EvictH2o {
     fn options(&self) -> EvictionOptions {
         EvictionOptions {
-            budget: self.budget.clone(),
-            every: self.every,
             sinks: self.sinks,
             window: self.window,
+            ..EvictionOptions::of(&self.budget, self.every)
         }
     }
 }

@@ -4,18 +4,28 @@
 //! one line of [`RESIDENCIES`].
 
 mod clusterkv;
+mod compress_every;
 mod decode_budget;
 mod eviction;
+#[cfg(test)]
+mod eviction_tests;
 mod h2o;
+mod judgement;
 mod keep;
 mod leankv;
+mod r_kv;
+mod random;
+mod recent_queries;
 #[cfg(test)]
 mod reference_tests;
 mod streaming;
 mod tova;
+mod vase;
 
 pub use decode_budget::DecodeBudget;
 pub use keep::Keep;
+pub(super) use recent_queries::PromptQueries;
+pub use recent_queries::RecentQueries;
 
 use std::fmt;
 
@@ -45,6 +55,9 @@ pub struct FirstCache<'a> {
     pub head_dim: usize,
     /// Scores of all prompt tokens by [`ResidencyRule::prompt_scorer`], `[layer][kv_head][token]`; empty without one.
     pub prompt_scores: Vec<Vec<Vec<f64>>>,
+    /// The prompt's last queries, as many as [`ResidencyRule::looks_back`] says, `[layer]`; empty where none are known,
+    /// and what leaves at once then leaves by age wherever it is attention that counts.
+    pub last_queries: Vec<RecentQueries>,
 }
 
 impl<'a> FirstCache<'a> {
@@ -58,6 +71,7 @@ impl<'a> FirstCache<'a> {
             full_bytes: 0,
             head_dim: 0,
             prompt_scores: Vec::new(),
+            last_queries: Vec::new(),
         }
     }
 }
@@ -82,6 +96,16 @@ pub trait ResidencyRule: fmt::Debug + Send + Sync {
     /// What must be known of the prompt's tokens when decoding begins.
     fn prompt_scorer(&self) -> Option<(&'static str, &'static dyn Scorer)> {
         None
+    }
+
+    /// How many of the prompt's last queries must be known when decoding begins.
+    fn looks_back(&self, _floor: &Floor) -> usize {
+        0
+    }
+
+    /// Whether sinks and window are its own parameters, not those of the method.
+    fn has_own_floor(&self) -> bool {
+        self.recalls() || self.holds_as().is_some()
     }
 
     /// The plan that bounds its rows, where there is one.
@@ -135,6 +159,10 @@ pub const RESIDENCIES: &[Entry<dyn ResidencyRule>] = &[
     h2o::ENTRY,
     tova::ENTRY,
     streaming::ENTRY,
+    r_kv::ENTRY,
+    vase::ENTRY,
+    random::ENTRY,
+    compress_every::ENTRY,
     clusterkv::ENTRY,
     leankv::ENTRY,
 ];

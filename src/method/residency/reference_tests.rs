@@ -22,9 +22,9 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct OneHead {
-    tokens: usize,
-    steps: usize,
+pub(super) struct OneHead {
+    pub tokens: usize,
+    pub steps: usize,
     /// `[query head][token][D]`
     queries: Vec<Vec<Vec<f32>>>,
     keys: Vec<Vec<f32>>,
@@ -36,7 +36,7 @@ struct OneHead {
 const D: usize = 64;
 
 impl OneHead {
-    fn read() -> Self {
+    pub fn read() -> Self {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/fixtures/living/one_head.json"
@@ -56,7 +56,7 @@ impl OneHead {
         Tensor::from_vec(numbers, (self.queries.len(), 1, D), &Device::Cpu).unwrap()
     }
 
-    fn prompt(&self) -> KvCache {
+    pub fn prompt(&self) -> KvCache {
         let config = ModelConfig {
             family: FAMILIES[0],
             vocab_size: 8,
@@ -136,8 +136,18 @@ impl OneHead {
         (cache, Box::new(Unchanging))
     }
 
+    /// The newest queries of the prompt.
+    pub fn last_queries(&self, most: usize) -> RecentQueries {
+        let mut queries = RecentQueries::up_to(most);
+        for position in 0..self.tokens {
+            let rows = self.queries.iter().map(|head| &*head[position]);
+            queries.push(position, rows.collect::<Vec<_>>().concat());
+        }
+        queries
+    }
+
     /// Attention of a step, `(H_q, D)`, and the slots that were seen.
-    fn step(
+    pub fn step(
         &self,
         cache: &mut KvCache,
         residency: &mut dyn Residency,
