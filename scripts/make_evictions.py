@@ -2,9 +2,10 @@
 
 usage: make_evictions.py LIVING_FOLDER   (needs numpy, torch, kvpress)
 
-LIVING_FOLDER is tests/fixtures/living, which has one_head.json (make_living_caches.py): queries, keys and values of a real
-head. Nothing of kvprof takes part. R-KV, VaSE and random tokens are written down in living/evictions.py; compress-every is
-kvpress 0.5.5's DecodingPress itself over its own presses, with attention by queries at their true positions.
+LIVING_FOLDER is tests/fixtures/living, which has one_head.json (make_living_caches.py): queries, keys and values of a
+real head. Nothing of kvprof takes part. R-KV, VaSE and random tokens are written down in living/evictions.py;
+compress-every is kvpress 0.5.5's DecodingPress itself over its own presses, with attention by queries at their true
+positions.
 """
 import json
 import sys

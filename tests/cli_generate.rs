@@ -170,6 +170,25 @@ fn compressions_that_cannot_be_are_refused() {
     ] {
         assert!(with(option, 2).contains("--strategy"), "{option:?}");
     }
+    // Policies with sinks and window of their own read none, and evict as seldom as their papers say.
+    let policy = |name, rows| ["--decode-policy", name, "--decode-budget", rows];
+    let floor = with(
+        &[&policy("vase", "192")[..], &["--window", "8"]].concat(),
+        1,
+    );
+    assert!(
+        floor.contains("full+evict-vase(sinks=..,window=..)"),
+        "{floor}"
+    );
+    assert!(with(&policy("r-kv", "135"), 1).contains("take 136"));
+    let every = with(
+        &[&policy("r-kv", "23")[..], &["--evict-every", "16"]].concat(),
+        1,
+    );
+    assert!(every.contains("take 24"), "{every}");
+    assert!(with(&policy("luck", "64"), 1).contains("random"));
+    let scorer = ["--method", "full+compress-every(scorer=h2o)"];
+    assert!(with(&scorer, 1).contains("choose another"));
     let silent = [
         "--strategy",
         "zigzag",

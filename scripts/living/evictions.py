@@ -1,7 +1,7 @@
 """What leaves a KV head while decoding: R-KV, VaSE, random tokens, and kvpress's DecodingPress, on one head.
 
-Every rule is written in float64 over a list of positions, keys, values and queries of a whole text; what is held is a list
-of positions in their order. A decision that rounding could turn over stops the script.
+Every rule is written in float64 over queries, keys and values of a whole text; what is held is a list of positions in
+their order. A decision that rounding could turn over stops the script.
 """
 import numpy as np
 
@@ -133,7 +133,8 @@ class Decoding:
         """After the token before `now` came."""
         from types import SimpleNamespace
 
-        rows = SimpleNamespace(keys=self.tensor(head.keys[head.held])[None], values=self.tensor(head.values[head.held])[None])
+        keys, values = (self.tensor(rows[head.held])[None] for rows in (head.keys, head.values))
+        rows = SimpleNamespace(keys=keys, values=values)
         cache = SimpleNamespace(layers=[rows])
         module = SimpleNamespace(
             layer_idx=0,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::eviction::{Bound, EvictionOptions};
-use super::judgement::{CrowdedHead, Judgement, mean_rows};
+use super::judgement::{CrowdedHead, Judgement, finite, mean_rows};
 use super::{DecodeBudget, FirstCache, ResidencyRule};
 use crate::budget::{Budget, BudgetPlan, CacheBudget, Floor};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::select::{LayerObservation, Needs, SCORERS, Scorer, WindowRows};
 /// Paper: none: kvpress's `DecodingPress`. Differs: sinks and window of the method stay, which `sinks=0,window=0` leaves out;
 /// a scorer sees one KV head, so that `tova` and `chunkkv` choose for each by itself; it looks from queries as they were,
 /// the last of the prompt among them, where kvpress turns all of them to the last position and forgets them after each
-/// cut. As there, the prompt is left alone until the first cut: `target` bounds what is left by a cut, not the rows
+/// cut; neighbours are those by position, where kvpress leaves rows in the order of their scores. As there, the prompt is left alone until the first cut: `target` bounds what is left by a cut, not the rows
 /// between.
 ///
 /// Units: tokens.
@@ -210,13 +210,7 @@ impl Judgement for Scored {
             ..LayerObservation::of(tokens, head.group(keys[0].dim(1)?), 1, &device)
         };
         let scores = self.scorer.score(&observation)?.to_rows()?.concat();
-        if scores.iter().all(|score| score.is_finite()) {
-            return Ok(scores);
-        }
-        Err(Error::NotFinite {
-            place: "a token's score".into(),
-            advice: "attention or keys hold NaN; the weights may be damaged".into(),
-        })
+        finite(scores, ENTRY.name)
     }
 }
 

@@ -136,7 +136,13 @@ impl EvictionOptions {
         if rows >= least {
             return Ok(());
         }
-        let between = if self.bound == Bound::EveryStep {
+        let is_bound = self.bound == Bound::EveryStep;
+        let what = if is_bound {
+            "decode budget"
+        } else {
+            "target of a cut while decoding"
+        };
+        let between = if is_bound {
             format!(
                 ", window ({}) and what comes between two evictions ({})",
                 floor.window, self.every
@@ -148,11 +154,8 @@ impl EvictionOptions {
             "sinks ({}){between} alone take {least}: allow more, or lower them",
             floor.sinks
         );
-        Err(Error::invalid(
-            "decode budget",
-            format!("{rows} rows of a KV head"),
-            bound,
-        ))
+        let given = format!("{rows} rows of a KV head");
+        Err(Error::invalid(what, given, bound))
     }
 
     /// The residency of a cache, by what is added up step by step.

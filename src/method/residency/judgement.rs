@@ -10,7 +10,7 @@ use super::recent_queries::RecentQueries;
 use crate::budget::Floor;
 use crate::compute::exponentials::exponentials;
 use crate::compute::product::{Operand, Threads, multiply};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::cache::{HeadCache, LayerCache};
 
 /// Says what tokens are worth when some must leave.
@@ -164,6 +164,19 @@ impl<'a> CrowdedHead<'a> {
         generator.set_stream((self.now as u64) << 32 | self.place as u64);
         generator
     }
+}
+
+/// Numbers by which tokens can be ordered.
+///
+/// Errors: [`Error::NotFinite`], with the name of the residency.
+pub(super) fn finite(numbers: Vec<f64>, residency: &str) -> Result<Vec<f64>> {
+    if numbers.iter().all(|x| x.is_finite()) {
+        return Ok(numbers);
+    }
+    Err(Error::NotFinite {
+        place: format!("what a token is worth to {residency}"),
+        advice: "keys or queries hold NaN; the weights may be damaged".into(),
+    })
 }
 
 /// Logits as shares of 1.

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::eviction::EvictionOptions;
-use super::judgement::{CrowdedHead, Judgement, mean_rows, softmax};
+use super::judgement::{CrowdedHead, Judgement, finite, mean_rows, softmax};
 use super::{DecodeBudget, FirstCache, ResidencyRule};
 use crate::budget::{BudgetPlan, CacheBudget, Floor};
 use crate::compute::device::{GroupReduce, Order, Pooling, RowPooling, pool_rows};
 use crate::compute::product::{Operand, Threads, multiply};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::residency::Residency;
 use crate::registry::{Entry, described, parse};
 
@@ -147,16 +147,8 @@ impl Judgement for Redundancy {
         // What is newer than the prefix stays anyway.
         let attention = attention.into_iter().chain(std::iter::repeat(0.0));
         let pairs = attention.zip(&alike);
-        let worth: Vec<f64> = pairs
-            .map(|(i, s)| self.lambda * i - (1.0 - self.lambda) * s)
-            .collect();
-        if worth.iter().all(|x| x.is_finite()) {
-            return Ok(worth);
-        }
-        Err(Error::NotFinite {
-            place: "what a token is worth to evict-r-kv".into(),
-            advice: "keys or queries hold NaN; the weights may be damaged".into(),
-        })
+        let worth = pairs.map(|(i, s)| self.lambda * i - (1.0 - self.lambda) * s);
+        finite(worth.collect(), ENTRY.name)
     }
 }
 

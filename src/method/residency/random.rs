@@ -73,7 +73,8 @@ impl EvictRandom {
         let budgets = self.budget.rows(first.prompt_tokens, first.kept)?;
         let heads = first.kept.iter().flatten().zip(budgets.iter().flatten());
         for (kept, &rows) in heads {
-            let least = kept.len() + self.window + self.every;
+            let newer = self.window.saturating_add(self.every);
+            let least = kept.len().saturating_add(newer);
             if rows < least {
                 let bound = format!(
                     "the pinned prompt ({} rows), window ({}) and what comes between two evictions ({}) alone take \
@@ -81,7 +82,7 @@ impl EvictRandom {
                     kept.len(),
                     self.window,
                     self.every,
-                    2 * (self.window + self.every)
+                    newer.saturating_mul(2)
                 );
                 let given = format!("{rows} rows of a KV head");
                 return Err(Error::invalid("decode budget", given, bound));

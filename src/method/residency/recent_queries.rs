@@ -111,7 +111,7 @@ impl PromptQueries {
 
 impl AttentionProbe for PromptQueries {
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
-        let is_among_last = view.rows.end + self.most > view.prompt_tokens;
+        let is_among_last = view.rows.end.saturating_add(self.most) > view.prompt_tokens;
         if self.most == 0 || !is_among_last {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::eviction::EvictionOptions;
-use super::judgement::{CrowdedHead, Judgement, mean_rows};
+use super::judgement::{CrowdedHead, Judgement, finite, mean_rows};
 use super::{DecodeBudget, FirstCache, ResidencyRule};
 use crate::budget::{BudgetPlan, CacheBudget, Floor};
 use crate::compute::device::{GroupReduce, Order, Pooling, RowPooling, pool_rows};
@@ -186,7 +186,8 @@ impl ByRangeAndLot {
             order: Order::PoolFirst,
         };
         let mean = mean_rows(&rows, n, prefix)?;
-        Ok(pool_rows(&mean, pooling)?.flatten_all()?.to_vec1()?)
+        let chances = pool_rows(&mean, pooling)?.flatten_all()?.to_vec1()?;
+        finite(chances, ENTRY.name)
     }
 }
 
