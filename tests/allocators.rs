@@ -309,7 +309,7 @@ fn every_strategy_spends_every_budget_to_the_token() {
     let counts = Mutex::new(BTreeMap::<(&str, bool), [usize; 2]>::new());
     let config = ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(10_000)
+        ..ProptestConfig::with_cases(1_450 * ALLOCATORS.len() as u32)
     };
     let run = TestRunner::new(config).run(&cases(), |case| {
         let made = check_case(&case)?;

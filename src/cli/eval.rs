@@ -147,8 +147,11 @@ impl EvalArguments {
             if methods.iter().any(|method| method.cut.is_some()) {
                 floor.check_layers(&geometry, usize::MAX)?;
             }
-            let longest = cases.iter().map(|case| case.ids.len()).max();
-            Ok(self.jobs.at_once(cases.len()) * longest.unwrap_or(0))
+            let longest = cases.iter().map(|case| case.ids.len()).max().unwrap_or(0);
+            // What reads a prompt again holds it twice while it does.
+            let again = methods.iter().any(|method| method.reads_again(self.window));
+            let cached = if again { 2 * longest } else { longest };
+            Ok(self.jobs.at_once(cases.len()) * cached)
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
         let folder = (self.run).folder(&["eval", &meta.model.name, &meta.data.name]);

@@ -14,6 +14,8 @@ pub(super) struct Asked<'a> {
     pub(super) scores: Vec<LayerScores>,
     /// Seconds of passes that are its own.
     pub(super) seconds: f64,
+    /// Why such passes could not be made, where they could not.
+    pub(super) problem: Option<String>,
 }
 
 impl<'a> Asked<'a> {
@@ -24,6 +26,7 @@ impl<'a> Asked<'a> {
             scorer,
             scores: Vec::new(),
             seconds: 0.0,
+            problem: None,
         }
     }
 

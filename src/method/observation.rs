@@ -122,7 +122,13 @@ pub fn observe<'a>(
     let mut read_again = false;
     for asked in &mut asked {
         if let Some(needs) = asked.scorer.needs(floor.window).replay {
-            replay::read_again(model, ids, &mut prefilled.cache, asked, needs, floor.window)?;
+            let cache = &mut prefilled.cache;
+            let again = replay::read_again(model, ids, cache, asked, needs, floor.window);
+            if let Err(problem) = again {
+                // Other scorers have what they need.
+                asked.problem = Some(problem.to_string());
+                cache.rewind(ids.len())?;
+            }
             read_again = true;
         }
     }
@@ -168,7 +174,7 @@ impl Observed<'_> {
     /// Scores anew, by what `ids` look at while the full cache is fed them: every scorer that looks from a window takes
     /// their last rows for it. The full cache is rewound.
     ///
-    /// Scorers that look from nowhere keep what they said of the prefill, and so do measures that allocations read.
+    /// Scorers that look from nowhere keep what they said of the prefill, and so do measures that a profile could hold.
     /// Errors: those of the decoder and of the scorers; [`Error::Unsupported`] anywhere but on the CPU; [`Error::Invalid`]
     /// for a full cache that cannot be rewound, and for no ids.
     pub fn look_from(
@@ -407,6 +413,10 @@ impl Observed<'_> {
         let found = self.asked.iter().find(|known| known.scores_like(&one));
         let found =
             found.ok_or_else(|| Error::invalid("scorer", name, "it did not score this prompt"))?;
+        if let Some(problem) = &found.problem {
+            let bound = format!("it could not read the prompt again: {problem}");
+            return Err(Error::invalid("scorer", name, bound));
+        }
         if found.scores.is_empty() {
             let bound = "the full cache said nothing that could be looked at";
             return Err(Error::invalid("scorer", name, bound));

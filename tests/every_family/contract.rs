@@ -9,8 +9,8 @@ use kvprof::profile::{
     HeadMeasures, LayerMeasures, MeasureOptions, Profiler, Ranked, budget_grid, entropy, share,
 };
 use kvprof::select::{
-    ContinuationProbe, HeadSplit, LayerScores, ReplayProbe, SCORERS, Scorer, ScoringProbe,
-    select_layers,
+    ContinuationProbe, HeadSplit, LayerScores, ReplayNeeds, ReplayProbe, SCORERS, Scorer,
+    ScoringProbe, select_layers,
 };
 
 use crate::family_models::{assert_close, each, numbers, prompt};
@@ -213,6 +213,8 @@ fn scores_of(model: &Model, ids: &[u32], run: usize, scorer: &dyn Scorer) -> Vec
         return rows(ahead.score(scorer, 3).unwrap());
     }
     if let Some(needs) = scorer.needs(3).replay {
+        // Short enough for these models' contexts.
+        let needs = ReplayNeeds { chunk: 16, ..needs };
         decoder.prefill(ids, &mut cache, run, &mut NoProbe).unwrap();
         let mut probe = ReplayProbe::new(ids.len(), needs);
         for chunk in needs.chunks(0, ids.len()) {

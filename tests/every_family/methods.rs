@@ -27,6 +27,8 @@ fn methods() -> Vec<Method> {
     let parsed = METHODS.iter().map(|m| (m, Method::parse(m.name).unwrap()));
     // Two levels of precision have no bound of rows: see the tests of levels.
     let of_rows = parsed.filter(|(_, method)| method.residency.holds_as().is_none());
+    // Contexts as short as these have no room to read a prompt again behind a request to do so.
+    let of_rows = of_rows.filter(|(_, method)| !method.reads_again(FLOOR.window));
     let named = of_rows.map(|(m, method)| {
         if method.residency.recalls() {
             format!("full+{}({RECALL})", method.residency_name)
