@@ -24,7 +24,7 @@ attention, which is another prefill.
 
 `leverage` is kvpress's press with the identity for its random sketch, which no comparison could repeat, and before scores are
 scaled to a layer's mean and deviation, which changes no order. It is there for prompts of up to 1024 tokens, without the first
-layer: there equal tokens have equal keys before RoPE, hence equal scores. With its arithmetic in float64 the press keeps the same.
+layer: there equal tokens have equal keys before RoPE, hence equal scores. In float64 the press keeps the same of synth512.
 
 ## Decisions by rounding
 
