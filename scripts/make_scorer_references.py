@@ -259,7 +259,10 @@ def loaded(gguf):
     """(architecture, model) with dequantised weights in float32."""
     real = RealModel(str(gguf))
     if real.architecture != "llama":
-        return real.architecture, real.model()
+        model = real.model()
+        # CriticalKV reads it from there; Qwen2's configuration leaves it to whoever reads.
+        model.config.head_dim = model.model.layers[0].self_attn.head_dim
+        return real.architecture, model
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     return real.architecture, model.eval().requires_grad_(False)
 
