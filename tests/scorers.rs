@@ -5,11 +5,13 @@ mod kvpress_presses;
 mod real_model;
 mod ties;
 
-use kvpress_presses::{Press, Reference, leverage, presses, scorer, scores_of, stages};
+use kvpress_presses::{
+    Press, Reference, leverage, presses, presses_of_the_oracle, scorer, scores_of, stages,
+};
 use kvprof::method::prefill;
 use kvprof::model::attention::NoProbe;
 use kvprof::select::SCORERS;
-use real_model::{model, prompt_ids};
+use real_model::{ids_of, load, model, prompt_ids};
 use serde_json::json;
 
 fn check_prompt(prompt: &str, presses: &[Press], layers: usize) {
@@ -39,6 +41,17 @@ fn kept_tokens_of_2048_tokens_equal_kvpress() {
 #[test]
 fn kept_tokens_of_4096_tokens_equal_kvpress() {
     check_prompt("synth4096", &presses(), 10);
+}
+
+/// Another family, with biases of queries and keys, and seven query heads of a KV head.
+#[test]
+fn kept_tokens_of_qwen_equal_kvpress() {
+    let reference = Reference::open("kvpress_scorers_qwen2.5-coder-0.5b");
+    let model = load("qwen2.5-coder-0.5b");
+    let presses = with_leverage().into_iter().chain(presses_of_the_oracle());
+    let presses: Vec<_> = presses.collect();
+    let ids = ids_of("oracle_qwen2.5-coder-0.5b", "wiki2048");
+    reference.check(&model, &presses, "wiki2048:512", &ids[..512], 8);
 }
 
 /// Scorers do not disturb each other, and runs of any length, windows across two of them too, give the same scores.

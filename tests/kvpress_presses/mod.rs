@@ -59,7 +59,7 @@ fn in_our_terms((method, name, parameters, sinks, window, split): InOurTerms) ->
 const EACH: HeadSplit = HeadSplit::PerHead;
 const POOLED: HeadSplit = HeadSplit::Pooled { safeguard: 0.2 };
 
-/// The presses that all prompts have references of.
+/// The presses that both models have references of, but leverage.
 pub fn presses() -> Vec<Press> {
     let snapkv = json!({"pooling": "avg", "kernel": 5});
     let chunks = json!({"pooling": "avg", "kernel": 5, "chunk": 16});
@@ -84,6 +84,20 @@ pub fn presses() -> Vec<Press> {
 /// Leverage, whose scores a Gram matrix of keys makes far more sensitive to rounding than others are.
 pub fn leverage() -> Press {
     in_our_terms(("leverage", "leverage", json!({}), 0, 0, EACH))
+}
+
+/// Those that SmolLM2 has in fixtures/oracle, where what it says from them stands too.
+pub fn presses_of_the_oracle() -> Vec<Press> {
+    let snapkv = json!({"pooling": "avg", "kernel": 5});
+    let table: [InOurTerms; 6] = [
+        ("snapkv", "snapkv", snapkv.clone(), 0, 32, EACH),
+        ("adakv", "snapkv", snapkv, 0, 32, POOLED),
+        ("streaming", "streaming", json!({}), 4, 0, EACH),
+        ("tova", "tova", json!({}), 0, 1, EACH),
+        ("knorm", "knorm", json!({}), 0, 0, EACH),
+        ("observed", "h2o", json!({"normalise": true}), 0, 0, EACH),
+    ];
+    table.map(in_our_terms).into()
 }
 
 /// What kvpress keeps of one KV head.
