@@ -40,12 +40,14 @@ to each other than 1e-5 of the larger, OUT.json has an entry, for presses that r
 | `float64` | the same with the model in float64 too |
 
 SmolLM2's file has those of `expected_attention`, `cur` and `leverage` at 512 and 1024 tokens. Float32 and float64 choose the same
-slot in all of them. Qwen's has those of all presses that rank by one score, at 512 tokens: eight, of which two in the first layer
-are norms of equal tokens' keys, equal in float64, and the others are the same slots in both types. In the layer of the one below, float32 moves a score by 1.9e-6 of it in the root mean square and by 9.3e-6 at
-most; the press's arithmetic has 0.5e-6 and 2.4e-6 of that, what the model computes has the rest. Where scores are closer, two
-programs may choose differently, and kvprof does so in one head: `expected_attention` at 128 of synth1024, layer 24, KV head 2.
-Slot 440 is 7.2e-6 above slot 52 in float64 and 8.4e-6 in kvpress, but 1.8e-6 below it in kvprof. kvpress has the right slot, and
-the rounding of kvprof's forward pass is what decides. Tests compare every distance in float64 with kvprof's.
+slot in all of them. Qwen's has those of all presses that rank by one score, eight at 512 tokens: two are norms of equal tokens' keys
+in the first layer, which are equal in float64; in the others both types choose the same slot.
+
+In the layer of the head below, float32 moves a score by 1.9e-6 of it in the root mean square and by 9.3e-6 at most; the press's
+arithmetic has 0.5e-6 and 2.4e-6 of that, what the model computes has the rest. Where scores are closer, two programs may choose
+differently, and kvprof does so in one head: `expected_attention` at 128 of synth1024, layer 24, KV head 2. Slot 440 is 7.2e-6
+above slot 52 in float64 and 8.4e-6 in kvpress, but 1.8e-6 below it in kvprof. kvpress has the right slot, and the rounding of
+kvprof's forward pass is what decides. Tests compare every distance in float64 with kvprof's.
 
 One run is left out, `cur` at 256 of synth4096, in which kvprof keeps another slot whose score is 8e-7 from that of the one in its
 place (layer 21, KV head 1). As this is no tie and has no entry, it does not hold.
