@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::geometry::Granularity;
 use super::readable_number::readable_number;
 use super::request::{Allocator, Request, Targets};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::profile::{Needs, TokenMeasure};
 use crate::registry::{Entry, described, parse};
 
@@ -91,6 +91,14 @@ impl Allocator for Cake {
 
     fn targets(&self, request: &Request<'_>) -> Result<Targets> {
         self.needs(request.granularity)?;
+        if request.floor.window < 2 {
+            let bound = "a variance over rows needs two: --window 2 or more";
+            return Err(Error::invalid(
+                "window of cake",
+                request.floor.window,
+                bound,
+            ));
+        }
         let measures = request.measured()?;
         let sums = |measure| -> Result<Vec<f64>> {
             let tokens = measures.token_measure(measure)?;

@@ -14,7 +14,8 @@ use crate::registry::{Entry, described, parse};
 ///
 /// Layers are grouped by the cosine between the residual stream before attention and after it, in the mean over the prompt.
 /// Paper: arXiv:2404.04793 (SqueezeAttention), section 4.2. Differs: groups are the best three there are (least squares within
-/// groups), where its code runs k-means from a random start; `share` is of the budget, where its users give a length.
+/// groups), where its code runs k-means from a random start; `share` is of the budget, where its users give a length, and never
+/// below sinks and window; where fewer than three layers differ, all are equal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SqueezeAttention {
@@ -32,7 +33,7 @@ pub(super) const ENTRY: Entry<dyn Allocator> = Entry {
     name: "squeeze-attention",
     paper: "arXiv:2404.04793 (SqueezeAttention), section 4.2",
     about: "layers whose attention changes the residual stream least give up most, from the prompt itself",
-    differs: "the best three groups instead of k-means from a random start; share 0.38 of the mean is one of its examples",
+    differs: "the best three groups instead of k-means from a random start; share 0.38 of the mean is one of its examples, raised to sinks and window",
     build: |p| Ok(Box::new(parse::<SqueezeAttention>(p)?.checked()?)),
 };
 

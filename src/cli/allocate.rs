@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kvprof::budget::{
     ALLOCATORS, Allocator, BITS_AND_TOKENS, BitsAndTokens, Budget, BudgetPlan, CacheBudget, Floor,
-    Granularity, LowerBound, Measures, Provenance, Request, are_alike, fit_bytes,
+    Granularity, LowerBound, Measures, PROMPT_ALLOCATORS, Provenance, Request, are_alike,
+    fit_bytes,
 };
 use kvprof::error::{Error, Result};
 use kvprof::model::cache::Representation;
@@ -354,6 +355,13 @@ impl AllocateArguments {
 
 /// No strategy has this name.
 fn unknown_strategy(name: &str) -> Error {
+    if PROMPT_ALLOCATORS.iter().any(|entry| entry.name == name) {
+        return Error::Unsupported {
+            what: "allocating from a profile or a header by",
+            found: name.to_owned(),
+            supported: "it reads the prompt itself: use it in kvprof eval or generate".into(),
+        };
+    }
     let known = ALLOCATORS.iter().map(|entry| entry.name);
     Error::unknown("strategy", name, known.chain([BITS_AND_TOKENS.name]))
 }

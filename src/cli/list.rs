@@ -30,7 +30,7 @@ enum Kind {
     Data,
     /// Rules that rank tokens, with their papers and what differs from them
     Scorers,
-    /// Strategies of `kvprof allocate`, likewise
+    /// Strategies, likewise; those that read the prompt itself are of `eval` and `generate` alone
     Strategies,
     /// What leaves a cache while it lives, likewise
     Residencies,

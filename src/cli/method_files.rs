@@ -11,8 +11,6 @@ use kvprof::method::{Method, NamedFiles};
 use kvprof::select::{Imports, ScoreFiles};
 use serde_json::json;
 
-use super::output_file::check_writable;
-
 /// Arguments for what other programs made.
 #[derive(Debug, clap::Args)]
 pub struct MethodFileArguments {
@@ -70,6 +68,9 @@ fn named(text: &str, budgets: &[CacheBudget]) -> anyhow::Result<NamedFiles> {
             "--method-file {name}: {path} says what is kept: say beside which budget it is to be compared, as \
              {name}@128={path}"
         ),
+        (Imports::Kept, Some(budget)) if budget.tokens().is_none() => anyhow::bail!(
+            "--method-file {name}@{budget}: kept tokens are compared beside tokens (128) or a share of the prompt (12%)"
+        ),
         (Imports::Kept, Some(budget)) if !budgets.contains(&budget) => {
             anyhow::bail!("--method-file {name}@{budget} is not among --budgets: add {budget}")
         }
@@ -81,9 +82,21 @@ fn named(text: &str, budgets: &[CacheBudget]) -> anyhow::Result<NamedFiles> {
 /// Refuses prompts that some method's files do not have.
 pub fn check_files(methods: &[Method], cases: &[Case], model: &Geometry) -> anyhow::Result<()> {
     for (method, files) in methods.iter().filter_map(|m| Some((m, m.files()?))) {
+        let asked = files.budget().and_then(CacheBudget::tokens);
         for case in cases {
             let checked = files.check(&case.id, case.context(), model.layers, model.kv_heads);
-            checked.with_context(|| format!("method {}", method.name))?;
+            let kept = checked.with_context(|| format!("method {}", method.name))?;
+            if let (Some(kept), Some(asked)) = (kept, asked) {
+                let asked = asked.per_head(case.context().len());
+                // Other programs round to whole tokens in their own ways.
+                anyhow::ensure!(
+                    (kept - asked).abs() <= 1.0,
+                    "method {} keeps {kept:.1} tokens per KV head of prompt {}, but is named beside {asked:.1}: name the \
+                     budget that it keeps",
+                    method.name,
+                    case.id
+                );
+            }
         }
     }
     Ok(())
@@ -91,10 +104,20 @@ pub fn check_files(methods: &[Method], cases: &[Case], model: &Geometry) -> anyh
 
 /// Writes a line of id and token ids for everything that is prefilled and cut: prompts, or contexts once each.
 pub fn write_prompts(out: &Path, cases: &[Case]) -> anyhow::Result<()> {
-    check_writable(out)?;
+    anyhow::ensure!(
+        out.file_name().is_some() && !out.is_dir(),
+        "--write-prompts {} is a folder, a file is needed",
+        out.display()
+    );
     let mut written = HashSet::new();
     let fresh = cases.iter().filter(|case| written.insert(case.context()));
     let line = |case: &Case| json!({"id": case.id, "ids": case.context()}).to_string() + "\n";
     let text: String = fresh.map(line).collect();
+    let holds = std::fs::read(out).map(|old| old == text.as_bytes());
+    anyhow::ensure!(
+        !out.exists() || holds.is_ok_and(|same| same),
+        "--write-prompts {} exists and holds something else: name another file",
+        out.display()
+    );
     Ok(files::replace_with(out, text.as_bytes())?)
 }

@@ -296,7 +296,7 @@ pub const METHODS: &[NamedMethod] = &[
         about: "KVzip: what the model looks at while it repeats the context, one pool over layers and heads",
         paper: "arXiv:2505.23416 (KVzip), section 3",
         differs: "chunks of 2,048, as in kvpress; the system prompt is scored 0 and not kept outside the budget; sinks and window stay",
-        costs: "one prefill, and the context read again, about as much once more; the full cache and a chunk's until the cut",
+        costs: "one prefill, and the context read again, about twice as much once more; the full cache and a chunk's until the cut",
         made_for: "question-after",
     },
     NamedMethod {
@@ -305,7 +305,7 @@ pub const METHODS: &[NamedMethod] = &[
         about: "KVzip+: KVzip times the value's weight in the residual stream",
         paper: "kvpress's KVzipPress (KVzip+), after arXiv:2505.23416",
         differs: "the system prompt is scored 0 and not kept outside the budget; sinks and window stay",
-        costs: "one prefill, the context read again, about as much once more, and W_o times every value; the full cache and a chunk's until the cut",
+        costs: "one prefill, the context read again, about twice as much once more, and W_o times every value; the full cache and a chunk's until the cut",
         made_for: "question-after",
     },
     NamedMethod {

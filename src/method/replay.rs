@@ -94,6 +94,16 @@ pub(super) fn read_again(
             }
         };
         let again = [&request, &around.suffix, &ids[chunk.clone()]].concat();
+        let needed = ids.len() + again.len();
+        let context = decoder.config().context_of(needed);
+        if needed > context {
+            let bound = format!(
+                "the context is {context}: read less of it at a time, as kvzip(chunk={}), or shorten the prompt",
+                context.saturating_sub(needed - chunk.len()).max(1)
+            );
+            let what = "tokens of a prompt and of its repetition";
+            return Err(Error::invalid(what, needed, bound));
+        }
         probe.begin(chunk.clone());
         decoder.prefill(&again, cache, PREFILL_RUN, &mut probe)?;
         cache.rewind(ids.len())?;

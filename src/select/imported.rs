@@ -71,10 +71,10 @@ impl ScoreFiles {
         }
         let mut prompts: BTreeMap<String, (PathBuf, Vec<u32>)> = BTreeMap::new();
         let mut kind: Option<Imports> = None;
-        let mut list = String::new();
+        let mut digests = Vec::new();
         for path in paths {
             let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-            list.push_str(&format!("{}\n", sha256_hex(&bytes)));
+            digests.push(sha256_hex(&bytes));
             let tensors = Tensors::read(&path)?;
             let imports = tensors.imports()?;
             if *kind.get_or_insert(imports) != imports {
@@ -88,6 +88,8 @@ impl ScoreFiles {
             }
             prompts.insert(digest(&ids), (path, ids));
         }
+        // What files are called says nothing, and so does their order.
+        digests.sort();
         let Some(imports) = kind else {
             return Err(Error::format(
                 place,
@@ -99,7 +101,7 @@ impl ScoreFiles {
                 place: place.to_owned(),
                 imports,
                 prompts,
-                sha256: sha256_hex(list.as_bytes()),
+                sha256: sha256_hex(digests.join("\n").as_bytes()),
             }),
             budget: None,
         })
@@ -121,12 +123,27 @@ impl ScoreFiles {
         self.found.imports
     }
 
-    /// Refuses a prompt without a file, or whose file is of another model.
+    /// Refuses a prompt without a file, or whose file is of another model; gives the mean that a KV head keeps, where files
+    /// say what is kept.
     ///
     /// Errors: [`Error::Invalid`] that says where the nearest file differs; [`Error::Format`] as [`ScoreFiles::scores`].
-    pub fn check(&self, prompt: &str, ids: &[u32], layers: usize, kv_heads: usize) -> Result<()> {
+    pub fn check(
+        &self,
+        prompt: &str,
+        ids: &[u32],
+        layers: usize,
+        kv_heads: usize,
+    ) -> Result<Option<f64>> {
         if self.found.prompts.contains_key(&digest(ids)) {
-            return self.scores(ids, &Device::Cpu, layers, kv_heads).map(drop);
+            let scores = self.scores(ids, &Device::Cpu, layers, kv_heads)?;
+            if self.imports() == Imports::Scores {
+                return Ok(None);
+            }
+            let mut kept = 0.0;
+            for layer in &scores {
+                kept += layer.to_rows()?.iter().flatten().sum::<f64>();
+            }
+            return Ok(Some(kept / (layers * kv_heads).max(1) as f64));
         }
         let common = |theirs: &[u32]| theirs.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let nearest = self
@@ -190,6 +207,10 @@ impl ScoreFiles {
                 );
                 return Err(Error::format(path, problem));
             }
+            if self.found.imports == Imports::Kept && rows.iter().any(|k| *k != 0.0 && *k != 1.0) {
+                let problem = format!("has kept of layer {layer} that is neither 0 nor 1");
+                return Err(Error::format(path, problem));
+            }
             let mut heads = rows.chunks(ids.len().max(1));
             if self.found.imports == Imports::Kept
                 && heads.any(|head| head.iter().all(|k| *k == 0.0))
@@ -213,8 +234,14 @@ struct Tensors<'a> {
 impl<'a> Tensors<'a> {
     fn read(path: &'a Path) -> Result<Self> {
         let all = load(path, &Device::Cpu);
-        let all =
-            all.map_err(|e| Error::format(path, format!("is no readable safetensors file: {e}")))?;
+        let all = all.map_err(|e| {
+            let types =
+                "u8, i64 and floats of 16 to 64 bits can be read, bool cannot: write kept as u8";
+            Error::format(
+                path,
+                format!("is no readable safetensors file ({types}): {e}"),
+            )
+        })?;
         Ok(Self { path, all })
     }
 
@@ -251,7 +278,14 @@ impl<'a> Tensors<'a> {
             );
             return Err(Error::format(self.path, problem));
         }
-        Ok(ids.to_dtype(DType::U32)?.to_vec1()?)
+        let ids = ids.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+        let whole = ids.iter().map(|id| u32::try_from(*id).map_err(|_| id));
+        whole.collect::<std::result::Result<_, _>>().map_err(|id| {
+            Error::format(
+                self.path,
+                format!("has the token id {id}, which no vocabulary has"),
+            )
+        })
     }
 }
 

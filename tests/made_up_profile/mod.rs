@@ -71,7 +71,7 @@ impl Maker {
             .collect();
         HeadMeasures {
             budgets: self.budgets(&ranked),
-            entropy: 1.0,
+            entropy: 5.0 - 4.0 * ranked.retained_mass(1),
             sink_mass: 0.1,
             window_mass: 0.1,
             mass_last: mass.clone(),

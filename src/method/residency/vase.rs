@@ -159,7 +159,12 @@ impl Judgement for ByRangeAndLot {
         let ranges = ranges(&head.values()?.narrow(0, 0, prefix)?)?;
         let mut order: Vec<usize> = (sinks.min(prefix)..prefix).collect();
         order.sort_by(|a, b| ranges[*b].total_cmp(&ranges[*a]).then(b.cmp(a)));
-        for token in order.into_iter().take(widest.saturating_sub(sinks)) {
+        // No more than there are places for behind the sinks, or age would decide among them.
+        let places = head
+            .stays
+            .saturating_sub(head.tokens() - prefix + sinks.min(prefix));
+        let marked = widest.saturating_sub(sinks).min(places);
+        for token in order.into_iter().take(marked) {
             worth[token] = f64::INFINITY;
         }
         worth.resize(head.tokens(), f64::INFINITY);
