@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes the scores of a kvpress press as files for `kvprof eval --method-file`.
 
     kvprof eval --data wikimqa-style-2k --limit 4 --write-prompts prompts.jsonl
@@ -7,9 +8,9 @@
 MODEL is a Hugging Face folder or a GGUF file that transformers reads, with the weights that kvprof runs; PRESS is a class
 of kvpress with a `score`, with arguments where it needs them: "KnormPress", "ExpectedAttentionPress(epsilon=0.01)".
 Every prompt is prefilled once with full attention, and what the press's `score` gives in each layer is one row of
-`scores` [L, H_kv, T]; `ids` [T] are the token ids that kvprof wrote. With --keep RATIO the press cuts too, and the file has
+`scores` [L, H_kv, T]; `ids` [T] are the token ids that kvprof wrote. With --remove RATIO the press cuts too, and the file has
 the slots that stay as `kept` [L, H_kv, T] instead, which is a cut by itself: --method-file NAME@BUDGET=FOLDER. RATIO is
-the share that kvpress removes.
+the share that kvpress removes, its compression_ratio.
 """
 
 import argparse
@@ -36,7 +37,10 @@ def press_of(text):
     name = text.split("(")[0]
     if not isinstance(getattr(kvpress, name, None), type):
         raise SystemExit(f"kvpress has no press {name}")
-    return eval(text if "(" in text else f"{text}()", {"__builtins__": {}}, vars(kvpress))
+    press = eval(text if "(" in text else f"{text}()", {"__builtins__": {}}, vars(kvpress))
+    if not isinstance(press, kvpress.ScorerPress):
+        raise SystemExit(f"{name} has no scores of its own: a ScorerPress is needed")
+    return press
 
 
 def prefilled(model, press, ids, keep):
@@ -71,17 +75,20 @@ def main():
     parser.add_argument("prompts", type=Path)
     parser.add_argument("press")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--keep", type=float, metavar="RATIO")
+    parser.add_argument("--remove", type=float, metavar="RATIO")
     given = parser.parse_args()
-    model, press = load_model(given.model), press_of(given.press)
+    if given.remove is not None and not 0 < given.remove < 1:
+        raise SystemExit(f"--remove {given.remove} is not between 0 and 1")
+    press = press_of(given.press)
+    model = load_model(given.model)
     given.out.mkdir(parents=True, exist_ok=True)
     for place, line in enumerate(given.prompts.read_text().splitlines()):
         prompt = json.loads(line)
-        found = prefilled(model, press, prompt["ids"], given.keep)
+        found = prefilled(model, press, prompt["ids"], given.remove)
         if found.is_floating_point():
             # Forced tokens may be at infinity, which no file of scores has.
             found = found.float().nan_to_num(posinf=1e30, neginf=-1e30)
-        name = "scores" if given.keep is None else "kept"
+        name = "scores" if given.remove is None else "kept"
         ids = torch.tensor(prompt["ids"], dtype=torch.int64)
         save_file({name: found, "ids": ids}, given.out / f"{place:06}.safetensors")
         print(f"{prompt['id']}: {name} {list(found.shape)}", flush=True)

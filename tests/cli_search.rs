@@ -125,7 +125,11 @@ fn searches_that_cannot_be_are_refused_before_they_begin() {
         (&["--start", "full"], "full"),
         (&["--step", "0.01"], "least-step"),
         (&["--held-out", "20%"], "held out"),
-        (&["--groups", "40"], "groups of layers"),
+        (&["--groups", "40"], "--groups is 40: between 2 and"),
+        (&["--step", "800"], "least-step"),
+        (&["--start", "uniform,uniform"], "twice"),
+        (&["--budget", "9"], "sinks"),
+        (&["--max-new-tokens", "60"], "lower --max-new-tokens"),
         (&["--limit", "1"], "searched on"),
     ] {
         let own = ["--groups", "2", "--max-new-tokens", "9", "--out", "no.json"];
@@ -134,10 +138,8 @@ fn searches_that_cannot_be_are_refused_before_they_begin() {
         } else {
             &["--budget", "16"]
         };
-        let given: Vec<&str> = own
-            .into_iter()
-            .filter(|w| more[0] != "--groups" || !["--groups", "2"].contains(w))
-            .collect();
+        let pairs = own.chunks(2).filter(|pair| pair[0] != more[0]);
+        let given: Vec<&str> = pairs.flatten().copied().collect();
         let said = refusal(
             path,
             &with("search", &[&given[..], budget, more].concat()),
@@ -195,18 +197,11 @@ fn utilities_become_a_curve_and_a_plan() {
     assert!(said.contains("valued by"), "{said}");
     assert!(Path::new(&path.join("curve.npy")).exists());
     let again = with("utility", &own);
-    printed(path, &again);
-    let other = with(
-        "utility",
-        &[
-            "--rank",
-            "streaming",
-            "--horizon",
-            "6",
-            "--out",
-            "curve.npy",
-        ],
-    );
-    assert!(refusal(path, &other, 1).contains("--force"));
+    assert!(refusal(path, &again, 1).contains("--force"));
+    printed(path, &[&again[..], &["--force"]].concat());
+    let split = with("utility", &["--rank", "snapkv+pooled"]);
+    assert!(refusal(path, &split, 1).contains("names a split"));
+    let far = with("utility", &["--horizon", "60"]);
+    assert!(refusal(path, &far, 1).contains("lower --horizon"));
     assert_eq!(json(path.join("plan.json"))["schema"], 1);
 }

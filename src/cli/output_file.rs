@@ -55,6 +55,17 @@ pub fn refuse_to_overwrite(
     Ok(())
 }
 
+/// Refuses an existing file before anything is computed, unless forced: for what takes long to make.
+pub fn refuse_existing(path: &Path, force: bool) -> anyhow::Result<()> {
+    check_writable(path)?;
+    anyhow::ensure!(
+        force || !path.exists(),
+        "{} exists; choose another --out, or overwrite it with --force",
+        path.display()
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use kvprof::dataset::{Dataset, Kind, Protocol, Template};
 use kvprof::eval::{Case, Reader};
 use kvprof::model::ModelHeader;
+use kvprof::model::config::ModelConfig;
 use kvprof::profile::{Prompt, prompts_sha256};
 use kvprof::run::DataRecord;
 
@@ -76,6 +77,25 @@ impl PromptArguments {
             arguments: self,
         })
     }
+}
+
+/// Refuses a prompt after which `new` tokens, or its accepted answers, do not fit the model's context; `option` asks for
+/// so many.
+pub fn check_room(
+    case: &Case,
+    config: &ModelConfig,
+    new: usize,
+    option: &str,
+) -> anyhow::Result<()> {
+    let (id, tokens) = (&case.id, case.ids.len());
+    let context = config.context_of(tokens);
+    let longest = case.longest(context, new);
+    anyhow::ensure!(
+        tokens <= longest,
+        "prompt {id} has {tokens} tokens, at most {longest} leave room for {new} new ones and the accepted answers in a context \
+         of {context}: shorten prompts (--max-prompt-tokens), or lower {option}"
+    );
+    Ok(())
 }
 
 impl PromptSet<'_> {

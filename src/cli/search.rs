@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance};
+use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance, Request};
 use kvprof::dataset;
 use kvprof::eval::search::{Ended, HeldOutGain, PlanSearch, SearchOptions, Searched, hold_out};
 use kvprof::eval::statistics::FEWEST_PAIRS;
@@ -15,10 +15,21 @@ use serde_json::{Value, json};
 
 use super::load::ModelArguments;
 use super::long_run::progress_bar;
-use super::output_file::{check_writable, refuse_to_overwrite};
-use super::prompts::PromptArguments;
+use super::output_file::refuse_existing;
+use super::prompts::{PromptArguments, check_room};
 use super::reference::WindowArguments;
 use super::text_table::text_table;
+
+/// The largest step of a factor's logarithm: one of 55 at once.
+const MOST_STEP: f64 = 4.0;
+
+/// A share, or none of it.
+fn share_or_none(text: &str) -> Result<f64, String> {
+    if ["0", "0%"].contains(&text.trim()) {
+        return Ok(0.0);
+    }
+    super::certify::share(text)
+}
 
 /// Arguments of `kvprof search`.
 #[derive(Debug, clap::Args)]
@@ -55,7 +66,7 @@ pub struct SearchArguments {
     #[arg(long, default_value_t = 0.1)]
     least_step: f64,
     /// Share of the contexts that the search never sees
-    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = super::certify::share)]
+    #[arg(long, default_value = "50%", value_name = "SHARE", value_parser = share_or_none)]
     held_out: f64,
     /// First tokens that always stay
     #[arg(long, default_value_t = Floor::SINKS)]
@@ -90,7 +101,7 @@ impl SearchArguments {
         let methods = self.methods()?;
         self.check()?;
         if let Some(out) = &self.out {
-            check_writable(out)?;
+            refuse_existing(out, self.force)?;
         }
         let set = self.prompts.open(&self.data)?;
         let (mut cases, mut parts) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -99,6 +110,9 @@ impl SearchArguments {
             parts = hold_out(contexts(&cases, true), self.held_out, self.seed);
             let geometry = Geometry::of_files(&header.files, &header.config);
             self.check_parts(&parts, &cases, &geometry)?;
+            let new = self.max_new_tokens;
+            let room = |case| check_room(case, &header.config, new, "--max-new-tokens");
+            cases.iter().try_for_each(room)?;
             let kept = parts[0]
                 .iter()
                 .filter_map(|context| cases.get(*context.first()?));
@@ -107,13 +121,15 @@ impl SearchArguments {
                 .iter()
                 .flatten()
                 .map(|place| cases[*place].ids.len());
-            Ok(kept.sum::<usize>() + held_out.max().unwrap_or(0))
+            let cached = kept.sum::<usize>() + held_out.max().unwrap_or(0);
+            // What reads a prompt again holds it twice while it does.
+            let again = methods.iter().any(|method| method.reads_again(self.window));
+            let longest = cases.iter().map(|case| case.ids.len()).max();
+            Ok(cached + if again { longest.unwrap_or(0) } else { 0 })
         })?;
         let searched = self.search(&model, &methods, &cases, parts)?;
         let plan = self.plan(&searched, &model, &set.data.sha256);
         if let Some(out) = &self.out {
-            let same = || BudgetPlan::read(out).is_ok_and(|old| old.allocates_like(&plan));
-            refuse_to_overwrite(out, self.force, same)?;
             plan.write(out)?;
         }
         if self.json {
@@ -124,7 +140,12 @@ impl SearchArguments {
 
     /// The starts, each ranking as it was asked for.
     fn methods(&self) -> anyhow::Result<Vec<Method>> {
-        let starts = self.start.split(',').map(|start| {
+        let names = Method::split_list(&self.start);
+        for (place, name) in names.iter().enumerate() {
+            let again = names[..place].contains(name);
+            anyhow::ensure!(!again, "--start names {name} twice");
+        }
+        let starts = names.into_iter().map(|start| {
             let spelled = format!("{}+{}", start.trim(), self.rank);
             let mut method = Method::parse(&spelled)?;
             start.trim().clone_into(&mut method.name);
@@ -155,10 +176,10 @@ impl SearchArguments {
             "--max-new-tokens is {}, at least 2 are needed",
             self.max_new_tokens
         );
-        let steps = self.step.is_finite() && self.least_step > 0.0 && self.least_step <= self.step;
+        let steps = self.step <= MOST_STEP && self.least_step > 0.0 && self.least_step <= self.step;
         anyhow::ensure!(
             steps,
-            "--step {} and --least-step {} leave nothing to try: 0 < least-step <= step is needed",
+            "--step {} and --least-step {} leave nothing to try: 0 < least-step <= step <= {MOST_STEP} is needed",
             self.step,
             self.least_step
         );
@@ -183,6 +204,16 @@ impl SearchArguments {
         let floor = self.floor();
         floor.check()?;
         floor.check_layers(model, usize::MAX)?;
+        let parts = if floor.whole_windows {
+            model.global_layers().len()
+        } else {
+            model.layers
+        };
+        anyhow::ensure!(
+            (2..=parts).contains(&self.groups),
+            "--groups is {}: between 2 and {parts} are needed, the layers that take part in the budget",
+            self.groups
+        );
         for case in cases {
             let tokens = case.context().len();
             anyhow::ensure!(
@@ -191,6 +222,10 @@ impl SearchArguments {
                 case.id,
                 self.window
             );
+            if let Some(budget) = self.budget.tokens() {
+                let request = Request::of_model(model.clone(), budget, floor, tokens);
+                (request.check_floor()).with_context(|| format!("prompt {}", case.id))?;
+            }
         }
         Ok(())
     }
@@ -280,7 +315,7 @@ impl SearchArguments {
                 "contexts": searched.contexts, "kl": searched.found.score, "start_kl": start.kl,
                 "difference": searched.found.score - start.kl,
             },
-            "held_out": held_out,
+            "held_out": held_out, "left_out": searched.left_out,
         })
     }
 
@@ -301,7 +336,13 @@ impl SearchArguments {
         }
         table.add_row(["found".to_owned(), format!("{:.4}", searched.found.score)]);
         writeln!(out, "{}", table.trim_fmt())?;
+        for id in &searched.left_out {
+            writeln!(out, "left out: the model says nothing after prompt {id}")?;
+        }
         let ended = match searched.found.ended {
+            Ended::Settled if searched.found.tried == 0 => {
+                "no factor changes a token: nothing lies above sinks and window to be shared"
+            }
             Ended::Settled => "no smaller step helps",
             Ended::Spent => "as many as --most allows; more may find more",
         };
@@ -345,13 +386,18 @@ impl SearchArguments {
         start: &str,
     ) -> std::io::Result<()> {
         let held = gain.kl - gain.start_kl;
-        let interval = gain.interval.map_or(String::new(), |i| {
+        let interval = gain.interval.filter(|_| gain.contexts >= FEWEST_PAIRS);
+        let interval = interval.map_or(String::new(), |i| {
             format!(" (95 % {:+.4} to {:+.4})", i.low, i.high)
         });
-        writeln!(out, "found - {start}, searched on: {promised:+.4}")?;
         writeln!(
             out,
-            "found - {start}, held out:    {held:+.4}{interval}, lower on {} of {}",
+            "the start is the mean of the plans that {start} makes for the contexts searched on"
+        )?;
+        writeln!(out, "found - start, searched on: {promised:+.4}")?;
+        writeln!(
+            out,
+            "found - start, held out:    {held:+.4}{interval}, lower on {} of {}",
             gain.better,
             super::counted(gain.contexts, "context")
         )?;
@@ -367,10 +413,15 @@ impl SearchArguments {
             }
             _ => "on prompts that the search never saw no difference is shown",
         };
-        writeln!(
-            out,
-            "{words}; the search was {:.4} too hopeful",
-            held - promised
-        )
+        if gain.contexts < FEWEST_PAIRS {
+            return writeln!(out, "{words}");
+        }
+        let more = held - promised;
+        let hope = if more > 0.0 {
+            format!("the search promised {more:.4} more than that")
+        } else {
+            "which is no less than the search promised".to_owned()
+        };
+        writeln!(out, "{words}; {hope}")
     }
 }

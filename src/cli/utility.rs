@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use kvprof::budget::{Budget, CacheBudget, Floor, Geometry, utility_budgets};
-use kvprof::dataset;
+use kvprof::dataset::{self, Protocol};
 use kvprof::eval::{Case, QuerySource, Sweep, Utilities};
 use kvprof::method::Method;
+use kvprof::select::HeadSplit;
 use serde_json::json;
 
 use super::load::ModelArguments;
 use super::long_run::progress_bar;
-use super::output_file::{check_writable, refuse_to_overwrite};
-use super::prompts::PromptArguments;
+use super::output_file::refuse_existing;
+use super::prompts::{PromptArguments, check_room};
 
 /// Arguments of `kvprof utility`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +61,7 @@ impl UtilityArguments {
             "--horizon is 0, at least one token is needed"
         );
         if let Some(out) = &self.out {
-            check_writable(out)?;
+            refuse_existing(out, self.force)?;
         }
         let set = self.prompts.open(&self.data)?;
         let mut cases = Vec::new();
@@ -79,11 +80,12 @@ impl UtilityArguments {
                     case.context().len()
                 );
             }
-            Ok(cases
-                .iter()
-                .map(|case| case.ids.len() + self.horizon)
-                .max()
-                .unwrap_or(0))
+            let room = |case| check_room(case, &header.config, self.horizon, "--horizon");
+            cases.iter().try_for_each(room)?;
+            // What reads a prompt again holds it twice while it does.
+            let times = 1 + usize::from(methods.iter().any(|m| m.reads_again(self.window)));
+            let longest = cases.iter().map(|case| case.ids.len()).max();
+            Ok(times * (longest.unwrap_or(0) + self.horizon))
         })?;
         let budget = CacheBudget::Tokens(Budget::TokensPerHead(
             (self.sinks + self.window).max(1) as f64
@@ -104,10 +106,6 @@ impl UtilityArguments {
         let curves = utilities.curves();
         let curve = utility_budgets(&geometry, &curves, utilities.tokens(), floor)?;
         if let Some(out) = &self.out {
-            let same = || {
-                kvprof::budget::interchange::BudgetCurve::read(out).is_ok_and(|old| old == curve)
-            };
-            refuse_to_overwrite(out, self.force, same)?;
             curve.write(out)?;
         }
         if self.json {
@@ -129,6 +127,12 @@ impl UtilityArguments {
         anyhow::ensure!(
             ranked.residency_name == "keep" && ranked.held_as().is_none(),
             "--rank names a scorer: leave residencies and types out"
+        );
+        let split = ranked.cut.as_ref().map(|cut| cut.ranking.split);
+        anyhow::ensure!(
+            split == Some(HeadSplit::PerHead),
+            "--rank {} names a split, but the curve says how heads share: leave it out",
+            self.rank
         );
         anyhow::ensure!(
             !ranked.looks_ahead(self.window),
@@ -171,11 +175,16 @@ impl UtilityArguments {
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
-            "{} ranked by {}: {} of up to {} tokens, valued by the next {}",
+            "{} ranked by {}: {} of up to {} tokens, valued by {}up to {} of what the model says next",
             geometry.model,
             self.rank,
             super::counted(utilities.prompts(), "prompt"),
             utilities.tokens(),
+            if self.prompts.protocol == Protocol::QuestionAfter {
+                "the question and "
+            } else {
+                ""
+            },
             super::counted(self.horizon, "token")
         )?;
         let mut table =
@@ -196,14 +205,24 @@ impl UtilityArguments {
             ]);
         }
         writeln!(out, "{}", table.trim_fmt())?;
+        let stays = self.sinks + self.window;
+        let left = |percent: &usize| (100 - percent) * utilities.tokens() < 100 * stays;
+        if let Some(percent) = (1..100).find(left) {
+            writeln!(
+                out,
+                "from {percent} % removed on less is left than sinks and window take ({stays}): it is spread evenly"
+            )?;
+        }
         match &self.out {
             Some(path) => {
                 let path = super::quoted(&path.to_string_lossy());
+                let tokens = utilities.tokens();
+                let budget = (200 * stays).div_ceil(tokens.max(1)).clamp(12, 99);
                 writeln!(
                     out,
-                    "wrote {path}; a plan of it: kvprof convert {path} --budget 12% --model {} --tokens {} --out plan.json",
-                    geometry.model,
-                    utilities.tokens()
+                    "wrote {path}; a plan of it: kvprof convert {path} --budget {budget}% --model {} --tokens {tokens} --sinks {} \
+                     --window {} --out plan.json",
+                    geometry.model, self.sinks, self.window
                 )?;
             }
             None => writeln!(out, "nothing was written: add --out curve.npy")?,

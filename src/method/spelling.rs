@@ -139,6 +139,12 @@ impl Method {
         Self::parse_list_with(text, &[])
     }
 
+    /// The names of a list, parted at commas outside parentheses.
+    pub fn split_list(text: &str) -> Vec<&str> {
+        let names = split_outside_parentheses(text, ',').into_iter();
+        names.map(str::trim).collect()
+    }
+
     /// The same where `own` files may stand for a scorer.
     ///
     /// Errors: as [`Method::parse_list`] and [`Method::parse_with`].

@@ -11,6 +11,7 @@ use crate::budget::{BudgetPlan, CacheBudget, Provenance, Request, Targets, Token
 use crate::error::{Error, Result};
 use crate::eval::bootstrap::{Bootstrap, Interval};
 use crate::eval::case::Case;
+use crate::eval::reference::Reference;
 use crate::eval::shuffle::shuffle;
 use crate::eval::sweep::Sweep;
 use crate::eval::trial::Stand;
@@ -82,6 +83,8 @@ pub struct Searched {
     pub prefill_s: f64,
     /// On held-out contexts, where there are any.
     pub held_out: Option<HeldOutGain>,
+    /// Prompts after which the model says nothing, on either side.
+    pub left_out: Vec<String>,
 }
 
 /// Parts contexts by chance into those to search on and `share` of them, rounded, to hold out.
@@ -105,10 +108,14 @@ impl PlanSearch<'_> {
     /// Errors: those of prefill, allocation and cuts; [`Error::Invalid`] for no calibration prompt, and as
     /// [`LayerGroups::of`]; [`Error::NotFinite`] for a plan whose divergence is not finite.
     pub fn run(&self, tried: &mut dyn FnMut(f64, f64)) -> Result<Searched> {
-        let stands = (self.calibration.iter()).map(|context| self.stand(context));
-        let stands: Vec<Context<'_>> = stands.collect::<Result<_>>()?;
+        let mut left_out = Vec::new();
+        let mut stands = Vec::new();
+        for context in &self.calibration {
+            stands.extend(self.stand(context, &mut left_out)?);
+        }
         if stands.is_empty() {
-            let bound = "at least one prompt is needed to search on";
+            let bound =
+                "at least one prompt after which the model says something is needed to search on";
             return Err(Error::invalid("calibration prompts", 0, bound));
         }
         let mut starts = Vec::new();
@@ -139,7 +146,7 @@ impl PlanSearch<'_> {
         let contexts = stands.len();
         let prefill_s: f64 = stands.iter().map(|c| c.stand.observed.seconds).sum();
         drop(stands);
-        let held_out = self.gain(&plan, &start.plan)?;
+        let held_out = self.gain(&plan, &start.plan, &mut left_out)?;
         Ok(Searched {
             best_start,
             found,
@@ -148,14 +155,26 @@ impl PlanSearch<'_> {
             prefill_s,
             held_out,
             starts,
+            left_out,
         })
     }
 
     /// Prefills a context, with its questions.
-    fn stand(&self, context: &[usize]) -> Result<Context<'_>> {
+    ///
+    /// None where the model says nothing after it, which is put down in `left_out`: no plan can change that.
+    fn stand(&self, context: &[usize], left_out: &mut Vec<String>) -> Result<Option<Context<'_>>> {
         let cases: Vec<&Case> = context.iter().map(|place| &self.cases[*place]).collect();
         let stand = self.sweep.prepare(&cases)?;
-        Ok(Context { stand, cases })
+        let answers = stand.references.iter().zip(&cases);
+        let silent = |(reference, case): (&Reference, &&Case)| {
+            (reference.said.ids.is_empty() && case.question().is_empty()).then(|| case.id.clone())
+        };
+        let silent: Vec<String> = answers.filter_map(silent).collect();
+        if silent.is_empty() {
+            return Ok(Some(Context { stand, cases }));
+        }
+        left_out.extend(silent);
+        Ok(None)
     }
 
     /// The mean of a method's allocations, as a plan for prompts as long as the longest.
@@ -175,8 +194,9 @@ impl PlanSearch<'_> {
                 .collect();
             let sum: f64 = above.iter().sum();
             shares.resize(above.len(), 0.0);
-            for (share, above) in shares.iter_mut().zip(above) {
-                *share += if sum > 0.0 { above / sum } else { 1.0 };
+            // Where the budget is the floor there is nothing to share, and nothing to learn of shares.
+            for (share, above) in shares.iter_mut().zip(above).filter(|_| sum > 0.0) {
+                *share += above / sum;
             }
         }
         let longest = stands.iter().map(|c| c.stand.observed.tokens()).max();
@@ -219,10 +239,18 @@ impl PlanSearch<'_> {
     }
 
     /// The found plan against its start where neither was chosen, one context in memory at a time.
-    fn gain(&self, found: &BudgetPlan, start: &BudgetPlan) -> Result<Option<HeldOutGain>> {
+    fn gain(
+        &self,
+        found: &BudgetPlan,
+        start: &BudgetPlan,
+        left_out: &mut Vec<String>,
+    ) -> Result<Option<HeldOutGain>> {
         let (mut of_found, mut of_start) = (Vec::new(), Vec::new());
         for context in &self.held_out {
-            let stand = [self.stand(context)?];
+            let Some(stand) = self.stand(context, left_out)? else {
+                continue;
+            };
+            let stand = [stand];
             of_found.extend(self.divergences(&stand, found)?);
             of_start.extend(self.divergences(&stand, start)?);
         }
