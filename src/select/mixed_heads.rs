@@ -32,12 +32,11 @@ pub(super) fn mixed_budgets(
 fn mixed(won: &[usize], own: &[usize], floor: f64) -> Vec<usize> {
     let total: usize = won.iter().sum();
     let all: usize = own.iter().sum();
-    // Heads that see less than their budget win less: their equal share shrinks alike.
-    let scale = if all == 0 {
-        0.0
-    } else {
-        total as f64 / all as f64
-    };
+    if all == 0 {
+        return won.to_vec();
+    }
+    // Heads that see less than their budget win less: their own shares shrink alike.
+    let scale = total as f64 / all as f64;
     let heads = won.iter().zip(own);
     let exact = heads.map(|(w, o)| (1.0 - floor) * *w as f64 + floor * scale * *o as f64);
     let exact: Vec<f64> = exact.collect();

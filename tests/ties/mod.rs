@@ -35,3 +35,27 @@ pub fn check_stages(stages: &[&[f64]], ours: &[u32], theirs: &[u32], what: &str)
     }
     mine.len()
 }
+
+/// The same where the heads of a layer compete, and may keep other numbers of tokens: the layer's slots are one pool.
+#[allow(dead_code)]
+pub fn check_across_heads(
+    stages: &[Vec<Vec<f64>>],
+    ours: &[Vec<u32>],
+    theirs: &[Vec<u32>],
+    what: &str,
+) -> usize {
+    let pooled = |heads: &[Vec<u32>], tokens: usize| -> Vec<u32> {
+        let heads = heads.iter().enumerate();
+        let slots = heads.flat_map(|(h, slots)| slots.iter().map(move |s| (h * tokens) as u32 + s));
+        slots.collect()
+    };
+    let tokens = stages[0][0].len();
+    let scores: Vec<Vec<f64>> = stages.iter().map(|heads| heads.concat()).collect();
+    let scores: Vec<&[f64]> = scores.iter().map(Vec::as_slice).collect();
+    check_stages(
+        &scores,
+        &pooled(ours, tokens),
+        &pooled(theirs, tokens),
+        what,
+    )
+}
