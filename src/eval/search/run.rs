@@ -89,7 +89,7 @@ pub struct Searched {
 
 /// Parts contexts by chance into those to search on and `share` of them, rounded, to hold out.
 ///
-/// Shapes: contexts as [`contexts`](crate::eval::contexts) gives them, in their order on both sides.
+/// Shapes: contexts as [`contexts()`](fn@crate::eval::contexts) gives them, in their order on both sides.
 pub fn hold_out(contexts: Vec<Vec<usize>>, share: f64, seed: u64) -> [Vec<Vec<usize>>; 2] {
     let mut order: Vec<usize> = (0..contexts.len()).collect();
     shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
