@@ -305,7 +305,7 @@ impl Press {
                 && !theirs[layer][0].is_empty()
             {
                 let what = format!("{what} {}: layer {layer}", self.method);
-                ties += check_across_heads(&stages, &ours[layer], &theirs[layer], &what);
+                ties += check_across_heads(stages, &ours[layer], &theirs[layer], &what);
                 continue;
             }
             let heads = theirs[layer].iter().zip(&ours[layer]).enumerate();
