@@ -69,7 +69,8 @@ pub struct CompressArguments {
     /// Layers with a sliding window keep all that they see, and take no part in the budget; a plan says so itself
     #[arg(long, requires = "change", conflicts_with = "plan")]
     whole_windows: bool,
-    /// How a layer's budget is spent: per-head, pooled, or pooled:SAFEGUARD
+    /// How a layer's budget is spent: per-head, pooled or mixed, or global for all layers together; pooled:SAFEGUARD,
+    /// mixed:FLOOR and global:SAFEGUARD say how much is each head's own
     #[arg(long, default_value = "per-head", requires = "cut")]
     split: HeadSplit,
     /// The most rows of a KV head while decoding: 128, 12% of the prompt, `kept` (what the cut left), `kept+256` (so many

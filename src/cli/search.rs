@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance, Request};
+use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance, Request, allocators};
 use kvprof::dataset;
+use kvprof::error::Error;
 use kvprof::eval::search::{Ended, HeldOutGain, PlanSearch, SearchOptions, Searched, hold_out};
 use kvprof::eval::statistics::FEWEST_PAIRS;
 use kvprof::eval::{Bootstrap, Case, QuerySource, Sweep, contexts};
@@ -144,6 +145,11 @@ impl SearchArguments {
         for (place, name) in names.iter().enumerate() {
             let again = names[..place].contains(name);
             anyhow::ensure!(!again, "--start names {name} twice");
+            let strategy = name.split(['(', ':', '@']).next().unwrap_or(name);
+            if !allocators().any(|entry| entry.name == strategy) {
+                let known = allocators().map(|entry| entry.name);
+                return Err(Error::unknown("strategy", strategy, known).into());
+            }
         }
         let starts = names.into_iter().map(|start| {
             let spelled = format!("{}+{}", start.trim(), self.rank);
@@ -324,11 +330,12 @@ impl SearchArguments {
         let start = &searched.starts[searched.best_start];
         writeln!(
             out,
-            "budget {} of {}, ranked by {}; kl in nats, mean over {} to search on",
+            "budget {} of {}, ranked by {}; kl in nats, mean over {} to search on (prefilled once, in {:.1} s)",
             self.budget,
             plan.geometry.model,
             self.rank,
-            super::counted(searched.contexts, "context")
+            super::counted(searched.contexts, "context"),
+            searched.prefill_s
         )?;
         let mut table = text_table(["<plan", "kl"]);
         for start in &searched.starts {

@@ -201,7 +201,7 @@ impl RuledAllocation {
         let needs = allocator.needs(Granularity::Layer).unwrap_or_default();
         let reads_nothing = needs.is_empty();
         if measured != Measured::Online && !needs.is_in_profiles() {
-            let bound = "the strategy reads the scores of the prompt itself: leave @profile out";
+            let bound = "the strategy reads what only the prompt itself shows: leave @profile out";
             return Err(Error::invalid("method", format!("{name}@profile"), bound));
         }
         if measured != Measured::Online && reads_nothing {

@@ -132,7 +132,7 @@ impl PlanSearch<'_> {
         let groups = LayerGroups::of(&start.plan, self.groups)?;
         let mut known: HashSet<TokenBudgets> = HashSet::from([start.plan.tokens.clone()]);
         let mut lowest = start.kl;
-        let found = search(groups.len(), start.kl, self.options, &mut |logs| {
+        let found = search(groups.count(), start.kl, self.options, &mut |logs| {
             let plan = groups.scaled(&start.plan, logs)?;
             if !known.insert(plan.tokens.clone()) {
                 return Ok(None);

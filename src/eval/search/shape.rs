@@ -36,13 +36,8 @@ impl LayerGroups {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.groups
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.groups == 0
     }
 
     /// The plan whose shares are multiplied by e^`logs`, one per group, at the same total.
