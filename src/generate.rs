@@ -70,8 +70,10 @@ pub struct Generated {
     pub prompt_tokens: usize,
     /// Tokens of a question that was fed to the cut cache.
     pub question_tokens: usize,
-    /// Seconds of the prefill, in which the prompt is observed, and of passes that the method's scorer reads it again in.
+    /// Seconds of the prefill, in which the prompt is observed.
     pub prefill_s: f64,
+    /// Seconds of passes that the method's scorer reads the prompt again in; none for most.
+    pub replay_s: f64,
     /// Bytes of the full cache after prefill.
     pub full_bytes: usize,
     /// What the cut left.
@@ -117,11 +119,11 @@ impl Generator<'_> {
         };
         let chosen_s = start.elapsed().as_secs_f64();
         listener.before_cut(&observed, &kept)?;
-        let prefill_s = observed.seconds + observed.replay_seconds(self.method);
+        let (prefill_s, replay_s) = (observed.seconds, observed.replay_seconds(self.method));
         let full_bytes = observed.cache.bytes();
         let mut logits = observed.logits.clone();
         let (mut live, cut) = self.cut(observed, &kept, chosen_s)?;
-        if let Some(last) = live.feed(&self.model.decoder, question)?.pop() {
+        if let Some(last) = live.feed_to_last(&self.model.decoder, question)? {
             logits = Tensor::new(last, logits.device())?;
         }
         let mut next = |logits: &Tensor| listener.next(self.model, logits);
@@ -137,6 +139,7 @@ impl Generator<'_> {
             prompt_tokens: context.len(),
             question_tokens: question.len(),
             prefill_s,
+            replay_s,
             full_bytes,
             cut,
             most_bytes: live.cache().most_allocated_bytes(),

@@ -52,6 +52,9 @@ mod zigzag;
 mod zigzag_lmbo;
 
 #[cfg(test)]
+#[path = "tests/prompt_totals.rs"]
+mod prompt_totals;
+#[cfg(test)]
 #[path = "tests/sample.rs"]
 mod sample;
 

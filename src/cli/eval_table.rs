@@ -98,6 +98,19 @@ pub fn write_residencies(
         out,
         "\nWhile they were fed the full cache's continuation: rows of a KV head, bytes of the whole cache (peaks over all\nprompts, else means):\n{}",
         shown.trim_fmt()
+    )?;
+    let idle = summaries.iter().filter(|one| one.left_rows == Some(0.0));
+    let idle: Vec<String> = idle
+        .map(|one| format!("{} at {}", one.method, one.budget))
+        .collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "No row was let go after the cut, on any prompt, by {}: these\nsay what they say without their residency. Let more \
+         be said (--max-new-tokens), or spell a shorter interval, as evict-r-kv(budget=kept,every=8).",
+        idle.join(", ")
     )
 }
 

@@ -100,7 +100,9 @@ impl GenerateArguments {
             let asked = &self.question;
             question_tokens = (self.prompt).question_tokens(asked, &message, &ids, header)?;
             compression.check_prompt(ids.len() - question_tokens, &geometry)?;
-            let caches = 1 + usize::from(self.compare);
+            // What reads a prompt again holds it twice while it does, before a copy is made to compare with.
+            let again = compression.method.reads_again(compression.floor.window);
+            let caches = 1 + usize::from(self.compare || again);
             Ok(caches * ids.len())
         })?;
         Ok((model, ids, question_tokens))
@@ -206,7 +208,7 @@ impl<'a> Speaker<'a> {
         let ids = &done.ids[..steps];
         let forced = |live: Result<LiveCache, Error>| {
             let mut live = live?;
-            let mut rows = Vec::from_iter(live.feed(decoder, question)?.pop());
+            let mut rows = Vec::from_iter(live.feed_to_last(decoder, question)?);
             let (more, seconds) = teacher_forced(decoder, &mut live, ids)?;
             rows.extend(more);
             Ok::<_, Error>((rows, seconds))
@@ -241,7 +243,7 @@ impl<'a> Speaker<'a> {
         let room = self.question.len() + most.min(MOST_ROOM);
         let mut live = LiveCache::keeping(full.cache.copy(room)?);
         let model = self.generator.model;
-        let logits = match live.feed(&model.decoder, self.question)?.pop() {
+        let logits = match live.feed_to_last(&model.decoder, self.question)? {
             Some(last) => Tensor::new(last, full.logits.device())?,
             None => full.logits.clone(),
         };

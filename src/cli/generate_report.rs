@@ -114,7 +114,7 @@ impl GenerateReport<'_> {
             "model": self.model.files.name, "prompt_tokens": made.prompt_tokens,
             "question_tokens": made.question_tokens,
             "ids": made.said.ids, "text": self.text,
-            "prefill_s": made.prefill_s, "prefill_tokens_per_s": made.prompt_tokens as f64 / made.prefill_s,
+            "prefill_s": made.prefill_s, "replay_s": made.replay_s, "prefill_tokens_per_s": made.prompt_tokens as f64 / made.prefill_s,
             "decode_s": made.said.seconds,
             "decode_tokens_per_s": made.said.tokens_per_second(),
             "cache_bytes": held, "full_cache_bytes": made.full_bytes,
@@ -159,6 +159,13 @@ impl GenerateReport<'_> {
             made.prefill_s,
             made.prompt_tokens as f64 / made.prefill_s
         )?;
+        if made.replay_s > 0.0 {
+            writeln!(
+                out,
+                "Again    {:.2} s to read them again for their scores",
+                made.replay_s
+            )?;
+        }
         if made.question_tokens > 0 {
             let tokens = made.question_tokens;
             writeln!(out, "Question {tokens} tokens behind what was cut, uncut")?;

@@ -90,7 +90,7 @@ impl<'a> Standing<'a> {
             // One copy at a time.
             drop(live);
             live = self.take()?;
-            live.feed(decoder, ids)?;
+            live.feed_to_last(decoder, ids)?;
         }
         let rows = live.feed(decoder, more)?;
         Ok((live, rows))
@@ -116,7 +116,7 @@ impl Reference {
         let first = if live.can_rewind() {
             live.feed_watched(decoder, question, probe)?.pop()
         } else {
-            live.feed(decoder, question)?.pop()
+            live.feed_to_last(decoder, question)?
         };
         let first = first.unwrap_or_else(|| prefilled.to_vec());
         let said = decode_on(model, &mut live, Vec::new(), most_likely(&first), most, &[])?;
@@ -167,7 +167,7 @@ impl Reference {
         let (decoder, question) = (&model.decoder, case.question());
         let mut live = standing.take()?;
         let start = live.cache().next_position();
-        let first = live.feed(decoder, question)?.pop();
+        let first = live.feed_to_last(decoder, question)?;
         let first = first.unwrap_or_else(|| self.first.clone());
         let rows = live.feed(decoder, &self.said.ids)?;
         standing.give_back(live, start)?;
@@ -190,7 +190,7 @@ impl Reference {
         let (decoder, question) = (&model.decoder, case.question());
         let mut live = standing.take()?;
         let start = live.cache().next_position();
-        let first = live.feed(decoder, question)?.pop();
+        let first = live.feed_to_last(decoder, question)?;
         let first = first.unwrap_or_else(|| self.first.clone());
         live.count_anew();
         live.measure_recall(true);

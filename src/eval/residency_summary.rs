@@ -27,6 +27,9 @@ pub struct ResidencySummary {
     pub peak_bytes: Option<f64>,
     /// What lies elsewhere when decoding begins.
     pub offloaded_bytes: Option<f64>,
+    /// The most rows of all heads together that were let go since the cut, on any prompt; `None` where none can be, and
+    /// for folders of before it was counted.
+    pub left_rows: Option<f64>,
 }
 
 impl ResidencySummary {
@@ -75,6 +78,9 @@ impl ResidencySummary {
             resident_bytes: mean("resident_bytes")?,
             peak_bytes: most("peak_bytes")?,
             offloaded_bytes: mean("offloaded_bytes")?,
+            left_rows: table
+                .column("left_rows")
+                .map_or(Ok(None), |_| most("left_rows"))?,
         })
     }
 }

@@ -152,6 +152,8 @@ fn residency_of(residency: &mut Rows, trial: &Trial) {
     residency.number("peak_bytes", counted(trial.held.peak_resident));
     let offloaded = number(trial, |s| s.offloaded_bytes as f64);
     residency.number("offloaded_bytes", offloaded);
+    let left = trial.held.left.filter(|_| trial.held.steps > 0);
+    residency.number("left_rows", left.map_or(f64::NAN, |rows| rows as f64));
 }
 
 /// Strategy, scorer and split; [`FULL`] where nothing is cut.

@@ -33,6 +33,8 @@ pub struct HeldRows {
     pub peak: usize,
     /// The most bytes that were resident at any step.
     pub peak_resident: usize,
+    /// Rows of all heads together that the residency let go since the cut; `None` where it lets none go.
+    pub left: Option<usize>,
 }
 
 impl HeldRows {
@@ -93,7 +95,10 @@ impl LiveCache {
 
     /// Rows that were held at the steps so far, those that were rewound among them.
     pub fn held(&self) -> HeldRows {
-        self.held
+        HeldRows {
+            left: self.residency.rows_left(),
+            ..self.held
+        }
     }
 
     /// Forgets what was counted, so that other steps are counted by themselves.
@@ -153,6 +158,28 @@ impl LiveCache {
             }
         }
         Ok(rows)
+    }
+
+    /// Logits after the last of `ids`, fed as by [`LiveCache::feed`]; none for no ids.
+    ///
+    /// Shapes: `[vocab]`. Differs: the output head's products for the other ids are spared. Errors: as
+    /// [`LiveCache::step`].
+    pub fn feed_to_last(&mut self, decoder: &Decoder, ids: &[u32]) -> Result<Option<Vec<f32>>> {
+        let (mut last, mut left) = (None, ids);
+        while !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(self.at_once()));
+            left = later;
+            last = Some(if let [id] = now {
+                self.step(decoder, *id)?
+            } else {
+                self.count_coming(now.len());
+                let (cache, residency) = (&mut self.cache, &mut *self.residency);
+                let logits = decoder.feed_to_last(now, cache, &mut NoProbe, residency)?;
+                self.count_held();
+                logits
+            });
+        }
+        Ok(last.map(|logits| logits.to_vec1()).transpose()?)
     }
 
     /// Logits after each of `ids`, all fed at once, while `probe` watches; none for no ids.

@@ -86,6 +86,13 @@ pub trait Residency: fmt::Debug + Send {
         &[]
     }
 
+    /// Rows that it has let go so far, of all KV heads together; `None` where it lets none go.
+    ///
+    /// What a sliding window passes is not among them.
+    fn rows_left(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether the cache can go back to an earlier position, as if later tokens had never been.
     fn can_rewind(&self) -> bool {
         true

@@ -55,7 +55,7 @@ pub fn measure(
     let mut probe = StepProbe::new(options, prefix, votes, on_layer);
     let mut generated = Vec::with_capacity(steps);
     let mut live = LiveCache::keeping(prefilled.cache);
-    let asked = live.feed(decoder, question)?.pop();
+    let asked = live.feed_to_last(decoder, question)?;
     let mut logits = asked.map_or_else(|| prefilled.logits.to_vec1::<f32>(), Ok)?;
     for _ in 0..steps {
         let id = most_likely(&logits);

@@ -222,6 +222,7 @@ impl EvictionOptions {
             bound: self.bound,
             floor,
             evicted_at: None,
+            rows_left: 0,
         }))
     }
 }
@@ -253,6 +254,8 @@ struct Eviction {
     floor: Floor,
     /// The next position at the last eviction.
     evicted_at: Option<usize>,
+    /// Of all KV heads together.
+    rows_left: usize,
 }
 
 impl Eviction {
@@ -366,6 +369,9 @@ impl Residency for Eviction {
         for layer in 0..cache.num_layers() {
             let own = cache.layer(layer);
             let leaving: Vec<Vec<u32>> = lists.by_ref().take(own.heads.len()).collect();
+            for (head, slots) in leaving.iter().enumerate() {
+                self.rows_left += slots.len() - own.in_sight(head, now + 1).start;
+            }
             if let Rule::StepByStep { importance, .. } = &mut self.rule {
                 for (importance, slots) in importance[layer].iter_mut().zip(&leaving) {
                     own.without(slots, importance);
@@ -378,6 +384,10 @@ impl Residency for Eviction {
 
     fn at_once(&self) -> usize {
         1
+    }
+
+    fn rows_left(&self) -> Option<usize> {
+        Some(self.rows_left)
     }
 
     fn can_rewind(&self) -> bool {
