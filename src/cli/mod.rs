@@ -39,6 +39,7 @@ mod query_source;
 mod reference;
 mod report;
 mod search;
+mod search_report;
 mod speed;
 mod summary;
 mod text_table;

@@ -1,28 +1,47 @@
 //! `kvprof search`: a plan found by what it does to what the model says next.
 
-use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use kvprof::budget::{BudgetPlan, CacheBudget, Floor, Geometry, Provenance, Request, allocators};
 use kvprof::dataset;
 use kvprof::error::Error;
-use kvprof::eval::search::{Ended, HeldOutGain, PlanSearch, SearchOptions, Searched, hold_out};
-use kvprof::eval::statistics::FEWEST_PAIRS;
+use kvprof::eval::search::{PlanSearch, SearchOptions, Searched, hold_out};
 use kvprof::eval::{Bootstrap, Case, QuerySource, Sweep, contexts};
 use kvprof::method::{DECODE_ROOM, Method};
 use kvprof::model::Model;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::load::ModelArguments;
 use super::long_run::progress_bar;
 use super::output_file::refuse_existing;
 use super::prompts::{PromptArguments, check_room};
 use super::reference::WindowArguments;
-use super::text_table::text_table;
+use super::search_report::SearchReport;
 
 /// The largest step of a factor's logarithm: one of 55 at once.
 const MOST_STEP: f64 = 4.0;
+
+/// Is set by the first Ctrl-C, which ends the search with what it has; the second ends everything.
+fn until_stopped() -> Arc<AtomicBool> {
+    let enough = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&enough);
+    let handler = move || {
+        if heard.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!(
+            "\nstopping: the best plan so far is tried on what was held out, and kept; Ctrl-C again drops it"
+        );
+    };
+    if let Err(e) = ctrlc::set_handler(handler) {
+        eprintln!("warning: Ctrl-C will keep nothing: {e}");
+    }
+    enough
+}
 
 /// A share, or none of it.
 fn share_or_none(text: &str) -> Result<f64, String> {
@@ -129,14 +148,21 @@ impl SearchArguments {
             Ok(cached + if again { longest.unwrap_or(0) } else { 0 })
         })?;
         let searched = self.search(&model, &methods, &cases, parts)?;
-        let plan = self.plan(&searched, &model, &set.data.sha256);
+        let report = SearchReport {
+            budget: self.budget,
+            rank: &self.rank,
+            groups: self.groups,
+            seed: self.seed,
+            searched: &searched,
+        };
+        let plan = self.plan(&report, &model, &set.data.sha256);
         if let Some(out) = &self.out {
             plan.write(out)?;
         }
         if self.json {
-            return super::print_json(&json!({ "searched": self.facts(&searched), "plan": plan }));
+            return super::print_json(&json!({ "searched": report.facts(), "plan": plan }));
         }
-        self.write(&searched, &plan)
+        report.write(&plan.geometry.model, self.out.as_deref())
     }
 
     /// The starts, each ranking as it was asked for.
@@ -275,17 +301,23 @@ impl SearchArguments {
         };
         let bar = progress_bar(self.most + methods.len(), "plans", self.quiet);
         bar.set_message("prefilling");
+        let enough = until_stopped();
         let searched = search.run(&mut |kl, lowest| {
             bar.inc(1);
             bar.set_message(format!("kl {kl:.4}, lowest {lowest:.4}"));
+            if enough.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         bar.finish_and_clear();
         searched.context("searching for a plan")
     }
 
     /// The plan with what is known of it.
-    fn plan(&self, searched: &Searched, model: &Model, data_sha256: &str) -> BudgetPlan {
-        let mut parameters = self.facts(searched);
+    fn plan(&self, report: &SearchReport<'_>, model: &Model, data_sha256: &str) -> BudgetPlan {
+        let mut parameters = report.facts();
         parameters["data_sha256"] = data_sha256.into();
         parameters["max_new_tokens"] = self.max_new_tokens.into();
         BudgetPlan {
@@ -297,138 +329,7 @@ impl SearchArguments {
                 ..Provenance::default()
             },
             geometry: Geometry::of_model(model),
-            ..searched.plan.clone()
+            ..report.searched.plan.clone()
         }
-    }
-
-    fn facts(&self, searched: &Searched) -> Value {
-        let start = &searched.starts[searched.best_start];
-        let starts = searched.starts.iter();
-        let starts: Vec<Value> = starts
-            .map(|s| json!({"strategy": s.method, "kl": s.kl}))
-            .collect();
-        let factors: Vec<f64> = searched.found.logs.iter().map(|log| log.exp()).collect();
-        let held_out = searched.held_out.as_ref().map(|gain| {
-            json!({
-                "contexts": gain.contexts, "kl": gain.kl, "start_kl": gain.start_kl,
-                "difference": gain.kl - gain.start_kl, "interval": gain.interval, "better_on": gain.better,
-            })
-        });
-        json!({
-            "rank": self.rank, "starts": starts, "start": start.method, "groups": self.groups, "factors": factors,
-            "seed": self.seed, "tried": searched.found.tried, "settled": searched.found.ended == Ended::Settled,
-            "calibration": {
-                "contexts": searched.contexts, "kl": searched.found.score, "start_kl": start.kl,
-                "difference": searched.found.score - start.kl,
-            },
-            "held_out": held_out, "left_out": searched.left_out,
-        })
-    }
-
-    fn write(&self, searched: &Searched, plan: &BudgetPlan) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        let start = &searched.starts[searched.best_start];
-        writeln!(
-            out,
-            "budget {} of {}, ranked by {}; kl in nats, mean over {} to search on (prefilled once, in {:.1} s)",
-            self.budget,
-            plan.geometry.model,
-            self.rank,
-            super::counted(searched.contexts, "context"),
-            searched.prefill_s
-        )?;
-        let mut table = text_table(["<plan", "kl"]);
-        for start in &searched.starts {
-            table.add_row([start.method.clone(), format!("{:.4}", start.kl)]);
-        }
-        table.add_row(["found".to_owned(), format!("{:.4}", searched.found.score)]);
-        writeln!(out, "{}", table.trim_fmt())?;
-        for id in &searched.left_out {
-            writeln!(out, "left out: the model says nothing after prompt {id}")?;
-        }
-        let ended = match searched.found.ended {
-            Ended::Settled if searched.found.tried == 0 => {
-                "no factor changes a token: nothing lies above sinks and window to be shared"
-            }
-            Ended::Settled => "no smaller step helps",
-            Ended::Spent => "as many as --most allows; more may find more",
-        };
-        let tried = super::counted(searched.found.tried, "plan");
-        writeln!(out, "from {}: {tried} tried, {ended}", start.method)?;
-        let factors = searched
-            .found
-            .logs
-            .iter()
-            .map(|log| format!("{:.2}", log.exp()));
-        writeln!(
-            out,
-            "factors of the groups, first layers first: {}",
-            factors.collect::<Vec<_>>().join(" ")
-        )?;
-        match &searched.held_out {
-            None => writeln!(
-                out,
-                "nothing was held out: how much of this holds for other prompts is not known"
-            )?,
-            Some(gain) => self.write_gain(
-                &mut out,
-                searched.found.score - start.kl,
-                gain,
-                &start.method,
-            )?,
-        }
-        match &self.out {
-            Some(path) => writeln!(out, "wrote {}", path.display())?,
-            None => writeln!(out, "nothing was written: add --out plan.json")?,
-        }
-        Ok(())
-    }
-
-    /// What the search promised, and what held-out contexts say.
-    fn write_gain(
-        &self,
-        out: &mut impl Write,
-        promised: f64,
-        gain: &HeldOutGain,
-        start: &str,
-    ) -> std::io::Result<()> {
-        let held = gain.kl - gain.start_kl;
-        let interval = gain.interval.filter(|_| gain.contexts >= FEWEST_PAIRS);
-        let interval = interval.map_or(String::new(), |i| {
-            format!(" (95 % {:+.4} to {:+.4})", i.low, i.high)
-        });
-        writeln!(
-            out,
-            "the start is the mean of the plans that {start} makes for the contexts searched on"
-        )?;
-        writeln!(out, "found - start, searched on: {promised:+.4}")?;
-        writeln!(
-            out,
-            "found - start, held out:    {held:+.4}{interval}, lower on {} of {}",
-            gain.better,
-            super::counted(gain.contexts, "context")
-        )?;
-        let words = match gain.interval {
-            _ if gain.contexts < FEWEST_PAIRS => {
-                "too few contexts were held out to say whether the gain holds"
-            }
-            Some(interval) if interval.high < 0.0 => {
-                "the gain holds on prompts that the search never saw"
-            }
-            Some(interval) if interval.low > 0.0 => {
-                "on prompts that the search never saw the plan is worse than its start"
-            }
-            _ => "on prompts that the search never saw no difference is shown",
-        };
-        if gain.contexts < FEWEST_PAIRS {
-            return writeln!(out, "{words}");
-        }
-        let more = held - promised;
-        let hope = if more > 0.0 {
-            format!("the search promised {more:.4} more than that")
-        } else {
-            "which is no less than the search promised".to_owned()
-        };
-        writeln!(out, "{words}; {hope}")
     }
 }

@@ -1,5 +1,7 @@
 //! A seeded search along coordinates: one factor at a time, up and down, in steps that halve where none helps.
 
+use std::ops::ControlFlow;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -37,6 +39,8 @@ pub enum Ended {
     Settled,
     /// As many plans were tried as were allowed.
     Spent,
+    /// Whoever listened had enough.
+    Stopped,
 }
 
 /// Where a search came to.
@@ -54,14 +58,15 @@ pub struct Found {
 
 /// Goes from factors of 1, whose score is `start`, to where no single factor lowers the score any more.
 ///
-/// `score` is asked for one set of logarithms at a time; none where they give what another set gave before.
+/// `score` is asked for one set of logarithms at a time; it says none where they give what another set gave before, and
+/// breaks off where the search is to end with what it has.
 /// Paper: none: house definition, a pattern search after Hooke and Jeeves, J. ACM 8 (1961), without its pattern moves.
 /// Errors: those of `score`.
 pub fn search(
     groups: usize,
     start: f64,
     options: SearchOptions,
-    score: &mut dyn FnMut(&[f64]) -> Result<Option<f64>>,
+    score: &mut dyn FnMut(&[f64]) -> Result<ControlFlow<(), Option<f64>>>,
 ) -> Result<Found> {
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut found = Found {
@@ -80,7 +85,14 @@ pub fn search(
             }
             let mut logs = found.logs.clone();
             logs[group] += sign * step;
-            let Some(score) = score(&logs)? else { continue };
+            let score = match score(&logs)? {
+                ControlFlow::Continue(Some(score)) => score,
+                ControlFlow::Continue(None) => continue,
+                ControlFlow::Break(()) => {
+                    found.ended = Ended::Stopped;
+                    return Ok(found);
+                }
+            };
             found.tried += 1;
             if score < found.score {
                 (found.logs, found.score, better) = (logs, score, true);
@@ -104,11 +116,10 @@ fn shuffled(groups: usize, rng: &mut ChaCha8Rng) -> Vec<(usize, f64)> {
 mod tests {
     use super::*;
 
-    fn bowl(at: [f64; 3]) -> impl FnMut(&[f64]) -> Result<Option<f64>> {
+    fn bowl(at: [f64; 3]) -> impl FnMut(&[f64]) -> Result<ControlFlow<(), Option<f64>>> {
         move |logs| {
-            Ok(Some(
-                logs.iter().zip(at).map(|(x, a)| (x - a).powi(2)).sum(),
-            ))
+            let squares = logs.iter().zip(at).map(|(x, a)| (x - a).powi(2));
+            Ok(ControlFlow::Continue(Some(squares.sum())))
         }
     }
 
@@ -137,13 +148,31 @@ mod tests {
         let found = found.unwrap();
         assert_eq!((count, found.tried, found.ended), (5, 5, Ended::Spent));
         assert!(found.score < 48.0);
-        let worse = search(2, 0.0, options, &mut |_| Ok(Some(1.0))).unwrap();
+        let mut worse = |_: &[f64]| Ok(ControlFlow::Continue(Some(1.0)));
+        let worse = search(2, 0.0, options, &mut worse).unwrap();
         assert_eq!((worse.logs, worse.score), (vec![0.0; 2], 0.0));
     }
 
     #[test]
     fn what_is_known_costs_nothing() {
-        let found = search(2, 1.0, SearchOptions::default(), &mut |_| Ok(None)).unwrap();
+        let mut known = |_: &[f64]| Ok(ControlFlow::Continue(None));
+        let found = search(2, 1.0, SearchOptions::default(), &mut known).unwrap();
         assert_eq!((found.tried, found.ended), (0, Ended::Settled));
+    }
+
+    #[test]
+    fn a_search_that_is_stopped_keeps_what_it_has() {
+        let (mut bowl, mut asked) = (bowl([1.0, 0.0, 0.0]), 0);
+        let found = search(3, 1.0, SearchOptions::default(), &mut |logs| {
+            asked += 1;
+            // Every factor is tried up and down once: the first one, up, is the better.
+            if asked > 6 {
+                return Ok(ControlFlow::Break(()));
+            }
+            bowl(logs)
+        });
+        let found = found.unwrap();
+        assert_eq!((found.tried, found.ended), (6, Ended::Stopped));
+        assert_eq!((found.logs, found.score), (vec![0.5, 0.0, 0.0], 0.25));
     }
 }

@@ -1,6 +1,7 @@
 //! What a search is run on: contexts that are prefilled once and kept, and contexts that it never sees.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -69,7 +70,7 @@ pub struct HeldOutGain {
 /// What a search found.
 #[derive(Clone, Debug)]
 pub struct Searched {
-    /// All starts, in the order of their methods.
+    /// The starts that were tried, in the order of their methods.
     pub starts: Vec<Start>,
     /// The one that it set out from: the first of those with the least divergence.
     pub best_start: usize,
@@ -102,12 +103,12 @@ pub fn hold_out(contexts: Vec<Vec<usize>>, share: f64, seed: u64) -> [Vec<Vec<us
 }
 
 impl PlanSearch<'_> {
-    /// Searches; `tried` hears of every plan with its divergence and the best so far.
+    /// Searches; `tried` hears of every plan with its divergence and the best so far, and may end the search with that.
     ///
     /// Memory holds the full caches of all calibration prompts.
     /// Errors: those of prefill, allocation and cuts; [`Error::Invalid`] for no calibration prompt, and as
     /// [`LayerGroups::of`]; [`Error::NotFinite`] for a plan whose divergence is not finite.
-    pub fn run(&self, tried: &mut dyn FnMut(f64, f64)) -> Result<Searched> {
+    pub fn run(&self, tried: &mut dyn FnMut(f64, f64) -> ControlFlow<()>) -> Result<Searched> {
         let mut left_out = Vec::new();
         let mut stands = Vec::new();
         for context in &self.calibration {
@@ -118,13 +119,16 @@ impl PlanSearch<'_> {
                 "at least one prompt after which the model says something is needed to search on";
             return Err(Error::invalid("calibration prompts", 0, bound));
         }
-        let mut starts = Vec::new();
+        let (mut starts, mut is_over) = (Vec::new(), false);
         for (place, method) in self.sweep.methods.iter().enumerate() {
             let plan = self.start(&stands, place)?;
             let kl = finite_mean(&self.divergences(&stands, &plan)?)?;
-            tried(kl, kl);
             let method = method.name.clone();
             starts.push(Start { method, plan, kl });
+            is_over = tried(kl, kl).is_break();
+            if is_over {
+                break;
+            }
         }
         let best = (0..starts.len()).min_by(|a, b| starts[*a].kl.total_cmp(&starts[*b].kl));
         let best_start = best.unwrap_or_default();
@@ -133,14 +137,17 @@ impl PlanSearch<'_> {
         let mut known: HashSet<TokenBudgets> = HashSet::from([start.plan.tokens.clone()]);
         let mut lowest = start.kl;
         let found = search(groups.count(), start.kl, self.options, &mut |logs| {
+            if is_over {
+                return Ok(ControlFlow::Break(()));
+            }
             let plan = groups.scaled(&start.plan, logs)?;
             if !known.insert(plan.tokens.clone()) {
-                return Ok(None);
+                return Ok(ControlFlow::Continue(None));
             }
             let kl = finite_mean(&self.divergences(&stands, &plan)?)?;
             lowest = lowest.min(kl);
-            tried(kl, lowest);
-            Ok(Some(kl))
+            is_over = tried(kl, lowest).is_break();
+            Ok(ControlFlow::Continue(Some(kl)))
         })?;
         let plan = groups.scaled(&start.plan, &found.logs)?;
         let contexts = stands.len();
