@@ -83,11 +83,12 @@ WINDOW, KERNEL, CHUNK, SINKS, LAG = 32, 5, 16, 4, 128
 OF_QWEN_ONLY = {"snapkv", "adakv", "streaming", "tova", "knorm", "observed"}
 PROMPTS = {
     "llama": ("synth512", "synth1024", "synth2048", "synth4096"),
-    "qwen2": ("wiki2048:512",),
+    "qwen2": ("wiki2048:512", "wiki1024:1024"),
 }
 LEFT_OUT = set()
 NEAR = 1e-5
 ONE_SCORE = {"keydiff", "expected_attention", "expected_attention_mean", "cur", "leverage", "snapkv", "tova", "knorm", "observed"}
+POOLED = {"adakv", "adakv_expected_attention"}
 
 
 class Unsketched(LeverageScorePress):
@@ -164,6 +165,7 @@ def kept_by(press, module, kwargs, keys, values, attentions):
 
 def scored(press, module, kwargs, layer, attentions):
     """A press's scores [KV head, token] in the type of what it is given."""
+    press = press.press if isinstance(press, AdaKVPress) else press
     given = [kwargs["hidden_states"], layer.keys.clone(), layer.values.clone()]
     return press.score(module, *given, attentions, kwargs)[0]
 
@@ -189,6 +191,25 @@ def near_edges(name, press, todo, module, kwargs, layer, attentions):
             arithmetic = in_float64(press, module, kwargs, layer, attentions)[head, pair].tolist()
             entry = dict(prompt=name, method=method, keep=keep, layer=module.layer_idx, kv_head=head)
             yield entry | dict(kept=kept, dropped=dropped, float32=[last, next_], arithmetic=arithmetic)
+
+
+def near_edge_of_pool(name, press, todo, module, kwargs, layer):
+    """The entry of a layer of which two scores of any heads are close at the edge of AdaKV's pool."""
+    method, keep = todo
+    scores = scored(press, module, kwargs, layer, None)
+    heads, tokens = scores.shape
+    safe = scores.topk(max(1, int(keep * press.alpha_safeguard))).indices
+    pool = scores.scatter(-1, safe, torch.inf).flatten()
+    gone = (-pool).topk(heads * (tokens - keep)).indices
+    pair = torch.stack((pool.index_fill(0, gone, torch.inf).argmin(), gone[-1]))
+    last, next_ = scores.flatten()[pair].tolist()
+    exactly = in_float64(press, module, kwargs, layer, None)
+    moved = ((scores - exactly) / exactly).abs().max().item()
+    if abs(last - next_) < max(NEAR, 2 * moved) * max(abs(last), abs(next_)):
+        (kept_head, dropped_head), (kept, dropped) = (pair // tokens).tolist(), (pair % tokens).tolist()
+        entry = dict(prompt=name, method=method, keep=keep, layer=module.layer_idx, kv_head=[kept_head, dropped_head])
+        arithmetic = exactly.flatten()[pair].tolist()
+        yield entry | dict(kept=kept, dropped=dropped, float32=[last, next_], arithmetic=arithmetic)
 
 
 class Enough(Exception):
@@ -232,6 +253,8 @@ def rows_of(model, name, ids, methods, layer_step):
                 rows.append(dict(prompt=name, method=method, keep=keep, layer=module.layer_idx, kv_head=head, gaps=gaps))
             if method in ONE_SCORE:
                 near.extend(near_edges(name, press, (method, keep), module, kwargs, layer, attentions))
+            if method in POOLED:
+                near.extend(near_edge_of_pool(name, press, (method, keep), module, kwargs, layer))
         return output[0], None
 
     for attention in ["sdpa"] * bool(methods - {"observed"}) + ["eager"] * ("observed" in methods):
@@ -249,8 +272,8 @@ def add_float64(model, ids, near):
             if entry["layer"] == module.layer_idx:
                 layer = kwargs["past_key_values"].layers[module.layer_idx]
                 press = found[entry["method"], entry["keep"]]
-                scores = scored(press, module, kwargs, layer, output[1])[entry["kv_head"]]
-                entry["float64"] = scores[[entry["kept"], entry["dropped"]]].tolist()
+                scores = scored(press, module, kwargs, layer, output[1])
+                entry["float64"] = scores[entry["kv_head"], [entry["kept"], entry["dropped"]]].tolist()
         return output[0], None
 
     observed = any(entry["method"] == "observed" for entry in near)
