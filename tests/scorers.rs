@@ -50,8 +50,11 @@ fn kept_tokens_of_qwen_equal_kvpress() {
     let model = load("qwen2.5-coder-0.5b");
     let presses = with_leverage().into_iter().chain(presses_of_the_oracle());
     let presses: Vec<_> = presses.collect();
-    let ids = ids_of("oracle_qwen2.5-coder-0.5b", "wiki2048");
-    reference.check(&model, &presses, "wiki2048:512", &ids[..512], 8);
+    for (prompt, tokens) in [("wiki2048", 512), ("wiki1024", 1024)] {
+        let ids = ids_of("oracle_qwen2.5-coder-0.5b", prompt);
+        let name = format!("{prompt}:{tokens}");
+        reference.check(&model, &presses, &name, &ids[..tokens], 8);
+    }
 }
 
 /// Scorers do not disturb each other, and runs of any length, windows across two of them too, give the same scores.
