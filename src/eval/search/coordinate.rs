@@ -56,6 +56,9 @@ pub struct Found {
     pub ended: Ended,
 }
 
+/// What a set of logarithms scores, nothing where another gave the same before; or a break, which ends the search.
+pub type Answer = ControlFlow<(), Option<f64>>;
+
 /// Goes from factors of 1, whose score is `start`, to where no single factor lowers the score any more.
 ///
 /// `score` is asked for one set of logarithms at a time; it says none where they give what another set gave before, and
@@ -66,7 +69,7 @@ pub fn search(
     groups: usize,
     start: f64,
     options: SearchOptions,
-    score: &mut dyn FnMut(&[f64]) -> Result<ControlFlow<(), Option<f64>>>,
+    score: &mut dyn FnMut(&[f64]) -> Result<Answer>,
 ) -> Result<Found> {
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut found = Found {
@@ -116,7 +119,7 @@ fn shuffled(groups: usize, rng: &mut ChaCha8Rng) -> Vec<(usize, f64)> {
 mod tests {
     use super::*;
 
-    fn bowl(at: [f64; 3]) -> impl FnMut(&[f64]) -> Result<ControlFlow<(), Option<f64>>> {
+    fn bowl(at: [f64; 3]) -> impl FnMut(&[f64]) -> Result<Answer> {
         move |logs| {
             let squares = logs.iter().zip(at).map(|(x, a)| (x - a).powi(2));
             Ok(ControlFlow::Continue(Some(squares.sum())))
