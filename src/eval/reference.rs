@@ -114,7 +114,7 @@ impl Reference {
         let mut live = standing.take()?;
         let start = live.cache().next_position();
         let first = if live.can_rewind() {
-            live.feed_watched(decoder, question, probe)?.pop()
+            live.feed_watched_to_last(decoder, question, probe)?
         } else {
             live.feed_to_last(decoder, question)?
         };

@@ -172,11 +172,7 @@ impl LiveCache {
             last = Some(if let [id] = now {
                 self.step(decoder, *id)?
             } else {
-                self.count_coming(now.len());
-                let (cache, residency) = (&mut self.cache, &mut *self.residency);
-                let logits = decoder.feed_to_last(now, cache, &mut NoProbe, residency)?;
-                self.count_held();
-                logits
+                self.feed_at_once_to_last(decoder, now, &mut NoProbe)?
             });
         }
         Ok(last.map(|logits| logits.to_vec1()).transpose()?)
@@ -194,15 +190,38 @@ impl LiveCache {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        if ids.len() > self.at_once() {
-            let bound = format!(
-                "at most {} may come in one pass: tokens leave this cache, are chosen step by step, or are coded \
-                 together",
-                self.at_once()
-            );
-            return Err(Error::invalid("tokens fed at once", ids.len(), bound));
-        }
+        self.check_at_once(ids)?;
         self.feed_at_once(decoder, ids, probe)
+    }
+
+    /// Logits after the last of `ids`, all fed at once, while `probe` watches; none for no ids.
+    ///
+    /// Shapes and bits: as [`LiveCache::feed_to_last`]. Errors: as [`LiveCache::feed_watched`].
+    pub fn feed_watched_to_last(
+        &mut self,
+        decoder: &Decoder,
+        ids: &[u32],
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Option<Vec<f32>>> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        self.check_at_once(ids)?;
+        self.feed_at_once_to_last(decoder, ids, probe)?
+            .to_vec1()
+            .map(Some)
+            .map_err(Error::from)
+    }
+
+    fn check_at_once(&self, ids: &[u32]) -> Result<()> {
+        let most = self.at_once();
+        if ids.len() <= most {
+            return Ok(());
+        }
+        let bound = format!(
+            "at most {most} may come in one pass: tokens leave this cache, are chosen step by step, or are coded together"
+        );
+        Err(Error::invalid("tokens fed at once", ids.len(), bound))
     }
 
     fn feed_at_once(
@@ -215,6 +234,19 @@ impl LiveCache {
         let rows = decoder.feed(ids, &mut self.cache, probe, &mut *self.residency)?;
         self.count_held();
         Ok(rows.to_vec2()?)
+    }
+
+    fn feed_at_once_to_last(
+        &mut self,
+        decoder: &Decoder,
+        ids: &[u32],
+        probe: &mut dyn AttentionProbe,
+    ) -> Result<Tensor> {
+        self.count_coming(ids.len());
+        let (cache, residency) = (&mut self.cache, &mut *self.residency);
+        let logits = decoder.feed_to_last(ids, cache, probe, residency)?;
+        self.count_held();
+        Ok(logits)
     }
 
     /// Counts what is resident now: where tokens leave a window that are coded together, others of the group stay.

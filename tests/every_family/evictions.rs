@@ -1,5 +1,6 @@
 //! Eviction while decoding against a slow one that is written as the papers say it, also in layers with a window.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use kvprof::error::Result;
@@ -20,6 +21,8 @@ struct Slow {
     policy: &'static str,
     budget: usize,
     importance: Vec<Vec<BTreeMap<u32, f64>>>,
+    /// Rows that left, those that a window passed not among them.
+    left: usize,
 }
 
 impl Residency for Slow {
@@ -45,6 +48,7 @@ impl Residency for Slow {
 
     fn after_step(&mut self, cache: &mut KvCache) -> Result<()> {
         let now = cache.next_position();
+        let left = Cell::new(self.left);
         let layers = 0..cache.num_layers();
         let kept = layers.map(|l| {
             let (layer, importance) = (cache.layer(l), &self.importance[l]);
@@ -59,6 +63,7 @@ impl Residency for Slow {
                 let worth = |p: &u32| importance.get(p).copied().unwrap_or(0.0);
                 order.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(a.cmp(b)));
                 order.truncate(held.len().saturating_sub(self.budget - 1));
+                left.set(left.get() + order.len());
                 let stays = |p: &u32| held.contains(p) && !order.contains(p);
                 let slots = head.positions().iter().enumerate();
                 let slots = slots.filter(|(_, p)| stays(p));
@@ -67,7 +72,12 @@ impl Residency for Slow {
             heads.collect()
         });
         let kept: Vec<Slots> = kept.collect();
+        self.left = left.get();
         cache.retain(&kept, 4)
+    }
+
+    fn rows_left(&self) -> Option<usize> {
+        Some(self.left)
     }
 
     fn can_rewind(&self) -> bool {
@@ -100,6 +110,7 @@ fn eviction_in_place_keeps_what_cutting_anew_keeps() {
                     policy,
                     budget,
                     importance: vec![vec![BTreeMap::new(); heads]; kept.len()],
+                    left: 0,
                 };
                 let mut slow = LiveCache::new(cache.copy(4).unwrap(), Box::new(slow)).unwrap();
                 for step in 0..22u32 {

@@ -387,7 +387,9 @@ impl Residency for Eviction {
     }
 
     fn rows_left(&self) -> Option<usize> {
-        Some(self.rows_left)
+        let mut budgets = self.budgets.iter().flatten();
+        let is_bounded = budgets.any(|rows| *rows != usize::MAX);
+        is_bounded.then_some(self.rows_left)
     }
 
     fn can_rewind(&self) -> bool {
