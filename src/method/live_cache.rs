@@ -33,7 +33,7 @@ pub struct HeldRows {
     pub peak: usize,
     /// The most bytes that were resident at any step.
     pub peak_resident: usize,
-    /// Rows of all heads together that the residency let go since the cut; `None` where it lets none go.
+    /// Rows of all heads together that the residency let go since the cut; see [`Residency::rows_left`].
     pub left: Option<usize>,
 }
 
@@ -207,10 +207,8 @@ impl LiveCache {
             return Ok(None);
         }
         self.check_at_once(ids)?;
-        self.feed_at_once_to_last(decoder, ids, probe)?
-            .to_vec1()
-            .map(Some)
-            .map_err(Error::from)
+        let logits = self.feed_at_once_to_last(decoder, ids, probe)?;
+        Ok(Some(logits.to_vec1()?))
     }
 
     fn check_at_once(&self, ids: &[u32]) -> Result<()> {

@@ -86,9 +86,10 @@ pub trait Residency: fmt::Debug + Send {
         &[]
     }
 
-    /// Rows that it has let go so far, of all KV heads together; `None` where it lets none go.
+    /// Rows that it has let go so far to stay within a bound, of all KV heads together; `None` where it has none.
     ///
-    /// What a sliding window passes is not among them.
+    /// What a sliding window passes is not among them. One that changes tokens in other ways too, as levels of precision do, has
+    /// no such bound.
     fn rows_left(&self) -> Option<usize> {
         None
     }
