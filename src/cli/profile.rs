@@ -15,8 +15,9 @@ use serde_json::json;
 
 use super::jobs::JobArguments;
 use super::load::ModelArguments;
-use super::long_run::{PromptWork, RunArguments, run_command, stop_cleanly};
-use super::memory_need::MemoryNeed;
+use super::long_run::{RunArguments, run_command, stop_cleanly};
+use super::profile_need::{MemoryBound, ProfileNeed};
+use super::profile_work::ProfileWork;
 use super::prompts::PromptArguments;
 use super::summary::Summary;
 use super::{counted, quoted};
@@ -46,6 +47,9 @@ pub struct ProfileArguments {
     /// Seed, kept as provenance: nothing in a profile is random
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Memory to keep to, such as 2GB; by default half of what is free. Residual streams that do not fit wait in a file
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<MemoryBound>,
     /// Say what it would take in memory and whether that is there, and do nothing
     #[arg(long, conflicts_with_all = ["out", "resume"])]
     dry_run: bool,
@@ -86,12 +90,12 @@ impl ProfileArguments {
         measures.check()?;
         self.run.check_place::<ProfileSettings>()?;
         let set = self.prompts.open(&self.data)?;
-        let (header, device) = self.model.open(self.run.quiet)?;
+        let (mut header, device) = self.model.open(self.run.quiet)?;
         measures.check_types(header.config.head_dim, &device)?;
         let cases = set.cases_of(&header)?;
         let prompts: Vec<Prompt> = cases.iter().map(Prompt::from).collect();
         let precision = self.model.precision()?;
-        let need = MemoryNeed::of(
+        let need = ProfileNeed::of(
             &Prefill {
                 config: &header.config,
                 weights: header.weight_memory(&device, precision.dtype),
@@ -102,9 +106,10 @@ impl ProfileArguments {
                 jobs: self.jobs.at_once(prompts.len()),
             },
             &prompts,
+            self.memory,
         );
         if self.dry_run {
-            return need.write(&header, self.run.json);
+            return need.write(&header.files.name, self.run.json);
         }
         need.refuse_what_cannot_fit()?;
         let record = ProfileRecord::new(
@@ -120,18 +125,14 @@ impl ProfileArguments {
         let folder = self.run.folder(&names);
         let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?;
         stop_cleanly(&folder);
-        let decoder = self.model.read(header, &device)?.decoder;
-        let work = PromptWork {
+        let work = ProfileWork {
+            run: &run,
             prompts: &prompts,
-            generated: 0,
-            layers: decoder.config().num_hidden_layers(),
+            jobs: self.jobs,
+            room: need.room(),
             quiet: self.run.quiet,
         };
-        work.measure(
-            self.jobs,
-            |index| run.has(index),
-            &|index, prompt, on_layer| run.measure(index, prompt, &decoder, on_layer),
-        )?;
+        work.measure(&mut self.model.layers(&mut header, &device)?)?;
         run.finish()?;
         self.report(&Profile::load(&folder)?, &folder)
     }

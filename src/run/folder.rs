@@ -198,6 +198,16 @@ impl<S: RunSettings> RunFolder<S> {
         &self.record
     }
 
+    /// File names of the tables that a part has, without ending.
+    pub fn tables(&self) -> &'static [&'static str] {
+        self.record.settings.tables()
+    }
+
+    /// The folder of parts, and of whatever else an unfinished run needs; it goes when the run is finished.
+    pub fn parts_folder(&self) -> &Path {
+        &self.parts
+    }
+
     /// Whether the folder already holds the finished tables.
     pub fn is_finished(&self) -> bool {
         self.folder.join(META).is_file()

@@ -144,6 +144,37 @@ impl<'a> Weights<'a> {
         self.source.rope_pairs(family)
     }
 
+    /// Counts the tensors of all `layers` as taken that have one of the same name in the first, which was; what a layer adds
+    /// to projections is its own affair.
+    ///
+    /// Errors: [`Error::Format`] for a layer that lacks a tensor which the first one has.
+    pub(super) fn take_layers_like_the_first(&mut self, layers: usize) -> Result<()> {
+        let of_first: Vec<String> = (self.taken.iter())
+            .filter_map(|name| {
+                Some(
+                    name.strip_prefix("blk.0.")?
+                        .strip_suffix(".weight")?
+                        .to_owned(),
+                )
+            })
+            .collect();
+        for layer in 1..layers {
+            for part in &of_first {
+                let [weight, bias] =
+                    ["weight", "bias"].map(|kind| format!("blk.{layer}.{part}.{kind}"));
+                if !self.source.has(&weight) {
+                    let problem = format!("lacks the tensor {weight} (as GGUF files call it)");
+                    return Err(Error::format(self.source.place(), problem));
+                }
+                self.taken.insert(weight);
+                if self.source.has(&bias) {
+                    self.taken.insert(bias);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
     pub(super) fn refuse_leftovers(&self) -> Result<()> {
         let mut leftovers = self.source.leftovers(&self.taken);
