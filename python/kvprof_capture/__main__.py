@@ -73,6 +73,9 @@ def _run(options: argparse.Namespace, stream: BinaryIO | None) -> None:
 
 def _load(options: argparse.Namespace, prompts: PromptFile) -> tuple[PreTrainedModel, Any | None]:
     """The model, and its tokenizer where a prompt is text."""
+    if options.quiet:
+        # Reading GGUF shows a bar that transformers' own switch does not reach; tqdm asks as it is imported.
+        os.environ["TQDM_DISABLE"] = "1"
     import torch
     import transformers
 
