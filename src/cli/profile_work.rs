@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use indicatif::ProgressBar;
 use kvprof::model::LayerStream;
-use kvprof::profile::{Batch, ProfileRun, Prompt};
+use kvprof::profile::{Batch, CaptureWriter, ProfileRun, Prompt};
 
 use super::counted;
 use super::jobs::JobArguments;
@@ -22,6 +22,8 @@ pub struct ProfileWork<'a> {
     pub jobs: JobArguments,
     /// What a batch may take.
     pub room: BatchRoom,
+    /// What also keeps the attention that is measured.
+    pub capture: Option<&'a CaptureWriter>,
     /// No bar.
     pub quiet: bool,
 }
@@ -38,6 +40,7 @@ impl ProfileWork<'_> {
                 .map_err(|e| prompt.named(e))
                 .with_context(|| measuring(index, prompt))?;
         }
+        self.check_capture()?;
         let layers = stream.config().num_hidden_layers();
         let tokens = todo.iter().map(|&index| self.prompts[index].ids.len());
         let bar = LayerBar {
@@ -50,9 +53,24 @@ impl ProfileWork<'_> {
             let in_memory = self.room.in_memory;
             let batch = Batch::begin(self.run, self.prompts, &numbers, &embedding, in_memory)?;
             drop(embedding);
-            self.through_layers(batch, stream, &bar)?;
+            self.through_layers(batch.captured_by(self.capture), stream, &bar)?;
         }
         bar.bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Refuses a capture that would lack prompts, since they were measured without one.
+    fn check_capture(&self) -> anyhow::Result<()> {
+        let Some(capture) = self.capture else {
+            return Ok(());
+        };
+        let lacks = |index: &usize| self.run.has(*index) && !capture.has(*index);
+        if let Some(index) = (0..self.prompts.len()).find(lacks) {
+            anyhow::bail!(
+                "prompt {} was measured before without a capture: capture all of them with another --out",
+                index + 1
+            );
+        }
         Ok(())
     }
 

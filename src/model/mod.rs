@@ -3,6 +3,7 @@
 mod alignment;
 pub mod attention;
 pub mod cache;
+mod captured_layer;
 mod card;
 pub mod chat;
 pub mod config;
@@ -27,6 +28,7 @@ mod step_table;
 pub mod tokenizer;
 mod weights;
 
+pub use captured_layer::{CapturedLayer, CapturedTensors};
 pub use card::ModelCard;
 pub use embedding::Embedding;
 pub use gguf::WeightMemory;
@@ -34,4 +36,5 @@ pub use header::{ModelHeader, config_of, text_side_of};
 pub use layer_stream::{HiddenRows, LayerStream, StreamedLayer};
 pub use loaded::{Model, message_ids};
 pub use rotation::{TextRotation, turn_back};
+pub(crate) use weights::check_safetensors;
 pub use weights::{TensorGroup, TensorSource};

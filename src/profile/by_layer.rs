@@ -3,12 +3,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::capture::CaptureWriter;
 use super::hidden_states::{HiddenStates, RowShape, ScratchFile};
 use super::kept_batch::{BatchKeeper, BetweenLayers, KeptState};
 use super::probe::Profiler;
 use super::rows::{LayerSpan, all_tables};
 use super::run::{ProfileRun, Prompt};
 use crate::error::{Error, Result};
+use crate::model::attention::Tee;
 use crate::model::{Embedding, HiddenRows, StreamedLayer};
 use crate::table::Table;
 
@@ -28,6 +30,7 @@ pub struct Batch<'a> {
     layers: usize,
     /// Whether any layer of the model has a window.
     windowed: bool,
+    capture: Option<&'a CaptureWriter>,
     kept_at: Instant,
     keeping_took: Duration,
 }
@@ -56,6 +59,7 @@ impl<'a> Batch<'a> {
             between: places(run, all, numbers, &shape, room)?,
             layers: 0,
             windowed: !run.record().model.windows.is_empty(),
+            capture: None,
             kept_at: Instant::now(),
             keeping_took: Duration::ZERO,
         };
@@ -71,6 +75,11 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(batch)
+    }
+
+    /// With a capture of every layer that is measured from now on.
+    pub fn captured_by(self, capture: Option<&'a CaptureWriter>) -> Self {
+        Self { capture, ..self }
     }
 
     /// How many prompts there are.
@@ -105,14 +114,22 @@ impl<'a> Batch<'a> {
         let (prompt, options) = (self.prompts[place], &self.run.record().settings.measures);
         let mut between = self.between(place);
         let mut profiler = Profiler::new(options, on_rows);
-        layer.prefill(&mut between.hidden, prompt.ids.len(), &mut profiler)?;
+        let (index, tokens) = (between.index, prompt.ids.len());
+        match self.capture {
+            Some(capture) => {
+                let mut capture = capture.probe(index);
+                let mut both = Tee(&mut profiler, &mut capture);
+                layer.prefill(&mut between.hidden, tokens, &mut both)?;
+            }
+            None => layer.prefill(&mut between.hidden, tokens, &mut profiler)?,
+        }
         let measures = profiler.finish();
         let span = LayerSpan {
             first: layer.number(),
             layers: &measures,
             windowed: self.windowed,
         };
-        let label = prompt.label(between.index);
+        let label = prompt.label(index);
         join(&mut between.tables, all_tables(&label, span, options))
     }
 

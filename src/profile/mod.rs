@@ -3,6 +3,7 @@
 mod asked;
 mod budget_grid;
 mod by_layer;
+mod capture;
 mod compare;
 mod device_vectors;
 mod group_measures;
@@ -32,6 +33,10 @@ mod work;
 
 pub use budget_grid::budget_grid;
 pub use by_layer::Batch;
+pub use capture::{
+    CaptureFolder, CaptureManifest, CaptureProbe, CaptureStream, CaptureWriter, CapturedData,
+    CapturedLayers, CapturedModel, CapturedPrompt, LayerFacts,
+};
 pub use compare::{ColumnDifference, compare};
 pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 pub use minimum_budget::Ranked;

@@ -9,7 +9,7 @@ use super::threshold_name;
 use crate::table::{Rows, Table};
 
 /// A prompt as tables name it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PromptLabel {
     /// Number in the run, counted from 0.
     pub index: usize,

@@ -43,7 +43,7 @@ impl<S: RunSettings> RunRecord<S> {
         }
         let value: Value = parsed(kind, &path)?;
         let maker = made_with(&value);
-        if maker.starts_with("kvprof ") && maker != kind.made_with {
+        if maker.starts_with("kvprof ") && !kind.is_made_by(&maker) {
             return problem(format!(
                 "is not the metadata of {}: `{maker}` made it",
                 kind.a()
@@ -340,6 +340,7 @@ mod tests {
     static KIND: RunKind = RunKind {
         noun: "essay",
         made_with: "kvprof essay",
+        or_made_with: &[],
         drawn_with: "kvprof plot essay --essay",
         tables: &["words"],
         schema: 3,

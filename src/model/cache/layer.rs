@@ -96,6 +96,22 @@ impl LayerCache {
         })
     }
 
+    /// A layer that holds tokens from position 0 on, `(H_kv, T, D)` of float32 on the CPU.
+    ///
+    /// Errors: [`Error::Candle`] for shapes that do not fit one another.
+    pub(in crate::model) fn of_rows(
+        keys: &Tensor,
+        values: &Tensor,
+        window: Option<usize>,
+    ) -> Result<Self> {
+        let (heads, tokens, head_dim) = keys.dims3()?;
+        let held_as = vec![Representation::FLOAT32; heads];
+        let rooms = vec![tokens; heads];
+        let mut layer = Self::new(&rooms, head_dim, window, &held_as, &Device::Cpu)?;
+        layer.append(keys, values, 0)?;
+        Ok(layer)
+    }
+
     /// Empty rooms of one size in all KV heads of a layer of the model.
     ///
     /// Errors: as [`LayerCache::new`].

@@ -11,6 +11,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 pub(super) use checkpoint::Checkpoint;
+pub(crate) use shard_header::check as check_safetensors;
 
 use super::config::{Family, RopePairs};
 use super::gguf::{WeightMemory, dense_type};
