@@ -8,9 +8,10 @@ use super::stage::Stage;
 use super::work::Work;
 use crate::budget::{ALLOCATORS, Granularity};
 use crate::error::Result;
+use crate::model::ModelHeader;
 use crate::model::attention::{AttentionProbe, NoProbe};
 use crate::model::decoder::PREFILL_RUN;
-use crate::profile::{MeasureOptions, Needs, Profiler};
+use crate::profile::{MeasureOptions, Needs, Profiler, prompt_by_layer};
 use crate::registry;
 
 /// Prefill that nobody watches.
@@ -61,6 +62,28 @@ impl Work for Profiling {
     }
 
     /// That of the prefill: what is measured on top is the cost, not the work.
+    fn arithmetic(&self, shape: &Shape<'_>) -> Option<Arithmetic> {
+        Some(Arithmetic::of_prefill(shape))
+    }
+}
+
+/// A whole profile of the last 32 rows, layer by layer: every layer is read, used and let go.
+pub(super) struct ByLayer;
+
+impl Work for ByLayer {
+    fn run(&self, stage: &Stage<'_>) -> Result<Seconds> {
+        let decoder = &stage.model.decoder;
+        let mut header = ModelHeader::open(stage.model.files.clone())?;
+        let mut stream = header.layers(decoder.device(), decoder.precision())?;
+        let options = MeasureOptions::default();
+        let ((), took) = timed(|| {
+            prompt_by_layer(&mut stream, &stage.case.ids, &options, &mut |_| ())?;
+            Ok(())
+        })?;
+        Ok(took)
+    }
+
+    /// That of the prefill, which has one product more: the output head of the last token.
     fn arithmetic(&self, shape: &Shape<'_>) -> Option<Arithmetic> {
         Some(Arithmetic::of_prefill(shape))
     }

@@ -2,7 +2,7 @@
 
 use super::decode::Decode;
 use super::grid::{CONFIGURATIONS, Grid};
-use super::prefill::{Prefill, Profiling};
+use super::prefill::{ByLayer, Prefill, Profiling};
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::eval::speed::Mode;
@@ -46,6 +46,8 @@ pub const WORKLOADS: &[Workload] = &[
         "the same over the last 128 rows"),
     line("profile-all", "prefill", &Profiling { window: None, strategy: None },
         "the same over every row"),
+    line("profile-by-layer", "prefill", &ByLayer,
+        "a profile of the last 32 rows, every layer read, used and let go"),
     line("prefill-zigzag", "prefill", &Profiling { window: Some(32), strategy: Some("zigzag") },
         "the prompt through the model with what online zigzag reads, over the last 32 rows"),
     line("decode-full", "decode-full", &Decode(Mode::Full),

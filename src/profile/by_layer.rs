@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use super::capture::CaptureWriter;
 use super::hidden_states::{HiddenStates, RowShape, ScratchFile};
 use super::kept_batch::{BatchKeeper, BetweenLayers, KeptState};
+use super::measures::LayerMeasures;
+use super::options::MeasureOptions;
 use super::probe::Profiler;
 use super::rows::{LayerSpan, all_tables};
 use super::run::{ProfileRun, Prompt};
 use crate::error::{Error, Result};
 use crate::model::attention::Tee;
-use crate::model::{Embedding, HiddenRows, StreamedLayer};
+use crate::model::{Embedding, HiddenRows, LayerStream, StreamedLayer};
 use crate::table::Table;
 
 /// The least time between two layers that are kept: a killed run loses at most a layer, or so many seconds of quick ones.
@@ -179,10 +181,7 @@ impl<'a> Batch<'a> {
     fn embed(&mut self, embedding: &Embedding) -> Result<()> {
         let prompts = self.prompts.clone();
         for (one, prompt) in self.exclusive().into_iter().zip(prompts) {
-            for rows in one.hidden.runs() {
-                let hidden = embedding.rows_of(&prompt.ids[rows.clone()])?;
-                one.hidden.put(rows, hidden)?;
-            }
+            embed(embedding, &prompt.ids, &mut one.hidden)?;
         }
         Ok(())
     }
@@ -198,6 +197,40 @@ impl<'a> Batch<'a> {
         all.map(|one| one.get_mut().unwrap_or_else(PoisonError::into_inner))
             .collect()
     }
+}
+
+/// All measures of one prompt, layer by layer, with its residual stream in memory; `on_rows` hears the tokens of every run.
+///
+/// Errors: as [`LayerStream::layer`] and [`LayerStream::check`]; whatever prefill and measurement return.
+pub fn prompt_by_layer(
+    stream: &mut LayerStream<'_>,
+    ids: &[u32],
+    options: &MeasureOptions,
+    on_rows: &mut dyn FnMut(usize),
+) -> Result<Vec<LayerMeasures>> {
+    stream.check(ids)?;
+    let embedding = stream.embedding()?;
+    let shape = RowShape::of(&embedding.rows_of(&ids[..1])?)?;
+    let mut hidden = HiddenStates::new(ids.len(), shape, None);
+    embed(&embedding, ids, &mut hidden)?;
+    drop(embedding);
+    let mut measures = Vec::new();
+    for number in 0..stream.config().num_hidden_layers() {
+        let layer = stream.layer(number)?;
+        let mut profiler = Profiler::new(options, on_rows);
+        layer.prefill(&mut hidden, ids.len(), &mut profiler)?;
+        measures.extend(profiler.finish());
+    }
+    Ok(measures)
+}
+
+/// Puts a prompt before the first layer.
+fn embed(embedding: &Embedding, ids: &[u32], hidden: &mut HiddenStates) -> Result<()> {
+    for rows in hidden.runs() {
+        let run = embedding.rows_of(&ids[rows.clone()])?;
+        hidden.put(rows, run)?;
+    }
+    Ok(())
 }
 
 /// Where the residual streams of prompts will be: in memory as far as there is room.

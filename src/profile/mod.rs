@@ -32,7 +32,7 @@ mod window_sums;
 mod work;
 
 pub use budget_grid::budget_grid;
-pub use by_layer::Batch;
+pub use by_layer::{Batch, prompt_by_layer};
 pub use capture::{
     CaptureFolder, CaptureManifest, CaptureProbe, CaptureStream, CaptureWriter, CapturedData,
     CapturedLayers, CapturedModel, CapturedPrompt, LayerFacts,
