@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::config::{ModelConfig, RopePairs};
 use super::feed_forward::FeedForward;
 use super::weights::Weights;
+use crate::compute::head_rows::HeadLayout;
 use crate::compute::linear::{Linear, tensor_bytes};
 use crate::error::Result;
 
@@ -14,6 +15,8 @@ pub(super) struct Layer {
     pub(super) query: Linear,
     pub(super) key: Linear,
     pub(super) value: Linear,
+    /// How dimensions that are rotated together lie in what the projections of queries and keys give.
+    pub(super) rotated: HeadLayout,
     /// Norms of every head's queries and keys.
     pub(super) head_norms: Option<[Tensor; 2]>,
     pub(super) output: Linear,
@@ -66,12 +69,17 @@ impl Layer {
             None
         };
         let [query, key, value] = projections(weights, c, l)?;
+        let rotated = match weights.rope_pairs(&c.family) {
+            RopePairs::Halves => HeadLayout::Plain,
+            RopePairs::Interleaved => HeadLayout::PairsTogether,
+        };
         let q_width = c.num_attention_heads * c.head_dim;
         Ok(Self {
             attention_norm: weights.tensor(&name("attn_norm.weight"), &[hidden])?,
             query,
             key,
             value,
+            rotated,
             head_norms,
             output: weights.linear(&name("attn_output"), hidden, q_width)?,
             feed_forward_norm: weights.tensor(&name("ffn_norm.weight"), &[hidden])?,
@@ -81,7 +89,7 @@ impl Layer {
     }
 }
 
-/// The projections of queries, keys and values, pairs of rotated dimensions half a head apart.
+/// The projections of queries, keys and values.
 fn projections(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<[Linear; 3]> {
     let name = |part: &str| format!("blk.{l}.{part}");
     let (hidden, d) = (c.hidden_size, c.head_dim);
@@ -95,11 +103,8 @@ fn projections(weights: &mut Weights<'_>, c: &ModelConfig, l: usize) -> Result<[
     } else {
         Weights::linear
     };
-    let mut query = projection(weights, &name("attn_q"), q_width, hidden)?;
-    let mut key = projection(weights, &name("attn_k"), kv_width, hidden)?;
-    if weights.rope_pairs(&c.family) == RopePairs::Interleaved {
-        (query, key) = (query.into_halves(d)?, key.into_halves(d)?);
-    }
+    let query = projection(weights, &name("attn_q"), q_width, hidden)?;
+    let key = projection(weights, &name("attn_k"), kv_width, hidden)?;
     Ok([
         query,
         key,

@@ -11,6 +11,7 @@ use super::config::ModelConfig;
 use super::decoder_layer::Layer;
 use super::residency::{Residency, Sight};
 use super::rotation::{Rotation, TextRotation};
+use crate::compute::head_rows::{HeadLayout, rows_of_heads};
 use crate::compute::linear::Linear;
 use crate::error::Result;
 
@@ -162,21 +163,18 @@ impl<'a> TokenRun<'a> {
             Some([query, key]) => [Some(query), Some(key)],
             None => [None, None],
         };
-        let mut queries = rotation.apply(&self.heads(&queries, query_norm)?)?;
+        let mut queries = rotation.apply(&self.heads(&queries, layer.rotated, query_norm)?)?;
         if let Some(scale) = config.attention_scale {
             // Attention divides by the root of D.
             queries = (queries * (scale * (config.head_dim as f64).sqrt()))?;
         }
-        let keys = rotation.apply(&self.heads(&keys, key_norm)?)?;
-        Ok([queries, keys, self.heads(&values, None)?])
+        let keys = rotation.apply(&self.heads(&keys, layer.rotated, key_norm)?)?;
+        Ok([queries, keys, self.heads(&values, HeadLayout::Plain, None)?])
     }
 
     /// `(n, heads * D)` -> `(heads, n, D)`, contiguous, every head normalised where it has a norm.
-    fn heads(&self, x: &Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
-        let (n, width) = x.dims2()?;
-        let d = self.config.head_dim;
-        let heads = x.reshape((n, width / d, d))?.transpose(0, 1)?;
-        self.normed_by(heads.contiguous()?, norm)
+    fn heads(&self, x: &Tensor, layout: HeadLayout, norm: Option<&Tensor>) -> Result<Tensor> {
+        self.normed_by(rows_of_heads(x, self.config.head_dim, layout)?, norm)
     }
 
     fn normed(&self, x: &Tensor, norm: &Tensor) -> Result<Tensor> {

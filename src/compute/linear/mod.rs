@@ -184,29 +184,6 @@ impl Linear {
             .try_into()
             .map_err(|_| Error::Candle(candle_core::Error::msg("a layer lost one of its parts")))
     }
-
-    /// Takes pairs of neighbouring outputs apart: of every `head_dim` outputs the first of each pair come first.
-    ///
-    /// Shapes: rows `(heads, D/2, 2)` -> `(heads, 2, D/2)`.
-    pub(crate) fn into_halves(self, head_dim: usize) -> Result<Self> {
-        let half = head_dim / 2;
-        let source = |row: usize| {
-            let (head, i) = (row / head_dim, row % head_dim);
-            head * head_dim + i % half * 2 + i / half
-        };
-        let reorder = |x: &Tensor| -> Result<Tensor> {
-            let rows = x.dim(0)?;
-            let index: Vec<u32> = (0..rows).map(|row| source(row) as u32).collect();
-            Ok(x.index_select(&Tensor::new(index, x.device())?, 0)?)
-        };
-        Ok(Self {
-            matrix: match self.matrix {
-                Matrix::Dense(matrix) => Matrix::Dense(reorder(&matrix)?),
-                Matrix::Packed(matrix) => Matrix::Packed(matrix.reordered(source)),
-            },
-            bias: self.bias.as_ref().map(reorder).transpose()?,
-        })
-    }
 }
 
 /// Bytes of a tensor's numbers.

@@ -94,16 +94,6 @@ impl Packed {
             .all(|finite| finite)
     }
 
-    /// The same rows in another order: row i is what was row `source(i)`.
-    pub(super) fn reordered(self, source: impl Fn(usize) -> usize) -> Self {
-        let mut bytes = Vec::with_capacity(self.bytes.len());
-        for row in 0..self.rows {
-            bytes.extend_from_slice(self.row(source(row)));
-        }
-        let bytes = bytes.into();
-        Self { bytes, ..self }
-    }
-
     /// The rows of a range.
     pub(super) fn part(&self, rows: std::ops::Range<usize>) -> Self {
         let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
