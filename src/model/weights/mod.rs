@@ -1,9 +1,13 @@
 //! Taking a decoder's tensors out of the files they came in, every one of them.
 
 mod checkpoint;
+mod finite_checks;
 mod gguf_file;
+mod mapped;
 mod names;
 mod shard_header;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -11,6 +15,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 pub(super) use checkpoint::Checkpoint;
+pub(super) use mapped::MappedFile;
 
 use super::config::{Family, RopePairs};
 use super::gguf::{WeightMemory, dense_type};
@@ -53,6 +58,9 @@ pub trait TensorSource {
 
     /// Tensors that are not among those that were `taken`, by their own names.
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String>;
+
+    /// Remembers which tensors were found finite; called when all that a model takes have been read once.
+    fn remember_finite(&mut self);
 
     /// What all tensors will take on a device.
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory;
@@ -145,10 +153,13 @@ impl<'a> Weights<'a> {
     }
 
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
-    pub(super) fn refuse_leftovers(&self) -> Result<()> {
+    ///
+    /// When there is none, all have been read, and what was found of them is remembered.
+    pub(super) fn refuse_leftovers(&mut self) -> Result<()> {
         let mut leftovers = self.source.leftovers(&self.taken);
         leftovers.truncate(4);
         if leftovers.is_empty() {
+            self.source.remember_finite();
             return Ok(());
         }
         Err(Error::Unsupported {
