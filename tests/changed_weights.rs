@@ -15,6 +15,7 @@ use kvprof::model::source;
 fn kvprof(folder: &Path, arguments: &[&str]) -> Child {
     Command::new(assert_cmd::cargo::cargo_bin("kvprof"))
         .current_dir(folder)
+        .env("KVPROF_CACHE", folder.join("cache"))
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
