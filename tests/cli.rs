@@ -105,14 +105,23 @@ fn a_dry_run_says_what_a_profile_takes_and_leaves_nothing() {
     let room: serde_json::Value = serde_json::from_str(&dry(&["--json"])).unwrap();
     let number = |name: &str| room["room"][name].as_u64().unwrap();
     let tokens = number("longest_prompt_tokens");
-    assert_eq!(number("cache"), tokens * 46_080);
+    assert_eq!(number("cache"), tokens * 46_080 / 30, "of one layer");
     assert_eq!(
         number("total"),
-        number("weights") + number("cache") + number("workspace")
+        number("weights") + number("cache") + number("hidden") + number("workspace")
     );
+    assert!(number("all_layers") > tokens * 46_080 + number("weights"));
     assert!(number("most_prompt_tokens") > tokens);
     let text = dry(&[]);
-    for part in ["weights", "cache", "workspace", "total", "tokens fit"] {
+    for part in [
+        "weights",
+        "cache",
+        "hidden",
+        "workspace",
+        "total",
+        "disk",
+        "tokens fit",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();

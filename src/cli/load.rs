@@ -11,7 +11,7 @@ use kvprof::model::chat::Message;
 use kvprof::model::precision::Precision;
 use kvprof::model::source::{self, CacheFolder, FetchOptions, HeaderFiles, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
-use kvprof::model::{Model, ModelHeader};
+use kvprof::model::{LayerStream, Model, ModelHeader};
 
 use super::cut_short;
 use super::memory_need::refuse_what_cannot_fit;
@@ -89,6 +89,16 @@ impl ModelArguments {
     pub fn read(&self, header: ModelHeader, device: &Device) -> anyhow::Result<Model> {
         let model = header.load(device, self.precision()?);
         model.with_context(|| self.loading())
+    }
+
+    /// The layers of a model that was opened, to be read one by one.
+    pub fn layers<'a>(
+        &self,
+        header: &'a mut ModelHeader,
+        device: &'a Device,
+    ) -> anyhow::Result<LayerStream<'a>> {
+        let layers = header.layers(device, self.precision()?);
+        layers.with_context(|| self.loading())
     }
 
     /// In which types the model computes and caches.

@@ -25,6 +25,8 @@ mod jobs;
 mod list;
 mod load;
 mod long_run;
+mod measure;
+mod measure_options;
 mod memory_need;
 mod method_files;
 mod needle_grid;
@@ -35,6 +37,10 @@ mod plan_report;
 mod plan_table;
 mod plot;
 mod profile;
+mod profile_need;
+mod profile_need_table;
+mod profile_report;
+mod profile_work;
 mod prompts;
 mod query_source;
 mod reference;
@@ -66,6 +72,8 @@ pub struct CommandLine {
 enum Verb {
     /// Prefill prompts and measure every head: MBA, LMBA, LMBO, curves
     Profile(Box<profile::ProfileArguments>),
+    /// Measure attention that was captured elsewhere, as a profile
+    Measure(Box<measure::CapturedArguments>),
     /// Spread a budget over layers and KV heads, as a plan
     Allocate(Box<allocate::AllocateArguments>),
     /// Read and write the budgets of kvpress, LU-KV and HeadKV
@@ -107,6 +115,7 @@ impl CommandLine {
     pub fn run(self) -> anyhow::Result<()> {
         match self.verb {
             Verb::Profile(arguments) => arguments.run(),
+            Verb::Measure(arguments) => arguments.run(),
             Verb::Allocate(arguments) => arguments.run(),
             Verb::Convert(arguments) => arguments.run(),
             Verb::Plot(arguments) => arguments.run(),

@@ -78,6 +78,7 @@ const RECALL: &str = "recall";
 pub static RESULTS: RunKind = RunKind {
     noun: "evaluation",
     made_with: "kvprof eval",
+    or_made_with: &[],
     drawn_with: "kvprof plot frontier --results",
     tables: &RESULT_TABLES,
     schema: 2,

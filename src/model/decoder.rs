@@ -4,15 +4,16 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::ops::rms_norm;
 use serde::Serialize;
 
-use super::attention::{self, AttentionProbe, AttentionRun, AttentionView};
+use super::attention::{self, AttentionProbe};
 use super::cache::{KvCache, Representation};
 use super::config::ModelConfig;
 use super::decoder_layer::Layer;
+use super::embedding::Embedding;
+use super::layer_run::{LayerPlace, Observers, TokenRun};
 use super::precision::Precision;
-use super::residency::{Residency, Sight, Unchanging};
-use super::rotation::{Rotation, TextRotation};
+use super::residency::{Residency, Unchanging};
 use super::weights::{TensorSource, Weights};
-use crate::compute::linear::{Linear, Matrix, tensor_bytes};
+use crate::compute::linear::{Linear, tensor_bytes};
 use crate::error::{Error, Result};
 
 /// Tokens prefilled at once: activations stay a few megabytes whatever the prompt's length.
@@ -33,7 +34,7 @@ pub struct WeightBytes {
 /// time and can be observed; positions and cache lengths are different things.
 pub struct Decoder {
     config: ModelConfig,
-    embedding: Matrix,
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: Tensor,
     head: Option<Linear>,
@@ -58,16 +59,11 @@ impl Decoder {
     ) -> Result<Self> {
         let c = &config;
         let mut weights = Weights::new(source, device, dtype);
-        let embedding = weights.matrix("token_embd.weight", c.vocab_size, c.hidden_size)?;
+        let embedding = Embedding::load(&mut weights, c)?;
         let layers = (0..c.num_hidden_layers())
             .map(|l| Layer::load(&mut weights, c, l))
             .collect::<Result<_>>()?;
-        let norm = weights.tensor("output_norm.weight", &[c.hidden_size])?;
-        let head = if c.tie_word_embeddings {
-            None
-        } else {
-            Some(weights.linear("output", c.vocab_size, c.hidden_size)?)
-        };
+        let (norm, head) = output_side(&mut weights, c)?;
         weights.refuse_leftovers()?;
         Ok(Self {
             config,
@@ -111,7 +107,7 @@ impl Decoder {
     pub fn weight_bytes(&self) -> WeightBytes {
         let layers: usize = self.layers.iter().map(Layer::bytes).sum();
         let (embedding, head) = (
-            self.embedding.bytes(),
+            self.embedding.matrix.bytes(),
             self.head.as_ref().map_or(0, Linear::bytes),
         );
         let rest = layers + tensor_bytes(&self.norm);
@@ -267,118 +263,34 @@ impl Decoder {
         if first == 0 {
             cache.begin(prompt_tokens);
         }
-        let config = &self.config;
-        let mut hidden = self.embedding.select(ids)?; // (n, hidden)
-        if config.family.scaled_embedding {
-            let root = (config.hidden_size as f64).sqrt();
-            hidden = (hidden * root)?;
-        }
+        let mut hidden = self.embedding.rows_of(ids)?;
         let begun_for = cache.begun_for();
-        let rotations = self.rotations(first, ids.len(), begun_for)?;
+        let run = TokenRun::new(
+            &self.config,
+            first..first + ids.len(),
+            [prompt_tokens, begun_for],
+            (self.device(), self.norm.dtype()),
+        )?
+        .computed(self.as_on_device);
+        let mut observers = Observers { probe, residency };
         for (l, layer) in self.layers.iter().enumerate() {
-            let normed = self.normed(&hidden, &layer.attention_norm)?;
-            probe.observe_input(l, &normed)?;
-            let projections = [&layer.query, &layer.key, &layer.value];
-            let [queries, keys, values] = Linear::forward_all(projections, &normed)?;
-            let rotation = &rotations[config.layers[l].rope];
-            let [query_norm, key_norm] = match &layer.head_norms {
-                Some([query, key]) => [Some(query), Some(key)],
-                None => [None, None],
-            };
-            let mut queries = rotation.apply(&self.heads(&queries, query_norm)?)?;
-            if let Some(scale) = config.attention_scale {
-                // Attention divides by the root of D.
-                queries = (queries * (scale * (config.head_dim as f64).sqrt()))?;
-            }
-            let keys = rotation.apply(&self.heads(&keys, key_norm)?)?;
-            let values = self.heads(&values, None)?;
-            cache.append(l, &keys, &values)?;
-            let rows = first..first + ids.len();
-            let run = AttentionRun {
+            let place = LayerPlace {
                 layer: l,
-                rows: rows.clone(),
-                prompt_tokens,
-                query_heads: self.config.num_attention_heads,
-                kv_heads: self.config.num_key_value_heads,
+                in_cache: l,
             };
-            let held = cache.layer(l);
-            let view = AttentionView {
-                layer: l,
-                rows,
-                prompt_tokens,
-                queries: &queries,
-                cache: held,
-                projection: &layer.output.matrix,
-                rotation: TextRotation::new(&config.ropes[config.layers[l].rope], begun_for),
-                as_on_device: self.as_on_device,
-            };
-            let chosen = match residency.before_attention(&view)? {
-                Sight::Held => None,
-                Sight::Slots(slots) => Some(held.seen(&slots)?),
-            };
-            let seen = chosen.as_ref().unwrap_or(held);
-            let mut watches = Vec::new();
-            probe.watch(&run, &mut watches)?;
-            let attend = if self.as_on_device {
-                attention::attend_on_device
-            } else {
-                attention::attend
-            };
-            let attended = attend(&queries, seen, first, &watches)?;
-            probe.observe(&AttentionView {
-                cache: seen,
-                ..view
-            })?;
-            let [after_attention, after_feed_forward] = match &layer.branch_norms {
-                Some([attention, feed_forward]) => [Some(attention), Some(feed_forward)],
-                None => [None, None],
-            };
-            let attended = layer.output.forward(&attended)?;
-            let before = hidden;
-            hidden = (&before + self.normed_by(attended, after_attention)?)?;
-            probe.observe_residual(l, &before, &hidden)?;
-            drop(before);
-            let normed = self.normed(&hidden, &layer.feed_forward_norm)?;
-            let fed = layer.feed_forward.forward(&normed)?;
-            hidden = (hidden + self.normed_by(fed, after_feed_forward)?)?;
+            hidden = run.through(layer, place, hidden, cache, &mut observers)?;
         }
         cache.advance(ids.len())?;
-        residency.after_step(cache)?;
+        observers.residency.after_step(cache)?;
         Ok(hidden)
-    }
-
-    /// `(n, heads * D)` -> `(heads, n, D)`, contiguous, every head normalised where it has a norm.
-    fn heads(&self, x: &Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
-        let (n, width) = x.dims2()?;
-        let d = self.config.head_dim;
-        let heads = x.reshape((n, width / d, d))?.transpose(0, 1)?;
-        self.normed_by(heads.contiguous()?, norm)
-    }
-
-    fn normed(&self, x: &Tensor, norm: &Tensor) -> Result<Tensor> {
-        Ok(rms_norm(x, norm, self.config.rms_norm_eps as f32)?)
-    }
-
-    fn normed_by(&self, x: Tensor, norm: Option<&Tensor>) -> Result<Tensor> {
-        norm.map_or_else(|| Ok(x.clone()), |norm| self.normed(&x, norm))
-    }
-
-    /// Cosines and sines of `tokens` positions for every rotary embedding, in a text that began with `begun_for`.
-    fn rotations(&self, first: usize, tokens: usize, begun_for: usize) -> Result<Vec<Rotation>> {
-        let ropes = self.config.ropes.iter();
-        let (device, dtype) = (self.device(), self.norm.dtype());
-        let positions = || first..first + tokens;
-        ropes
-            .map(|rope| Rotation::new(rope, begun_for, positions(), device, dtype))
-            .collect()
     }
 
     /// Float32 logits of rows of the residual stream, `(rows, vocab)`.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let normed = self.normed(hidden, &self.norm)?;
+        let normed = rms_norm(hidden, &self.norm, self.config.rms_norm_eps as f32)?;
         let logits = match &self.head {
             Some(head) => head.forward(&normed)?,
-            None => self.embedding.multiply(&normed)?,
+            None => self.embedding.matrix.multiply(&normed)?,
         };
         let logits = logits.to_dtype(DType::F32)?;
         if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
@@ -392,30 +304,49 @@ impl Decoder {
     }
 
     fn check_ids(&self, ids: &[u32], cache: &KvCache) -> Result<()> {
-        let first = cache.next_position();
-        let vocab = self.config.vocab_size;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-            return Err(Error::invalid(
-                "token id",
-                id,
-                format!("the vocabulary ends at {}", vocab - 1),
-            ));
-        }
-        let begun_for = if first == 0 {
-            ids.len()
-        } else {
-            cache.begun_for()
-        };
-        let context = self.config.context_of(begun_for);
-        if first + ids.len() > context {
-            return Err(Error::PromptTooLong {
-                prompt: "text".into(),
-                tokens: first + ids.len(),
-                context,
-            });
-        }
-        Ok(())
+        check_ids(&self.config, ids, cache)
     }
+}
+
+/// Refuses tokens that the model does not know, and texts that are longer than its context.
+pub(super) fn check_ids(config: &ModelConfig, ids: &[u32], cache: &KvCache) -> Result<()> {
+    let first = cache.next_position();
+    let vocab = config.vocab_size;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+        return Err(Error::invalid(
+            "token id",
+            id,
+            format!("the vocabulary ends at {}", vocab - 1),
+        ));
+    }
+    let begun_for = if first == 0 {
+        ids.len()
+    } else {
+        cache.begun_for()
+    };
+    let context = config.context_of(begun_for);
+    if first + ids.len() > context {
+        return Err(Error::PromptTooLong {
+            prompt: "text".into(),
+            tokens: first + ids.len(),
+            context,
+        });
+    }
+    Ok(())
+}
+
+/// The last norm, and the output head of models in which it is not the embedding.
+pub(super) fn output_side(
+    weights: &mut Weights<'_>,
+    c: &ModelConfig,
+) -> Result<(Tensor, Option<Linear>)> {
+    let norm = weights.tensor("output_norm.weight", &[c.hidden_size])?;
+    let head = if c.tie_word_embeddings {
+        None
+    } else {
+        Some(weights.linear("output", c.vocab_size, c.hidden_size)?)
+    };
+    Ok((norm, head))
 }
 
 fn nothing_to_continue() -> Error {

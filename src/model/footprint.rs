@@ -18,21 +18,24 @@ const PROCESS: usize = 64 << 20;
 /// Budgets whose outputs a device computes together.
 pub(crate) const BUDGETS: usize = 1024;
 
-/// Bytes of a measured prefill.
+/// Bytes of a prefill that is measured layer by layer.
 ///
-/// Differs: `weights` and `cache` are exact; `workspace` is a bound put together from the largest tensors that
+/// Differs: `weights`, `cache` and `hidden` are exact; `workspace` is a bound put together from the largest tensors that
 /// live at the same time, not what a run was seen to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Footprint {
-    /// Weights as they lie in memory.
+    /// Weights of the largest layer, or of embedding or output head where these are larger; on the CPU packed ones are pages of
+    /// the mapped file, which the system may drop.
     pub weights: usize,
-    /// Keys and values of all tokens.
+    /// Keys and values of all tokens in one layer.
     pub cache: usize,
+    /// Residual streams of the prompts at work.
+    pub hidden: usize,
     /// Activations of one run, attention, measures, and reading the weights before.
     pub workspace: usize,
 }
 
-/// What a prefill is asked for.
+/// What a prefill layer by layer is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefill<'a> {
     /// The model's geometry.
@@ -54,7 +57,7 @@ pub struct Prefill<'a> {
 impl Footprint {
     /// Bytes that it holds at most.
     pub fn total(&self) -> usize {
-        self.weights + self.cache + self.workspace
+        self.weights + self.cache + self.hidden + self.workspace
     }
 }
 
@@ -65,8 +68,9 @@ impl Prefill<'_> {
         let at_work = self.activations(tokens) + self.attention(tokens) + measured;
         let process = if self.device.is_cpu() { PROCESS } else { 0 };
         Footprint {
-            weights: self.weights.held,
+            weights: self.weights.largest,
             cache: self.jobs * self.cache(tokens),
+            hidden: self.jobs * self.hidden(tokens),
             workspace: process + (self.jobs * at_work).max(self.weights.unpacking),
         }
     }
@@ -87,7 +91,13 @@ impl Prefill<'_> {
         least
     }
 
-    /// Keys and values of all tokens; where they are coded together, those of a run wait in float16 until it ends.
+    /// The residual stream of a prompt.
+    pub fn hidden(&self, tokens: usize) -> usize {
+        tokens * self.config.hidden_size * self.element()
+    }
+
+    /// Keys and values of all tokens in one layer; where they are coded together, those of a run wait in float16 until it
+    /// ends.
     fn cache(&self, tokens: usize) -> usize {
         let (c, held_as) = (self.config, self.precision.cache);
         let waiting = if held_as.holds_tokens_alone() {
@@ -98,7 +108,7 @@ impl Prefill<'_> {
                 Representation::both(Elements::Float16),
             )
         };
-        c.cache_bytes(tokens, held_as) + waiting
+        (c.cache_bytes(tokens, held_as) + waiting) / c.num_hidden_layers().max(1)
     }
 
     /// Of one run: the residual stream twice and its norm, queries, keys and values in three shapes, what
@@ -148,7 +158,7 @@ impl Prefill<'_> {
         }
     }
 
-    /// Rows that are measured, and the layers in which they wait for the prompt's end: all where they come from several
+    /// Rows that are measured, and the layers in which they wait for the prompt's end: one where they come from several
     /// runs.
     fn measured_rows(&self, tokens: usize) -> (usize, usize) {
         let rows = self.window.unwrap_or(tokens).min(tokens);
@@ -156,15 +166,10 @@ impl Prefill<'_> {
             0 => PREFILL_RUN,
             rest => rest,
         };
-        let layers = if rows <= last_run {
-            0
-        } else {
-            self.config.num_hidden_layers()
-        };
-        (rows, layers)
+        (rows, usize::from(rows > last_run))
     }
 
-    /// Of comparing types: the rows' queries in every layer where they wait, joined, and what attention gives of them
+    /// Of comparing types: the rows' queries where they wait, joined, and what attention gives of them
     /// twice; a layer's keys and values in at most float32; its output projection.
     fn types(&self, tokens: usize) -> usize {
         if !self.compares_types {
@@ -177,7 +182,7 @@ impl Prefill<'_> {
         4 * (rows * width * (layers + 4) + layer + 2 * c.hidden_size * width)
     }
 
-    /// Of measuring: sums over rows in float64, in every layer where rows come from several runs; order, values
+    /// Of measuring: sums over rows in float64, once more where rows come from several runs; order, values
     /// and running sums of two vectors of a layer; its values and output projection in float32.
     fn measures(&self, tokens: usize) -> usize {
         let c = self.config;
@@ -238,6 +243,7 @@ mod tests {
             weights: WeightMemory {
                 held: 1 << 20,
                 unpacking: 1 << 16,
+                largest: 1 << 18,
             },
             device: &Device::Cpu,
             precision: Precision::FLOAT32,
@@ -252,8 +258,9 @@ mod tests {
         let config = config();
         let prefill = prefill(&config);
         let found = prefill.footprint(100);
-        assert_eq!(found.weights, 1 << 20);
-        assert_eq!(found.cache, 100 * 2 * 4 * 2 * 8 * 4);
+        assert_eq!(found.weights, 1 << 18);
+        assert_eq!(found.cache, 100 * 2 * 2 * 8 * 4, "of one layer");
+        assert_eq!(found.hidden, 100 * 64 * 4);
         let mut before = 0;
         for tokens in [1, 2, 64, 1024, 1025, 8192] {
             let total = prefill.footprint(tokens).total();
@@ -309,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_all_runs_are_held_in_every_layer() {
+    fn rows_of_several_runs_are_held_once_more() {
         let config = config();
         let last = prefill(&config);
         let all = Prefill {
@@ -317,7 +324,7 @@ mod tests {
             ..last
         };
         let more = all.footprint(4096).workspace - last.footprint(4096).workspace;
-        assert_eq!(more, 8 * 8 * 4096 * 4);
+        assert_eq!(more, 8 * 8 * 4096);
         assert_eq!(
             all.footprint(1024).workspace,
             last.footprint(1024).workspace

@@ -1,5 +1,6 @@
 //! Reading a mapped GGUF file: typed metadata, tensors dequantised or where they lie, safe on any byte string.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::ops::Range;
@@ -266,23 +267,19 @@ impl Gguf {
 
     /// What all tensors will take on a device.
     pub(super) fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
-        let mut memory = WeightMemory::default();
-        for info in self.content.tensor_infos.values() {
-            let (format, shape) = (info.ggml_dtype, info.shape.dims());
-            let numbers = info.shape.elem_count();
-            match shape {
-                [_, width] if stays_packed(format, *width, device) => {
-                    memory.held += packed_bytes(format, numbers);
-                }
+        let tensors = self.content.tensor_infos.iter();
+        WeightMemory::of(tensors.map(|(name, info)| {
+            let (format, numbers) = (info.ggml_dtype, info.shape.elem_count());
+            let packed = packed_bytes(format, numbers);
+            match info.shape.dims() {
+                [_, width] if stays_packed(format, *width, device) => (name.as_str(), packed, 0),
                 _ => {
-                    memory.held += numbers * dense_type(device, dtype).size_in_bytes();
+                    let held = numbers * dense_type(device, dtype).size_in_bytes();
                     // The file's bytes, and float32 numbers before they are converted.
-                    let unpacking = packed_bytes(format, numbers) + 2 * 4 * numbers;
-                    memory.unpacking = memory.unpacking.max(unpacking);
+                    (name.as_str(), held, packed + 2 * 4 * numbers)
                 }
             }
-        }
-        memory
+        }))
     }
 
     /// What the header says of a tensor, which must have this shape.
@@ -322,6 +319,24 @@ pub struct WeightMemory {
     pub held: usize,
     /// What reading the largest of them takes besides, while it is unpacked.
     pub unpacking: usize,
+    /// The largest part that is of use by itself: a layer, the embedding or the output head.
+    pub largest: usize,
+}
+
+impl WeightMemory {
+    /// Of tensors by name, with what each takes in memory and while it is unpacked.
+    pub(super) fn of<'a>(tensors: impl Iterator<Item = (&'a str, usize, usize)>) -> Self {
+        let (mut memory, mut parts) = (Self::default(), BTreeMap::<String, usize>::new());
+        for (name, held, unpacking) in tensors {
+            memory.held += held;
+            memory.unpacking = memory.unpacking.max(unpacking);
+            let layer = name.split_once("layers.").or(name.split_once("blk."));
+            let layer = layer.and_then(|(_, rest)| rest.split('.').next());
+            *parts.entry(layer.unwrap_or(name).to_owned()).or_default() += held;
+        }
+        memory.largest = parts.into_values().max().unwrap_or(0);
+        memory
+    }
 }
 
 /// What so many numbers take in a file.

@@ -2,10 +2,14 @@
 
 mod asked;
 mod budget_grid;
+mod by_layer;
+mod capture;
 mod compare;
 mod device_vectors;
 mod group_measures;
 mod head_path;
+mod hidden_states;
+mod kept_batch;
 mod measures;
 mod minimum_budget;
 mod needs;
@@ -28,6 +32,11 @@ mod window_sums;
 mod work;
 
 pub use budget_grid::budget_grid;
+pub use by_layer::Batch;
+pub use capture::{
+    CaptureFolder, CaptureManifest, CaptureProbe, CaptureStream, CaptureWriter, CapturedData,
+    CapturedLayers, CapturedModel, CapturedPrompt, LayerFacts,
+};
 pub use compare::{ColumnDifference, compare};
 pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 pub use minimum_budget::Ranked;
@@ -38,7 +47,7 @@ pub use probe::Profiler;
 pub use quantisation::QuantisedOutput;
 pub use query::{Crossing, OutputMeasure, Query, Vector};
 pub use row_budgets::RowBudgets;
-pub use rows::{PromptLabel, PromptTables, prompt_tables, quantisation_table};
+pub use rows::{LayerSpan, PromptLabel, PromptTables, all_tables, prompt_tables};
 pub use run::{ProfileRun, Prompt, prompts_sha256};
 pub use store::{KIND, Profile, ProfileRecord, ProfileSettings, QUANTISATION, TABLES};
 pub use threshold::threshold_name;

@@ -1,5 +1,7 @@
 //! The probe that measures every head of every layer during one prefill.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 
 use super::measures::LayerMeasures;
@@ -18,12 +20,13 @@ use crate::model::attention::{AttentionProbe, AttentionRun, AttentionView, Watch
 pub struct Profiler<'a> {
     options: &'a MeasureOptions,
     work: Work,
-    watching: Vec<Option<WindowSums>>,
-    /// One per layer where types of the cache are compared.
-    queries: Vec<Option<WindowQueries>>,
-    /// One per layer where the residual stream is looked at.
-    residuals: Vec<ResidualCosine>,
-    layers: Vec<LayerMeasures>,
+    /// Of layers whose prompt has not ended.
+    watching: BTreeMap<usize, WindowSums>,
+    /// The same, where types of the cache are compared.
+    queries: BTreeMap<usize, WindowQueries>,
+    /// Of all layers, where the residual stream is looked at.
+    residuals: BTreeMap<usize, ResidualCosine>,
+    layers: BTreeMap<usize, LayerMeasures>,
     on_layer: &'a mut dyn FnMut(usize),
 }
 
@@ -34,20 +37,22 @@ impl<'a> Profiler<'a> {
         Self {
             work: Work::of(options),
             options,
-            watching: Vec::new(),
-            queries: Vec::new(),
-            residuals: Vec::new(),
-            layers: Vec::new(),
+            watching: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            residuals: BTreeMap::new(),
+            layers: BTreeMap::new(),
             on_layer,
         }
     }
 
-    /// The measures, one per layer; none where nothing was asked for.
+    /// The measures of the layers that it saw, in their order; none where nothing was asked for.
     pub fn finish(mut self) -> Vec<LayerMeasures> {
-        for (layer, residual) in self.layers.iter_mut().zip(&self.residuals) {
-            layer.residual_cosine = Some(residual.mean());
+        for (l, residual) in self.residuals {
+            if let Some(layer) = self.layers.get_mut(&l) {
+                layer.residual_cosine = Some(residual.mean());
+            }
         }
-        self.layers
+        self.layers.into_values().collect()
     }
 
     /// Keeps the window's queries where types of the cache are compared by them; gives them at the prompt's end.
@@ -55,16 +60,14 @@ impl<'a> Profiler<'a> {
         if self.options.types().is_empty() {
             return Ok(None);
         }
-        if self.queries.len() <= view.layer {
-            let rows = self.options.rows(view.prompt_tokens);
-            let first = view.prompt_tokens - rows;
-            self.queries.push(Some(WindowQueries::from(first)));
+        let first = view.prompt_tokens - self.options.rows(view.prompt_tokens);
+        let own = self.queries.entry(view.layer);
+        own.or_insert_with(|| WindowQueries::from(first))
+            .take(view)?;
+        if view.is_last() {
+            return Ok(self.queries.remove(&view.layer));
         }
-        let own = &mut self.queries[view.layer];
-        if let Some(queries) = own {
-            queries.take(view)?;
-        }
-        Ok(own.take_if(|_| view.is_last()))
+        Ok(None)
     }
 }
 
@@ -73,29 +76,27 @@ impl AttentionProbe for Profiler<'_> {
         if self.work.is_none() {
             return Ok(());
         }
-        if self.watching.len() <= run.layer {
-            let rows = self.options.rows(run.prompt_tokens);
-            let sums = WindowSums::new(run, rows, &self.work);
-            self.watching.push(Some(sums));
-        }
-        let sums = self.watching[run.layer].iter();
-        watches.extend(sums.map(WindowSums::watch));
+        let rows = self.options.rows(run.prompt_tokens);
+        let work = &self.work;
+        let sums = self.watching.entry(run.layer);
+        let sums = sums.or_insert_with(|| WindowSums::new(run, rows, work));
+        watches.push(sums.watch());
         Ok(())
     }
 
     fn observe(&mut self, view: &AttentionView<'_>) -> Result<()> {
         let queries = self.queries(view)?;
-        if let Some(sums) = self.watching.get_mut(view.layer) {
-            if let Some(sums) = sums {
-                sums.end_run(view.rows.len())?;
+        if let Some(sums) = self.watching.get_mut(&view.layer) {
+            sums.end_run(view.rows.len())?;
+        }
+        if view.is_last()
+            && let Some(sums) = self.watching.remove(&view.layer)
+        {
+            let mut measures = sums.measure(view, &self.work)?;
+            if let Some(queries) = queries {
+                measures.quantised = queries.measure(view, self.options.types())?;
             }
-            if let Some(sums) = sums.take_if(|_| view.is_last()) {
-                let mut measures = sums.measure(view, &self.work)?;
-                if let Some(queries) = queries {
-                    measures.quantised = queries.measure(view, self.options.types())?;
-                }
-                self.layers.push(measures);
-            }
+            self.layers.insert(view.layer, measures);
         }
         (self.on_layer)(view.rows.len());
         Ok(())
@@ -105,9 +106,7 @@ impl AttentionProbe for Profiler<'_> {
         if !self.work.residuals {
             return Ok(());
         }
-        if self.residuals.len() <= layer {
-            self.residuals.resize_with(layer + 1, Default::default);
-        }
-        self.residuals[layer].add(before, after)
+        let own = self.residuals.entry(layer).or_default();
+        own.add(before, after)
     }
 }

@@ -53,6 +53,11 @@ impl WindowQueries {
         Ok(())
     }
 
+    /// All of them, `(H_q, rows, D)`, once the prompt has ended.
+    pub(super) fn joined(&self) -> Result<Tensor> {
+        Ok(Tensor::cat(&self.blocks, 1)?)
+    }
+
     /// Compares the types once the prompt has ended.
     ///
     /// Errors: [`crate::error::Error::NotFinite`] for keys or values that have no code; as [`LayerCache::cut`].
@@ -62,7 +67,7 @@ impl WindowQueries {
         types: &[Representation],
     ) -> Result<Vec<QuantisedOutput>> {
         let layer = PooledLayer {
-            queries: Tensor::cat(&self.blocks, 1)?,
+            queries: self.joined()?,
             first: self.first,
             projection: local(&view.output_projection()?)?,
         };

@@ -9,7 +9,7 @@ use super::threshold_name;
 use crate::table::{Rows, Table};
 
 /// A prompt as tables name it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PromptLabel {
     /// Number in the run, counted from 0.
     pub index: usize,
@@ -22,30 +22,70 @@ pub struct PromptLabel {
 /// The four tables of one prompt, in the order of [`super::TABLES`].
 pub type PromptTables = [Table; 4];
 
-/// Turns the measures of one prompt into rows.
+/// Measures of consecutive layers of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerSpan<'a> {
+    /// Number of the first, counted from 0.
+    pub first: usize,
+    /// The measures, in layer order.
+    pub layers: &'a [LayerMeasures],
+    /// Whether any layer of the model, measured here or not, has a window.
+    pub windowed: bool,
+}
+
+impl<'a> LayerSpan<'a> {
+    /// All layers of a model.
+    pub fn whole(layers: &'a [LayerMeasures]) -> Self {
+        Self {
+            first: 0,
+            layers,
+            windowed: layers.iter().any(|layer| layer.window.is_some()),
+        }
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (usize, &'a LayerMeasures)> + use<'a> {
+        (self.first..).zip(self.layers)
+    }
+}
+
+/// Turns the measures of all layers of one prompt into rows.
 ///
-/// Shapes: `layers` in layer order -> heads (L·H_q rows), kv_heads (L·H_kv), layers (L),
-/// curves (L·H_q·grid).
+/// Shapes: L layers -> heads (L·H_q rows), kv_heads (L·H_kv), layers (L), curves (L·H_q·grid).
 pub fn prompt_tables(
     label: &PromptLabel,
     layers: &[LayerMeasures],
     options: &MeasureOptions,
 ) -> PromptTables {
+    span_tables(label, LayerSpan::whole(layers), options)
+}
+
+fn span_tables(label: &PromptLabel, span: LayerSpan<'_>, options: &MeasureOptions) -> PromptTables {
     let thresholds = options.attention_thresholds();
     [
-        heads(label, layers, &thresholds),
-        kv_heads(label, layers, &thresholds),
-        layer_rows(label, layers, &thresholds, options),
-        curves(label, layers),
+        heads(label, span, &thresholds),
+        kv_heads(label, span, &thresholds),
+        layer_rows(label, span, &thresholds, options),
+        curves(label, span),
     ]
 }
 
+/// All tables that a profile has of some layers of one prompt, in the order of its parts.
+pub fn all_tables(
+    label: &PromptLabel,
+    span: LayerSpan<'_>,
+    options: &MeasureOptions,
+) -> Vec<Table> {
+    let mut tables = Vec::from(span_tables(label, span, options));
+    if !options.quantise.is_empty() {
+        tables.push(quantisation_table(label, span));
+    }
+    tables
+}
+
 /// What types of the cache cost, a row per layer and type.
-///
-/// Shapes: `layers` in layer order.
-pub fn quantisation_table(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
+fn quantisation_table(label: &PromptLabel, span: LayerSpan<'_>) -> Table {
     let mut rows = Rows::default();
-    for (l, layer) in layers.iter().enumerate() {
+    for (l, layer) in span.numbered() {
         for output in &layer.quantised {
             rows.label(label, l);
             rows.text("cache", &output.held_as.to_string());
@@ -80,9 +120,9 @@ impl Rows {
     }
 }
 
-fn heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
+fn heads(label: &PromptLabel, span: LayerSpan<'_>, thresholds: &[f64]) -> Table {
     let mut rows = Rows::default();
-    for (l, layer) in layers.iter().enumerate() {
+    for (l, layer) in span.numbered() {
         let group = layer.heads.len() / layer.kv_heads.len().max(1);
         for (h, head) in layer.heads.iter().enumerate() {
             rows.label(label, l);
@@ -97,9 +137,9 @@ fn heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> T
     rows.finish()
 }
 
-fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -> Table {
+fn kv_heads(label: &PromptLabel, span: LayerSpan<'_>, thresholds: &[f64]) -> Table {
     let mut rows = Rows::default();
-    for (l, layer) in layers.iter().enumerate() {
+    for (l, layer) in span.numbered() {
         for (h, budgets) in layer.kv_heads.iter().enumerate() {
             rows.label(label, l);
             rows.count("kv_head", h);
@@ -111,16 +151,15 @@ fn kv_heads(label: &PromptLabel, layers: &[LayerMeasures], thresholds: &[f64]) -
 
 fn layer_rows(
     label: &PromptLabel,
-    layers: &[LayerMeasures],
+    span: LayerSpan<'_>,
     thresholds: &[f64],
     options: &MeasureOptions,
 ) -> Table {
     let mut rows = Rows::default();
-    // Where all layers see everything, there is nothing to tell.
-    let differ = layers.iter().any(|layer| layer.window.is_some());
-    for (l, layer) in layers.iter().enumerate() {
+    for (l, layer) in span.numbered() {
         rows.label(label, l);
-        if differ {
+        // Where all layers see everything, there is nothing to tell.
+        if span.windowed {
             let (kind, window) = match layer.window {
                 Some(window) => ("window", window),
                 None => ("global", label.tokens),
@@ -156,10 +195,10 @@ fn layer_rows(
     rows.finish()
 }
 
-fn curves(label: &PromptLabel, layers: &[LayerMeasures]) -> Table {
+fn curves(label: &PromptLabel, span: LayerSpan<'_>) -> Table {
     let mut rows = Rows::default();
     let grid = budget_grid(label.tokens);
-    for (l, layer) in layers.iter().enumerate() {
+    for (l, layer) in span.numbered() {
         for (h, head) in layer.heads.iter().enumerate() {
             for (i, &budget) in grid.iter().enumerate() {
                 rows.label(label, l);

@@ -1,7 +1,7 @@
 //! Prompts, and the profiling run that measures them one by one.
 
 use super::probe::Profiler;
-use super::rows::{PromptLabel, prompt_tables, quantisation_table};
+use super::rows::{LayerSpan, PromptLabel, all_tables};
 use super::store::ProfileSettings;
 use crate::error::{Error, Result};
 use crate::files;
@@ -72,11 +72,8 @@ impl RunFolder<ProfileSettings> {
         decoder
             .prefill(&prompt.ids, &mut cache, PREFILL_RUN, &mut profiler)
             .map_err(|e| prompt.named(e))?;
-        let (label, layers) = (prompt.label(index), profiler.finish());
-        let mut tables = Vec::from(prompt_tables(&label, &layers, options));
-        if !options.quantise.is_empty() {
-            tables.push(quantisation_table(&label, &layers));
-        }
-        self.write(index, &tables)
+        let layers = profiler.finish();
+        let span = LayerSpan::whole(&layers);
+        self.write(index, &all_tables(&prompt.label(index), span, options))
     }
 }

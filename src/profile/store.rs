@@ -53,6 +53,7 @@ const ALL_TABLES: [&str; 5] = ["heads", "kv_heads", "layers", "curves", QUANTISA
 pub static KIND: RunKind = RunKind {
     noun: "profile",
     made_with: "kvprof profile",
+    or_made_with: &["kvprof measure"],
     drawn_with: "kvprof plot lmba --profile",
     tables: &TABLES,
     schema: 1,

@@ -44,7 +44,7 @@ impl<S: RunSettings> RunRecord<S> {
         }
         let value: Value = parsed(kind, &path)?;
         let maker = made_with(&value);
-        if maker.starts_with("kvprof ") && maker != kind.made_with {
+        if maker.starts_with("kvprof ") && !kind.is_made_by(&maker) {
             return problem(format!(
                 "is not the metadata of {}: `{maker}` made it",
                 kind.a()
@@ -138,6 +138,13 @@ impl<S: RunSettings> RunFolder<S> {
         Self { reads, ..self }
     }
 
+    /// Refuses weights that changed since the run began, before anything is kept that was computed from them.
+    ///
+    /// Errors: those of [`FilesInUse::check`].
+    pub(crate) fn check_reads(&self) -> Result<()> {
+        self.reads.check()
+    }
+
     /// The record of the run of this kind that `folder` holds, finished or not.
     fn earlier(folder: &Path) -> Result<Option<RunRecord<S>>> {
         if folder.exists() && !folder.is_dir() {
@@ -206,6 +213,16 @@ impl<S: RunSettings> RunFolder<S> {
         &self.record
     }
 
+    /// File names of the tables that a part has, without ending.
+    pub fn tables(&self) -> &'static [&'static str] {
+        self.record.settings.tables()
+    }
+
+    /// The folder of parts, and of whatever else an unfinished run needs; it goes when the run is finished.
+    pub fn parts_folder(&self) -> &Path {
+        &self.parts
+    }
+
     /// Whether the folder already holds the finished tables.
     pub fn is_finished(&self) -> bool {
         self.folder.join(META).is_file()
@@ -222,7 +239,7 @@ impl<S: RunSettings> RunFolder<S> {
     /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Invalid`] for another number of tables; those of
     /// [`FilesInUse::check`] for weights that changed while the rows were computed, of which nothing is written.
     pub fn write(&self, index: usize, tables: &[Table]) -> Result<()> {
-        self.reads.check()?;
+        self.check_reads()?;
         let names = self.record.settings.tables();
         if tables.len() != names.len() {
             let bound = format!("{} has {}", S::KIND.a(), names.len());

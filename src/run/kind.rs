@@ -14,6 +14,8 @@ pub struct RunKind {
     pub noun: &'static str,
     /// The command that makes one: "kvprof profile".
     pub made_with: &'static str,
+    /// Other commands that make one.
+    pub or_made_with: &'static [&'static str],
     /// The command that draws one, to be followed by the folder.
     pub drawn_with: &'static str,
     /// File names of its tables, without ending; see [`RunSettings::tables`] for those of one run.
@@ -25,6 +27,11 @@ pub struct RunKind {
 }
 
 impl RunKind {
+    /// Whether a command makes one.
+    pub(super) fn is_made_by(&self, command: &str) -> bool {
+        self.made_with == command || self.or_made_with.contains(&command)
+    }
+
     /// The noun after its article.
     pub(super) fn a(&self) -> String {
         let vowel = self.noun.starts_with(['a', 'e', 'i', 'o']);

@@ -21,17 +21,21 @@ impl FamilyModel {
         self.weights.is_file()
     }
 
-    /// Loaded on the CPU.
-    pub fn load(&self, dtype: DType) -> Model {
-        let files = ModelFiles {
+    /// Its files.
+    pub fn files(&self) -> ModelFiles {
+        ModelFiles {
             name: self.name.clone(),
             weights: self.weights.clone(),
             tokenizer_json: None,
             origin: self.weights.display().to_string(),
             sha256: String::new(),
             in_use: Default::default(),
-        };
-        Model::load(files, &Device::Cpu, dtype).unwrap_or_else(|e| panic!("{self:?}: {e}"))
+        }
+    }
+
+    /// Loaded on the CPU.
+    pub fn load(&self, dtype: DType) -> Model {
+        Model::load(self.files(), &Device::Cpu, dtype).unwrap_or_else(|e| panic!("{self:?}: {e}"))
     }
 }
 

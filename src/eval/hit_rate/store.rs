@@ -16,6 +16,7 @@ const TABLE: &str = "hitrate";
 pub static KIND: RunKind = RunKind {
     noun: "hit-rate run",
     made_with: "kvprof hitrate",
+    or_made_with: &[],
     drawn_with: "kvprof plot hitrate --hitrate",
     tables: &[TABLE],
     schema: 1,

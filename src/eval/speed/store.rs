@@ -46,6 +46,7 @@ pub type SpeedRecord = RunRecord<SpeedSettings>;
 pub static KIND: RunKind = RunKind {
     noun: "measurement of speed",
     made_with: "kvprof speed",
+    or_made_with: &[],
     drawn_with: "kvprof plot speed --speed",
     tables: &[TABLE],
     schema: 2,

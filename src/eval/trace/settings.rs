@@ -48,6 +48,7 @@ pub type TraceRecord = RunRecord<TraceSettings>;
 pub static KIND: RunKind = RunKind {
     noun: "trace",
     made_with: "kvprof trace",
+    or_made_with: &[],
     drawn_with: "kvprof plot residency --trace",
     tables: &TABLES,
     schema: 1,

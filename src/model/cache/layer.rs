@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::super::config::ModelConfig;
 use super::super::ragged_heads::{RaggedHead, RaggedHeads};
 use super::super::step_table::StepTable;
 use super::head::HeadCache;
@@ -93,6 +94,37 @@ impl LayerCache {
             window,
             step_table: StepTable::default(),
         })
+    }
+
+    /// A layer that holds tokens from position 0 on, `(H_kv, T, D)` of float32 on the CPU.
+    ///
+    /// Errors: [`Error::Candle`] for shapes that do not fit one another.
+    pub(in crate::model) fn of_rows(
+        keys: &Tensor,
+        values: &Tensor,
+        window: Option<usize>,
+    ) -> Result<Self> {
+        let (heads, tokens, head_dim) = keys.dims3()?;
+        let held_as = vec![Representation::FLOAT32; heads];
+        let rooms = vec![tokens; heads];
+        let mut layer = Self::new(&rooms, head_dim, window, &held_as, &Device::Cpu)?;
+        layer.append(keys, values, 0)?;
+        Ok(layer)
+    }
+
+    /// Empty rooms of one size in all KV heads of a layer of the model.
+    ///
+    /// Errors: as [`LayerCache::new`].
+    pub(super) fn alike(
+        config: &ModelConfig,
+        window: Option<usize>,
+        capacity: usize,
+        representation: Representation,
+        device: &Device,
+    ) -> Result<Self> {
+        let heads = config.num_key_value_heads;
+        let (capacities, held_as) = (vec![capacity; heads], vec![representation; heads]);
+        Self::new(&capacities, config.head_dim, window, &held_as, device)
     }
 
     /// An empty layer of the same geometry with room for so many tokens in each head.

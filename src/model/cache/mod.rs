@@ -52,15 +52,25 @@ impl KvCache {
         representation: Representation,
         device: &Device,
     ) -> Result<Self> {
-        let capacities = vec![capacity; config.num_key_value_heads];
-        let held_as = vec![representation; config.num_key_value_heads];
-        let layers = (config.layers.iter())
-            .map(|kind| {
-                let (d, window) = (config.head_dim, kind.window);
-                LayerCache::new(&capacities, d, window, &held_as, device)
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self::of_layers(layers, 0))
+        let layers = config.layers.iter();
+        let layers = layers
+            .map(|kind| LayerCache::alike(config, kind.window, capacity, representation, device));
+        Ok(Self::of_layers(layers.collect::<Result<_>>()?, 0))
+    }
+
+    /// An empty cache of one layer of the model, at place 0, with room for `capacity` tokens in every head.
+    ///
+    /// Errors: as [`KvCache::new`].
+    pub(super) fn of_layer(
+        config: &ModelConfig,
+        layer: usize,
+        capacity: usize,
+        representation: Representation,
+        device: &Device,
+    ) -> Result<Self> {
+        let window = config.layers[layer].window;
+        let layer = LayerCache::alike(config, window, capacity, representation, device)?;
+        Ok(Self::of_layers(vec![layer], 0))
     }
 
     fn of_layers(layers: Vec<LayerCache>, next_position: usize) -> Self {

@@ -91,6 +91,13 @@ impl Representation {
             .all(|(_, elements)| matches!(elements, Elements::Levels(_)))
     }
 
+    /// Whether keys and values are numbers of a tensor's type, and not coded.
+    pub fn is_plain(self) -> bool {
+        self.sides()
+            .iter()
+            .all(|(_, elements)| elements.dtype().is_some())
+    }
+
     /// Whether a token can leave, or be forgotten, without any other that is held being touched.
     pub fn holds_tokens_alone(self) -> bool {
         self.sides().iter().all(|(_, elements)| elements.is_alone())

@@ -299,23 +299,18 @@ impl TensorSource for Checkpoint {
     }
 
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
-        let mut memory = WeightMemory::default();
-        for (name, place) in &self.tensors {
-            if is_foreign(name) {
-                continue;
-            }
+        let tensors = self.tensors.iter().filter(|(name, _)| !is_foreign(name));
+        WeightMemory::of(tensors.map(|(name, place)| {
             let numbers: usize = place.shape.iter().product();
             match *place.shape {
                 [_, width] if packed_format(place.dtype, width, device).is_some() => {
-                    memory.held += place.range.len();
+                    (name.as_str(), place.range.len(), 0)
                 }
                 _ => {
-                    memory.held += numbers * dense_type(device, dtype).size_in_bytes();
-                    let unpacking = place.range.len() + 2 * 4 * numbers;
-                    memory.unpacking = memory.unpacking.max(unpacking);
+                    let held = numbers * dense_type(device, dtype).size_in_bytes();
+                    (name.as_str(), held, place.range.len() + 2 * 4 * numbers)
                 }
             }
-        }
-        memory
+        }))
     }
 }

@@ -93,7 +93,7 @@ impl FiniteChecks {
         Ok(false)
     }
 
-    /// Remembers what was found, when all tensors that are needed have been read, if the file is still what it was.
+    /// Remembers what was found of the tensors that have been read, if the file is still what it was.
     pub(in crate::model) fn finish(&mut self) {
         let Some(memory) = self.memory.as_ref().filter(|_| self.has_news) else {
             return;

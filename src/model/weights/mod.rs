@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 
 pub(super) use checkpoint::Checkpoint;
 pub(super) use mapped::MappedFile;
+pub(crate) use shard_header::check as check_safetensors;
 
 use super::config::{Family, RopePairs};
 use super::gguf::{WeightMemory, dense_type};
@@ -59,7 +60,7 @@ pub trait TensorSource {
     /// Tensors that are not among those that were `taken`, by their own names.
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String>;
 
-    /// Remembers which tensors were found finite; called when all that a model takes have been read once.
+    /// Remembers which tensors were found finite.
     fn remember_finite(&mut self);
 
     /// What all tensors will take on a device.
@@ -152,9 +153,45 @@ impl<'a> Weights<'a> {
         self.source.rope_pairs(family)
     }
 
+    /// Counts the tensors of all `layers` as taken that have one of the same name in the first, which was; what a layer adds
+    /// to projections is its own affair.
+    ///
+    /// Errors: [`Error::Format`] for a layer that lacks a tensor which the first one has.
+    pub(super) fn take_layers_like_the_first(&mut self, layers: usize) -> Result<()> {
+        let of_first: Vec<String> = (self.taken.iter())
+            .filter_map(|name| {
+                Some(
+                    name.strip_prefix("blk.0.")?
+                        .strip_suffix(".weight")?
+                        .to_owned(),
+                )
+            })
+            .collect();
+        for layer in 1..layers {
+            for part in &of_first {
+                let [weight, bias] =
+                    ["weight", "bias"].map(|kind| format!("blk.{layer}.{part}.{kind}"));
+                if !self.source.has(&weight) {
+                    let problem = format!("lacks the tensor {weight} (as GGUF files call it)");
+                    return Err(Error::format(self.source.place(), problem));
+                }
+                self.taken.insert(weight);
+                if self.source.has(&bias) {
+                    self.taken.insert(bias);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers what was found of the tensors that have been read, where that did not end with [`Self::refuse_leftovers`].
+    pub(super) fn remember_finite(&mut self) {
+        self.source.remember_finite();
+    }
+
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
     ///
-    /// When there is none, all have been read, and what was found of them is remembered.
+    /// When there is none, what was found of those that have been read is remembered.
     pub(super) fn refuse_leftovers(&mut self) -> Result<()> {
         let mut leftovers = self.source.leftovers(&self.taken);
         leftovers.truncate(4);

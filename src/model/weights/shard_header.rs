@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Entries {
 ///
 /// Differs: the safetensors crate makes the same checks, without the names; nothing is allocated by what the header
 /// says.
-pub(super) fn check(file: &[u8]) -> Result<(), String> {
+pub(crate) fn check(file: &[u8]) -> Result<(), String> {
     let length = file.first_chunk::<LENGTH>().map(|n| u64::from_le_bytes(*n));
     let length = length.ok_or_else(|| format!("it has {} bytes", file.len()))?;
     let rest = &file[LENGTH..];

@@ -16,6 +16,7 @@ impl RunSettings for Essay {
 static KIND: RunKind = RunKind {
     noun: "essay",
     made_with: "kvprof essay",
+    or_made_with: &[],
     drawn_with: "kvprof plot essay --essay",
     tables: &["words"],
     schema: 3,
