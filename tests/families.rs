@@ -284,6 +284,7 @@ fn changed(
         tokenizer_json: None,
         origin: String::new(),
         sha256: String::new(),
+        in_use: Default::default(),
     };
     (folder, files)
 }

@@ -61,6 +61,7 @@ impl BenchArguments {
             Turn::Measured(_) => bar.inc(1),
         })?;
         bar.finish_and_clear();
+        model.check_files()?;
         let command = super::command_line(&["--quiet", "--json", "--force"]);
         let report = BenchReport::of(&model, &options, &run, machine, command);
         if let Some(file) = &file {

@@ -155,7 +155,8 @@ impl EvalArguments {
         })?;
         let meta = self.meta(&set, &model, &methods, &cases)?;
         let folder = (self.run).folder(&["eval", &meta.model.name, &meta.data.name]);
-        let run = RunFolder::prepare(&folder, meta, cases.len(), self.run.resume)?;
+        let run = RunFolder::prepare(&folder, meta, cases.len(), self.run.resume)?
+            .reading(model.files.in_use.clone());
         stop_cleanly(&folder);
         let observed_from = self.queries.source(&model.tokenizer)?;
         let sweep = Sweep {

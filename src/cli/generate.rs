@@ -76,6 +76,7 @@ impl GenerateArguments {
         let mut speaker = Speaker::of(&self, &generator, question, !self.json);
         let generated = generator.generate(&ids, &mut speaker)?;
         let (text, comparison) = speaker.finish()?;
+        model.check_files()?;
         let report = GenerateReport {
             quiet: self.quiet,
             json: self.json,

@@ -106,7 +106,8 @@ impl HitRateArguments {
         );
         let names = ["hitrate", &record.model.name, &record.data.name];
         let folder = self.run.folder(&names);
-        let run = HitRateRun::prepare(&folder, record, prompts.len(), self.run.resume)?;
+        let run = HitRateRun::prepare(&folder, record, prompts.len(), self.run.resume)?
+            .reading(model.files.in_use.clone());
         stop_cleanly(&folder);
         work.measure(
             self.jobs,

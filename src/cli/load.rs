@@ -9,10 +9,11 @@ use kvprof::budget::Geometry;
 use kvprof::model::cache::Representation;
 use kvprof::model::chat::Message;
 use kvprof::model::precision::Precision;
-use kvprof::model::source::{self, FetchOptions, HeaderFiles, ModelFiles};
+use kvprof::model::source::{self, CacheFolder, FetchOptions, HeaderFiles, ModelFiles};
 use kvprof::model::tokenizer::Tokenizer;
 use kvprof::model::{LayerStream, Model, ModelHeader};
 
+use super::cut_short;
 use super::memory_need::refuse_what_cannot_fit;
 
 /// Terms of use of models that are fetched.
@@ -49,6 +50,9 @@ pub struct ModelArguments {
     pub model: String,
     #[command(flatten)]
     pub terms: AcceptedTerms,
+    /// Hash the weights and look for NaN in all of them, whatever was remembered of these files, and remember it anew
+    #[arg(long)]
+    pub verify: bool,
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
@@ -67,7 +71,13 @@ impl ModelArguments {
     pub fn open(&self, quiet: bool) -> anyhow::Result<(ModelHeader, Device)> {
         let device = self.device.open()?;
         self.precision()?.check(&device)?;
-        let files = fetch(&self.model, &self.terms, quiet)?;
+        let cache = CacheFolder::from_env()?;
+        let cache = if self.verify {
+            cache.verifying()
+        } else {
+            cache
+        };
+        let files = fetch_into(&cache, &self.model, &self.terms, quiet)?;
         let header = ModelHeader::open(files).with_context(|| self.loading())?;
         self.precision()?
             .cache
@@ -158,15 +168,28 @@ pub fn header_files(
     terms: &AcceptedTerms,
     quiet: bool,
 ) -> anyhow::Result<HeaderFiles> {
-    let cache = source::CacheFolder::from_env()?;
+    let cache = CacheFolder::from_env()?;
     let (options, mut notice) = (terms.options(), notice(quiet));
-    Ok(source::header_of(model, &cache, &options, &mut notice)?)
+    let header = source::header_of(model, &cache, &options, &mut notice)?;
+    cut_short::end_in_an_error(&header.files.weights);
+    Ok(header)
 }
 
 fn fetch(model: &str, terms: &AcceptedTerms, quiet: bool) -> anyhow::Result<ModelFiles> {
-    let cache = source::CacheFolder::from_env()?;
+    fetch_into(&CacheFolder::from_env()?, model, terms, quiet)
+}
+
+/// Finds or fetches a model, whose files are mapped from then on.
+fn fetch_into(
+    cache: &CacheFolder,
+    model: &str,
+    terms: &AcceptedTerms,
+    quiet: bool,
+) -> anyhow::Result<ModelFiles> {
     let (options, mut notice) = (terms.options(), notice(quiet));
-    Ok(source::resolve_with(model, &cache, &options, &mut notice)?)
+    let files = source::resolve_with(model, cache, &options, &mut notice)?;
+    cut_short::end_in_an_error(&files.weights);
+    Ok(files)
 }
 
 /// Tells on stderr what is being fetched.

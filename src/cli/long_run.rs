@@ -60,7 +60,7 @@ impl RunArguments {
 
 /// The command line of a run, without what changes nothing in its folder.
 pub fn run_command() -> String {
-    super::command_line(&["--resume", "--quiet", "--json"])
+    super::command_line(&["--resume", "--quiet", "--json", "--verify"])
 }
 
 /// The prompts of a run.

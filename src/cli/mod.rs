@@ -9,6 +9,7 @@ mod certify_report;
 mod compare;
 mod compress;
 mod convert;
+mod cut_short;
 mod dataset;
 mod eval;
 mod eval_table;

@@ -95,7 +95,8 @@ impl ProfileArguments {
         );
         let names = ["profile", &record.model.name, &record.data.name];
         let folder = self.run.folder(&names);
-        let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?;
+        let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?
+            .reading(header.files.in_use.clone());
         stop_cleanly(&folder);
         let work = ProfileWork {
             run: &run,

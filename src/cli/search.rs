@@ -148,6 +148,7 @@ impl SearchArguments {
             Ok(cached + if again { longest.unwrap_or(0) } else { 0 })
         })?;
         let searched = self.search(&model, &methods, &cases, parts)?;
+        model.check_files()?;
         let report = SearchReport {
             budget: self.budget,
             rank: &self.rank,

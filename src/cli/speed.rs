@@ -82,7 +82,8 @@ impl SpeedArguments {
         let folder = self.run.folder(&["speed", &model.files.name]);
         let prompts = self.prompts(&model)?;
         let record = self.record(&model, &prompts, &options, &ranking);
-        let run = RunFolder::prepare(&folder, record, prompts.len(), self.run.resume)?;
+        let run = RunFolder::prepare(&folder, record, prompts.len(), self.run.resume)?
+            .reading(model.files.in_use.clone());
         stop_cleanly(&folder);
         self.measure(&run, &model, &prompts, &options, &ranking)?;
         run.finish()?;

@@ -62,7 +62,8 @@ impl TraceArguments {
         let record = self.record(&model, &prompt, &methods);
         let folder = (self.run).folder(&["trace", &record.model.name, &record.data.name]);
         let parts = methods.len() * self.repeats;
-        let run = TraceRun::prepare(&folder, record, parts, self.run.resume)?;
+        let run = TraceRun::prepare(&folder, record, parts, self.run.resume)?
+            .reading(model.files.in_use.clone());
         stop_cleanly(&folder);
         self.measure(&run, &model, &prompt.ids, &methods)?;
         run.finish()?;

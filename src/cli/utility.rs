@@ -101,6 +101,7 @@ impl UtilityArguments {
             observed_from: QuerySource::Context,
         };
         let utilities = self.measure(&sweep, &cases)?;
+        model.check_files()?;
         let geometry = Geometry::of_model(&model);
         let floor = Floor::of(self.sinks, self.window);
         let curves = utilities.curves();

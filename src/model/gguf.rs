@@ -1,8 +1,9 @@
-//! Reading a GGUF file: typed metadata, tensors dequantised or as they are, safe on any byte string.
+//! Reading a mapped GGUF file: typed metadata, tensors dequantised or where they lie, safe on any byte string.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Cursor, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
@@ -10,7 +11,9 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::alignment;
-use crate::compute::linear::{Matrix, Packed};
+use super::source::CacheFolder;
+use super::weights::MappedFile;
+use crate::compute::linear::{Matrix, Packed, StoredBytes};
 use crate::error::{Error, Result};
 
 /// An open GGUF file whose header has been read and checked against the file's length.
@@ -20,37 +23,46 @@ use crate::error::{Error, Result};
 pub struct Gguf {
     path: PathBuf,
     content: Content,
-    reader: BufReader<File>,
+    mapped: MappedFile,
 }
 
 impl Gguf {
-    /// Opens `path` and reads its header.
+    /// Maps `path` and reads its header.
     ///
     /// Errors: [`Error::Io`], or [`Error::Format`] for a file that is not a whole GGUF.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, length) = Self::check_magic(path)?;
-        let mut reader = BufReader::with_capacity(1 << 20, file);
-        let unread = |e| Error::io("read", path, e);
-        reader.rewind().map_err(unread)?;
-        if alignment::declared(&mut reader) == Some(0) {
+        let (file, _) = Self::check_magic(path)?;
+        let mapped = MappedFile::of(&file, path)?;
+        let bytes = &mapped.bytes[..];
+        if alignment::declared(&mut &*bytes) == Some(0) {
             // candle divides by it without looking.
             return Err(Error::format(path, "declares an alignment of zero"));
         }
-        reader.rewind().map_err(unread)?;
-        let content = Content::read(&mut reader).map_err(|e| {
+        let content = Content::read(&mut Cursor::new(bytes)).map_err(|e| {
             // What follows may be a backtrace.
             let text = e.to_string();
             let why = text.lines().next().unwrap_or_default();
             let problem = format!("is damaged, truncated or of an unknown kind: {why}");
             Error::format(path, problem)
         })?;
+        let length = bytes.len() as u64;
         let gguf = Self {
             path: path.to_owned(),
             content,
-            reader,
+            mapped,
         };
         gguf.check_extents(length)?;
         Ok(gguf)
+    }
+
+    /// Takes over what is remembered of the file, and remembers there what will be found.
+    pub(super) fn recall(&mut self, cache: &CacheFolder) {
+        self.mapped.finite.recall(cache);
+    }
+
+    /// Remembers what was found of its tensors.
+    pub(super) fn remember_finite(&mut self) {
+        self.mapped.finite.finish();
     }
 
     /// Opens `path` and reads its first letters, before anything slow is done with it.
@@ -204,18 +216,18 @@ impl Gguf {
         self.described(name, shape)?;
         let tensor = self
             .content
-            .tensor(&mut self.reader, name, device)
+            .tensor(&mut Cursor::new(&self.mapped.bytes[..]), name, device)
             .and_then(|quantised| quantised.dequantize(device))
             .map_err(|e| self.wrong(format!("tensor {name}: {e}")))?;
-        // NaN and infinity survive in a sum of absolute values, so one number shows them.
-        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite() {
-            return Err(self.not_finite(name));
-        }
+        self.check_finite(name, || {
+            // NaN and infinity survive in a sum of absolute values, so one number shows them.
+            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+            Ok(sum.is_finite())
+        })?;
         Ok(tensor.to_dtype(dtype)?)
     }
 
-    /// Reads a matrix, packed where its kernels can work on it, on the CPU; what stays dense there is float32.
+    /// A matrix, packed where it lies in the file if its kernels can work on it, on the CPU; what stays dense there is float32.
     ///
     /// `dtype` is the model's; see [`super::decoder::Decoder::load`].
     /// Shapes and errors: as [`Gguf::tensor`].
@@ -234,18 +246,10 @@ impl Gguf {
             let dense = self.tensor(name, &[rows, width], device, dtype)?;
             return Ok(Matrix::Dense(dense));
         }
-        // The product was bounded and the end was compared with the file when it was opened.
-        let mut bytes = vec![0u8; packed_bytes(format, rows * width)];
-        let start = self.content.tensor_data_offset + info.offset;
-        self.reader
-            .seek(SeekFrom::Start(start))
-            .and_then(|_| self.reader.read_exact(&mut bytes))
-            .map_err(|e| Error::io("read", &self.path, e))?;
+        let bytes = StoredBytes::Mapped(self.mapped.bytes.clone(), self.range_of(info));
         let packed = Packed::new(format, bytes, rows, width)
             .ok_or_else(|| self.wrong(format!("tensor {name} has a partial block")))?;
-        if !packed.is_finite() {
-            return Err(self.not_finite(name));
-        }
+        self.check_finite(name, || Ok(packed.is_finite()))?;
         Ok(Matrix::Packed(packed.for_products_in(dtype)))
     }
 
@@ -290,11 +294,21 @@ impl Gguf {
         Ok(info)
     }
 
-    fn not_finite(&self, name: &str) -> Error {
-        Error::NotFinite {
+    /// Where a tensor lies; its size was bounded, and its end compared with the file, when that was opened.
+    fn range_of(&self, info: &TensorInfo) -> Range<usize> {
+        let start = (self.content.tensor_data_offset + info.offset) as usize;
+        start..start + packed_bytes(info.ggml_dtype, info.shape.elem_count())
+    }
+
+    /// Looks for NaN and infinity in a tensor that was not looked through yet.
+    fn check_finite(&mut self, name: &str, look: impl FnOnce() -> Result<bool>) -> Result<()> {
+        if self.mapped.finite.is_finite(name, look)? {
+            return Ok(());
+        }
+        Err(Error::NotFinite {
             place: format!("tensor {name} of {}", self.path.display()),
             advice: "the weights are damaged; download the file again".into(),
-        }
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use super::chat::ChatTemplate;
 use super::config::ModelConfig;
 use super::gguf::{Gguf, WeightMemory};
 use super::json_fields::JsonFields;
-use super::source::ModelFiles;
+use super::source::{FilesInUse, ModelFiles};
 use super::tokenizer::Tokenizer;
 use super::weights::{Checkpoint, TensorSource};
 use crate::error::{Error, Result};
@@ -55,17 +55,26 @@ impl WeightFiles {
 impl ModelHeader {
     /// Reads the header of the weights, tokenizer and chat template.
     ///
-    /// Errors: whatever reading the file or its tokenizer returns.
+    /// Errors: whatever reading the file or its tokenizer returns; [`Error::Format`] for files that changed since they
+    /// were hashed.
     pub fn open(files: ModelFiles) -> Result<Self> {
-        if files.weights.is_dir() {
+        let mut header = if files.weights.is_dir() {
             Self::open_folder(files)
         } else {
             Self::open_gguf(files)
+        }?;
+        if header.files.in_use.is_empty() {
+            header.files.in_use = FilesInUse::now(header.files.weight_files()?)?;
         }
+        header.files.in_use.check()?;
+        Ok(header)
     }
 
     fn open_gguf(files: ModelFiles) -> Result<Self> {
         let mut gguf = Gguf::open(&files.weights)?;
+        if let Some(cache) = files.in_use.cache() {
+            gguf.recall(cache);
+        }
         let config = ModelConfig::from_gguf(&mut gguf)?;
         let tokenizer = of_gguf(&files, &gguf)?;
         let chat = ChatTemplate::of_gguf(&gguf, &tokenizer)?;
@@ -83,6 +92,9 @@ impl ModelHeader {
         let config = ModelConfig::from_json(&JsonFields::read(&folder.join(CONFIG))?)?;
         let mut checkpoint = Checkpoint::open(folder)?;
         checkpoint.belong_to(config.family);
+        if let Some(cache) = files.in_use.cache() {
+            checkpoint.recall(cache);
+        }
         let tokenizer = of_folder(folder)?;
         check_vocabulary(&tokenizer, &config, folder)?;
         let chat = ChatTemplate::of_folder(folder, &tokenizer)?;

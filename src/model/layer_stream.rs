@@ -96,9 +96,13 @@ impl<'a> LayerStream<'a> {
     ///
     /// Errors: as [`super::decoder::Decoder::load`].
     pub fn layer(&mut self, number: usize) -> Result<StreamedLayer<'a>> {
+        let layer = Layer::load(&mut self.weights, self.config, number)?;
+        if number + 1 == self.config.num_hidden_layers() {
+            self.weights.remember_finite();
+        }
         Ok(StreamedLayer {
             number,
-            layer: Layer::load(&mut self.weights, self.config, number)?,
+            layer,
             config: self.config,
             device: self.device,
             precision: self.precision,

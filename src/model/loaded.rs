@@ -47,6 +47,13 @@ impl Model {
         ModelHeader::open(files)?.load(device, Precision::of(dtype)?)
     }
 
+    /// Refuses weight files that changed while they were read, before anything is kept that was computed from them.
+    ///
+    /// Errors: as [`FilesInUse::check`](super::source::FilesInUse::check).
+    pub fn check_files(&self) -> Result<()> {
+        self.files.in_use.check()
+    }
+
     /// Token ids of a user's message, `limit` tokens at most, cut in the middle before it is wrapped.
     ///
     /// `cut` shortens ids to a number of tokens; `raw` leaves the chat template out.

@@ -137,8 +137,9 @@ impl<'a> Batch<'a> {
 
     /// Ends a layer that all prompts have passed, and keeps them where it is time.
     ///
-    /// Errors: [`Error::Io`], [`Error::Table`].
+    /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Format`] for weights that changed meanwhile.
     pub fn end_layer(&mut self) -> Result<()> {
+        self.run.check_reads()?;
         self.layers += 1;
         let due = KEPT_EVERY.max(self.keeping_took * KEPT_SHARE);
         if self.kept_at.elapsed() >= due && self.layers < self.run.record().model.num_layers {
@@ -151,6 +152,7 @@ impl<'a> Batch<'a> {
     ///
     /// Errors: as [`Batch::end_layer`].
     pub fn keep(&mut self) -> Result<()> {
+        self.run.check_reads()?;
         let began = Instant::now();
         let state = KeptState {
             prompts: self.exclusive().iter().map(|one| one.index).collect(),

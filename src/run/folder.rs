@@ -11,6 +11,7 @@ use super::kind::{RunKind, RunSettings};
 use super::record::RunRecord;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::source::FilesInUse;
 use crate::table::Table;
 
 /// The file whose presence says that a folder is finished.
@@ -92,6 +93,7 @@ pub struct RunFolder<S> {
     parts: PathBuf,
     record: RunRecord<S>,
     count: usize,
+    reads: FilesInUse,
 }
 
 impl<S: RunSettings> RunFolder<S> {
@@ -119,6 +121,7 @@ impl<S: RunSettings> RunFolder<S> {
             parts: folder.join(PARTS),
             record,
             count,
+            reads: FilesInUse::default(),
         };
         run.check_earlier(resume)?;
         remove_partial_files(&run.folder)?;
@@ -128,6 +131,18 @@ impl<S: RunSettings> RunFolder<S> {
             write_record(&run.parts, &run.record)?;
         }
         Ok(run)
+    }
+
+    /// The run of a model whose weights are read from these files: no part is written once they have changed.
+    pub fn reading(self, reads: FilesInUse) -> Self {
+        Self { reads, ..self }
+    }
+
+    /// Refuses weights that changed since the run began, before anything is kept that was computed from them.
+    ///
+    /// Errors: those of [`FilesInUse::check`].
+    pub(crate) fn check_reads(&self) -> Result<()> {
+        self.reads.check()
     }
 
     /// The record of the run of this kind that `folder` holds, finished or not.
@@ -221,8 +236,10 @@ impl<S: RunSettings> RunFolder<S> {
 
     /// Writes the rows of one part, in the order of the run's tables.
     ///
-    /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Invalid`] for another number of tables.
+    /// Errors: [`Error::Io`], [`Error::Table`]; [`Error::Invalid`] for another number of tables; those of
+    /// [`FilesInUse::check`] for weights that changed while the rows were computed, of which nothing is written.
     pub fn write(&self, index: usize, tables: &[Table]) -> Result<()> {
+        self.check_reads()?;
         let names = self.record.settings.tables();
         if tables.len() != names.len() {
             let bound = format!("{} has {}", S::KIND.a(), names.len());
@@ -323,105 +340,4 @@ fn remove_partial_files(folder: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::Column;
-    use serde::Deserialize;
-
-    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-    struct Essay {
-        window: usize,
-    }
-
-    impl RunSettings for Essay {
-        const KIND: &'static RunKind = &KIND;
-    }
-
-    static KIND: RunKind = RunKind {
-        noun: "essay",
-        made_with: "kvprof essay",
-        or_made_with: &[],
-        drawn_with: "kvprof plot essay --essay",
-        tables: &["words"],
-        schema: 3,
-        fields: "schema command window",
-    };
-
-    fn record(window: usize, command: &str) -> RunRecord<Essay> {
-        let (model, data) = Default::default();
-        RunRecord::new(command, model, data, Essay { window })
-    }
-
-    fn rows(value: u32) -> Table {
-        let mut table = Table::default();
-        table.push("value", Column::Count(vec![value]));
-        table
-    }
-
-    #[test]
-    fn parts_become_tables_whatever_was_written_first() {
-        let temporary = tempfile::tempdir().unwrap();
-        let folder = temporary.path().join("run");
-        let run = RunFolder::prepare(&folder, record(8, "a"), 2, false).unwrap();
-        run.write(1, &[rows(11)]).unwrap();
-        assert!(run.has(1) && !run.has(0) && run.finish().is_err());
-        assert!(run.write(0, &[]).is_err(), "no table at all");
-        let unfinished = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
-        assert!(
-            unfinished.contains("unfinished essay") && unfinished.contains("--resume"),
-            "{unfinished}"
-        );
-        let run = RunFolder::prepare(&folder, record(8, "b"), 2, true).unwrap();
-        run.write(0, &[rows(10)]).unwrap();
-        run.finish().unwrap();
-        let joined = Table::read(&folder.join("words.parquet")).unwrap();
-        assert_eq!(joined.counts("value").unwrap(), [10, 11]);
-        assert_eq!(
-            RunRecord::<Essay>::read(&folder).unwrap().settings.window,
-            8
-        );
-        assert!(!folder.join(".parts").exists());
-    }
-
-    #[test]
-    fn folders_of_others_are_left_alone() {
-        let temporary = tempfile::tempdir().unwrap();
-        let folder = temporary.path().join("run");
-        let prepare = |window: usize, resume: bool| {
-            RunFolder::prepare(&folder, record(window, "a"), 0, resume)
-        };
-        prepare(8, false).unwrap();
-        let said = |result: Result<RunFolder<Essay>>| result.unwrap_err().to_string();
-        assert!(said(prepare(8, false)).contains("unfinished"));
-        let other = said(prepare(9, true));
-        assert!(
-            other.contains("an essay with another window (8 there, 9"),
-            "{other}"
-        );
-        prepare(8, true).unwrap().finish().unwrap();
-        assert!(said(prepare(8, false)).contains("kvprof plot essay --essay"));
-        fs::write(
-            folder.join(META),
-            r#"{"schema": 4, "command": "kvprof poem --rhyme"}"#,
-        )
-        .unwrap();
-        let other = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
-        assert!(other.contains("`kvprof poem` made it"), "{other}");
-        fs::write(folder.join(META), r#"{"schema": 4}"#).unwrap();
-        let layout = RunRecord::<Essay>::read(&folder).unwrap_err().to_string();
-        assert!(layout.contains("layout version 4"), "{layout}");
-        fs::write(folder.join(META), "{").unwrap();
-        let foreign = said(prepare(8, true));
-        assert!(
-            foreign.contains("something else than kvprof essay"),
-            "{foreign}"
-        );
-        let place = RunFolder::<Essay>::check_place(&folder).unwrap_err();
-        assert_eq!(place.to_string(), foreign);
-        let strange = temporary.path().join("strange");
-        fs::create_dir(&strange).unwrap();
-        fs::write(strange.join("thesis.txt"), "mine").unwrap();
-        let refused = RunFolder::prepare(&strange, record(8, "a"), 0, true);
-        assert!(said(refused).contains("not an essay"));
-    }
-}
+mod tests;

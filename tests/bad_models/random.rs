@@ -96,6 +96,7 @@ fn attempt(folder: &Folder) -> Result<(), kvprof::error::Error> {
         tokenizer_json: None,
         origin: String::new(),
         sha256: String::new(),
+        in_use: Default::default(),
     };
     let model = ModelHeader::open(files)?.load(&Device::Cpu, Precision::of(DType::F32)?)?;
     let text = "The river 12 <|im_end|> flows.";

@@ -29,6 +29,7 @@ impl FamilyModel {
             tokenizer_json: None,
             origin: self.weights.display().to_string(),
             sha256: String::new(),
+            in_use: Default::default(),
         }
     }
 

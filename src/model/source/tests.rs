@@ -1,6 +1,7 @@
 //! Fetching without a network: a script in Python's place, a server on this machine in the hub's.
 
 mod hub;
+mod in_use;
 #[cfg(unix)]
 mod pip;
 

@@ -35,7 +35,13 @@ pub(super) fn kept(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<(PathBuf, String)>> {
     let target = target(file, cache);
-    let sha256 = cache::kept(&target, &file.to_string(), expected, progress)?;
+    let sha256 = cache::kept(
+        &target,
+        &file.to_string(),
+        expected,
+        cache.verifies(),
+        progress,
+    )?;
     Ok(sha256.map(|sha256| (target, sha256)))
 }
 

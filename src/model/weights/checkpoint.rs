@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::TensorSource;
+use super::mapped::MappedFile;
 use super::names::{STARTS, in_checkpoint, is_foreign};
 use super::shard_header;
 use crate::compute::linear::{Matrix, Packed, StoredBytes};
@@ -19,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::config::{Family, RopePairs};
 use crate::model::gguf::{WeightMemory, dense_type};
 use crate::model::json_fields::JsonFields;
-use crate::model::source::SafetensorsFolder;
+use crate::model::source::{CacheFolder, SafetensorsFolder};
 
 /// The tensors of a folder, whose headers have been read and checked against the files' lengths.
 pub(in crate::model) struct Checkpoint {
@@ -33,7 +32,7 @@ pub(in crate::model) struct Checkpoint {
 
 struct Shard {
     path: PathBuf,
-    bytes: Arc<Mmap>,
+    mapped: MappedFile,
 }
 
 /// Where a tensor lies.
@@ -97,16 +96,15 @@ impl Checkpoint {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        // SAFETY: the mapping is only read. A file that another process changes meanwhile gives other numbers, and one
-        // that is cut short ends this process; neither can be prevented without a copy of all weights.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", &path, e))?;
+        let mapped = MappedFile::of(&file, &path)?;
+        let bytes = &mapped.bytes;
         let damaged = |why: String| {
             let problem = format!("is damaged, truncated or no safetensors file: {why}");
             Error::format(&path, problem)
         };
-        shard_header::check(&bytes).map_err(damaged)?;
+        shard_header::check(bytes).map_err(damaged)?;
         let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+            SafeTensors::read_metadata(bytes).map_err(|e| damaged(e.to_string()))?;
         let data = header + 8;
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
@@ -124,11 +122,32 @@ impl Checkpoint {
                 return Err(Error::format(&path, problem));
             }
         }
-        self.shards.push(Shard {
-            path,
-            bytes: Arc::new(bytes),
-        });
+        self.shards.push(Shard { path, mapped });
         Ok(())
+    }
+
+    /// Takes over what is remembered of the files, and remembers there what will be found.
+    pub(in crate::model) fn recall(&mut self, cache: &CacheFolder) {
+        for shard in &mut self.shards {
+            shard.mapped.finite.recall(cache);
+        }
+    }
+
+    /// Looks for NaN and infinity in a tensor that was not looked through yet.
+    fn check_finite(
+        &mut self,
+        own: &str,
+        shard: usize,
+        look: impl FnOnce() -> Result<bool>,
+    ) -> Result<()> {
+        let shard = &mut self.shards[shard];
+        if shard.mapped.finite.is_finite(own, look)? {
+            return Ok(());
+        }
+        Err(Error::NotFinite {
+            place: format!("tensor {own} of {}", shard.path.display()),
+            advice: "the weights are damaged; download the file again".into(),
+        })
     }
 
     /// Sets the family, whose names and norms the tensors have.
@@ -158,16 +177,6 @@ impl Checkpoint {
         Ok((own, place))
     }
 
-    fn not_finite(&self, own: &str, place: &Place) -> Error {
-        Error::NotFinite {
-            place: format!(
-                "tensor {own} of {}",
-                self.shards[place.shard].path.display()
-            ),
-            advice: "the weights are damaged; download the file again".into(),
-        }
-    }
-
     fn unpacked(&self, own: &str, place: &Place, device: &Device) -> Result<Tensor> {
         let shard = &self.shards[place.shard];
         let dtype = match place.dtype {
@@ -176,7 +185,7 @@ impl Checkpoint {
             Dtype::BF16 => DType::BF16,
             other => return Err(unsupported(own, other, &shard.path)),
         };
-        let bytes = &shard.bytes[place.range.clone()];
+        let bytes = &shard.mapped.bytes[place.range.clone()];
         Ok(Tensor::from_raw_buffer(bytes, dtype, &place.shape, device)?)
     }
 }
@@ -213,10 +222,11 @@ impl TensorSource for Checkpoint {
     ) -> Result<Tensor> {
         let (own, place) = self.described(name, shape)?;
         let mut tensor = self.unpacked(&own, place, device)?.to_dtype(DType::F32)?;
-        let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-        if !sum.is_finite() {
-            return Err(self.not_finite(&own, place));
-        }
+        let shard = place.shard;
+        self.check_finite(&own, shard, || {
+            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
+            Ok(sum.is_finite())
+        })?;
         let from_one = self.family.is_some_and(|family| family.norms_from_one);
         if from_one && own.ends_with("norm.weight") {
             tensor = (tensor + 1.0)?;
@@ -242,15 +252,14 @@ impl TensorSource for Checkpoint {
                 dtype,
             )?));
         };
-        let bytes = self.shards[place.shard].bytes.clone();
+        let bytes = self.shards[place.shard].mapped.bytes.clone();
         let bytes = StoredBytes::Mapped(bytes, place.range.clone());
         let packed = Packed::new(format, bytes, rows, width).ok_or_else(|| {
             let path = &self.shards[place.shard].path;
             Error::format(path, format!("tensor {own} has a partial block"))
         })?;
-        if !packed.is_finite() {
-            return Err(self.not_finite(&own, place));
-        }
+        let shard = place.shard;
+        self.check_finite(&own, shard, || Ok(packed.is_finite()))?;
         Ok(Matrix::Packed(packed.for_products_in(dtype)))
     }
 
@@ -281,6 +290,12 @@ impl TensorSource for Checkpoint {
             !taken.contains(*name) && !is_foreign(name) && !name.ends_with("lm_head.weight")
         };
         names.filter(left).cloned().collect()
+    }
+
+    fn remember_finite(&mut self) {
+        for shard in &mut self.shards {
+            shard.mapped.finite.finish();
+        }
     }
 
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {

@@ -58,6 +58,10 @@ impl TensorSource for Gguf {
         names.filter(left).map(str::to_owned).collect()
     }
 
+    fn remember_finite(&mut self) {
+        Self::remember_finite(self);
+    }
+
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory {
         Self::weight_memory(self, device, dtype)
     }

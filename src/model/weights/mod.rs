@@ -1,9 +1,13 @@
 //! Taking a decoder's tensors out of the files they came in, every one of them.
 
 mod checkpoint;
+mod finite_checks;
 mod gguf_file;
+mod mapped;
 mod names;
 mod shard_header;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -11,6 +15,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 pub(super) use checkpoint::Checkpoint;
+pub(super) use mapped::MappedFile;
 pub(crate) use shard_header::check as check_safetensors;
 
 use super::config::{Family, RopePairs};
@@ -54,6 +59,9 @@ pub trait TensorSource {
 
     /// Tensors that are not among those that were `taken`, by their own names.
     fn leftovers(&self, taken: &HashSet<String>) -> Vec<String>;
+
+    /// Remembers which tensors were found finite.
+    fn remember_finite(&mut self);
 
     /// What all tensors will take on a device.
     fn weight_memory(&self, device: &Device, dtype: DType) -> WeightMemory;
@@ -176,11 +184,19 @@ impl<'a> Weights<'a> {
         Ok(())
     }
 
+    /// Remembers what was found of the tensors that have been read, where that did not end with [`Self::refuse_leftovers`].
+    pub(super) fn remember_finite(&mut self) {
+        self.source.remember_finite();
+    }
+
     /// A tensor that nobody asked for would be a part of the model that is silently left out.
-    pub(super) fn refuse_leftovers(&self) -> Result<()> {
+    ///
+    /// When there is none, what was found of those that have been read is remembered.
+    pub(super) fn refuse_leftovers(&mut self) -> Result<()> {
         let mut leftovers = self.source.leftovers(&self.taken);
         leftovers.truncate(4);
         if leftovers.is_empty() {
+            self.source.remember_finite();
             return Ok(());
         }
         Err(Error::Unsupported {

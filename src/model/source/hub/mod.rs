@@ -20,7 +20,7 @@ use super::folder::{
     ALSO_FETCHED, CONFIG, INDEX, SafetensorsFolder, TEXT_SIDE, Weights, missing_shard, shards_of,
 };
 use super::spec::HubFile;
-use super::{FetchOptions, ModelFiles, local};
+use super::{FetchOptions, FilesInUse, ModelFiles, local};
 use choice::{Choice, choose};
 use client::{Client, Trouble};
 use download::Download;
@@ -221,6 +221,7 @@ fn gguf(
     ModelFiles {
         name: local::stem(Path::new(file)),
         sha256: String::new(),
+        in_use: FilesInUse::default(),
         weights,
         tokenizer_json,
         origin: spec.at(commit, Some(file)).to_string(),
@@ -232,6 +233,7 @@ fn safetensors(spec: &HubFile, commit: &str, folder: SafetensorsFolder) -> Model
     ModelFiles {
         name: name.to_owned(),
         sha256: String::new(),
+        in_use: FilesInUse::default(),
         weights: folder.path,
         tokenizer_json: folder.tokenizer_json,
         origin: spec.at(commit, None).to_string(),

@@ -165,6 +165,26 @@ fn the_record_saves_hashing_and_notices_changes() {
 }
 
 #[test]
+fn a_verified_file_that_is_not_what_was_fetched_is_fetched_again() {
+    let index = toy();
+    let found = index.resolve(SPEC).unwrap();
+    let verify = || {
+        let cache = index.cache.clone().verifying();
+        resolve_with(SPEC, &cache, &index.options, &mut quiet()).unwrap()
+    };
+    assert_eq!(verify().sha256, found.sha256);
+    assert_eq!(index.calls(), 1);
+    // As if the disk had lost bits of it, which neither length nor time tells.
+    let record = index.package().join(RECORD);
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace(&found.sha256, OTHER_HASH)).unwrap();
+    assert_eq!(index.resolve(SPEC).unwrap().sha256, OTHER_HASH);
+    assert_eq!(verify().sha256, found.sha256);
+    assert_eq!(index.calls(), 2);
+    assert_eq!(index.resolve(SPEC).unwrap().sha256, found.sha256);
+}
+
+#[test]
 fn a_changed_or_lost_file_is_fetched_again() {
     let index = toy();
     let weights = index.resolve(SPEC).unwrap().weights;
