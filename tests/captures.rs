@@ -63,7 +63,8 @@ fn profiled(files: &ModelFiles, prompts: &[Prompt], window: Option<usize>, at: &
         CapturedData::default(),
         prompts,
     );
-    let writer = CaptureWriter::begin(&at.join("capture"), manifest, false).unwrap();
+    let writer = CaptureWriter::prepare(&at.join("capture"), manifest, false).unwrap();
+    writer.begin().unwrap();
     let run = run(&at.join("own"), model, window, prompts.len());
     let mut stream = header.layers(&Device::Cpu, Precision::FLOAT32).unwrap();
     let all: Vec<usize> = (0..prompts.len()).collect();

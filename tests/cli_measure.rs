@@ -83,6 +83,11 @@ fn captures_that_do_not_go_together_are_refused() {
     let taken = [&taken[..], &["--capture-out", "capture"]].concat();
     let taken = refused(&taken, 1);
     assert!(taken.contains("already holds this very capture"), "{taken}");
+    let occupied = [
+        "profile", "--data", &data, "--out", "own", "--capture-out", "new",
+    ];
+    assert!(refused(&occupied, 1).contains("another window"));
+    assert!(!path.join("new").exists(), "nothing of a capture without a profile");
     let coded = [
         "profile",
         "--data",

@@ -128,7 +128,7 @@ pub fn progress_bar(total: usize, unit: &str, quiet: bool) -> ProgressBar {
 pub fn stop_cleanly(folder: &Path) {
     let folder = folder.display().to_string();
     let handler = move || {
-        eprintln!("\nstopped; finished prompts are kept in {folder}: add --resume to go on");
+        eprintln!("\nstopped; what is finished is kept in {folder}: add --resume to go on");
         std::process::exit(130);
     };
     if let Err(e) = ctrlc::set_handler(handler) {

@@ -97,6 +97,9 @@ impl ProfileArguments {
         let folder = self.run.folder(&names);
         let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?
             .reading(header.files.in_use.clone());
+        if let Some(capture) = &capture {
+            capture.begin()?;
+        }
         stop_cleanly(&folder);
         let work = ProfileWork {
             run: &run,
@@ -143,7 +146,7 @@ impl ProfileArguments {
             data,
             prompts,
         );
-        Ok(Some(CaptureWriter::begin(
+        Ok(Some(CaptureWriter::prepare(
             folder,
             manifest,
             self.run.resume,

@@ -23,10 +23,10 @@ pub struct CaptureWriter {
 }
 
 impl CaptureWriter {
-    /// Begins a capture, or goes on with one of the same manifest where `resume` says so.
+    /// A capture that is to be written, or, where `resume` says so, one of the same manifest that goes on; nothing is written yet.
     ///
     /// Errors: [`Error::OutputExists`] for a folder that holds anything else; [`Error::Io`].
-    pub fn begin(folder: &Path, manifest: CaptureManifest, resume: bool) -> Result<Self> {
+    pub fn prepare(folder: &Path, manifest: CaptureManifest, resume: bool) -> Result<Self> {
         let writer = Self {
             folder: folder.to_owned(),
             manifest,
@@ -57,10 +57,16 @@ impl CaptureWriter {
                 "holds something else than a capture; choose another folder with --capture-out",
             ));
         }
-        let text = serde_json::to_vec_pretty(&writer.manifest)
-            .map_err(|e| Error::format(&path, e.to_string()))?;
-        files::replace_with(&path, &text)?;
         Ok(writer)
+    }
+
+    /// Writes the manifest, so that layers may follow.
+    ///
+    /// Errors: [`Error::Io`].
+    pub fn begin(&self) -> Result<()> {
+        let path = self.folder.join(MANIFEST);
+        let text = serde_json::to_vec_pretty(&self.manifest);
+        files::replace_with(&path, &text.map_err(|e| Error::format(&path, e.to_string()))?)
     }
 
     /// Whether every layer of a prompt is there.
