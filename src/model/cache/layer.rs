@@ -6,7 +6,6 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::super::config::ModelConfig;
 use super::super::ragged_heads::{RaggedHead, RaggedHeads};
 use super::super::step_table::StepTable;
 use super::head::HeadCache;
@@ -112,19 +111,18 @@ impl LayerCache {
         Ok(layer)
     }
 
-    /// Empty rooms of one size in all KV heads of a layer of the model.
+    /// Empty rooms of one size in so many KV heads of a width.
     ///
     /// Errors: as [`LayerCache::new`].
     pub(super) fn alike(
-        config: &ModelConfig,
+        [heads, head_dim]: [usize; 2],
         window: Option<usize>,
         capacity: usize,
         representation: Representation,
         device: &Device,
     ) -> Result<Self> {
-        let heads = config.num_key_value_heads;
         let (capacities, held_as) = (vec![capacity; heads], vec![representation; heads]);
-        Self::new(&capacities, config.head_dim, window, &held_as, device)
+        Self::new(&capacities, head_dim, window, &held_as, device)
     }
 
     /// An empty layer of the same geometry with room for so many tokens in each head.

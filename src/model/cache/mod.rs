@@ -68,8 +68,9 @@ impl KvCache {
         representation: Representation,
         device: &Device,
     ) -> Result<Self> {
+        let heads = [config.num_key_value_heads, config.head_dim];
         let window = config.layers[layer].window;
-        let layer = LayerCache::alike(config, window, capacity, representation, device)?;
+        let layer = LayerCache::alike(heads, window, capacity, representation, device)?;
         Ok(Self::of_layers(vec![layer], 0))
     }
 
