@@ -52,9 +52,10 @@ impl KvCache {
         representation: Representation,
         device: &Device,
     ) -> Result<Self> {
+        let heads = [config.num_key_value_heads, config.head_dim];
         let layers = config.layers.iter();
         let layers = layers
-            .map(|kind| LayerCache::alike(config, kind.window, capacity, representation, device));
+            .map(|kind| LayerCache::alike(heads, kind.window, capacity, representation, device));
         Ok(Self::of_layers(layers.collect::<Result<_>>()?, 0))
     }
 
