@@ -112,6 +112,7 @@ fn a_dry_run_says_what_a_profile_takes_and_leaves_nothing() {
     );
     assert!(number("all_layers") > tokens * 46_080 + number("weights"));
     assert!(number("most_prompt_tokens") > tokens);
+    its_estimate_is_whole(&room["estimate"], tokens);
     let text = dry(&[]);
     for part in [
         "weights",
@@ -121,13 +122,52 @@ fn a_dry_run_says_what_a_profile_takes_and_leaves_nothing() {
         "total",
         "disk",
         "tokens fit",
+        "FLOP in attention",
+        "layer by layer",
+        "all layers at once",
+        "on this machine, now: layer 0 on",
     ] {
         assert!(text.contains(part), "{text}");
     }
+    let little: serde_json::Value =
+        serde_json::from_str(&dry(&["--json", "--memory", "1MB"])).unwrap();
+    let little = &little["estimate"];
+    let why = little["not_timed"].as_str().unwrap();
+    assert!(why.contains("does not fit"), "{why}");
+    assert_eq!(little["flops_layers"], room["estimate"]["flops_layers"]);
+    assert!(little["seconds_streamed"].is_null());
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "only the prompts: {left:?}");
     let refused = refusal(folder.path(), &["profile", "--dry-run", "--out", "x"], 2);
     assert!(refused.contains("--out"), "{refused}");
+}
+
+/// Operations as the geometry has them, and times that belong together; what they are is the machine's affair.
+fn its_estimate_is_whole(estimate: &serde_json::Value, longest: u64) {
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    // Three prompts, each with one row of the head.
+    assert_eq!(number(&estimate["flops_head"]), 3.0 * 2.0 * 49152.0 * 576.0);
+    // Of each token in 30 layers: q and o, k and v, three of the feed-forward.
+    let per_token = 2.0 * 30.0 * 576.0 * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
+    let tokens = number(&estimate["flops_layers"]) / per_token;
+    assert_eq!(tokens.fract(), 0.0);
+    assert!(tokens > longest as f64 && tokens <= 3.0 * longest as f64);
+    assert!(number(&estimate["flops_attention"]) > 0.0);
+    for run in ["streamed", "unstreamed"] {
+        let total = &estimate[run]["total"];
+        assert_eq!(estimate[format!("seconds_{run}")], total["seconds"]);
+        let [least, seconds, most] = ["least", "seconds", "most"].map(|name| number(&total[name]));
+        assert!(0.0 < least && least <= seconds && seconds <= most);
+        assert!(number(&estimate[run]["reading"]["seconds"]) < seconds);
+    }
+    let memory = |run: &str| number(&estimate[run]["memory"]);
+    assert!(memory("streamed") < memory("unstreamed"));
+    let calibration = &estimate["calibration"];
+    assert!(number(&calibration["seconds"]) > 0.0);
+    let first = &calibration["kinds"][0];
+    let timed = first["tokens"].as_array().unwrap();
+    assert_eq!(timed.last().unwrap().as_u64(), Some(longest));
+    assert_eq!(first["seconds_of"].as_array().unwrap().len(), timed.len());
 }
 
 #[test]

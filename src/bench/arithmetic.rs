@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::model::cache::Representation;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{PREFILL_RUN, WeightBytes};
+use crate::model::operations::{attention_flops, head_flops, layer_flops, pair_flops};
 
 /// What a workload works on.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +39,14 @@ pub struct Arithmetic {
 
 impl Arithmetic {
     /// Of a prompt: 2 operations per weight and token, the output head for the last token only, and causal
-    /// attention, in which query i sees i + 1 keys.
+    /// attention, in which query i sees i + 1 keys, or those of its layer's window.
     pub fn of_prefill(shape: &Shape<'_>) -> Self {
         let (config, tokens) = (shape.config, shape.tokens);
         let passes = tokens.div_ceil(PREFILL_RUN) as f64;
-        let pairs = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
         Self {
             tokens,
             linear_flops: layer_flops(config) * tokens as f64 + head_flops(config),
-            attention_flops: pair_flops(config) * pairs,
+            attention_flops: attention_flops(config, tokens),
             bytes: passes * shape.weights.per_pass as f64
                 + config.cache_bytes(tokens, shape.cache) as f64,
         }
@@ -72,32 +72,6 @@ impl Arithmetic {
     pub fn flops(&self) -> f64 {
         self.linear_flops + self.attention_flops
     }
-}
-
-/// Numbers in the matrices of one layer.
-fn layer_weights(config: &ModelConfig) -> usize {
-    let (hidden, d) = (config.hidden_size, config.head_dim);
-    let (q, kv) = (
-        config.num_attention_heads * d,
-        config.num_key_value_heads * d,
-    );
-    2 * hidden * q + 2 * hidden * kv + 3 * hidden * config.intermediate_size
-}
-
-/// Of all layers' matrices, for one token.
-pub(super) fn layer_flops(config: &ModelConfig) -> f64 {
-    2.0 * (layer_weights(config) * config.num_hidden_layers()) as f64
-}
-
-/// Of the output head, for one token.
-pub(super) fn head_flops(config: &ModelConfig) -> f64 {
-    2.0 * (config.vocab_size * config.hidden_size) as f64
-}
-
-/// Of one query and one key in every query head of every layer: D multiplications and additions for q·k, as
-/// many for p·v.
-pub(super) fn pair_flops(config: &ModelConfig) -> f64 {
-    4.0 * (config.head_dim * config.num_attention_heads * config.num_hidden_layers()) as f64
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::arithmetic::{head_flops, layer_flops, pair_flops};
 use crate::model::config::ModelConfig;
+use crate::model::operations::{head_flops, layer_flops, pair_flops};
 
 /// Seconds of prefill as a·T + b·T², and the same of its operations at the machine's limit.
 ///

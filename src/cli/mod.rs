@@ -37,6 +37,8 @@ mod plan_report;
 mod plan_table;
 mod plot;
 mod profile;
+mod profile_estimate;
+mod profile_estimate_table;
 mod profile_need;
 mod profile_need_table;
 mod profile_report;

@@ -16,6 +16,7 @@ use super::jobs::JobArguments;
 use super::load::ModelArguments;
 use super::long_run::{RunArguments, run_command, stop_cleanly};
 use super::measure_options::{MeasureArguments, Window};
+use super::profile_estimate::ProfileEstimate;
 use super::profile_need::{MemoryBound, ProfileNeed};
 use super::profile_report::report;
 use super::profile_work::ProfileWork;
@@ -45,7 +46,7 @@ pub struct ProfileArguments {
     /// Also leave a capture of attention in a folder, which `kvprof measure` reads
     #[arg(long, value_name = "FOLDER", conflicts_with = "dry_run")]
     capture_out: Option<PathBuf>,
-    /// Say what it would take in memory and whether that is there, and do nothing
+    /// Say what it would take in memory and disk, operations and time, and do nothing but time some layers for about ten seconds
     #[arg(long, conflicts_with_all = ["out", "resume"])]
     dry_run: bool,
     #[command(flatten)]
@@ -80,7 +81,16 @@ impl ProfileArguments {
             self.memory,
         );
         if self.dry_run {
-            return need.write(&header.files.name, self.run.json);
+            let name = header.files.name.clone();
+            let operations = ProfileEstimate::untimed(&header.config, &prompts);
+            let estimate = match need.cannot_be_timed() {
+                Some(why) => operations.not_timed(why),
+                None => {
+                    let mut layers = self.model.layers(&mut header, &device)?;
+                    operations.timed(&mut layers, &prompts, &need, &measures, self.run.quiet)?
+                }
+            };
+            return need.write(&name, &estimate, self.run.json);
         }
         need.refuse_what_cannot_fit()?;
         let capture = self.capture((&header, &device), &set.record(&prompts), &prompts)?;

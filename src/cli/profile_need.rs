@@ -77,6 +77,12 @@ pub struct ProfileNeed {
     pub(super) all_layers: usize,
     #[serde(skip)]
     pub(super) room: BatchRoom,
+    /// Tokens of one prompt that layers can be timed on.
+    #[serde(skip)]
+    pub(super) calibrated_tokens: usize,
+    /// Whether weights that were read once are still in memory when they are read again.
+    #[serde(skip)]
+    pub(super) weights_stay: bool,
 }
 
 impl ProfileNeed {
@@ -127,6 +133,8 @@ impl ProfileNeed {
             kept: most_hidden,
             all_layers: prefill.weights.held + config.cache_bytes(longest, prefill.precision.cache),
             room,
+            calibrated_tokens: bound.map_or(longest, |bytes| prefill.most_timed_tokens(bytes)),
+            weights_stay: stay,
         }
     }
 
@@ -158,6 +166,16 @@ impl ProfileNeed {
             );
         }
         Ok(())
+    }
+
+    /// Why no layer can be timed, where none can.
+    pub fn cannot_be_timed(&self) -> Option<String> {
+        let bound = self.bound.filter(|_| self.calibrated_tokens == 0)?;
+        Some(format!(
+            "a layer on one token does not fit, {}; {}",
+            self.limit(bound),
+            self.advice()
+        ))
     }
 
     fn limit(&self, bound: usize) -> String {

@@ -3,14 +3,16 @@
 use std::io::Write;
 
 use super::memory_need::megabytes;
+use super::profile_estimate::ProfileEstimate;
 use super::profile_need::ProfileNeed;
 use super::{counted, print_json};
 
 impl ProfileNeed {
-    /// Prints it for a model of this name.
-    pub fn write(&self, model: &str, json: bool) -> anyhow::Result<()> {
+    /// Prints it for a model of this name, with what else the run costs.
+    pub fn write(&self, model: &str, estimate: &ProfileEstimate, json: bool) -> anyhow::Result<()> {
         if json {
-            return print_json(&serde_json::json!({ "model": model, "room": self }));
+            let all = serde_json::json!({ "model": model, "room": self, "estimate": estimate });
+            return print_json(&all);
         }
         let mut out = std::io::stdout().lock();
         writeln!(out, "{model} in {} on {}", self.dtype, self.device)?;
@@ -28,7 +30,7 @@ impl ProfileNeed {
             let end = if whole { ", the model's context" } else { "" };
             writeln!(out, "Prompts of up to {most} tokens fit{end}")?;
         }
-        Ok(())
+        estimate.write(&mut out, self.prompts_at_once)
     }
 
     fn lines(&self) -> Vec<(&'static str, usize, String)> {

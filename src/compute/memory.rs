@@ -32,6 +32,17 @@ pub fn peak_resident_bytes() -> Option<usize> {
     kilobytes("VmHWM:")
 }
 
+/// What this process made the system read from disks so far; what was in memory already is not counted.
+///
+/// Units: bytes; `None` where the system does not count it in `/proc`.
+pub fn bytes_read_from_disk() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("read_bytes:"))?;
+    line.trim().parse().ok()
+}
+
 /// Memory that a device has left.
 ///
 /// Differs: on the CPU what the system could give without swapping, or what its control group (version 2, the

@@ -77,8 +77,20 @@ impl Prefill<'_> {
 
     /// The longest prompt that fits into `bytes`, at most the model's context; 0 if none does.
     pub fn most_tokens(&self, bytes: usize) -> usize {
+        self.most(|tokens| self.footprint(tokens).total() <= bytes)
+    }
+
+    /// The longest part of one prompt that a layer can be timed on within `bytes`: its residual stream is there twice, before
+    /// and behind the layer. At most the model's context; 0 if none can.
+    pub fn most_timed_tokens(&self, bytes: usize) -> usize {
+        let alone = Self { jobs: 1, ..*self };
+        let needed = |tokens| alone.footprint(tokens).total() + alone.hidden(tokens);
+        self.most(|tokens| needed(tokens) <= bytes)
+    }
+
+    /// The longest prompt that fits, of those within the context; 0 if none does.
+    fn most(&self, fits: impl Fn(usize) -> bool) -> usize {
         let context = self.config.max_position_embeddings;
-        let fits = |tokens: usize| self.footprint(tokens).total() <= bytes;
         let (mut least, mut most) = (0, context + 1);
         while most - least > 1 {
             let middle = least + (most - least) / 2;
@@ -290,6 +302,12 @@ mod tests {
         }
         assert_eq!(prefill.most_tokens(usize::MAX), 8192);
         assert_eq!(prefill.most_tokens(0), 0);
+        let two = Prefill { jobs: 2, ..prefill };
+        for tokens in [1, 500, 8191] {
+            let bytes = prefill.footprint(tokens).total() + prefill.hidden(tokens);
+            assert_eq!(two.most_timed_tokens(bytes), tokens, "one prompt, twice");
+            assert_eq!(two.most_timed_tokens(bytes - 1), tokens - 1);
+        }
     }
 
     #[test]

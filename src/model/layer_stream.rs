@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::attention::AttentionProbe;
 use super::cache::KvCache;
-use super::config::ModelConfig;
+use super::config::{LayerKind, ModelConfig};
 use super::decoder::{PREFILL_RUN, check_ids, output_side};
 use super::decoder_layer::Layer;
 use super::embedding::Embedding;
@@ -85,6 +85,11 @@ impl<'a> LayerStream<'a> {
         self.config
     }
 
+    /// Where layers are read to.
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// Reads the embedding.
     ///
     /// Errors: as [`super::decoder::Decoder::load`].
@@ -125,6 +130,16 @@ impl StreamedLayer<'_> {
     /// Its number, counted from 0.
     pub fn number(&self) -> usize {
         self.number
+    }
+
+    /// What its queries see.
+    pub fn kind(&self) -> LayerKind {
+        self.config.layers[self.number]
+    }
+
+    /// Bytes of its weights.
+    pub fn bytes(&self) -> usize {
+        self.layer.bytes()
     }
 
     /// Runs a prompt of `tokens` through the layer, whose keys and values are made, shown to `probe` and let go.

@@ -19,6 +19,7 @@ mod json_fields;
 mod layer_run;
 mod layer_stream;
 mod loaded;
+pub mod operations;
 pub mod precision;
 pub mod ragged_heads;
 pub mod residency;

@@ -3,6 +3,7 @@
 mod asked;
 mod budget_grid;
 mod by_layer;
+mod calibration;
 mod capture;
 mod compare;
 mod device_vectors;
@@ -10,6 +11,7 @@ mod group_measures;
 mod head_path;
 mod hidden_states;
 mod kept_batch;
+mod layer_growth;
 mod measures;
 mod minimum_budget;
 mod needs;
@@ -27,17 +29,22 @@ mod rows;
 mod run;
 mod store;
 mod threshold;
+mod time_estimate;
 mod vectors;
 mod window_sums;
 mod work;
 
 pub use budget_grid::budget_grid;
 pub use by_layer::{Batch, prompt_by_layer};
+pub use calibration::{
+    Calibration, CalibrationBound, KindTimes, LayerTime, ReadingTimes, calibrate,
+};
 pub use capture::{
     CaptureFolder, CaptureManifest, CaptureProbe, CaptureStream, CaptureWriter, CapturedData,
     CapturedLayers, CapturedModel, CapturedPrompt, LayerFacts,
 };
 pub use compare::{ColumnDifference, compare};
+pub use layer_growth::LayerGrowth;
 pub use measures::{HeadMeasures, LayerMeasures, MinimumBudgets, SINKS, entropy, share};
 pub use minimum_budget::Ranked;
 pub use needs::{BudgetMeasure, CurveMeasure, LayerNumber, Needs, Points, TokenMeasure};
@@ -51,3 +58,4 @@ pub use rows::{LayerSpan, PromptLabel, PromptTables, all_tables, prompt_tables};
 pub use run::{ProfileRun, Prompt, prompts_sha256};
 pub use store::{KIND, Profile, ProfileRecord, ProfileSettings, QUANTISATION, TABLES};
 pub use threshold::threshold_name;
+pub use time_estimate::{SecondsRange, TimedRun};

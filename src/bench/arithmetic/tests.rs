@@ -27,12 +27,6 @@ pub(crate) const WEIGHTS: WeightBytes = WeightBytes {
 };
 
 #[test]
-fn weights_by_hand() {
-    // Layer: q and o 5 x 12, k and v 5 x 6, three of 5 x 7: 120 + 60 + 105.
-    assert_eq!(layer_weights(&small()), 285);
-}
-
-#[test]
 fn operations_by_hand() {
     let config = small();
     let shape = Shape {
