@@ -84,10 +84,19 @@ fn captures_that_do_not_go_together_are_refused() {
     let taken = refused(&taken, 1);
     assert!(taken.contains("already holds this very capture"), "{taken}");
     let occupied = [
-        "profile", "--data", &data, "--out", "own", "--capture-out", "new",
+        "profile",
+        "--data",
+        &data,
+        "--out",
+        "own",
+        "--capture-out",
+        "new",
     ];
     assert!(refused(&occupied, 1).contains("another window"));
-    assert!(!path.join("new").exists(), "nothing of a capture without a profile");
+    assert!(
+        !path.join("new").exists(),
+        "nothing of a capture without a profile"
+    );
     let coded = [
         "profile",
         "--data",

@@ -66,7 +66,10 @@ impl CaptureWriter {
     pub fn begin(&self) -> Result<()> {
         let path = self.folder.join(MANIFEST);
         let text = serde_json::to_vec_pretty(&self.manifest);
-        files::replace_with(&path, &text.map_err(|e| Error::format(&path, e.to_string()))?)
+        files::replace_with(
+            &path,
+            &text.map_err(|e| Error::format(&path, e.to_string()))?,
+        )
     }
 
     /// Whether every layer of a prompt is there.
