@@ -292,6 +292,8 @@ impl LayerClock<'_> {
             longest = self.length(layer, tokens, &mut times)?;
             // Four times as much tells more than twice; what is beyond the last part is not there.
             let steps = [next + 2, next + 1];
+            // One length alone does not tell what is fixed: a second is worth more than other layers.
+            let until = if next == 0 { self.time } else { until };
             let possible = |step: &usize| {
                 let tokens = parts.get(*step);
                 tokens.is_some_and(|&tokens| self.spent() + times.expects(tokens) <= until)
