@@ -111,6 +111,11 @@ impl KindTimes {
         all.skip(self.tokens.len().saturating_sub(FITTED)).collect()
     }
 
+    /// Seconds that a length should take, from those that were timed.
+    fn expects(&self, tokens: usize) -> f64 {
+        self.growth.seconds(self.window, tokens)
+    }
+
     /// Adds a length, in its place among the others.
     fn add(&mut self, tokens: usize, seconds: f64) {
         let place = self.tokens.partition_point(|&other| other < tokens);
@@ -195,13 +200,12 @@ fn first_of_each_kind(stream: &LayerStream<'_>) -> Vec<usize> {
         .collect()
 }
 
-/// A prompt's length, its fourth part, and so on down to the shortest, in ascending order.
-fn fourths(tokens: usize) -> Vec<usize> {
-    let fourths = std::iter::successors(Some(tokens), |t| Some(t / 4));
-    let mut all: Vec<usize> = fourths
+/// Halves of a prompt's length down to the shortest, in ascending order.
+fn halves(tokens: usize) -> Vec<usize> {
+    let halves = std::iter::successors(Some(tokens), |t| Some(t / 2));
+    let mut all: Vec<usize> = halves
         .take_while(|&t| t == tokens || t >= SHORTEST)
         .collect();
-    all.dedup();
     all.reverse();
     all
 }
@@ -282,22 +286,29 @@ impl LayerClock<'_> {
             seconds_of: Vec::new(),
             growth: LayerGrowth::default(),
         };
-        for tokens in fourths(whole) {
-            let expected = times.growth.seconds(times.window, tokens);
-            if !times.tokens.is_empty() && self.spent() + expected > until {
-                break;
-            }
+        let parts = halves(whole);
+        let mut next = 0;
+        while let Some(&tokens) = parts.get(next) {
             longest = self.length(layer, tokens, &mut times)?;
-        }
-        let reached = times.tokens.last().copied().unwrap_or(0);
-        for tokens in [2 * reached, reached / 2] {
-            let expected = times.growth.seconds(times.window, tokens);
-            if (SHORTEST..whole).contains(&tokens) && self.spent() + expected <= until {
-                let hidden = self.length(layer, tokens, &mut times)?;
-                if tokens > reached {
-                    longest = hidden;
-                }
+            // Four times as much tells more than twice; what is beyond the last part is not there.
+            let steps = [next + 2, next + 1];
+            // One length alone does not tell what is fixed: a second is worth more than other layers.
+            let until = if next == 0 { self.time } else { until };
+            let possible = |step: &usize| {
+                let tokens = parts.get(*step);
+                tokens.is_some_and(|&tokens| self.spent() + times.expects(tokens) <= until)
+            };
+            match steps.into_iter().find(possible) {
+                Some(step) => next = step,
+                None => break,
             }
+        }
+        // Half of the longest may have been passed over.
+        if let Some(&tokens) = next.checked_sub(1).and_then(|half| parts.get(half))
+            && !times.tokens.contains(&tokens)
+            && self.spent() + times.expects(tokens) <= until
+        {
+            self.length(layer, tokens, &mut times)?;
         }
         Ok((times, longest))
     }
@@ -360,11 +371,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_a_prompt_are_its_fourths() {
-        assert_eq!(fourths(2038), [127, 509, 2038]);
-        assert_eq!(fourths(128), [32, 128]);
-        assert_eq!(fourths(127), [127]);
-        assert_eq!(fourths(1), [1]);
+    fn parts_of_a_prompt_are_its_halves() {
+        assert_eq!(halves(2038), [63, 127, 254, 509, 1019, 2038]);
+        assert_eq!(halves(64), [32, 64]);
+        assert_eq!(halves(63), [63]);
+        assert_eq!(halves(1), [1]);
     }
 
     #[test]

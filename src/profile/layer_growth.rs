@@ -27,7 +27,8 @@ impl LayerGrowth {
     /// The fit to lengths and their seconds that has the least squares of relative errors; `None` without a length, or with
     /// seconds that are no time.
     ///
-    /// One length tells seconds per token alone, three or less nothing of runs. `window` is the layer's.
+    /// One length tells seconds per token alone; two or three tell of pairs or of runs as well, whether they grow faster or
+    /// slower than tokens. `window` is the layer's.
     pub fn fit(window: Option<usize>, measured: &[(usize, f64)]) -> Option<Self> {
         let is_time =
             |&(tokens, seconds): &(usize, f64)| tokens > 0 && seconds > 0.0 && seconds.is_finite();
@@ -37,7 +38,7 @@ impl LayerGrowth {
         // Ties go to the first.
         let sets: &[&[usize]] = match measured.len() {
             1 => &[&[1]],
-            2 | 3 => &[&[1, 2], &[1], &[2]],
+            2 | 3 => &[&[1, 2], &[0, 1], &[1], &[2]],
             _ => &[&[0, 1, 2], &[1, 2], &[0, 1], &[0, 2], &[1], &[2], &[0]],
         };
         let rows: Vec<[f64; TERMS]> = (measured.iter())
@@ -190,6 +191,10 @@ mod tests {
         near(fit.per_token, made.per_token);
         near(fit.per_pair, made.per_pair);
         near(fit.seconds(None, 4000), without_runs.seconds(None, 4000));
+        // What two lengths of one run share is its fixed cost.
+        let fit = LayerGrowth::fit(None, &[(63, 1.4), (126, 1.8)]).unwrap();
+        near(fit.per_run, 1.0);
+        near(fit.seconds(None, 252), 2.6);
     }
 
     #[test]
