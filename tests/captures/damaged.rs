@@ -62,6 +62,11 @@ fn manifests_of_other_kinds_are_named() {
         ),
         ("colour", json!("red"), "unknown field `colour`"),
         ("dtype", Value::Null, "not the manifest"),
+        (
+            "data",
+            json!({"name": "a\nb", "sha256": ""}),
+            "control character",
+        ),
     ] {
         let text = said(in_manifest(|manifest| manifest[field] = value.clone()));
         assert!(text.contains(part), "{field} {value}: {text}");
@@ -71,6 +76,11 @@ fn manifests_of_other_kinds_are_named() {
         ("num_heads", json!(5), "cannot share evenly"),
         ("num_kv_heads", json!(0), "num_kv_heads of 0"),
         ("head_dim", json!(1u64 << 40), "head_dim of 1099511627776"),
+        (
+            "head_dim",
+            json!(1 << 24),
+            "at most 1099511627776 are possible",
+        ),
         ("layers", json!([]), "number of layers of 0"),
         ("layers", json!([{"window": 0, "scale": 1.0}]), "layer 0"),
         (
@@ -158,6 +168,23 @@ fn tensors_that_contradict_the_manifest_are_named() {
             "{text}"
         );
     }
+    // Every number is finite, and what attention gives of them is not.
+    let text = said(|path| {
+        with_tensor("values", |values| {
+            (values.ones_like().unwrap() * 1e38).unwrap()
+        })(path);
+        let output = path.join("output-000.safetensors");
+        let mut tensors = candle_core::safetensors::load(&output, &Device::Cpu).unwrap();
+        let large = (tensors["output"].ones_like().unwrap() * 1e30).unwrap();
+        tensors.insert("output".to_owned(), large);
+        let labels = HashMap::from([("layer".to_owned(), "0".to_owned())]);
+        fs::write(
+            output,
+            safetensors::serialize(&tensors, Some(labels)).unwrap(),
+        )
+        .unwrap();
+    });
+    assert!(text.contains("a layer's output"), "{text}");
     let text = said(|path| {
         let path = path.join("prompt-00000/layer-000.safetensors");
         let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
