@@ -135,8 +135,8 @@ impl ProfileArguments {
         let Some(folder) = &self.capture_out else {
             return Ok(None);
         };
-        let (absolute, precision) = (std::path::absolute, self.model.precision()?);
-        let (own, out) = (absolute(folder)?, absolute(out)?);
+        let precision = self.model.precision()?;
+        let (own, out) = (std::path::absolute(folder)?, std::path::absolute(out)?);
         anyhow::ensure!(
             !own.starts_with(&out) && !out.starts_with(&own),
             "--capture-out {} and the profile's folder {} lie in one another: keep them apart",
