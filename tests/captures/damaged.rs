@@ -76,11 +76,6 @@ fn manifests_of_other_kinds_are_named() {
         ("num_heads", json!(5), "cannot share evenly"),
         ("num_kv_heads", json!(0), "num_kv_heads of 0"),
         ("head_dim", json!(1u64 << 40), "head_dim of 1099511627776"),
-        (
-            "head_dim",
-            json!(1 << 24),
-            "at most 1099511627776 are possible",
-        ),
         ("layers", json!([]), "number of layers of 0"),
         ("layers", json!([{"window": 0, "scale": 1.0}]), "layer 0"),
         (
@@ -171,7 +166,7 @@ fn tensors_that_contradict_the_manifest_are_named() {
     // Every number is finite, and what attention gives of them is not.
     let text = said(|path| {
         with_tensor("values", |values| {
-            (values.ones_like().unwrap() * 1e38).unwrap()
+            (values.ones_like().unwrap() * 1e30).unwrap()
         })(path);
         let output = path.join("output-000.safetensors");
         let mut tensors = candle_core::safetensors::load(&output, &Device::Cpu).unwrap();
