@@ -85,6 +85,18 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// Removes what writes into a folder have left that never ended; a folder that is not there has nothing.
+///
+/// Errors: [`Error::Io`].
+pub fn remove_partial(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_partial(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(|e| Error::io("remove", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a file name is that of a write that never ended.
 pub fn is_partial(name: &str) -> bool {
     name.starts_with(".kvprof-") && name.ends_with(".partial")

@@ -92,6 +92,17 @@ fn captures_that_do_not_go_together_are_refused() {
         "--capture-out",
         "new",
     ];
+    let inside = [
+        "profile",
+        "--data",
+        &data,
+        "--out",
+        "p",
+        "--capture-out",
+        "p/capture",
+    ];
+    assert!(refused(&inside, 1).contains("keep them apart"));
+    assert!(!path.join("p").exists());
     assert!(refused(&occupied, 1).contains("another window"));
     assert!(
         !path.join("new").exists(),
@@ -130,6 +141,15 @@ fn captures_that_do_not_go_together_are_refused() {
     other["dtype"] = "bf16".into();
     fs::write(path.join("second/capture.json"), other.to_string()).unwrap();
     let differ = refused(&["measure", "capture", "second"], 1);
+    // Names of a capture lead to no other folder.
+    let mut evil = prompts.clone();
+    evil["model"]["name"] = "x/../../../escaped".into();
+    fs::write(path.join("second/capture.json"), evil.to_string()).unwrap();
+    kvprof(path)
+        .args(["measure", "second", "--quiet"])
+        .assert()
+        .success();
+    assert!(path.join("measure-x-..-..-..-escaped-short").is_dir());
     assert!(
         differ.contains("second has another dtype than capture"),
         "{differ}"

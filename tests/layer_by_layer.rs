@@ -71,7 +71,7 @@ impl Case<'_> {
             batch.end_layer().unwrap();
         }
         batch.finish().unwrap();
-        assert_eq!(Batch::kept_prompts(&run), None);
+        assert_eq!(Batch::kept(&run), None);
         run.finish().unwrap();
     }
 }
@@ -176,7 +176,7 @@ fn a_batch_of_other_prompts_begins_anew() {
     let path = folder.path().join("run");
     case.by_layer(&path, false, usize::MAX, Some(1));
     let run = case.run(&path, true);
-    assert_eq!(Batch::kept_prompts(&run), Some(vec![0, 1]));
+    assert_eq!(Batch::kept(&run), Some((vec![0, 1], 1)));
     // What was being kept when the run was killed is not taken for a whole one.
     fs::create_dir(run.parts_folder().join("keeping")).unwrap();
     let mut header = case.header();
@@ -190,7 +190,7 @@ fn a_batch_of_other_prompts_begins_anew() {
         "{unfinished}"
     );
     assert_eq!(begin(&[1]).unwrap().layers(), 0);
-    assert_eq!(Batch::kept_prompts(&run), None);
+    assert_eq!(Batch::kept(&run), None);
     assert_eq!(begin(&[0, 1]).unwrap().layers(), 0);
 }
 
@@ -217,4 +217,62 @@ fn damage_in_a_later_layer_is_told_before_the_first() {
         said.contains("lacks the tensor blk.1.ffn_up.weight"),
         "{said}"
     );
+}
+
+#[test]
+fn a_bias_that_nothing_reads_is_told_in_every_layer() {
+    let family = family_models::folders().remove(0);
+    for layer in [0, 1] {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&family.weights).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let path = folder.path().join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        let own = format!("model.layers.{layer}.input_layernorm");
+        let norm = tensors[&format!("{own}.weight")].clone();
+        tensors.insert(format!("{own}.bias"), norm);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let mut files = family.files();
+        files.weights = folder.path().to_owned();
+        let mut header = ModelHeader::open(files).unwrap();
+        let said = header.layers(&Device::Cpu, Precision::FLOAT32).err();
+        let said = said.unwrap().to_string();
+        assert!(said.contains(&format!("{own}.bias")), "{said}");
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_among_its_parts_or_kept_damage_goes_on() {
+    let family = family_models::folders().remove(0);
+    let options = MeasureOptions::default();
+    let case = Case {
+        files: family.files(),
+        precision: Precision::FLOAT32,
+        options: &options,
+        prompts: &prompts(&[5, 9]),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |part: &str| folder.path().join(part);
+    case.by_prompt(&at("whole"));
+    // One of two parts is written, and the batch is still kept.
+    let one = case.run(&at("one"), false);
+    let model = case.header().load(&Device::Cpu, case.precision).unwrap();
+    one.measure(0, &case.prompts[0], &model.decoder, &mut |_| ())
+        .unwrap();
+    case.by_layer(&at("killed"), false, usize::MAX, Some(1));
+    for table in one.tables() {
+        let part = format!(".parts/000000.{table}.parquet");
+        fs::copy(at("one").join(&part), at("killed").join(&part)).unwrap();
+    }
+    case.by_layer(&at("killed"), true, usize::MAX, None);
+    assert_eq!(bytes(&at("whole")), bytes(&at("killed")));
+    // What was kept is cut short: the batch begins anew.
+    case.by_layer(&at("damaged"), false, usize::MAX, Some(1));
+    let hidden = at("damaged").join(".parts/kept-00001/hidden");
+    let kept = fs::read(&hidden).unwrap();
+    fs::write(hidden, &kept[1..]).unwrap();
+    case.by_layer(&at("damaged"), true, usize::MAX, None);
+    assert_eq!(bytes(&at("whole")), bytes(&at("damaged")));
 }

@@ -50,6 +50,13 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes beside the target and renames, so that a file that is there is whole."""
     beside = path.with_name(path.name + TEMPORARY)
     beside.write_bytes(content)
+    rename_whole(beside, path)
+
+
+def rename_whole(beside: Path, path: Path) -> None:
+    """Puts a file in its place once all of it is on the disk, so that neither a kill nor a power loss leaves half of it."""
+    with beside.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(beside, path)
 
 

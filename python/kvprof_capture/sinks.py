@@ -25,6 +25,7 @@ from .format import (
     layer_metadata,
     output_file,
     output_metadata,
+    rename_whole,
     write_whole,
 )
 
@@ -119,13 +120,22 @@ def _save_whole(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str
             start = _with_ordered_metadata(struct.pack("<Q", length) + file.read(length))
             file.seek(0)
             file.write(start)
-        os.replace(beside, path)
+        # safetensors makes files that others cannot read, whatever the user's mask says.
+        beside.chmod(0o666 & ~_mask())
+        rename_whole(beside, path)
     except SafetensorError as error:
         beside.unlink(missing_ok=True)
         raise CaptureError(f"cannot write {path}: {error}") from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _mask() -> int:
+    """The user's mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _with_ordered_metadata(content: bytes) -> bytes:

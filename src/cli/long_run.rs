@@ -39,7 +39,14 @@ impl RunArguments {
     /// The output folder, by default called after the `parts` of its name.
     pub fn folder(&self, parts: &[&str]) -> PathBuf {
         let folder = self.out.clone();
-        folder.unwrap_or_else(|| PathBuf::from(parts.join("-")))
+        // Names may come from files of other people.
+        let named = || {
+            parts
+                .join("-")
+                .replace(['/', '\\'], "-")
+                .replace(char::is_control, "-")
+        };
+        folder.unwrap_or_else(|| PathBuf::from(named()))
     }
 
     /// Prints what was measured as it was asked for: as JSON, in words, or not at all.

@@ -136,7 +136,7 @@ impl Captures {
             bar.set_position(before + tokens as u64);
         }
         bar.finish_and_clear();
-        Ok(())
+        Ok(self.all.iter_mut().try_for_each(|capture| capture.end())?)
     }
 
     /// What the record of the run keeps of the data sets that prompts came from.

@@ -1,8 +1,7 @@
 //! `kvprof profile`: prefill prompts, measure every head, leave a profile folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use kvprof::dataset;
 use kvprof::model::ModelHeader;
 use kvprof::model::footprint::Prefill;
@@ -10,7 +9,7 @@ use kvprof::profile::{
     CaptureFolder, CaptureManifest, CaptureWriter, CapturedData, CapturedModel, Profile,
     ProfileRecord, ProfileRun, ProfileSettings, Prompt,
 };
-use kvprof::run::{DataRecord, ModelRecord};
+use kvprof::run::ModelRecord;
 
 use super::jobs::JobArguments;
 use super::load::ModelArguments;
@@ -93,7 +92,6 @@ impl ProfileArguments {
             return need.write(&name, &estimate, self.run.json);
         }
         need.refuse_what_cannot_fit()?;
-        let capture = self.capture((&header, &device), &set.record(&prompts), &prompts)?;
         let record = ProfileRecord::new(
             run_command(),
             ModelRecord::of_files(&header.files, &header.config, &device, precision),
@@ -105,12 +103,9 @@ impl ProfileArguments {
         );
         let names = ["profile", &record.model.name, &record.data.name];
         let folder = self.run.folder(&names);
+        let capture = self.capture(&header, &record, &folder, &prompts)?;
         let run = ProfileRun::prepare(&folder, record, prompts.len(), self.run.resume)?
             .reading(header.files.in_use.clone());
-        if let Some(capture) = &capture {
-            capture.begin()?;
-        }
-        stop_cleanly(&folder);
         let work = ProfileWork {
             run: &run,
             prompts: &prompts,
@@ -119,6 +114,8 @@ impl ProfileArguments {
             capture: capture.as_ref(),
             quiet: self.run.quiet,
         };
+        work.begin_capture()?;
+        stop_cleanly(&folder);
         work.measure(&mut self.model.layers(&mut header, &device)?)?;
         run.finish()?;
         if let Some(folder) = &self.capture_out {
@@ -130,36 +127,41 @@ impl ProfileArguments {
     /// The capture that is written beside the profile.
     fn capture(
         &self,
-        (header, device): (&ModelHeader, &Device),
-        data: &DataRecord,
+        header: &ModelHeader,
+        record: &ProfileRecord,
+        out: &Path,
         prompts: &[Prompt],
     ) -> anyhow::Result<Option<CaptureWriter>> {
         let Some(folder) = &self.capture_out else {
             return Ok(None);
         };
         let precision = self.model.precision()?;
+        let (own, out) = (std::path::absolute(folder)?, std::path::absolute(out)?);
+        anyhow::ensure!(
+            !own.starts_with(&out) && !out.starts_with(&own),
+            "--capture-out {} and the profile's folder {} lie in one another: keep them apart",
+            folder.display(),
+            out.display()
+        );
         anyhow::ensure!(
             precision.cache.is_plain(),
             "--capture-out holds numbers of f32, bf16 and f16, not of a cache in {}; leave --cache-dtype out",
             precision.cache
         );
-        let (device, dtype) = (format!("{:?}", device.location()), precision.to_string());
+        let (model, data) = (&record.model, &record.data);
         let data = CapturedData {
             name: data.name.clone(),
             sha256: data.sha256.clone(),
         };
         let manifest = CaptureManifest::new(
             format!("kvprof {}", env!("CARGO_PKG_VERSION")),
-            [device, dtype],
+            [model.device.clone(), model.dtype.clone()],
             self.window.0,
             CapturedModel::of(&header.files, &header.config),
             data,
             prompts,
         );
-        Ok(Some(CaptureWriter::prepare(
-            folder,
-            manifest,
-            self.run.resume,
-        )?))
+        let capture = CaptureWriter::prepare(folder, manifest, self.run.resume)?;
+        Ok(Some(capture.reading(header.files.in_use.clone())))
     }
 }

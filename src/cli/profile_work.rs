@@ -40,7 +40,6 @@ impl ProfileWork<'_> {
                 .map_err(|e| prompt.named(e))
                 .with_context(|| measuring(index, prompt))?;
         }
-        self.check_capture()?;
         let layers = stream.config().num_hidden_layers();
         let tokens = todo.iter().map(|&index| self.prompts[index].ids.len());
         let bar = LayerBar {
@@ -48,7 +47,7 @@ impl ProfileWork<'_> {
             layers,
             passed: AtomicUsize::new(0),
         };
-        for numbers in self.batches(&todo) {
+        for numbers in self.batches(&todo)? {
             let embedding = stream.embedding()?;
             let in_memory = self.room.in_memory;
             let batch = Batch::begin(self.run, self.prompts, &numbers, &embedding, in_memory)?;
@@ -59,8 +58,8 @@ impl ProfileWork<'_> {
         Ok(())
     }
 
-    /// Refuses a capture that would lack prompts, since they were measured without one.
-    fn check_capture(&self) -> anyhow::Result<()> {
+    /// Begins the capture, unless it would lack prompts that were measured without one.
+    pub fn begin_capture(&self) -> anyhow::Result<()> {
         let Some(capture) = self.capture else {
             return Ok(());
         };
@@ -71,7 +70,7 @@ impl ProfileWork<'_> {
                 index + 1
             );
         }
-        Ok(())
+        Ok(capture.begin()?)
     }
 
     fn through_layers(
@@ -102,10 +101,14 @@ impl ProfileWork<'_> {
     }
 
     /// Numbers of the prompts that go through the model together; first those that a killed run was at.
-    fn batches(&self, todo: &[usize]) -> Vec<Vec<usize>> {
-        let kept = Batch::kept_prompts(self.run).unwrap_or_default();
-        let is_todo = |index: &usize| todo.contains(index);
-        let begun = !kept.is_empty() && kept.iter().all(is_todo);
+    fn batches(&self, todo: &[usize]) -> anyhow::Result<Vec<Vec<usize>>> {
+        let (kept, layers) = Batch::kept(self.run).unwrap_or_default();
+        let is_captured = |&index: &usize| self.capture.is_none_or(|c| c.has_layers(index, layers));
+        // Those that are there already were written when the run was killed between two of them.
+        let begun = kept.iter().any(|index| todo.contains(index)) && kept.iter().all(is_captured);
+        if !begun {
+            Batch::forget(self.run)?;
+        }
         let mut batches = Vec::from_iter(begun.then(|| kept.clone()));
         let rest = todo.iter().copied();
         let rest: Vec<usize> = rest
@@ -114,7 +117,7 @@ impl ProfileWork<'_> {
         let lengths: Vec<usize> = rest.iter().map(|&i| self.prompts[i].ids.len()).collect();
         let places = self.room.batches(&lengths).into_iter();
         batches.extend(places.map(|batch| batch.into_iter().map(|place| rest[place]).collect()));
-        batches
+        Ok(batches)
     }
 }
 

@@ -64,7 +64,8 @@ impl ModelHeader {
     ) -> Result<LayerStream<'a>> {
         let config = &self.config;
         let mut weights = Weights::new(self.weights.tensors(), device, precision.dtype);
-        // What is of no use here is read all the same: damage should be told before hours of work, not after.
+        // Neither is of use here before the first layer is: damage in them should be told before hours of work, not after. That
+        // of a later layer is told when it is read, which is not worth reading all of a large file twice.
         output_side(&mut weights, config)?;
         Embedding::load(&mut weights, config)?;
         Layer::load(&mut weights, config, 0)?;

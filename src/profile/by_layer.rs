@@ -9,12 +9,11 @@ use super::kept_batch::{BatchKeeper, BetweenLayers, KeptState};
 use super::measures::LayerMeasures;
 use super::options::MeasureOptions;
 use super::probe::Profiler;
-use super::rows::{LayerSpan, all_tables};
+use super::rows::{LayerSpan, all_tables, append_tables};
 use super::run::{ProfileRun, Prompt};
 use crate::error::{Error, Result};
 use crate::model::attention::Tee;
 use crate::model::{Embedding, HiddenRows, LayerStream, StreamedLayer};
-use crate::table::Table;
 
 /// The least time between two layers that are kept: a killed run loses at most a layer, or so many seconds of quick ones.
 const KEPT_EVERY: Duration = Duration::from_secs(10);
@@ -38,14 +37,23 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// The numbers of the prompts that a killed run was at, if it kept any.
-    pub fn kept_prompts(run: &ProfileRun) -> Option<Vec<usize>> {
-        keeper(run).state().map(|state| state.prompts)
+    /// The numbers of the prompts that a killed run was at, if it kept any, and the layers that they had passed.
+    pub fn kept(run: &ProfileRun) -> Option<(Vec<usize>, usize)> {
+        let state = keeper(run).state()?;
+        Some((state.prompts, state.layers))
+    }
+
+    /// Removes what a killed run had kept.
+    ///
+    /// Errors: [`Error::Io`].
+    pub fn forget(run: &ProfileRun) -> Result<()> {
+        keeper(run).forget()
     }
 
     /// The prompts of `all` with these `numbers` before the first layer, or where a killed run had kept them.
     ///
-    /// `room` is for their residual streams, in bytes; what is beyond it waits in a file in the run's folder.
+    /// `room` is for their residual streams, in bytes; what is beyond it waits in a file in the run's folder. What was kept and
+    /// cannot be read is computed again.
     /// Errors: [`Error::Io`]; [`Error::Candle`] when the device has no room.
     pub fn begin(
         run: &'a ProfileRun,
@@ -66,16 +74,15 @@ impl<'a> Batch<'a> {
             keeping_took: Duration::ZERO,
         };
         let keeper = keeper(run);
-        match keeper.state().filter(|state| state.prompts == numbers) {
-            Some(state) => {
-                keeper.take_up(&state, &mut batch.exclusive())?;
+        if let Some(state) = keeper.state().filter(|state| state.prompts == numbers) {
+            if keeper.take_up(&state, &mut batch.exclusive()).is_ok() {
                 batch.layers = state.layers;
+                return Ok(batch);
             }
-            None => {
-                keeper.forget()?;
-                batch.embed(embedding)?;
-            }
+            batch.between = places(run, all, numbers, &shape, room)?;
         }
+        keeper.forget()?;
+        batch.embed(embedding)?;
         Ok(batch)
     }
 
@@ -132,7 +139,7 @@ impl<'a> Batch<'a> {
             windowed: self.windowed,
         };
         let label = prompt.label(index);
-        join(&mut between.tables, all_tables(&label, span, options))
+        append_tables(&mut between.tables, all_tables(&label, span, options))
     }
 
     /// Ends a layer that all prompts have passed, and keeps them where it is time.
@@ -174,7 +181,12 @@ impl<'a> Batch<'a> {
             return Err(Error::invalid("layers that were passed", passed, bound));
         }
         let run = self.run;
-        for one in self.exclusive() {
+        // A run that was killed here before has written some of them.
+        for one in self
+            .exclusive()
+            .into_iter()
+            .filter(|one| !run.has(one.index))
+        {
             run.write(one.index, &one.tables)?;
         }
         keeper(run).forget()
@@ -266,18 +278,6 @@ fn places(
         }))
     };
     numbers.iter().map(place).collect()
-}
-
-/// Adds the rows of a layer to those of the layers before it.
-fn join(tables: &mut Vec<Table>, of_layer: Vec<Table>) -> Result<()> {
-    if tables.is_empty() {
-        *tables = of_layer;
-        return Ok(());
-    }
-    tables
-        .iter_mut()
-        .zip(of_layer)
-        .try_for_each(|(all, layer)| all.append(layer))
 }
 
 fn keeper(run: &ProfileRun) -> BatchKeeper<'_> {

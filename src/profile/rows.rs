@@ -6,6 +6,7 @@ use super::needs::CurveMeasure;
 use super::options::MeasureOptions;
 use super::query::{Query, Vector};
 use super::threshold_name;
+use crate::error::{Error, Result};
 use crate::table::{Rows, Table};
 
 /// A prompt as tables name it.
@@ -80,6 +81,22 @@ pub fn all_tables(
         tables.push(quantisation_table(label, span));
     }
     tables
+}
+
+/// Adds the rows of a layer to those of the layers before it, none at the first.
+///
+/// Errors: those of [`Table::append`]; [`Error::Invalid`] for another number of tables.
+pub(super) fn append_tables(tables: &mut Vec<Table>, of_layer: Vec<Table>) -> Result<()> {
+    if tables.is_empty() {
+        *tables = of_layer;
+        return Ok(());
+    }
+    if tables.len() != of_layer.len() {
+        let bound = format!("the layers before have {}", tables.len());
+        return Err(Error::invalid("number of tables", of_layer.len(), bound));
+    }
+    let mut pairs = tables.iter_mut().zip(of_layer);
+    pairs.try_for_each(|(all, layer)| all.append(layer))
 }
 
 /// What types of the cache cost, a row per layer and type.

@@ -93,7 +93,7 @@ impl WindowSums {
         if rows.finite {
             return Ok(());
         }
-        Err(not_finite())
+        Err(not_finite("attention"))
     }
 
     fn rows(&self) -> MutexGuard<'_, RowMeasures> {
@@ -230,6 +230,9 @@ impl WindowSums {
             }
             vectors::on_host(view, [&rows.last, &pooled], work, &grid)?
         };
+        if !vectors.iter().all(|vector| vector.output.norm.is_finite()) {
+            return Err(not_finite("a layer's output"));
+        }
         let measures = layer_measures(&rows, window, vectors, spreads);
         Ok(LayerMeasures {
             window: view.cache.window(),
@@ -283,13 +286,14 @@ fn check_total(total: f64) -> Result<()> {
     if total.is_finite() {
         return Ok(());
     }
-    Err(not_finite())
+    Err(not_finite("attention"))
 }
 
-fn not_finite() -> Error {
+fn not_finite(place: &str) -> Error {
     Error::NotFinite {
-        place: "attention".into(),
-        advice: "the weights are damaged, or --dtype is too narrow for them: try f32".into(),
+        place: place.to_owned(),
+        advice: "weights or a capture are damaged, or the type that they were computed in is too narrow for them: try float32"
+            .into(),
     }
 }
 

@@ -124,8 +124,8 @@ impl<S: RunSettings> RunFolder<S> {
             reads: FilesInUse::default(),
         };
         run.check_earlier(resume)?;
-        remove_partial_files(&run.folder)?;
-        remove_partial_files(&run.parts)?;
+        files::remove_partial(&run.folder)?;
+        files::remove_partial(&run.parts)?;
         fs::create_dir_all(&run.parts).map_err(|e| Error::io("create", &run.parts, e))?;
         if !run.is_finished() {
             write_record(&run.parts, &run.record)?;
@@ -167,9 +167,10 @@ impl<S: RunSettings> RunFolder<S> {
             };
         }
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        // A run that could not even write its record leaves an empty folder of parts.
-        let used = |path: PathBuf| path != parts || entries(&path).next().is_some();
-        if entries(folder).any(|entry| used(entry.path())) {
+        let whole = |entry: &fs::DirEntry| !files::is_partial(&entry.file_name().to_string_lossy());
+        // A run that could not even write its record leaves a folder of parts without any whole file.
+        let used = |path: PathBuf| path != parts || entries(&path).any(|entry| whole(&entry));
+        if entries(folder).any(|entry| whole(&entry) && used(entry.path())) {
             let noun = S::KIND.a();
             let problem = format!("holds files that are not {noun}; choose another with --out");
             return Err(in_the_way(folder, problem));
@@ -325,18 +326,6 @@ fn fields(record: &impl Serialize) -> Map<String, Value> {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     }
-}
-
-/// Removes leftovers of writes that were killed half-way.
-///
-/// Errors: [`Error::Io`].
-fn remove_partial_files(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if files::is_partial(&entry.file_name().to_string_lossy()) {
-            fs::remove_file(entry.path()).map_err(|e| Error::io("remove", &entry.path(), e))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

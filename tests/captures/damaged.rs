@@ -62,6 +62,11 @@ fn manifests_of_other_kinds_are_named() {
         ),
         ("colour", json!("red"), "unknown field `colour`"),
         ("dtype", Value::Null, "not the manifest"),
+        (
+            "data",
+            json!({"name": "a\nb", "sha256": ""}),
+            "control character",
+        ),
     ] {
         let text = said(in_manifest(|manifest| manifest[field] = value.clone()));
         assert!(text.contains(part), "{field} {value}: {text}");
@@ -158,6 +163,23 @@ fn tensors_that_contradict_the_manifest_are_named() {
             "{text}"
         );
     }
+    // Every number is finite, and what attention gives of them is not.
+    let text = said(|path| {
+        with_tensor("values", |values| {
+            (values.ones_like().unwrap() * 1e30).unwrap()
+        })(path);
+        let output = path.join("output-000.safetensors");
+        let mut tensors = candle_core::safetensors::load(&output, &Device::Cpu).unwrap();
+        let large = (tensors["output"].ones_like().unwrap() * 1e30).unwrap();
+        tensors.insert("output".to_owned(), large);
+        let labels = HashMap::from([("layer".to_owned(), "0".to_owned())]);
+        fs::write(
+            output,
+            safetensors::serialize(&tensors, Some(labels)).unwrap(),
+        )
+        .unwrap();
+    });
+    assert!(text.contains("a layer's output"), "{text}");
     let text = said(|path| {
         let path = path.join("prompt-00000/layer-000.safetensors");
         let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();

@@ -51,6 +51,14 @@ fn a_stream_gives_the_bytes_of_the_folder() {
     assert!(early.contains("(0, 0) comes next"), "{early}");
     capture.skip(0).unwrap();
     assert_eq!(capture.layer(1, 0).unwrap().keys.dims()[1], 4);
+    assert!(capture.end().is_err(), "layers are left");
+    capture.skip(1).unwrap();
+    capture.end().unwrap();
+    let twice = [stream.as_slice(), &stream].concat();
+    let mut capture = CaptureStream::open(twice.as_slice()).unwrap();
+    (0..2).for_each(|prompt| capture.skip(prompt).unwrap());
+    let said = capture.end().unwrap_err().to_string();
+    assert!(said.contains("goes on after the last layer"), "{said}");
 }
 
 #[test]

@@ -108,6 +108,8 @@ pub(super) struct Weights<'a> {
     /// That of activations, and so of what is added to them or multiplied with them by element.
     activations: DType,
     taken: HashSet<String>,
+    /// Projections, by what stands before `.weight`: what else of their name is there is their bias.
+    linear: HashSet<String>,
 }
 
 impl<'a> Weights<'a> {
@@ -118,6 +120,7 @@ impl<'a> Weights<'a> {
             dtype,
             activations: dense_type(device, dtype),
             taken: HashSet::new(),
+            linear: HashSet::new(),
         }
     }
 
@@ -132,6 +135,7 @@ impl<'a> Weights<'a> {
     }
 
     pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
+        self.linear.insert(name.to_owned());
         let matrix = self.matrix(&format!("{name}.weight"), out, width)?;
         let bias_name = format!("{name}.bias");
         let bias = if self.source.has(&bias_name) {
@@ -144,6 +148,7 @@ impl<'a> Weights<'a> {
 
     /// A projection whose bias must be there.
     pub(super) fn biased(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
+        self.linear.insert(name.to_owned());
         let matrix = self.matrix(&format!("{name}.weight"), out, width)?;
         let bias = Some(self.tensor(&format!("{name}.bias"), &[out])?);
         Ok(Linear { matrix, bias })
@@ -176,7 +181,7 @@ impl<'a> Weights<'a> {
                     return Err(Error::format(self.source.place(), problem));
                 }
                 self.taken.insert(weight);
-                if self.source.has(&bias) {
+                if self.linear.contains(&format!("blk.0.{part}")) && self.source.has(&bias) {
                     self.taken.insert(bias);
                 }
             }

@@ -1,13 +1,13 @@
 //! A capture as a folder.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use memmap2::Mmap;
 
-use super::manifest::CaptureManifest;
-use super::tensors::{CapturedLayers, TensorFile, attention_shapes, output_shape};
+use super::manifest::{CaptureManifest, LONGEST_MANIFEST};
+use super::tensors::{CapturedLayers, LONGEST_HEADER, TensorFile, attention_shapes, output_shape};
 use crate::error::{Error, Result};
 use crate::model::CapturedTensors;
 
@@ -30,7 +30,7 @@ impl CaptureFolder {
             let problem = "is no capture (no capture.json); make one with kvprof_capture or with `kvprof profile --capture-out`";
             return Err(Error::format(folder, problem));
         }
-        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = read_at_most(&path, LONGEST_MANIFEST)?;
         let capture = Self {
             folder: folder.to_owned(),
             manifest: CaptureManifest::parse(&text, &path)?,
@@ -72,9 +72,12 @@ impl CaptureFolder {
         wanted: [(&str, Vec<usize>); N],
     ) -> Result<[Tensor; N]> {
         let path = self.folder.join(file);
-        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        // SAFETY: the mapping is only read, and dropped before this function ends.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", &path, e))?;
+        let numbers = wanted
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>());
+        let most = LONGEST_HEADER + 4 * numbers.sum::<usize>();
+        // Read and not mapped: a file that is cut short meanwhile must end in an error, and tensors are copied anyway.
+        let bytes = read_at_most(&path, most)?;
         TensorFile::new(&bytes, &path).read(labels, wanted)
     }
 }
@@ -102,6 +105,25 @@ impl CapturedLayers for CaptureFolder {
     fn skip(&mut self, _prompt: usize) -> Result<()> {
         Ok(())
     }
+
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A whole file, unless it is longer than it could be.
+fn read_at_most(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut bytes = Vec::new();
+    let read = file.take(most as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io("read", path, e))?;
+    if bytes.len() > most {
+        let problem = format!(
+            "has more than the {most} bytes that it could have: it was damaged, capture again"
+        );
+        return Err(Error::format(path, problem));
+    }
+    Ok(bytes)
 }
 
 /// Where the tensors of a layer of a prompt lie in a capture.

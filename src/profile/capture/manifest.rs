@@ -16,8 +16,12 @@ pub(super) const FORMAT: &str = "kvprof-capture";
 pub(super) const VERSION: u64 = 1;
 /// What `byte_order` says.
 pub(super) const BYTE_ORDER: &str = "little";
-/// No dimension of a model is larger.
+/// No dimension of a model is larger, nor a prompt, nor their number.
 const MOST: usize = 1 << 24;
+/// No tensor has more numbers.
+const MOST_NUMBERS: usize = 1 << 40;
+/// No manifest is longer: 256 MiB.
+pub(super) const LONGEST_MANIFEST: usize = 256 << 20;
 
 /// The manifest of a capture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,6 +205,27 @@ impl CaptureManifest {
                 model.num_heads, model.num_kv_heads
             ));
         }
+        let longest = self.prompts.iter().map(|prompt| prompt.ids.len()).max();
+        let lines = longest.unwrap_or(0).max(model.hidden_size);
+        let numbers = [model.head_dim, lines]
+            .into_iter()
+            .try_fold(model.num_heads, usize::checked_mul);
+        if numbers.is_none_or(|numbers| numbers > MOST_NUMBERS) {
+            return Err(format!(
+                "describes tensors of {} x {} x {lines} numbers, at most {MOST_NUMBERS} are possible",
+                model.num_heads, model.head_dim
+            ));
+        }
+        let ids = self.prompts.iter().map(|prompt| &prompt.id);
+        let named = [&model.name, &model.source, &self.data.name];
+        if let Some(text) = ids
+            .chain(named)
+            .find(|text| text.contains(char::is_control))
+        {
+            return Err(format!(
+                "has a name with a control character in it: {text:?}"
+            ));
+        }
         if self.window == Some(0) {
             return Err("has a window of 0 rows, at least one must be kept".to_owned());
         }
@@ -228,8 +253,18 @@ impl CaptureManifest {
 
     /// The first field in which another capture differs, so that both cannot be one profile.
     pub fn differs_in(&self, other: &Self) -> Option<&'static str> {
+        let (own, others) = (&self.model, &other.model);
+        // The same weights may lie in another place.
+        let is_same = own.sha256 == others.sha256 && !own.sha256.is_empty();
+        let moved = CapturedModel {
+            source: own.source.clone(),
+            ..others.clone()
+        };
         let fields = [
-            ("model", self.model == other.model),
+            ("model.name", own.name == others.name),
+            ("model.sha256", own.sha256 == others.sha256),
+            ("model.source", is_same || own.source == others.source),
+            ("model", *own == moved),
             ("window", self.window == other.window),
             ("dtype", self.dtype == other.dtype),
             ("device", self.device == other.device),

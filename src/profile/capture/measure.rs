@@ -2,10 +2,10 @@
 
 use super::manifest::CaptureManifest;
 use super::tensors::CapturedLayers;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::CapturedLayer;
 use crate::profile::probe::Profiler;
-use crate::profile::rows::{LayerSpan, all_tables};
+use crate::profile::rows::{LayerSpan, PromptLabel, all_tables, append_tables};
 use crate::profile::run::ProfileRun;
 use crate::run::ModelRecord;
 use crate::table::Table;
@@ -22,10 +22,7 @@ impl ProfileRun {
         on_layer: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let options = &self.record().settings.measures;
-        let captured = capture.manifest().prompts().nth(prompt);
-        let label = captured
-            .map(|prompt| prompt.label(index))
-            .unwrap_or_default();
+        let label = capture.manifest().label(prompt, index)?;
         let facts = capture.manifest().model.layers.clone();
         let windowed = facts.iter().any(|layer| layer.window.is_some());
         let mut tables: Vec<Table> = Vec::new();
@@ -41,12 +38,7 @@ impl ProfileRun {
                 layers: &profiler.finish(),
                 windowed,
             };
-            let of_layer = all_tables(&label, span, options);
-            tables.resize_with(of_layer.len(), Table::default);
-            let pairs = tables.iter_mut().zip(of_layer);
-            pairs
-                .into_iter()
-                .try_for_each(|(all, layer)| all.append(layer))?;
+            append_tables(&mut tables, all_tables(&label, span, options))?;
             on_layer(label.tokens);
         }
         self.write(index, &tables)
@@ -54,6 +46,19 @@ impl ProfileRun {
 }
 
 impl CaptureManifest {
+    /// What tables call a prompt that is number `index` of a run.
+    fn label(&self, prompt: usize, index: usize) -> Result<PromptLabel> {
+        let captured = self.prompts.get(prompt).ok_or_else(|| {
+            let bound = format!("the capture has {}", self.prompts.len());
+            Error::invalid("number of a captured prompt", prompt, bound)
+        })?;
+        Ok(PromptLabel {
+            index,
+            id: captured.id.clone(),
+            tokens: captured.ids.len(),
+        })
+    }
+
     /// The model as the record of a run has it.
     pub fn model_record(&self) -> ModelRecord {
         let model = &self.model;

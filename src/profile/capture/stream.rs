@@ -3,15 +3,11 @@
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use super::manifest::CaptureManifest;
-use super::tensors::{CapturedLayers, TensorFile, attention_shapes, output_shape};
+use super::manifest::{CaptureManifest, LONGEST_MANIFEST};
+use super::tensors::{CapturedLayers, LONGEST_HEADER, TensorFile, attention_shapes, output_shape};
 use crate::error::{Error, Result};
 use crate::model::CapturedTensors;
 
-/// No manifest is longer: 256 MiB.
-const LONGEST_MANIFEST: u64 = 256 << 20;
-/// No header of four tensors is longer: 1 MiB.
-const LONGEST_HEADER: usize = 1 << 20;
 /// Bytes of the length of a header.
 const LENGTH: usize = 8;
 
@@ -30,7 +26,7 @@ impl<R: BufRead> CaptureStream<R> {
     /// Errors: [`Error::Format`] for a line that is no manifest; [`Error::Io`].
     pub fn open(mut from: R) -> Result<Self> {
         let mut line = Vec::new();
-        let mut limited = (&mut from).take(LONGEST_MANIFEST);
+        let mut limited = (&mut from).take(LONGEST_MANIFEST as u64);
         let read = limited.read_until(b'\n', &mut line);
         read.map_err(|e| Error::io("read", place(), e))?;
         if line.last() != Some(&b'\n') {
@@ -154,6 +150,18 @@ impl<R: BufRead> CapturedLayers for CaptureStream<R> {
             values,
             output,
         })
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let rest = self
+            .from
+            .fill_buf()
+            .map_err(|e| Error::io("read", place(), e))?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let problem = "goes on after the last layer of the last prompt: the manifest is of another capture, or two came one after the other";
+        Err(Error::format(place(), problem))
     }
 
     fn skip(&mut self, prompt: usize) -> Result<()> {

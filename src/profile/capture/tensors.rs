@@ -10,6 +10,9 @@ use super::manifest::CaptureManifest;
 use crate::error::{Error, Result};
 use crate::model::{CapturedTensors, check_safetensors};
 
+/// No header of four tensors is longer: 1 MiB.
+pub(super) const LONGEST_HEADER: usize = 1 << 20;
+
 /// The layers of a capture, prompt by prompt.
 pub trait CapturedLayers {
     /// What was captured.
@@ -19,6 +22,11 @@ pub trait CapturedLayers {
     ///
     /// Errors: [`Error::Format`] for what is missing or contradicts the manifest, [`Error::NotFinite`], [`Error::Io`].
     fn layer(&mut self, prompt: usize, layer: usize) -> Result<CapturedTensors>;
+
+    /// Refuses a capture that goes on after its last layer.
+    ///
+    /// Errors: [`Error::Format`], [`Error::Io`].
+    fn end(&mut self) -> Result<()>;
 
     /// Passes over a prompt that need not be measured again.
     ///

@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::attention::{AttentionProbe, AttentionView};
 use crate::model::cache::HeadCache;
+use crate::model::source::FilesInUse;
 use crate::profile::quantisation::WindowQueries;
 
 /// A capture that is being written.
 pub struct CaptureWriter {
     folder: PathBuf,
     manifest: CaptureManifest,
+    reads: FilesInUse,
 }
 
 impl CaptureWriter {
@@ -30,6 +32,7 @@ impl CaptureWriter {
         let writer = Self {
             folder: folder.to_owned(),
             manifest,
+            reads: FilesInUse::default(),
         };
         let path = folder.join(MANIFEST);
         let in_the_way = |problem: &str| Error::OutputExists {
@@ -38,7 +41,7 @@ impl CaptureWriter {
         };
         if path.exists() {
             let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-            if CaptureManifest::parse(&text, &path).ok().as_ref() != Some(&writer.manifest) {
+            if CaptureManifest::parse(&text, &path)? != writer.manifest {
                 return Err(in_the_way(
                     "holds another capture; choose another folder with --capture-out",
                 ));
@@ -60,10 +63,21 @@ impl CaptureWriter {
         Ok(writer)
     }
 
-    /// Writes the manifest, so that layers may follow.
+    /// The capture of a model whose weights are read from these files: no layer is written once they have changed.
+    pub fn reading(self, reads: FilesInUse) -> Self {
+        Self { reads, ..self }
+    }
+
+    /// Writes the manifest, so that layers may follow, and removes what killed writes have left.
     ///
     /// Errors: [`Error::Io`].
     pub fn begin(&self) -> Result<()> {
+        files::remove_partial(&self.folder)?;
+        for prompt in 0..self.manifest.prompts.len() {
+            if let Some(folder) = self.folder.join(layer_file(prompt, 0)).parent() {
+                files::remove_partial(folder)?;
+            }
+        }
         let path = self.folder.join(MANIFEST);
         let text = serde_json::to_vec_pretty(&self.manifest);
         files::replace_with(
@@ -74,8 +88,12 @@ impl CaptureWriter {
 
     /// Whether every layer of a prompt is there.
     pub fn has(&self, prompt: usize) -> bool {
-        let mut layers = 0..self.manifest.num_layers();
-        layers.all(|l| {
+        self.has_layers(prompt, self.manifest.num_layers())
+    }
+
+    /// Whether so many layers of a prompt are there, from the first.
+    pub fn has_layers(&self, prompt: usize, layers: usize) -> bool {
+        (0..layers).all(|l| {
             self.folder.join(layer_file(prompt, l)).is_file()
                 && self.folder.join(output_file(l)).is_file()
         })
@@ -116,6 +134,7 @@ impl CaptureWriter {
         labels: &[(&str, usize)],
         tensors: [(&'static str, Tensor); N],
     ) -> Result<()> {
+        self.reads.check()?;
         let path = self.folder.join(file);
         let labels = labels
             .iter()

@@ -35,6 +35,21 @@ fn rows(value: u32) -> Table {
 }
 
 #[test]
+fn a_run_that_was_killed_at_its_first_write_begins_anew() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("run");
+    fs::create_dir_all(folder.join(PARTS)).unwrap();
+    let partial = folder.join(PARTS).join(".kvprof-x.partial");
+    fs::write(&partial, "half").unwrap();
+    RunFolder::prepare(&folder, record(8, "a"), 1, false).unwrap();
+    assert!(!partial.exists());
+    fs::remove_dir_all(folder.join(PARTS)).unwrap();
+    fs::create_dir(folder.join(PARTS)).unwrap();
+    fs::write(folder.join(PARTS).join("thesis.txt"), "mine").unwrap();
+    assert!(RunFolder::prepare(&folder, record(8, "a"), 1, false).is_err());
+}
+
+#[test]
 fn parts_become_tables_whatever_was_written_first() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("run");
