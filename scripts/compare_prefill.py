@@ -2,8 +2,12 @@
 
     cargo build --release
     python3 scripts/compare_prefill.py            # kvprof and llama.cpp, the wheel xllamacpp
+    python3 scripts/compare_prefill.py --case smollm2-135m:2048,4096 --case qwen2.5-coder-0.5b:1024 --case any.gguf:512
     python3 scripts/compare_prefill.py --torch    # PyTorch too: downloads several gigabytes
     python3 scripts/compare_prefill.py --llama-bench build/bin/llama-bench    # a llama.cpp built here too
+
+A case is a model, by a name of kvprof's or as a GGUF file, and its prompt lengths in tokens. All cases are timed in one
+run, and the processor is named with the instruction sets that decide about products.
 
 A wheel is compiled for many processors; to compare with a llama.cpp compiled for this one, build it from its
 source (`cmake -B build -DGGML_NATIVE=ON && cmake --build build --target llama-bench`) and name its program.
@@ -20,6 +24,8 @@ Units: prefill in seconds; decoding in tokens per second after a prompt of that 
 import argparse
 import json
 import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -32,13 +38,14 @@ PROGRAMS = ["kvprof", "llama.cpp", "llama.cpp flash"]
 BUILT = ["llama.cpp built", "llama.cpp built flash"]
 TORCH = ["PyTorch sdpa"]
 NEW_TOKENS = 16
+CASE = "smollm2-135m:2048,4096"
+INSTRUCTION_SETS = ["avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kvprof", default="target/release/kvprof", help="the binary")
-    parser.add_argument("--model", help="GGUF file [default: kvprof's own model, in its cache folder]")
-    parser.add_argument("--lengths", default="2048,4096", help="prompt lengths in tokens")
+    parser.add_argument("--case", action="append", metavar="MODEL:LENGTHS", help=f"[default: {CASE}]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-bench", help="a llama-bench built for this processor, timed too")
@@ -46,22 +53,52 @@ def arguments():
     parser.add_argument("--json", action="store_true", help="print every round as JSON")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given.lengths = [int(length) for length in given.lengths.split(",")]
-    if min(given.lengths + [given.threads, given.rounds]) < 1:
-        parser.error("--lengths, --threads and --rounds must be at least 1")
+    for case in given.case or [CASE]:
+        if not re.fullmatch(r".+:[1-9]\d*(,[1-9]\d*)*", case):
+            parser.error(f"--case {case}: expected a model and prompt lengths, such as {CASE}")
+    if min(given.threads, given.rounds) < 1:
+        parser.error("--threads and --rounds must be at least 1")
     return given
 
 
-def default_model(kvprof):
-    """kvprof fetches its model when it first runs; afterwards the file lies in its cache folder."""
-    tiny = [kvprof, "bench", "--only", "prefill", "--lengths", "64", "--repeats", "1", "--quiet"]
+def weights_of(kvprof, model):
+    """The GGUF file of a model; one that kvprof knows by name is fetched first and found in the cache folder by its hash."""
+    if Path(model).is_file():
+        return str(Path(model))
+    tiny = [kvprof, "bench", "--model", model, "--only", "prefill", "--lengths", "64", "--repeats", "1", "--quiet"]
     subprocess.run(tiny, check=True)
+    inspected = subprocess.run([kvprof, "inspect", model, "--json"], check=True, capture_output=True, text=True)
+    wanted = json.loads(inspected.stdout)["sha256"]
     folders = [os.environ.get("KVPROF_CACHE"), os.environ.get("XDG_CACHE_HOME"), Path.home() / ".cache"]
     for folder in filter(None, folders):
-        found = sorted(Path(folder).glob("**/SmolLM2-135M-Instruct*.gguf"))
-        if found:
-            return str(found[0])
-    sys.exit("the model's file was not found: name it with --model")
+        for record in Path(folder).glob("**/*.gguf.sha256.json"):
+            weights = Path(str(record).removesuffix(".sha256.json"))
+            if wanted in record.read_text() and weights.is_file():
+                return str(weights)
+    sys.exit(f"no GGUF file of {model} was found: name the file itself with --case FILE:LENGTHS")
+
+
+def cases_of(given):
+    """Name, file and prompt length of everything that is timed."""
+    cases = []
+    for case in given.case or [CASE]:
+        model, lengths = case.rsplit(":", 1)
+        weights = weights_of(given.kvprof, model)
+        cases += [(Path(model).name, weights, int(length)) for length in lengths.split(",")]
+    return cases
+
+
+def processor():
+    """Name of the processor, and which of the instruction sets it has that decide about products."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    has = [flag for flag in INSTRUCTION_SETS if flag in flags]
+    return f"{fields.get('model name', platform.machine())} with {', '.join(has) or 'none of ' + ', '.join(INSTRUCTION_SETS)}"
 
 
 def environment(folder, wanted):
@@ -152,8 +189,10 @@ def torch_worker(model, length, threads):
 
     torch.set_num_threads(threads)
     fields = GGUFReader(model).fields
-    number = lambda name: fields[f"llama.{name}"].contents()
+    kind = fields["general.architecture"].contents()
+    number = lambda name: fields[f"{kind}.{name}"].contents()
     heads = number("attention.head_count")
+    has_width = f"{kind}.attention.key_length" in fields
     config = LlamaConfig(
         vocab_size=len(fields["tokenizer.ggml.tokens"].contents()),
         hidden_size=number("embedding_length"),
@@ -161,6 +200,8 @@ def torch_worker(model, length, threads):
         num_hidden_layers=number("block_count"),
         num_attention_heads=heads,
         num_key_value_heads=number("attention.head_count_kv"),
+        head_dim=number("attention.key_length") if has_width else number("embedding_length") // heads,
+        attention_bias=kind == "qwen2",
         max_position_embeddings=number("context_length"),
         attn_implementation="sdpa",
     )
@@ -185,14 +226,15 @@ def work(program, model, length, threads):
     print(json.dumps({"prefill_s": prefill, "tokens_per_s": rate}))
 
 
-def table(rounds, programs, lengths):
-    print(f"{'length':>6}  {'program':<21} {'prefill s':>9} {'least to most':>15} {'x kvprof':>9}", end="")
+def table(rounds, programs):
+    width = max(len(f"{name}, {length}") for name, length in rounds)
+    print(f"{'model and tokens':<{width}}  {'program':<21} {'prefill s':>9} {'least to most':>15} {'x kvprof':>9}", end="")
     print(f"   {'tokens/s':>8} {'least to most':>15} {'x kvprof':>9}")
     middle = statistics.median
-    for length in lengths:
+    for (name, length), of_case in rounds.items():
         for program in programs:
-            own, base = rounds[length][program], rounds[length]["kvprof"]
-            line = f"{length:>6}  {program:<21}"
+            own, base = of_case[program], of_case["kvprof"]
+            line = f"{f'{name}, {length}':<{width}}  {program:<21}"
             for column, digits in ((0, 2), (1, 1)):
                 values = [one[column] for one in own]
                 ratio = middle([one[column] / other[column] for one, other in zip(own, base)])
@@ -205,28 +247,30 @@ def main():
     given = arguments()
     if given.worker:
         return work(*given.worker)
-    model = given.model or default_model(given.kvprof)
+    cases = cases_of(given)
     programs = PROGRAMS + (BUILT if given.llama_bench else []) + (TORCH if given.torch else [])
     with tempfile.TemporaryDirectory(prefix="compare-prefill-") as folder:
         python, versions = environment(folder, ["llama", "torch"] if given.torch else ["llama"])
         load = os.getloadavg()[0]
-        rounds = {length: {program: [] for program in programs} for length in given.lengths}
+        rounds = {(name, length): {program: [] for program in programs} for name, _, length in cases}
         for turn in range(given.rounds):
-            for length in given.lengths:
+            for name, model, length in cases:
                 for program in programs if turn % 2 == 0 else reversed(programs):
-                    print(f"round {turn + 1}/{given.rounds}: {program}, {length} tokens", file=sys.stderr)
+                    print(f"round {turn + 1}/{given.rounds}: {program}, {name}, {length} tokens", file=sys.stderr)
                     if program == "kvprof":
                         measured = run_kvprof(given, model, length)
                     elif program in BUILT:
                         measured = run_llama_bench(given, program, model, length)
                     else:
                         measured = run_worker(given, python, program, model, length)
-                    rounds[length][program].append(measured)
+                    rounds[name, length][program].append(measured)
     if given.json:
-        print(json.dumps({"threads": given.threads, "load": load, "versions": versions, "rounds": rounds}, indent=2))
+        told = {"processor": processor(), "threads": given.threads, "load": load, "versions": versions}
+        told["cases"] = [{"model": name, "tokens": length, "rounds": own} for (name, length), own in rounds.items()]
+        print(json.dumps(told, indent=2))
     else:
-        table(rounds, programs, given.lengths)
-        print(f"\n{Path(model).name}, {given.threads} threads, {given.rounds} rounds; {', '.join(versions)}")
+        table(rounds, programs)
+        print(f"\n{processor()}, {given.threads} threads, {given.rounds} rounds; {', '.join(versions)}")
         print(f"Load of the machine before the first round: {load:.1f}")
 
 
