@@ -3,6 +3,7 @@
 pub mod cosine_clusters;
 pub mod device;
 pub mod exponentials;
+pub(crate) mod finite;
 pub(crate) mod head_rows;
 pub(crate) mod lanes;
 pub mod limits;

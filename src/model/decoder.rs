@@ -13,6 +13,7 @@ use super::layer_run::{LayerPlace, Observers, TokenRun};
 use super::precision::Precision;
 use super::residency::{Residency, Unchanging};
 use super::weights::{TensorSource, Weights};
+use crate::compute::finite::all_finite;
 use crate::compute::linear::{Linear, tensor_bytes};
 use crate::error::{Error, Result};
 
@@ -293,7 +294,7 @@ impl Decoder {
             None => self.embedding.matrix.multiply(&normed)?,
         };
         let logits = logits.to_dtype(DType::F32)?;
-        if !logits.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        if !all_finite(&logits)? {
             return Err(Error::NotFinite {
                 place: "the model's output".into(),
                 advice: "the weights are damaged, or --dtype is too narrow for them: try f32"

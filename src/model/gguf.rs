@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use super::alignment;
 use super::source::CacheFolder;
 use super::weights::MappedFile;
+use crate::compute::finite::all_finite;
 use crate::compute::linear::{Matrix, Packed, StoredBytes};
 use crate::error::{Error, Result};
 
@@ -219,11 +220,7 @@ impl Gguf {
             .tensor(&mut Cursor::new(&self.mapped.bytes[..]), name, device)
             .and_then(|quantised| quantised.dequantize(device))
             .map_err(|e| self.wrong(format!("tensor {name}: {e}")))?;
-        self.check_finite(name, || {
-            // NaN and infinity survive in a sum of absolute values, so one number shows them.
-            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-            Ok(sum.is_finite())
-        })?;
+        self.check_finite(name, || all_finite(&tensor))?;
         Ok(tensor.to_dtype(dtype)?)
     }
 

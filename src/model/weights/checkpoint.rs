@@ -13,6 +13,7 @@ use super::TensorSource;
 use super::mapped::MappedFile;
 use super::names::{STARTS, in_checkpoint, is_foreign};
 use super::shard_header;
+use crate::compute::finite::all_finite;
 use crate::compute::linear::{Matrix, Packed, StoredBytes};
 use crate::error::{Error, Result};
 use crate::model::config::{Family, RopePairs};
@@ -99,7 +100,9 @@ impl Checkpoint {
         let mapped = MappedFile::of(&file, &path)?;
         let bytes = &mapped.bytes;
         let damaged = |why: String| {
-            let problem = format!("is damaged, truncated or no safetensors file: {why}");
+            let problem = format!(
+                "is damaged, truncated or no safetensors file: {why}; download the file again"
+            );
             Error::format(&path, problem)
         };
         shard_header::check(bytes).map_err(damaged)?;
@@ -223,10 +226,7 @@ impl TensorSource for Checkpoint {
         let (own, place) = self.described(name, shape)?;
         let mut tensor = self.unpacked(&own, place, device)?.to_dtype(DType::F32)?;
         let shard = place.shard;
-        self.check_finite(&own, shard, || {
-            let sum = tensor.abs()?.sum_all()?.to_scalar::<f32>()?;
-            Ok(sum.is_finite())
-        })?;
+        self.check_finite(&own, shard, || all_finite(&tensor))?;
         let from_one = self.family.is_some_and(|family| family.norms_from_one);
         if from_one && own.ends_with("norm.weight") {
             tensor = (tensor + 1.0)?;
