@@ -1,7 +1,9 @@
 //! A folder of tables that a long run fills part by part: a killed run loses the part it was on.
 
 use std::fs;
+use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::kind::{RunKind, RunSettings};
 use super::record::RunRecord;
+use super::writer_lock::{LOCK, WriterLock};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::source::FilesInUse;
@@ -94,6 +97,8 @@ pub struct RunFolder<S> {
     record: RunRecord<S>,
     count: usize,
     reads: FilesInUse,
+    /// Held from the preparation of a run to its end; none for one that was finished before.
+    lock: Mutex<Option<WriterLock>>,
 }
 
 impl<S: RunSettings> RunFolder<S> {
@@ -108,7 +113,8 @@ impl<S: RunSettings> RunFolder<S> {
     /// Prepares `folder` for the run of `count` parts that `record` describes.
     ///
     /// Errors: [`Error::OutputExists`] if the folder holds another run's results, or this run's
-    /// and `resume` was not asked for; [`Error::Io`] if it cannot be written; those of the settings.
+    /// and `resume` was not asked for, or while another process writes it; [`Error::Io`] if it cannot be
+    /// written; those of the settings.
     pub fn prepare(
         folder: &Path,
         record: RunRecord<S>,
@@ -116,21 +122,52 @@ impl<S: RunSettings> RunFolder<S> {
         resume: bool,
     ) -> Result<Self> {
         record.settings.check()?;
-        let run = Self {
+        let mut run = Self {
             folder: folder.to_owned(),
             parts: folder.join(PARTS),
             record,
             count,
             reads: FilesInUse::default(),
+            lock: Mutex::default(),
         };
+        let begun = run.parts.join(LOCK).is_file() && !run.is_finished();
+        // That another process is at it comes first: it need not be gone on with.
+        let mut lock = begun.then(|| run.take_lock()).transpose()?;
         run.check_earlier(resume)?;
+        if run.is_finished() {
+            return Ok(run);
+        }
+        if lock.is_none() {
+            fs::create_dir_all(&run.parts).map_err(|e| Error::io("create", &run.parts, e))?;
+            lock = Some(run.take_lock()?);
+            // Another process may have written, and even finished, between the look and the lock.
+            if run.is_finished() {
+                drop(lock);
+                run.remove_parts()?;
+                run.check_earlier(resume)?;
+                return Ok(run);
+            }
+            run.check_earlier(resume)?;
+        }
+        run.lock = Mutex::new(lock);
         files::remove_partial(&run.folder)?;
         files::remove_partial(&run.parts)?;
-        fs::create_dir_all(&run.parts).map_err(|e| Error::io("create", &run.parts, e))?;
-        if !run.is_finished() {
-            write_record(&run.parts, &run.record)?;
-        }
+        write_record(&run.parts, &run.record)?;
         Ok(run)
+    }
+
+    fn take_lock(&self) -> Result<WriterLock> {
+        WriterLock::take(&self.parts, &self.folder)
+    }
+
+    /// Removes what a finished run needs no longer; another process may be at the same.
+    fn remove_parts(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.parts) {
+            Err(e) if !matches!(e.kind(), NotFound | DirectoryNotEmpty) => {
+                Err(Error::io("remove", &self.parts, e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The run of a model whose weights are read from these files: no part is written once they have changed.
@@ -167,8 +204,11 @@ impl<S: RunSettings> RunFolder<S> {
             };
         }
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        let whole = |entry: &fs::DirEntry| !files::is_partial(&entry.file_name().to_string_lossy());
-        // A run that could not even write its record leaves a folder of parts without any whole file.
+        let whole = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            !files::is_partial(&name.to_string_lossy()) && name != LOCK
+        };
+        // A run that could not even write its record leaves a folder of parts without any whole file but its lock.
         let used = |path: PathBuf| path != parts || entries(&path).any(|entry| whole(&entry));
         if entries(folder).any(|entry| whole(&entry) && used(entry.path())) {
             let noun = S::KIND.a();
@@ -266,10 +306,14 @@ impl<S: RunSettings> RunFolder<S> {
             }
             write_record(&self.folder, &self.record)?;
         }
-        if self.parts.is_dir() {
-            fs::remove_dir_all(&self.parts).map_err(|e| Error::io("remove", &self.parts, e))?;
-        }
-        Ok(())
+        // An open file cannot be removed everywhere, and what is finished needs no writer.
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        self.remove_parts()
     }
 
     fn part(&self, index: usize, table: &str) -> PathBuf {

@@ -6,6 +6,7 @@
 mod folder;
 mod kind;
 mod record;
+mod writer_lock;
 
 pub use folder::{RunFolder, made_by, read_tables};
 pub use kind::{RunKind, RunSettings};

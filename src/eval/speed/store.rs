@@ -192,6 +192,7 @@ mod tests {
         let run = prepare(false);
         run.write(0, &[speed_table(&measured(512))]).unwrap();
         assert!(Speed::load(&folder).is_err(), "not finished");
+        drop(run);
         let run = prepare(true);
         assert!(run.has(0) && !run.has(1));
         run.write(1, &[speed_table(&measured(1024))]).unwrap();

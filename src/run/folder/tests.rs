@@ -49,6 +49,34 @@ fn a_run_that_was_killed_at_its_first_write_begins_anew() {
     assert!(RunFolder::prepare(&folder, record(8, "a"), 1, false).is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_being_written_has_one_writer() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("run");
+    let prepare = |resume| RunFolder::prepare(&folder, record(8, "a"), 1, resume);
+    let run = prepare(false).unwrap();
+    let unfinished = folder.join(PARTS).join(".kvprof-x.partial");
+    fs::write(&unfinished, "half").unwrap();
+    let own = format!("is being written by process {}", std::process::id());
+    for resume in [false, true] {
+        let refused = prepare(resume).unwrap_err().to_string();
+        assert!(refused.contains(&own), "{refused}");
+    }
+    assert!(
+        unfinished.exists(),
+        "what the other one writes is left to it"
+    );
+    drop(run);
+    let run = prepare(true).unwrap();
+    assert!(!unfinished.exists());
+    run.write(0, &[rows(10)]).unwrap();
+    run.finish().unwrap();
+    // A finished run needs no writer.
+    let (_one, _other) = (prepare(true).unwrap(), prepare(true).unwrap());
+    assert!(!folder.join(PARTS).exists());
+}
+
 #[test]
 fn parts_become_tables_whatever_was_written_first() {
     let temporary = tempfile::tempdir().unwrap();
@@ -62,6 +90,7 @@ fn parts_become_tables_whatever_was_written_first() {
         unfinished.contains("unfinished essay") && unfinished.contains("--resume"),
         "{unfinished}"
     );
+    drop(run);
     let run = RunFolder::prepare(&folder, record(8, "b"), 2, true).unwrap();
     run.write(0, &[rows(10)]).unwrap();
     run.finish().unwrap();
