@@ -17,6 +17,20 @@ fn captured(path: &Path, data: &str, window: &str) {
         .success();
 }
 
+/// A folder of files and folders of files.
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 fn tables(profile: &Path) -> Vec<Vec<u8>> {
     let names = ["heads", "kv_heads", "layers", "curves"];
     let read = |name| fs::read(profile.join(format!("{name}.parquet"))).unwrap();
@@ -121,8 +135,11 @@ fn captures_that_do_not_go_together_are_refused() {
 
     // Two captures of one model make one profile; of another type they do not.
     let manifest = path.join("capture/capture.json");
-    let both = ["measure", "capture", "capture", "--out", "both", "--quiet"];
+    copy_folder(&path.join("capture"), &path.join("copy"));
+    let both = ["measure", "capture", "copy", "--out", "both", "--quiet"];
     kvprof(path).args(both).assert().success();
+    let twice = refused(&["measure", "capture", "./capture"], 1);
+    assert!(twice.contains("./capture comes twice"), "{twice}");
     let meta = fs::read_to_string(path.join("both/meta.json")).unwrap();
     let meta: serde_json::Value = serde_json::from_str(&meta).unwrap();
     let prompts = fs::read_to_string(&manifest).unwrap();

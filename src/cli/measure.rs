@@ -1,5 +1,7 @@
 //! `kvprof measure`: a profile of attention that was captured elsewhere.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -72,6 +74,7 @@ impl CapturedArguments {
         for folder in &self.captures {
             all.push(Box::new(CaptureFolder::open(folder)?));
         }
+        refuse_what_comes_twice(&self.captures)?;
         for (other, folder) in all.iter().zip(&self.captures).skip(1) {
             let other = other.manifest();
             if let Some(field) = all[0].manifest().differs_in(other) {
@@ -110,6 +113,21 @@ impl CapturedArguments {
         );
         Ok(window)
     }
+}
+
+/// Refuses a folder that is named twice, whose prompts would count twice in every mean; copies are not recognised.
+fn refuse_what_comes_twice(captures: &[PathBuf]) -> anyhow::Result<()> {
+    let mut places = HashSet::new();
+    for folder in captures {
+        let place = fs::canonicalize(folder);
+        let place = place.with_context(|| format!("cannot find {}", folder.display()))?;
+        anyhow::ensure!(
+            places.insert(place),
+            "{} comes twice among the captures: name it once",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 impl Captures {

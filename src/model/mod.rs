@@ -37,5 +37,5 @@ pub use header::{ModelHeader, config_of, text_side_of};
 pub use layer_stream::{HiddenRows, LayerStream, StreamedLayer};
 pub use loaded::{Model, message_ids};
 pub use rotation::{TextRotation, turn_back};
-pub(crate) use weights::check_safetensors;
+pub(crate) use weights::check_tensor_places;
 pub use weights::{TensorGroup, TensorSource};

@@ -36,7 +36,7 @@ fn said(damage: impl FnOnce(&Path)) -> String {
     problem
 }
 
-fn in_manifest(change: impl FnOnce(&mut Value)) -> impl FnOnce(&Path) {
+fn in_manifest(change: impl Fn(&mut Value)) -> impl Fn(&Path) {
     move |path| {
         let path = path.join("capture.json");
         let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -77,7 +77,16 @@ fn manifests_of_other_kinds_are_named() {
         ("num_kv_heads", json!(0), "num_kv_heads of 0"),
         ("head_dim", json!(1u64 << 40), "head_dim of 1099511627776"),
         ("layers", json!([]), "number of layers of 0"),
-        ("layers", json!([{"window": 0, "scale": 1.0}]), "layer 0"),
+        (
+            "layers",
+            json!([{"window": 0, "scale": 1.0}]),
+            "layer 0 has a window of 0 keys",
+        ),
+        (
+            "layers",
+            json!([{"window": null, "scale": 1e-300}]),
+            "between 0.000001 and 1000000",
+        ),
         (
             "layers",
             json!([{"window": null, "scale": -1.0}]),
@@ -125,6 +134,43 @@ fn layers_that_are_missing_or_others_are_named() {
     assert!(text.contains("damaged or cut short"), "{text}");
     let text = said(|path| fs::write(path.join(layer(0, 1)), b"").unwrap());
     assert!(text.contains("layer-001.safetensors"), "{text}");
+    assert!(text.contains("it has 0 bytes"), "{text}");
+}
+
+#[test]
+fn damage_of_the_last_layer_is_seen_before_the_first_is_measured() {
+    let opened = |damage: &dyn Fn(&Path)| {
+        let folder = tempfile::tempdir().unwrap();
+        sound(folder.path());
+        let path = folder.path().join("capture");
+        damage(&path);
+        let refused = CaptureFolder::open(&path).err().expect("not seen");
+        refused.to_string()
+    };
+    let last = "prompt-00001/layer-001.safetensors";
+    let cut = opened(&|path| {
+        let file = fs::OpenOptions::new().write(true).open(path.join(last));
+        let file = file.unwrap();
+        let whole = file.metadata().unwrap().len();
+        file.set_len(whole - 1).unwrap();
+    });
+    assert!(cut.contains(last) && cut.contains("ends at byte"), "{cut}");
+    let other = opened(&|path| {
+        fs::copy(
+            path.join("output-000.safetensors"),
+            path.join("output-001.safetensors"),
+        )
+        .unwrap();
+    });
+    assert!(other.contains("layer 1 is expected"), "{other}");
+    let header = opened(&|path| fs::write(path.join(last), [255; 64]).unwrap());
+    assert!(header.contains("at most 1048576"), "{header}");
+    let within = opened(&|path| fs::write(path.join(last), 100u64.to_le_bytes()).unwrap());
+    assert!(within.contains("ends in its header"), "{within}");
+    let longer = opened(&in_manifest(|manifest| {
+        manifest["prompts"][1]["ids"] = json!([1, 2, 3, 4, 5]);
+    }));
+    assert!(longer.contains("the manifest asks for"), "{longer}");
 }
 
 /// Writes a layer of the first prompt anew, with one tensor in the place of another of its name.
@@ -151,7 +197,7 @@ fn tensors_that_contradict_the_manifest_are_named() {
     let text = said(with_tensor("values", |values| {
         values.to_dtype(DType::F64).unwrap()
     }));
-    assert!(text.contains("F64 of tensor values"), "{text}");
+    assert!(text.contains("tensor values holds F64"), "{text}");
     for bad in [f32::NAN, f32::INFINITY] {
         let text = said(with_tensor("queries", |queries| {
             let mut numbers: Vec<f32> = queries.flatten_all().unwrap().to_vec1().unwrap();
@@ -159,7 +205,7 @@ fn tensors_that_contradict_the_manifest_are_named() {
             Tensor::from_vec(numbers, queries.shape(), &Device::Cpu).unwrap()
         }));
         assert!(
-            text.contains("tensor queries of") && text.contains("not finite"),
+            text.contains("tensor queries of layer 0, prompt 0 in") && text.contains("not finite"),
             "{text}"
         );
     }

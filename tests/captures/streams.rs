@@ -54,6 +54,8 @@ fn a_stream_gives_the_bytes_of_the_folder() {
     assert!(capture.end().is_err(), "layers are left");
     capture.skip(1).unwrap();
     capture.end().unwrap();
+    let beyond = capture.layer(2, 0).unwrap_err().to_string();
+    assert!(beyond.contains("the capture has 2"), "{beyond}");
     let twice = [stream.as_slice(), &stream].concat();
     let mut capture = CaptureStream::open(twice.as_slice()).unwrap();
     (0..2).for_each(|prompt| capture.skip(prompt).unwrap());

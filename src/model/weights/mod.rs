@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 
 pub(super) use checkpoint::Checkpoint;
 pub(super) use mapped::MappedFile;
-pub(crate) use shard_header::check as check_safetensors;
+pub(crate) use shard_header::check_places as check_tensor_places;
 
 use super::config::{Family, RopePairs};
 use super::gguf::{WeightMemory, dense_type};

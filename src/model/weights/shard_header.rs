@@ -58,6 +58,11 @@ pub(crate) fn check(file: &[u8]) -> Result<(), String> {
             rest.len()
         )
     })?;
+    check_places(header, rest.len() - header.len())
+}
+
+/// Refuses a header whose tensors do not lie one after another in the `data` bytes behind it.
+pub(crate) fn check_places(header: &[u8], data: usize) -> Result<(), String> {
     let entries: Entries =
         serde_json::from_slice(header).map_err(|e| format!("its header cannot be read: {e}"))?;
     let entries = entries.0.into_iter().filter(|(name, _)| name != METADATA);
@@ -68,11 +73,11 @@ pub(crate) fn check(file: &[u8]) -> Result<(), String> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     tensors.sort_by_key(|(_, info)| info.data_offsets);
-    check_places(&tensors, rest.len() - header.len())
+    check_order(&tensors, data)
 }
 
 /// Refuses tensors that do not lie one after another in `data` bytes.
-fn check_places(tensors: &[(String, TensorInfo)], data: usize) -> Result<(), String> {
+fn check_order(tensors: &[(String, TensorInfo)], data: usize) -> Result<(), String> {
     let mut free = 0;
     for (name, info) in tensors {
         let (start, end) = info.data_offsets;
@@ -96,7 +101,7 @@ fn check_places(tensors: &[(String, TensorInfo)], data: usize) -> Result<(), Str
         }
         if end > data {
             return Err(format!(
-                "tensor {name} ends at byte {end} of the data, of which there are {data}; download the file again"
+                "tensor {name} ends at byte {end} of the data, of which there are {data}"
             ));
         }
         free = end;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 
 use super::manifest::{CaptureManifest, LONGEST_MANIFEST};
-use super::tensors::{CapturedLayers, LONGEST_HEADER, TensorFile, attention_shapes, output_shape};
+use super::tensor_header::{TensorHeader, Wanted};
+use super::tensors::{CapturedLayers, attention_file, output_projection_file, tensors_of};
 use crate::error::{Error, Result};
 use crate::model::CapturedTensors;
 
@@ -21,9 +22,10 @@ pub struct CaptureFolder {
 }
 
 impl CaptureFolder {
-    /// Reads the manifest and looks whether every file is there.
+    /// Reads the manifest, and of every file its header.
     ///
-    /// Errors: [`Error::Format`] for a folder that is no capture, or one that lacks a layer; [`Error::Io`].
+    /// Errors: [`Error::Format`] for a folder that is no capture, lacks a layer, or has a file that is cut short or
+    /// contradicts the manifest; [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         if !path.is_file() {
@@ -39,24 +41,34 @@ impl CaptureFolder {
         Ok(capture)
     }
 
+    /// Looks whether every file is there and says that it holds what the manifest promises, before hours are spent on the
+    /// first of them.
     fn check_files(&self) -> Result<()> {
-        let layers = self.manifest.num_layers();
+        let (manifest, layers) = (&self.manifest, self.manifest.num_layers());
         for layer in 0..layers {
-            self.require(output_file(layer), || format!("layer {layer} of {layers}"))?;
+            let what = || format!("layer {layer} of {layers}");
+            let wanted = output_projection_file(manifest, layer);
+            self.check_file(output_file(layer), &wanted, what)?;
         }
-        for prompt in 0..self.manifest.prompts.len() {
+        for prompt in 0..manifest.prompts.len() {
             for layer in 0..layers {
-                self.require(layer_file(prompt, layer), || {
-                    format!("layer {layer} of {layers} of prompt {prompt}")
-                })?;
+                let what = || format!("layer {layer} of {layers} of prompt {prompt}");
+                let wanted = attention_file(manifest, prompt, layer)?;
+                self.check_file(layer_file(prompt, layer), &wanted, what)?;
             }
         }
         Ok(())
     }
 
-    fn require(&self, file: String, what: impl Fn() -> String) -> Result<()> {
-        if self.folder.join(&file).is_file() {
-            return Ok(());
+    fn check_file<const N: usize>(
+        &self,
+        file: String,
+        wanted: &Wanted<N>,
+        what: impl Fn() -> String,
+    ) -> Result<()> {
+        let path = self.folder.join(&file);
+        if path.is_file() {
+            return TensorHeader::of_file(&path)?.check(wanted);
         }
         let problem = format!(
             "lacks {file}, {}: the capture is unfinished or was damaged; go on with its --resume, or capture again",
@@ -65,20 +77,11 @@ impl CaptureFolder {
         Err(Error::format(&self.folder, problem))
     }
 
-    fn read<const N: usize>(
-        &self,
-        file: String,
-        labels: &[(&str, usize)],
-        wanted: [(&str, Vec<usize>); N],
-    ) -> Result<[Tensor; N]> {
+    fn read<const N: usize>(&self, file: String, wanted: &Wanted<N>) -> Result<[Tensor; N]> {
         let path = self.folder.join(file);
-        let numbers = wanted
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>());
-        let most = LONGEST_HEADER + 4 * numbers.sum::<usize>();
         // Read and not mapped: a file that is cut short meanwhile must end in an error, and tensors are copied anyway.
-        let bytes = read_at_most(&path, most)?;
-        TensorFile::new(&bytes, &path).read(labels, wanted)
+        let bytes = read_at_most(&path, wanted.most_bytes())?;
+        tensors_of(&bytes, wanted, &path)
     }
 }
 
@@ -88,12 +91,10 @@ impl CapturedLayers for CaptureFolder {
     }
 
     fn layer(&mut self, prompt: usize, layer: usize) -> Result<CapturedTensors> {
-        let tokens = self.manifest.prompts[prompt].ids.len();
-        let labels = [("prompt", prompt), ("layer", layer)];
-        let shapes = attention_shapes(&self.manifest, tokens);
-        let [queries, keys, values] = self.read(layer_file(prompt, layer), &labels, shapes)?;
-        let shape = [output_shape(&self.manifest)];
-        let [output] = self.read(output_file(layer), &labels[1..], shape)?;
+        let wanted = attention_file(&self.manifest, prompt, layer)?;
+        let [queries, keys, values] = self.read(layer_file(prompt, layer), &wanted)?;
+        let wanted = output_projection_file(&self.manifest, layer);
+        let [output] = self.read(output_file(layer), &wanted)?;
         Ok(CapturedTensors {
             queries,
             keys,

@@ -1,5 +1,6 @@
 //! `capture.json`: what was captured of which model and prompts.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub(super) const BYTE_ORDER: &str = "little";
 const MOST: usize = 1 << 24;
 /// No tensor has more numbers.
 const MOST_NUMBERS: usize = 1 << 40;
+/// No attention multiplies by less or more: one over the root of D is 0.04 to 0.2, and 1 where keys are normalised.
+const SCALES: RangeInclusive<f64> = 1e-6..=1e6;
 /// No manifest is longer: 256 MiB.
 pub(super) const LONGEST_MANIFEST: usize = 256 << 20;
 
@@ -230,10 +233,15 @@ impl CaptureManifest {
             return Err("has a window of 0 rows, at least one must be kept".to_owned());
         }
         for (l, layer) in model.layers.iter().enumerate() {
-            if layer.window == Some(0) || !(layer.scale.is_finite() && layer.scale > 0.0) {
+            if layer.window == Some(0) {
+                return Err(format!("says that layer {l} has a window of 0 keys"));
+            }
+            if !SCALES.contains(&layer.scale) {
                 return Err(format!(
-                    "says that layer {l} has a window of {:?} and a scale of {}: both must be positive",
-                    layer.window, layer.scale
+                    "says that layer {l} has a scale of {:?}, between {} and {} are possible",
+                    layer.scale,
+                    SCALES.start(),
+                    SCALES.end()
                 ));
             }
         }
@@ -272,6 +280,16 @@ impl CaptureManifest {
         ];
         let mut fields = fields.into_iter();
         fields.find(|(_, same)| !same).map(|(field, _)| field)
+    }
+
+    /// Prompt number `index`.
+    ///
+    /// Errors: [`Error::Invalid`] where there are not so many.
+    pub(super) fn prompt(&self, index: usize) -> Result<&CapturedPrompt> {
+        self.prompts.get(index).ok_or_else(|| {
+            let bound = format!("the capture has {}", self.prompts.len());
+            Error::invalid("number of a captured prompt", index, bound)
+        })
     }
 
     /// L.

@@ -2,7 +2,7 @@
 
 use super::manifest::CaptureManifest;
 use super::tensors::CapturedLayers;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::CapturedLayer;
 use crate::profile::probe::Profiler;
 use crate::profile::rows::{LayerSpan, PromptLabel, all_tables, append_tables};
@@ -48,10 +48,7 @@ impl ProfileRun {
 impl CaptureManifest {
     /// What tables call a prompt that is number `index` of a run.
     fn label(&self, prompt: usize, index: usize) -> Result<PromptLabel> {
-        let captured = self.prompts.get(prompt).ok_or_else(|| {
-            let bound = format!("the capture has {}", self.prompts.len());
-            Error::invalid("number of a captured prompt", prompt, bound)
-        })?;
+        let captured = self.prompt(prompt)?;
         Ok(PromptLabel {
             index,
             id: captured.id.clone(),

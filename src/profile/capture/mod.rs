@@ -4,6 +4,7 @@ mod folder;
 mod manifest;
 mod measure;
 mod stream;
+mod tensor_header;
 mod tensors;
 mod writer;
 

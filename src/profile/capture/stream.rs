@@ -4,12 +4,10 @@ use std::io::{BufRead, Read};
 use std::path::Path;
 
 use super::manifest::{CaptureManifest, LONGEST_MANIFEST};
-use super::tensors::{CapturedLayers, LONGEST_HEADER, TensorFile, attention_shapes, output_shape};
+use super::tensor_header::{LENGTH, LONGEST_HEADER};
+use super::tensors::{CapturedLayers, piped_layer, tensors_of};
 use crate::error::{Error, Result};
 use crate::model::CapturedTensors;
-
-/// Bytes of the length of a header.
-const LENGTH: usize = 8;
 
 /// A capture that is read once from the front to the end.
 pub struct CaptureStream<R> {
@@ -47,14 +45,7 @@ impl<R: BufRead> CaptureStream<R> {
     /// The bytes of the next layer.
     fn take(&mut self) -> Result<()> {
         let (prompt, layer) = self.next;
-        let tokens = self.manifest.prompts[prompt].ids.len();
-        let numbers = |shape: &[usize]| shape.iter().product::<usize>();
-        let shapes = attention_shapes(&self.manifest, tokens);
-        let all = shapes
-            .iter()
-            .map(|(_, shape)| numbers(shape))
-            .sum::<usize>();
-        let most = 4 * (all + numbers(&output_shape(&self.manifest).1));
+        let most = piped_layer(&self.manifest, prompt, layer)?.most_data();
         self.bytes.clear();
         self.read(LENGTH)?;
         let mut length = [0; LENGTH];
@@ -138,12 +129,8 @@ impl<R: BufRead> CapturedLayers for CaptureStream<R> {
             ));
         }
         self.take()?;
-        let tokens = self.manifest.prompts[prompt].ids.len();
-        let [queries, keys, values] = attention_shapes(&self.manifest, tokens);
-        let wanted = [queries, keys, values, output_shape(&self.manifest)];
-        let labels = [("prompt", prompt), ("layer", layer)];
-        let file = TensorFile::new(&self.bytes, place());
-        let [queries, keys, values, output] = file.read(&labels, wanted)?;
+        let wanted = piped_layer(&self.manifest, prompt, layer)?;
+        let [queries, keys, values, output] = tensors_of(&self.bytes, &wanted, place())?;
         Ok(CapturedTensors {
             queries,
             keys,

@@ -3,15 +3,12 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use super::manifest::CaptureManifest;
+use super::tensor_header::{TensorHeader, Wanted};
+use crate::compute::finite::all_finite;
 use crate::error::{Error, Result};
-use crate::model::{CapturedTensors, check_safetensors};
-
-/// No header of four tensors is longer: 1 MiB.
-pub(super) const LONGEST_HEADER: usize = 1 << 20;
+use crate::model::CapturedTensors;
 
 /// The layers of a capture, prompt by prompt.
 pub trait CapturedLayers {
@@ -34,109 +31,91 @@ pub trait CapturedLayers {
     fn skip(&mut self, prompt: usize) -> Result<()>;
 }
 
-/// One file of tensors, or what came through a pipe as one.
-pub(super) struct TensorFile<'a> {
-    bytes: &'a [u8],
-    /// Where they lie, for messages.
-    place: &'a Path,
-}
-
-impl<'a> TensorFile<'a> {
-    pub(super) fn new(bytes: &'a [u8], place: &'a Path) -> Self {
-        Self { bytes, place }
-    }
-
-    /// Reads tensors of these names and shapes; `labels` is what the file says of itself.
-    ///
-    /// Errors: [`Error::Format`], [`Error::Unsupported`] for other element types, [`Error::NotFinite`].
-    pub(super) fn read<const N: usize>(
-        &self,
-        labels: &[(&str, usize)],
-        wanted: [(&str, Vec<usize>); N],
-    ) -> Result<[Tensor; N]> {
-        let wrong = |problem: String| {
-            Error::format(self.place, format!("is damaged or cut short: {problem}"))
-        };
-        check_safetensors(self.bytes).map_err(wrong)?;
-        let file = SafeTensors::deserialize(self.bytes).map_err(|e| wrong(e.to_string()))?;
-        let (_, header) =
-            SafeTensors::read_metadata(self.bytes).map_err(|e| wrong(e.to_string()))?;
-        let said = header.metadata().as_ref();
-        for (name, number) in labels {
-            let found = said
-                .and_then(|said| said.get(*name))
-                .cloned()
-                .unwrap_or_default();
-            if found != number.to_string() {
-                let problem =
-                    format!("says that it is of {name} \"{found}\", {name} {number} is expected");
-                return Err(Error::format(self.place, problem));
-            }
-        }
-        let tensors = wanted.map(|(name, shape)| {
-            let Ok(view) = file.tensor(name) else {
-                return Err(Error::format(
-                    self.place,
-                    format!("lacks the tensor {name}"),
-                ));
-            };
-            self.tensor(name, &view, &shape)
-        });
-        let tensors: Vec<Tensor> = tensors.into_iter().collect::<Result<_>>()?;
-        tensors
-            .try_into()
-            .map_err(|_| Error::format(self.place, "lacks a tensor"))
-    }
-
-    fn tensor(&self, name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<Tensor> {
-        if view.shape() != shape {
-            let found = view.shape();
-            let problem =
-                format!("tensor {name} has shape {found:?}, the manifest asks for {shape:?}");
-            return Err(Error::format(self.place, problem));
-        }
-        let dtype = match view.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                return Err(Error::Unsupported {
-                    what: "number format",
-                    found: format!("{other:?} of tensor {name} in {}", self.place.display()),
-                    supported: "F32, F16 and BF16".into(),
-                });
-            }
-        };
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, shape, &Device::Cpu)?;
+/// Reads the tensors of a file that lies in memory whole; `place` is where it came from, for messages.
+///
+/// Errors: [`Error::Format`], [`Error::NotFinite`].
+pub(super) fn tensors_of<const N: usize>(
+    bytes: &[u8],
+    wanted: &Wanted<N>,
+    place: &Path,
+) -> Result<[Tensor; N]> {
+    let (header, data) = TensorHeader::of_bytes(bytes, place)?;
+    header.check(wanted)?;
+    let tensors = wanted.tensors.iter().map(|(name, shape)| {
+        let (dtype, range) = header.tensor(name, shape)?;
+        let lacking = || Error::format(place, format!("ends within tensor {name}"));
+        let numbers = data.get(range).ok_or_else(lacking)?;
+        let tensor = Tensor::from_raw_buffer(numbers, dtype, shape, &Device::Cpu)?;
         let tensor = tensor.to_dtype(DType::F32)?;
-        // NaN and infinity survive in a sum of absolute values, so one number shows them.
-        if tensor.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        if all_finite(&tensor)? {
             return Ok(tensor);
         }
         Err(Error::NotFinite {
-            place: format!("tensor {name} of {}", self.place.display()),
+            place: format!("tensor {name} of {} in {}", wanted.which(), place.display()),
             advice: "the model overflowed its element type, or the file is damaged: capture again, with --dtype float32".into(),
         })
-    }
+    });
+    let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
+    tensors
+        .try_into()
+        .map_err(|_| Error::format(place, "lacks a tensor"))
 }
 
-/// Names and shapes of the tensors of a layer of a prompt of `tokens`.
-pub(super) fn attention_shapes(
+/// Names and shapes of the tensors of a layer of a prompt.
+fn attention_shapes(
     manifest: &CaptureManifest,
-    tokens: usize,
-) -> [(&'static str, Vec<usize>); 3] {
+    prompt: usize,
+) -> Result<[(&'static str, Vec<usize>); 3]> {
     let model = &manifest.model;
     let (heads, kv_heads, d) = (model.num_heads, model.num_kv_heads, model.head_dim);
-    [
+    let tokens = manifest.prompt(prompt)?.ids.len();
+    Ok([
         ("queries", vec![heads, manifest.rows(tokens), d]),
         ("keys", vec![kv_heads, tokens, d]),
         ("values", vec![kv_heads, tokens, d]),
-    ]
+    ])
 }
 
 /// Name and shape of W_o.
-pub(super) fn output_shape(manifest: &CaptureManifest) -> (&'static str, Vec<usize>) {
+fn output_shape(manifest: &CaptureManifest) -> (&'static str, Vec<usize>) {
     let model = &manifest.model;
     let width = model.num_heads.saturating_mul(model.head_dim);
     ("output", vec![model.hidden_size, width])
+}
+
+/// What the file of a layer of a prompt holds.
+///
+/// Errors: [`Error::Invalid`] for a prompt that there is not.
+pub(super) fn attention_file(
+    manifest: &CaptureManifest,
+    prompt: usize,
+    layer: usize,
+) -> Result<Wanted<3>> {
+    Ok(Wanted {
+        labels: vec![("layer", layer), ("prompt", prompt)],
+        tensors: attention_shapes(manifest, prompt)?,
+    })
+}
+
+/// What the file of W_o of a layer holds.
+pub(super) fn output_projection_file(manifest: &CaptureManifest, layer: usize) -> Wanted<1> {
+    Wanted {
+        labels: vec![("layer", layer)],
+        tensors: [output_shape(manifest)],
+    }
+}
+
+/// What comes through a pipe of a layer of a prompt.
+///
+/// Errors: [`Error::Invalid`] for a prompt that there is not.
+pub(super) fn piped_layer(
+    manifest: &CaptureManifest,
+    prompt: usize,
+    layer: usize,
+) -> Result<Wanted<4>> {
+    let [queries, keys, values] = attention_shapes(manifest, prompt)?;
+    Ok(Wanted {
+        labels: vec![("layer", layer), ("prompt", prompt)],
+        tensors: [queries, keys, values, output_shape(manifest)],
+    })
 }
