@@ -47,24 +47,43 @@ impl Least {
         format!(
             "weights ({}) and {} cached tokens ({}) take {}, {:?} has {} left; take shorter \
              prompts{halved}, or a smaller model",
-            megabytes(self.weights),
+            amount(self.weights),
             self.cached,
-            megabytes(self.cache),
-            megabytes(self.bytes()),
+            amount(self.cache),
+            amount(self.bytes()),
             device.location(),
-            megabytes(available),
+            amount(available),
         )
     }
 }
 
-pub fn megabytes(bytes: usize) -> String {
-    format!("{:.0} MB", bytes as f64 / 1e6)
+/// An amount of memory in words.
+pub fn amount(bytes: usize) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..999_500 => format!("{:.0} kB", bytes as f64 / 1e3),
+        _ => format!("{:.0} MB", bytes as f64 / 1e6),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use kvprof::model::cache::Elements;
+
+    #[test]
+    fn amounts_have_the_unit_that_shows_them() {
+        for (bytes, said) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1 MB"),
+            (1_500_000_000, "1500 MB"),
+        ] {
+            assert_eq!(amount(bytes), said);
+        }
+    }
 
     #[test]
     fn a_shortage_is_said_with_every_number() {

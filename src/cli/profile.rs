@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use kvprof::dataset;
 use kvprof::model::ModelHeader;
 use kvprof::model::footprint::Prefill;
 use kvprof::profile::{
-    CaptureFolder, CaptureManifest, CaptureWriter, CapturedData, CapturedModel, Profile,
-    ProfileRecord, ProfileRun, ProfileSettings, Prompt,
+    CaptureFolder, CaptureManifest, CaptureWriter, CapturedData, CapturedModel, MeasureOptions,
+    Profile, ProfileRecord, ProfileRun, ProfileSettings, Prompt,
 };
 use kvprof::run::ModelRecord;
 
@@ -80,16 +81,8 @@ impl ProfileArguments {
             self.memory,
         );
         if self.dry_run {
-            let name = header.files.name.clone();
-            let operations = ProfileEstimate::untimed(&header.config, &prompts);
-            let estimate = match need.cannot_be_timed() {
-                Some(why) => operations.not_timed(why),
-                None => {
-                    let mut layers = self.model.layers(&mut header, &device)?;
-                    operations.timed(&mut layers, &prompts, &need, &measures, self.run.quiet)?
-                }
-            };
-            return need.write(&name, &estimate, self.run.json);
+            let estimate = self.estimate((&mut header, &device), &prompts, &need, &measures)?;
+            return need.write(&header.files.name, &estimate, self.run.json);
         }
         need.refuse_what_cannot_fit()?;
         let record = ProfileRecord::new(
@@ -122,6 +115,22 @@ impl ProfileArguments {
             CaptureFolder::open(folder)?;
         }
         report(&self.run, &Profile::load(&folder)?, &folder)
+    }
+
+    /// What the run would cost, after some layers were timed where one fits.
+    fn estimate(
+        &self,
+        (header, device): (&mut ModelHeader, &Device),
+        prompts: &[Prompt],
+        need: &ProfileNeed,
+        measures: &MeasureOptions,
+    ) -> anyhow::Result<ProfileEstimate> {
+        let operations = ProfileEstimate::untimed(&header.config, prompts);
+        if let Some(why) = need.cannot_be_timed() {
+            return Ok(operations.not_timed(why));
+        }
+        let mut layers = self.model.layers(header, device)?;
+        operations.timed(&mut layers, prompts, need, measures, self.run.quiet)
     }
 
     /// The capture that is written beside the profile.

@@ -5,7 +5,7 @@ use std::io::Write;
 use kvprof::profile::{Calibration, KindTimes, SecondsRange};
 
 use super::counted;
-use super::memory_need::megabytes;
+use super::memory_need::amount;
 use super::profile_estimate::{CalibrationOfPrompt, ProfileEstimate, RunTime, RunTimes};
 use super::text_table::text_table;
 
@@ -60,7 +60,7 @@ fn row(what: &str, run: &RunTime) -> [String; 6] {
         between(&run.total),
         duration(run.reading.seconds),
         read,
-        megabytes(run.memory),
+        amount(run.memory),
     ]
 }
 
@@ -144,14 +144,14 @@ fn of_reading(timed: &Calibration) -> String {
     let from = match reading.from_disk {
         Some(bytes) => format!(
             ", {} of it from a disk, the rest from the system's memory",
-            megabytes(bytes as usize)
+            amount(bytes as usize)
         ),
         None => String::new(),
     };
     format!(
         "Reading {layers} that had not been touched took {} for {}{from}",
         duration(all),
-        megabytes(reading.bytes)
+        amount(reading.bytes)
     )
 }
 

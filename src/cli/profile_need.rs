@@ -8,7 +8,7 @@ use kvprof::model::footprint::{Footprint, Prefill};
 use kvprof::profile::{Prompt, budget_grid};
 use serde::Serialize;
 
-use super::memory_need::megabytes;
+use super::memory_need::amount;
 
 /// An amount of memory as the command line says it.
 #[derive(Clone, Copy, Debug)]
@@ -153,14 +153,14 @@ impl ProfileNeed {
         anyhow::ensure!(
             least <= bound,
             "a layer and its cache take {}, {}; {}",
-            megabytes(least),
+            amount(least),
             self.limit(bound),
             self.advice()
         );
         if self.total > bound {
             eprintln!(
                 "warning: up to {} may be needed, {}; {}",
-                megabytes(self.total),
+                amount(self.total),
                 self.limit(bound),
                 self.advice()
             );
@@ -182,12 +182,12 @@ impl ProfileNeed {
         match self.available {
             Some(available) if bound <= available => format!(
                 "{} may be taken of the {} that {} has left",
-                megabytes(bound),
-                megabytes(available),
+                amount(bound),
+                amount(available),
                 self.device
             ),
-            Some(available) => format!("{} has {} left", self.device, megabytes(available)),
-            None => format!("{} may be taken", megabytes(bound)),
+            Some(available) => format!("{} has {} left", self.device, amount(available)),
+            None => format!("{} may be taken", amount(bound)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::memory_need::megabytes;
+use super::memory_need::amount;
 use super::profile_estimate::ProfileEstimate;
 use super::profile_need::ProfileNeed;
 use super::{counted, print_json};
@@ -17,18 +17,21 @@ impl ProfileNeed {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{model} in {} on {}", self.dtype, self.device)?;
         for (what, bytes, note) in self.lines() {
-            let line = format!("{what:<10}{:>12}  {note}", megabytes(bytes));
+            let line = format!("{what:<10}{:>12}  {note}", amount(bytes));
             writeln!(out, "{}", line.trim_end())?;
         }
         writeln!(
             out,
             "With all layers at once, weights and cache alone would take {}",
-            megabytes(self.all_layers)
+            amount(self.all_layers)
         )?;
         if let Some(most) = self.most_prompt_tokens {
             let whole = most == self.context;
             let end = if whole { ", the model's context" } else { "" };
-            writeln!(out, "Prompts of up to {most} tokens fit{end}")?;
+            match most {
+                0 => writeln!(out, "By these bounds not even a prompt of one token fits")?,
+                _ => writeln!(out, "Prompts of up to {most} tokens fit{end}")?,
+            }
         }
         estimate.write(&mut out, self.prompts_at_once)
     }
@@ -63,7 +66,7 @@ impl ProfileNeed {
         ];
         let disk = format!(
             "at most, while it runs: {} of residual streams that do not fit, the rest for --resume",
-            megabytes(self.scratch)
+            amount(self.scratch)
         );
         lines.push(("disk", self.scratch + 2 * self.kept, disk));
         lines
@@ -72,10 +75,10 @@ impl ProfileNeed {
     fn verdict(&self) -> String {
         match (self.available, self.bound) {
             (Some(available), Some(bound)) if self.total <= bound => {
-                format!("fits into the {} that are left", megabytes(available))
+                format!("fits into the {} that are left", amount(available))
             }
             (Some(_), Some(bound)) => {
-                let bound = megabytes(bound);
+                let bound = amount(bound);
                 format!(
                     "does not fit into the {bound} that may be taken: {}",
                     self.advice()

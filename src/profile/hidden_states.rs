@@ -1,7 +1,7 @@
 //! Where the residual stream of a prompt waits between two layers: in memory, or in a scratch file.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ impl ScratchFile {
         &self,
         offset: u64,
         action: &'static str,
-        work: impl FnOnce(&mut File) -> std::io::Result<R>,
+        work: impl FnOnce(&mut File) -> io::Result<R>,
     ) -> Result<R> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let found = file.seek(SeekFrom::Start(offset));
@@ -128,36 +128,33 @@ impl HiddenStates {
             .map(move |start| start..tokens.min(start + PREFILL_RUN))
     }
 
-    /// Writes all rows, which stay where they are.
+    /// Writes all rows to what writes a file at `path`; they stay where they are.
     ///
-    /// Errors: as [`HiddenRows::take`]; [`Error::Io`] of the writer is told with `path`.
-    pub(super) fn copy_to(&mut self, out: &mut impl Write) -> Result<std::io::Result<()>> {
+    /// Errors: [`Error::Io`]; as [`HiddenRows::take`].
+    pub(super) fn copy_to(&mut self, out: &mut impl Write, path: &Path) -> Result<()> {
         for rows in self.runs() {
             let hidden = match &self.place {
                 Place::Memory(runs) => runs.get(rows.start / PREFILL_RUN).cloned().flatten(),
                 Place::Scratch(..) => Some(self.take(rows.clone())?),
             };
-            let hidden = hidden.ok_or_else(|| not_there(&rows))?;
-            if let Err(problem) = hidden.contiguous()?.write_bytes(out) {
-                return Ok(Err(std::io::Error::other(problem.to_string())));
-            }
+            let hidden = hidden.ok_or_else(|| not_there(&rows))?.contiguous()?;
+            let written = hidden.write_bytes(out);
+            written.map_err(|e| Error::io("write", path, io::Error::other(e.to_string())))?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// Takes all rows from a file that [`HiddenStates::copy_to`] wrote.
+    /// Takes all rows from what reads a file at `path` that [`HiddenStates::copy_to`] wrote.
     ///
-    /// Errors: as [`HiddenRows::put`]; the outer ones of the reader.
-    pub(super) fn copy_from(&mut self, file: &mut impl Read) -> std::io::Result<Result<()>> {
+    /// Errors: [`Error::Io`]; as [`HiddenRows::put`].
+    pub(super) fn copy_from(&mut self, file: &mut impl Read, path: &Path) -> Result<()> {
         for rows in self.runs() {
             let mut bytes = vec![0u8; self.shape.bytes(rows.len())];
-            file.read_exact(&mut bytes)?;
-            let hidden = self.shape.rows(&bytes, rows.len());
-            if let Err(problem) = hidden.and_then(|hidden| self.put(rows, hidden)) {
-                return Ok(Err(problem));
-            }
+            let read = file.read_exact(&mut bytes);
+            read.map_err(|e| Error::io("read", path, e))?;
+            self.put(rows.clone(), self.shape.rows(&bytes, rows.len())?)?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }
 
@@ -249,13 +246,15 @@ mod tests {
         );
         for states in [&mut memory, &mut scratch] {
             let mut bytes = Vec::new();
-            states.copy_to(&mut bytes).unwrap().unwrap();
+            states.copy_to(&mut bytes, folder.path()).unwrap();
             assert_eq!(bytes.len(), tokens * 12);
             let mut again = HiddenStates::new(tokens, states.shape.clone(), None);
-            again.copy_from(&mut bytes.as_slice()).unwrap().unwrap();
+            again
+                .copy_from(&mut bytes.as_slice(), folder.path())
+                .unwrap();
             assert_eq!(numbers(&mut again), want);
             let mut short = &bytes[1..];
-            assert!(again.copy_from(&mut short).is_err());
+            assert!(again.copy_from(&mut short, folder.path()).is_err());
         }
     }
 
@@ -264,6 +263,6 @@ mod tests {
         let mut states = filled(3, None);
         states.take(0..3).unwrap();
         assert!(states.take(0..3).is_err());
-        assert!(states.copy_to(&mut Vec::new()).is_err());
+        assert!(states.copy_to(&mut Vec::new(), Path::new("")).is_err());
     }
 }

@@ -92,8 +92,7 @@ impl<'a> BatchKeeper<'a> {
         let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         for prompt in prompts {
-            let read = prompt.hidden.copy_from(&mut file);
-            read.map_err(|e| Error::io("read", &path, e))??;
+            prompt.hidden.copy_from(&mut file, &path)?;
             let tables = self.tables.iter();
             let tables = tables.map(|name| Table::read(&table_path(&folder, prompt.index, name)));
             prompt.tables = tables.collect::<Result<_>>()?;
@@ -135,7 +134,7 @@ fn write_hidden(path: &Path, prompts: &mut [&mut BetweenLayers]) -> Result<()> {
     let file = File::create(path).map_err(unwritten)?;
     let mut out = BufWriter::with_capacity(1 << 20, &file);
     for prompt in prompts {
-        prompt.hidden.copy_to(&mut out)?.map_err(unwritten)?;
+        prompt.hidden.copy_to(&mut out, path)?;
     }
     let written = out.flush();
     drop(out);
