@@ -115,10 +115,8 @@ impl<'a> TensorHeader<'a> {
                 return Err(Error::format(self.place, problem));
             }
         }
-        let tensors = wanted.tensors.iter();
-        tensors
-            .map(|(name, shape)| self.tensor(name, shape).map(drop))
-            .collect()
+        let mut tensors = wanted.tensors.iter();
+        tensors.try_for_each(|(name, shape)| self.tensor(name, shape).map(drop))
     }
 
     /// Element type and place of a tensor.
