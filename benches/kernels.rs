@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
 use divan::{Bencher, black_box};
 use kvprof::compute::exponentials::exponentials;
+use kvprof::compute::linear::Products;
 use kvprof::model::attention::attend;
 use kvprof::model::gguf::Gguf;
 use kvprof::profile::{Ranked, RowBudgets};
@@ -108,22 +109,34 @@ fn cut_cache(bencher: Bencher<'_, '_>, tokens: usize) {
 /// A feed-forward matrix of four-bit blocks with the activations of one decoding step.
 #[divan::bench]
 fn packed_product_step(bencher: Bencher<'_, '_>) {
-    multiplied(bencher, 1, DType::F32);
+    multiplied(bencher, 1, DType::F32, Products::Float32);
 }
 
 /// The same with those of a prefill's run, which unpacks for a float32 product.
 #[divan::bench]
 fn packed_product_run(bencher: Bencher<'_, '_>) {
-    multiplied(bencher, 1024, DType::F32);
+    multiplied(bencher, 1024, DType::F32, Products::Float32);
 }
 
 /// The same as bfloat16 pairs, where the processor has them.
 #[divan::bench]
 fn packed_product_run_bf16(bencher: Bencher<'_, '_>) {
-    multiplied(bencher, 1024, DType::BF16);
+    multiplied(bencher, 1024, DType::BF16, Products::Float32);
 }
 
-fn multiplied(bencher: Bencher<'_, '_>, activations: usize, dtype: DType) {
+/// The same as integers, activations rounded to 16 bits.
+#[divan::bench]
+fn packed_product_run_i16(bencher: Bencher<'_, '_>) {
+    multiplied(bencher, 1024, DType::F32, Products::Int16);
+}
+
+/// And to 8.
+#[divan::bench]
+fn packed_product_run_i8(bencher: Bencher<'_, '_>) {
+    multiplied(bencher, 1024, DType::F32, Products::Int8);
+}
+
+fn multiplied(bencher: Bencher<'_, '_>, activations: usize, dtype: DType, products: Products) {
     const SHAPE: (usize, usize) = (1536, 576);
     let wave = |shape: (usize, usize)| {
         let values = (0..shape.0 * shape.1).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5);
@@ -137,7 +150,8 @@ fn multiplied(bencher: Bencher<'_, '_>, activations: usize, dtype: DType) {
     let mut gguf = Gguf::open(&path).unwrap();
     let matrix = gguf
         .matrix("w", SHAPE.0, SHAPE.1, &Device::Cpu, dtype)
-        .unwrap();
+        .unwrap()
+        .multiplied_as(products);
     let x = wave((activations, SHAPE.1));
     bencher.bench_local(|| matrix.multiply(black_box(&x)).unwrap());
 }

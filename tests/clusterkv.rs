@@ -5,7 +5,7 @@ mod real_model;
 mod slow_clusterkv;
 mod tiny_model;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::budget::{Budget, Floor};
 use kvprof::eval::{Case, QuerySource, Sweep};
 use kvprof::method::residency::FirstCache;
@@ -15,6 +15,7 @@ use kvprof::model::cache::KvCache;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::registry;
 use kvprof::select::Slots;
 use real_model::{model, prompt_ids};
@@ -34,7 +35,7 @@ fn decoder(heads: usize, kv_heads: usize) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn prefilled(decoder: &Decoder) -> KvCache {

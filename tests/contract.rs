@@ -12,6 +12,7 @@ use kvprof::model::attention::{AttentionProbe, AttentionView, NoProbe, Tee};
 use kvprof::model::config::{FAMILIES, ModelConfig};
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::model::source::MODELS;
 use kvprof::plot::CHARTS;
 use kvprof::profile::{
@@ -37,7 +38,13 @@ fn decoder(heads: usize, kv_heads: usize, dtype: DType) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, dtype).unwrap()
+    Decoder::load(
+        &mut gguf,
+        config,
+        &Device::Cpu,
+        Precision::of(dtype).unwrap(),
+    )
+    .unwrap()
 }
 
 fn prompt(tokens: usize) -> Vec<u32> {

@@ -5,12 +5,13 @@ mod tiny_model;
 
 use std::fs;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::error::Error;
 use kvprof::model::attention::NoProbe;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::model::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use tiny_model::tiny_model;
@@ -23,7 +24,7 @@ fn run(bytes: &[u8]) -> Result<(), Error> {
     let mut gguf = Gguf::open(&path)?;
     let _ = Tokenizer::from_gguf(&gguf);
     let config = ModelConfig::from_gguf(&mut gguf)?;
-    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32)?;
+    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32)?;
     let mut cache = decoder.new_cache(4)?;
     decoder
         .prefill(&[1, 2, 3, 0], &mut cache, 3, &mut NoProbe)

@@ -5,7 +5,7 @@
 mod real_model;
 mod tiny_model;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::budget::Floor;
 use kvprof::method::residency::FirstCache;
 use kvprof::method::{LiveCache, Method, RESIDENCIES, observe};
@@ -14,6 +14,7 @@ use kvprof::model::cache::KvCache;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::registry;
 use real_model::{model, prompt_ids};
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ fn decoder() -> Decoder {
     std::fs::write(&path, tiny_model(4, 2, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn living(decoder: &Decoder, name: &str, parameters: Value) -> LiveCache {

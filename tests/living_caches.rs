@@ -7,7 +7,7 @@ mod tiny_model;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::budget::{Budget, Floor};
 use kvprof::error::Result;
 use kvprof::method::residency::FirstCache;
@@ -17,6 +17,7 @@ use kvprof::model::cache::{KvCache, Representation};
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::model::residency::{Residency, Sight};
 use kvprof::registry;
 use kvprof::select::Slots;
@@ -43,7 +44,7 @@ fn decoder(heads: usize, kv_heads: usize) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn prompt() -> Vec<u32> {

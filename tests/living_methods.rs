@@ -9,7 +9,7 @@ mod tiny_model;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::budget::{
     Budget, BudgetPlan, Floor, Geometry, Granularity, Provenance, Request, Targets,
 };
@@ -22,6 +22,7 @@ use kvprof::model::cache::KvCache;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::registry;
 use kvprof::select::{H2o, LayerScores, Scorer, Slots};
 use real_model::{model, prompt_ids};
@@ -45,7 +46,7 @@ fn decoder(heads: usize, kv_heads: usize) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn prompt() -> Vec<u32> {

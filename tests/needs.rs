@@ -4,7 +4,7 @@
 mod real_model;
 mod tiny_model;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use kvprof::budget::{
     ALLOCATORS, Allocator, Budget, BudgetPlan, Floor, Geometry, Granularity, Measures, Provenance,
     Request,
@@ -13,6 +13,7 @@ use kvprof::error::Error;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::profile::{
     LayerMeasures, MeasureOptions, Needs, Profile, ProfileRecord, ProfileSettings, Profiler,
     PromptLabel, prompt_tables,
@@ -216,7 +217,7 @@ fn tiny(heads: usize, kv_heads: usize) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn prompt(tokens: usize) -> Vec<u32> {

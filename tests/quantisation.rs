@@ -13,6 +13,7 @@ use kvprof::model::cache::Representation;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::Decoder;
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 use kvprof::profile::{
     LayerMeasures, MeasureOptions, Profile, ProfileRecord, ProfileRun, ProfileSettings, Profiler,
     Prompt, QUANTISATION, TABLES,
@@ -38,7 +39,7 @@ fn decoder(heads: usize, kv_heads: usize) -> Decoder {
     fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap()
+    Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap()
 }
 
 fn ids(tokens: usize) -> Vec<u32> {

@@ -4,13 +4,14 @@ use std::io::Cursor;
 
 use candle_core::quantized::gguf_file::{Value, write};
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kvprof::error::Result;
 use kvprof::model::attention::{AttentionProbe, AttentionView};
 use kvprof::model::cache::KvCache;
 use kvprof::model::config::ModelConfig;
 use kvprof::model::decoder::{Decoder, PREFILL_RUN};
 use kvprof::model::gguf::Gguf;
+use kvprof::model::precision::Precision;
 
 const HIDDEN: usize = 576;
 const VOCABULARY: usize = 512;
@@ -34,7 +35,7 @@ pub fn one_layer(tokens: usize, rows: usize) -> OneLayer {
     std::fs::write(&path, bytes()).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, DType::F32).unwrap();
+    let decoder = Decoder::load(&mut gguf, config, &Device::Cpu, Precision::FLOAT32).unwrap();
     let ids: Vec<u32> = (0..tokens).map(|i| (i * 37 % VOCABULARY) as u32).collect();
     let mut cache = decoder.new_cache(tokens).unwrap();
     let mut last = Last(None);

@@ -56,7 +56,7 @@ pub struct Least {
 impl Limits {
     /// Tries both where a model runs, on a device in the element type that its weights have there.
     ///
-    /// Differs: on a CPU the product is of float32, so that bfloat16 pairs may exceed it.
+    /// Differs: on a CPU the product is of float32, so that bfloat16 pairs and integers may exceed it.
     /// Errors: [`crate::error::Error::Candle`] where a device has no room for it.
     pub fn measure(decoder: &Decoder) -> Result<Self> {
         if decoder.device().is_cpu() {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use candle_core::{DType, Device};
 use kvprof::budget::Geometry;
+use kvprof::compute::linear::Products;
 use kvprof::model::cache::Representation;
 use kvprof::model::chat::Message;
 use kvprof::model::precision::Precision;
@@ -60,6 +61,10 @@ pub struct ModelArguments {
     /// sums and activations stay f32
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
+    /// What quantised weights and a prompt's activations are multiplied as on a CPU: f32; i16, which rounds activations to 16
+    /// bits in groups of 32; i8, to 8 bits, as llama.cpp does
+    #[arg(long, value_name = "KIND", default_value_t = Products::Float32)]
+    pub products: Products,
     /// Type of keys and values: f32, bf16, f16, q8, q4, q2, or llama.cpp's q8_0, q5_1, q5_0, q4_1, q4_0, rotated with
     /// -hadamard; apart as k=q8,v=q4; by default that of --dtype
     #[arg(long, value_name = "TYPE")]
@@ -106,6 +111,7 @@ impl ModelArguments {
         let same = Precision::of(self.dtype.0)?;
         Ok(Precision {
             cache: self.cache_dtype.unwrap_or(same.cache),
+            products: self.products,
             ..same
         })
     }

@@ -46,20 +46,20 @@ pub struct Decoder {
 impl Decoder {
     /// Reads all weights; quantised matrices stay as they are where they can.
     ///
-    /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever `dtype` is: for bfloat16, on
+    /// Differs: on the CPU activations, norms, logits and all sums are float32 whatever the type is: for bfloat16, on
     /// processors that multiply its pairs, it is the type of the operands of products with packed matrices and many
-    /// activations. On other devices everything is of that type. Caches are too, unless [`Decoder::hold_as`] says
-    /// otherwise.
+    /// activations; integer products round activations there and nowhere else. On other devices everything is of that type.
+    /// Caches are what the precision or [`Decoder::hold_as`] says.
     /// Errors: [`Error::Format`] for missing or misshapen tensors, [`Error::Unsupported`] for
     /// tensors that this decoder does not know, [`Error::NotFinite`].
     pub fn load(
         source: &mut dyn TensorSource,
         config: ModelConfig,
         device: &Device,
-        dtype: DType,
+        precision: Precision,
     ) -> Result<Self> {
         let c = &config;
-        let mut weights = Weights::new(source, device, dtype);
+        let mut weights = Weights::new(source, device, precision);
         let embedding = Embedding::load(&mut weights, c)?;
         let layers = (0..c.num_hidden_layers())
             .map(|l| Layer::load(&mut weights, c, l))
@@ -73,7 +73,7 @@ impl Decoder {
             norm,
             head,
             as_on_device: false,
-            precision: Precision::of(dtype)?,
+            precision,
         })
     }
 

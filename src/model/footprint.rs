@@ -10,6 +10,7 @@ use super::config::ModelConfig;
 use super::decoder::PREFILL_RUN;
 use super::gguf::{WeightMemory, dense_type};
 use super::precision::Precision;
+use crate::compute::linear::Products;
 
 /// What the process takes whatever it works on: code, vocabulary, thread stacks, freed memory kept by the
 /// allocator.
@@ -132,8 +133,11 @@ impl Prefill<'_> {
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
         // Rounded for products on the CPU.
-        let operands = if self.on_slices() && self.precision.dtype == DType::BF16 {
-            run * c.hidden_size.max(attended).max(c.intermediate_size) * 2
+        let rounds =
+            self.precision.dtype == DType::BF16 || self.precision.products != Products::Float32;
+        let operands = if self.on_slices() && rounds {
+            // Two bytes each, and where they are integers a scale and three sums for 32.
+            run * c.hidden_size.max(attended).max(c.intermediate_size) * 5 / 2
         } else {
             0
         };

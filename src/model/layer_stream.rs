@@ -63,7 +63,7 @@ impl ModelHeader {
         precision: Precision,
     ) -> Result<LayerStream<'a>> {
         let config = &self.config;
-        let mut weights = Weights::new(self.weights.tensors(), device, precision.dtype);
+        let mut weights = Weights::new(self.weights.tensors(), device, precision);
         // Neither is of use here before the first layer is: damage in them should be told before hours of work, not after. That
         // of a later layer is told when it is read, which is not worth reading all of a large file twice.
         output_side(&mut weights, config)?;

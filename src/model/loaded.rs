@@ -27,9 +27,7 @@ impl ModelHeader {
     ///
     /// Errors: whatever reading them returns.
     pub fn load(mut self, device: &Device, precision: Precision) -> Result<Model> {
-        let mut decoder =
-            Decoder::load(self.weights.tensors(), self.config, device, precision.dtype)?;
-        decoder.hold_as(precision.cache);
+        let decoder = Decoder::load(self.weights.tensors(), self.config, device, precision)?;
         Ok(Model {
             files: self.files,
             tokenizer: self.tokenizer,

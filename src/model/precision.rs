@@ -5,16 +5,18 @@ use std::fmt;
 use candle_core::{DType, Device};
 
 use super::cache::Representation;
-use crate::compute::linear::multiplies_bfloat16_pairs;
+use crate::compute::linear::{Products, multiplies_bfloat16_pairs};
 use crate::error::{Error, Result};
 
-/// The type of products and that of the cache, which need not be the same.
+/// The type that a model computes in, that of products and that of the cache, which need not be the same.
 ///
-/// Differs: written `f32` where they are the same, `f32, cache bf16` where they are not.
+/// Differs: written `f32` where they are the same, `f32, products i16, cache bf16` where they are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
     /// What matrices are multiplied in. On the CPU sums, activations and norms are float32 in any case.
     pub dtype: DType,
+    /// What quantised matrices and many activations are multiplied as on a CPU.
+    pub products: Products,
     /// The elements of keys and values.
     pub cache: Representation,
 }
@@ -23,6 +25,7 @@ impl Precision {
     /// Float32 throughout.
     pub const FLOAT32: Self = Self {
         dtype: DType::F32,
+        products: Products::Float32,
         cache: Representation::FLOAT32,
     };
 
@@ -32,6 +35,7 @@ impl Precision {
     pub fn of(dtype: DType) -> Result<Self> {
         Ok(Self {
             dtype,
+            products: Products::Float32,
             cache: Representation::of(dtype)?,
         })
     }
@@ -39,7 +43,8 @@ impl Precision {
     /// Refuses what a device does not do, so that a type means the same everywhere.
     ///
     /// Errors: [`Error::Unsupported`] for products in float16 on a CPU or in bfloat16 on one that does not multiply its
-    /// pairs, and for a cache of another type than products on every other device.
+    /// pairs, for integer products on another device or in another type than float32, and for a cache of another type than
+    /// products on every other device.
     pub fn check(self, device: &Device) -> Result<()> {
         let refuse = |what: &'static str, found: String, supported: String| {
             Err(Error::Unsupported {
@@ -48,6 +53,10 @@ impl Precision {
                 supported,
             })
         };
+        if self.products != Products::Float32 && !(device.is_cpu() && self.dtype == DType::F32) {
+            let only = "f32 there; integer products with --device cpu --dtype f32".to_owned();
+            return refuse("--products", self.products.to_string(), only);
+        }
         if !device.is_cpu() {
             if self.cache == Representation::of(self.dtype)? {
                 return Ok(());
@@ -76,6 +85,9 @@ impl Precision {
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.dtype.as_str())?;
+        if self.products != Products::Float32 {
+            write!(f, ", products {}", self.products)?;
+        }
         if Representation::of(self.dtype).is_ok_and(|same| same == self.cache) {
             return Ok(());
         }
@@ -98,6 +110,25 @@ mod tests {
         };
         assert_eq!(mixed.to_string(), "f32, cache k=bf16,v=f16");
         mixed.check(&Device::Cpu).unwrap();
+        let integers = Precision {
+            products: Products::Int16,
+            ..mixed
+        };
+        assert_eq!(
+            integers.to_string(),
+            "f32, products i16, cache k=bf16,v=f16"
+        );
+        integers.check(&Device::Cpu).unwrap();
+    }
+
+    #[test]
+    fn integer_products_take_float32() {
+        let half = Precision {
+            products: Products::Int8,
+            ..Precision::of(DType::BF16).unwrap()
+        };
+        let said = half.check(&Device::Cpu).unwrap_err().to_string();
+        assert!(said.contains("--products") && said.contains("i8"), "{said}");
     }
 
     #[test]

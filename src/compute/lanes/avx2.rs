@@ -170,6 +170,17 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
     }
     #[inline(always)]
+    fn store_short(x: Self::Integer, less: i32, to: &mut [i16; LANES]) {
+        unsafe {
+            let less = _mm256_set1_epi32(less);
+            let [lower, upper] = x.map(|x| _mm256_sub_epi32(x, less));
+            // Packing takes the registers' halves in turns.
+            let turned = _mm256_packs_epi32(lower, upper);
+            let short = _mm256_permute4x64_epi64::<0b11_01_10_00>(turned);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), short);
+        }
+    }
+    #[inline(always)]
     fn add(a: Self::Float, b: Self::Float) -> Self::Float {
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
     }

@@ -119,6 +119,13 @@ impl Lanes for Avx512 {
         unsafe { _mm512_permutexvar_ps(codes, weights) }
     }
     #[inline(always)]
+    fn store_short(x: Self::Integer, less: i32, to: &mut [i16; LANES]) {
+        unsafe {
+            let short = _mm512_cvtepi32_epi16(_mm512_sub_epi32(x, _mm512_set1_epi32(less)));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), short);
+        }
+    }
+    #[inline(always)]
     fn add(a: Self::Float, b: Self::Float) -> Self::Float {
         unsafe { _mm512_add_ps(a, b) }
     }

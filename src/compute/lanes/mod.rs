@@ -69,6 +69,8 @@ pub(crate) trait Lanes: Sized {
     fn join(low: Self::Integer, high: Self::Integer, by: u32) -> Self::Integer;
     fn mask(x: Self::Integer, mask: i32) -> Self::Integer;
     fn float(x: Self::Integer) -> Self::Float;
+    /// Writes `x - less`, which 16 bits with a sign must hold.
+    fn store_short(x: Self::Integer, less: i32, to: &mut [i16; LANES]);
     /// The weights of the lowest four bits of every lane.
     #[inline(always)]
     fn of_nibbles<N: Nibble>(

@@ -82,6 +82,10 @@ impl Lanes for Portable {
         x.map(|x| x as i32 as f32)
     }
     #[inline(always)]
+    fn store_short(x: Self::Integer, less: i32, to: &mut [i16; LANES]) {
+        *to = x.map(|x| (x as i32 - less) as i16);
+    }
+    #[inline(always)]
     fn add(a: Self::Float, b: Self::Float) -> Self::Float {
         from_fn(|j| a[j] + b[j])
     }

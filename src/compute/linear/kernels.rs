@@ -1,6 +1,7 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
 use super::blocks::{Block, GROUP};
+use super::integer::IntegerKernels;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{self, PairProducts, Pairs};
 use crate::compute::lanes::{LANES, Lanes, Portable};
@@ -25,6 +26,8 @@ pub(super) struct Kernels {
     pub(super) block_bytes: usize,
     /// Weights of a block.
     pub(super) block_weights: usize,
+    /// Those of its codes, if it has any.
+    pub(super) integers: Option<IntegerKernels>,
     unpack: Unpack,
     products: Products,
     /// Only called where the processor multiplies bfloat16 pairs.
@@ -77,6 +80,7 @@ impl Kernels {
         Self {
             block_bytes: B::BYTES,
             block_weights: B::GROUPS * GROUP,
+            integers: B::integers(),
             unpack,
             products,
             #[cfg(target_arch = "x86_64")]

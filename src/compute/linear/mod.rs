@@ -3,17 +3,19 @@
 //! Packed weights are the file's own bytes. Few activations are multiplied while the bytes are read
 //! once ([`few_rows`]); many are multiplied by blocks of unpacked rows ([`many_rows`]). Both see the
 //! float32 weights that dequantising everything would give; a bfloat16 model's many activations see them rounded
-//! where that is faster.
+//! where that is faster, and where it is asked for many activations are multiplied as integers ([`integer`]).
 
 #[cfg(target_arch = "x86_64")]
 mod bfloat16;
 pub(super) mod blocks;
 mod few_rows;
+mod integer;
 mod kernels;
 mod many_rows;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+mod products;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -21,14 +23,18 @@ mod tests;
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
 pub use packed::Packed;
+pub use products::Products;
 pub use stored::StoredBytes;
+
+use crate::error::{Error, Result};
 
 /// Whether this processor multiplies pairs of bfloat16 numbers, which is what products in bfloat16 need on a CPU.
 pub(crate) fn multiplies_bfloat16_pairs() -> bool {
-    panels::PairProducts::of_this_processor().is_some()
+    #[cfg(target_arch = "x86_64")]
+    return panels::PairProducts::of_this_processor().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
-
-use crate::error::{Error, Result};
 
 /// Most activations for which unpacking in registers beats unpacking to memory.
 const FEW_ROWS: usize = 16;
@@ -58,6 +64,14 @@ impl Matrix {
                 })?;
                 Ok(Tensor::from_vec(values, (n, matrix.rows()), &Device::Cpu)?)
             }
+        }
+    }
+
+    /// The same with products of another kind, where it is packed and there are many activations.
+    pub fn multiplied_as(self, products: Products) -> Self {
+        match self {
+            Self::Dense(_) => self,
+            Self::Packed(matrix) => Self::Packed(matrix.multiplied_as(products)),
         }
     }
 

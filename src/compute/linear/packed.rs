@@ -5,9 +5,11 @@ use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use super::blocks::kernels_of;
+use super::integer::{IntegerKernels, Levels};
 use super::kernels::Kernels;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{PANEL, PairProducts, Pairs};
+use super::products::Products;
 use super::stored::StoredBytes;
 
 /// Weights that are checked at a time.
@@ -26,6 +28,7 @@ pub struct Packed {
     rows: usize,
     width: usize,
     bfloat16: bool,
+    products: Products,
 }
 
 impl Packed {
@@ -51,6 +54,7 @@ impl Packed {
             rows,
             width,
             bfloat16: false,
+            products: Products::Float32,
         })
     }
 
@@ -61,6 +65,23 @@ impl Packed {
             bfloat16: dtype == DType::BF16,
             ..self
         }
+    }
+
+    /// The same with products of another kind, where there are many activations.
+    pub(super) fn multiplied_as(self, products: Products) -> Self {
+        Self { products, ..self }
+    }
+
+    /// The kernels and levels of integer products, where these are asked for and the weights are codes.
+    pub(super) fn integers(&self) -> Option<(&IntegerKernels, Levels)> {
+        let levels = Levels::of(self.products)?;
+        Some((self.kernels.integers.as_ref()?, levels))
+    }
+
+    /// The bytes of some rows, and how many each has.
+    pub(super) fn row_bytes(&self, rows: std::ops::Range<usize>) -> (&[u8], usize) {
+        let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
+        (&self.bytes[bytes], self.row_bytes)
     }
 
     /// Whether products with many activations may round to bfloat16.

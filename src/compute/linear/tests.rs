@@ -8,6 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use super::blocks::kernels_at_every_level;
 use super::*;
 
+mod integers;
+
 const FORMATS: [GgmlDType; 12] = [
     GgmlDType::Q4_0,
     GgmlDType::Q4_1,

@@ -20,7 +20,8 @@ pub(crate) use shard_header::check_places as check_tensor_places;
 
 use super::config::{Family, RopePairs};
 use super::gguf::{WeightMemory, dense_type};
-use crate::compute::linear::{Linear, Matrix};
+use super::precision::Precision;
+use crate::compute::linear::{Linear, Matrix, Products};
 use crate::error::{Error, Result};
 
 /// Files of tensors, which are asked for by the names that GGUF files give them.
@@ -105,6 +106,7 @@ pub(super) struct Weights<'a> {
     source: &'a mut dyn TensorSource,
     device: &'a Device,
     dtype: DType,
+    products: Products,
     /// That of activations, and so of what is added to them or multiplied with them by element.
     activations: DType,
     taken: HashSet<String>,
@@ -113,12 +115,17 @@ pub(super) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    pub(super) fn new(source: &'a mut dyn TensorSource, device: &'a Device, dtype: DType) -> Self {
+    pub(super) fn new(
+        source: &'a mut dyn TensorSource,
+        device: &'a Device,
+        precision: Precision,
+    ) -> Self {
         Self {
             source,
             device,
-            dtype,
-            activations: dense_type(device, dtype),
+            dtype: precision.dtype,
+            products: precision.products,
+            activations: dense_type(device, precision.dtype),
             taken: HashSet::new(),
             linear: HashSet::new(),
         }
@@ -131,7 +138,8 @@ impl<'a> Weights<'a> {
 
     pub(super) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Matrix> {
         self.taken.insert(name.to_owned());
-        (self.source).matrix(name, rows, width, self.device, self.dtype)
+        let matrix = (self.source).matrix(name, rows, width, self.device, self.dtype)?;
+        Ok(matrix.multiplied_as(self.products))
     }
 
     pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {

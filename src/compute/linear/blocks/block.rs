@@ -1,5 +1,6 @@
 //! What a format of packed weights says of itself.
 
+use super::super::integer::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.
@@ -14,4 +15,15 @@ pub(in crate::compute) trait Block {
 
     /// The float32 weights of one group, with the roundings of candle's `to_float`.
     fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
+
+    /// Kernels that multiply its codes; none where weights are no codes.
+    fn integers() -> Option<IntegerKernels> {
+        None
+    }
+
+    /// Those of them that every processor runs.
+    #[cfg(test)]
+    fn portable_integers() -> Option<IntegerKernels> {
+        None
+    }
 }

@@ -6,6 +6,7 @@
 
 mod bf16;
 mod block;
+mod codes;
 mod f16;
 mod k_scales;
 mod q2_k;
@@ -22,6 +23,7 @@ mod q8_0;
 use candle_core::quantized::GgmlDType;
 
 pub(in crate::compute) use block::{Block, GROUP};
+pub(super) use codes::{Affine, Codes};
 pub(in crate::compute) use {q4_0::Q4_0, q4_1::Q4_1, q5_0::Q5_0, q5_1::Q5_1, q8_0::Q8_0};
 
 use super::kernels::Kernels;
@@ -59,6 +61,12 @@ pub(super) fn kernels_at_every_level(format: GgmlDType) -> Vec<Kernels> {
     with_block_of!(format, B => Kernels::at_every_level::<B>()).unwrap_or_default()
 }
 
+/// Kernels of a format's codes that every processor runs.
+#[cfg(test)]
+pub(super) fn portable_integers(format: GgmlDType) -> Option<super::integer::IntegerKernels> {
+    with_block_of!(format, B => B::portable_integers()).flatten()
+}
+
 /// A little-endian float16 at `at`.
 #[inline(always)]
 fn half<L: Lanes>(block: &[u8], at: usize) -> f32 {
@@ -76,4 +84,22 @@ fn word(block: &[u8], at: usize) -> u32 {
 fn lane_bytes(block: &[u8], at: usize) -> &[u8; LANES] {
     let (lanes, _) = block[at..at + LANES].as_chunks::<LANES>();
     &lanes[0]
+}
+
+/// Thirty-two codes of four bits in sixteen bytes from `at` on, low nibbles first.
+#[inline(always)]
+fn nibbles<L: Lanes>(block: &[u8], at: usize) -> [L::Integer; 2] {
+    let bytes = L::unsigned(lane_bytes(block, at));
+    [L::mask(bytes, 15), L::shift_right(bytes, 4)]
+}
+
+/// Thirty-two codes of five bits: a word of fifth bits at `at`, then nibbles.
+#[inline(always)]
+fn fifth_bits<L: Lanes>(block: &[u8], at: usize) -> [L::Integer; 2] {
+    let fifth = word(block, at);
+    let [low, high] = nibbles::<L>(block, at + 4);
+    [
+        L::join(low, L::bits(fifth), 4),
+        L::join(high, L::bits(fifth >> 16), 4),
+    ]
 }

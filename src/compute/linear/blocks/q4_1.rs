@@ -1,29 +1,23 @@
 //! Q4_1: 32 weights `q * d + m` in 20 bytes; low nibbles first, then high ones.
 
-use super::{Block, half, lane_bytes};
-use crate::compute::lanes::{Lanes, Nibble};
+use super::{Affine, Codes, half, nibbles};
+use crate::compute::lanes::Lanes;
 
 pub(in crate::compute) struct Q4_1;
 
-impl Nibble for Q4_1 {
-    #[inline(always)]
-    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float {
-        L::add(L::multiply(codes, scale), minimum)
-    }
-}
-
-impl Block for Q4_1 {
+impl Codes for Q4_1 {
     const BYTES: usize = 20;
     const GROUPS: usize = 1;
+    const NIBBLES: bool = true;
+    const HAS_MINIMUM: bool = true;
 
     #[inline(always)]
-    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
-        let d = L::splat(half::<L>(block, 0));
-        let m = L::splat(half::<L>(block, 2));
-        let codes = L::unsigned(lane_bytes(block, 4));
-        [
-            L::of_nibbles::<Self>(codes, d, m),
-            L::of_nibbles::<Self>(L::shift_right(codes, 4), d, m),
-        ]
+    fn codes<L: Lanes>(block: &[u8], _: usize) -> [L::Integer; 2] {
+        nibbles::<L>(block, 4)
+    }
+
+    #[inline(always)]
+    fn affine<L: Lanes>(block: &[u8], _: usize) -> [Affine; 2] {
+        [[half::<L>(block, 0), half::<L>(block, 2)]; 2]
     }
 }

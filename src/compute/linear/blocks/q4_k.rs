@@ -1,35 +1,34 @@
 //! Q4_K: 256 weights in 144 bytes; 32 share a scale and a minimum, which share a float16 each.
 
 use super::k_scales::scale_and_minimum;
-use super::{Block, half, lane_bytes};
-use crate::compute::lanes::{Lanes, Nibble};
+use super::{Affine, Codes, half, lane_bytes};
+use crate::compute::lanes::Lanes;
 
 pub(super) struct Q4K;
 
-impl Nibble for Q4K {
-    #[inline(always)]
-    fn weights<L: Lanes>(codes: L::Float, scale: L::Float, minimum: L::Float) -> L::Float {
-        L::subtract(L::multiply(scale, codes), minimum)
-    }
-}
-
-impl Block for Q4K {
+impl Codes for Q4K {
     const BYTES: usize = 144;
     const GROUPS: usize = 8;
+    const NIBBLES: bool = true;
+    const HAS_MINIMUM: bool = true;
 
     #[inline(always)]
-    fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2] {
-        let (scale, minimum) = scale_and_minimum(&block[4..16], group);
-        let d = L::splat(half::<L>(block, 0) * scale);
-        let m = L::splat(half::<L>(block, 2) * minimum);
+    fn codes<L: Lanes>(block: &[u8], group: usize) -> [L::Integer; 2] {
         // Two groups lie in the same bytes, the second in the high nibbles.
         let at = 16 + group / 2 * 32;
         let shift = 4 * (group as u32 % 2);
-        let first = L::unsigned(lane_bytes(block, at));
-        let second = L::unsigned(lane_bytes(block, at + 16));
-        [
-            L::of_nibbles::<Self>(L::shift_right(first, shift), d, m),
-            L::of_nibbles::<Self>(L::shift_right(second, shift), d, m),
-        ]
+        [at, at + 16].map(|at| {
+            let codes = L::shift_right(L::unsigned(lane_bytes(block, at)), shift);
+            L::mask(codes, 15)
+        })
+    }
+
+    #[inline(always)]
+    fn affine<L: Lanes>(block: &[u8], group: usize) -> [Affine; 2] {
+        let (scale, minimum) = scale_and_minimum(&block[4..16], group);
+        [[
+            half::<L>(block, 0) * scale,
+            -(half::<L>(block, 2) * minimum),
+        ]; 2]
     }
 }

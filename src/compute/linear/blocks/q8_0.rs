@@ -1,20 +1,24 @@
 //! Q8_0: 32 weights `q * d` in 34 bytes, q signed.
 
-use super::{Block, half, lane_bytes};
+use super::{Affine, Codes, half, lane_bytes};
 use crate::compute::lanes::Lanes;
 
 pub(in crate::compute) struct Q8_0;
 
-impl Block for Q8_0 {
+impl Codes for Q8_0 {
     const BYTES: usize = 34;
     const GROUPS: usize = 1;
 
     #[inline(always)]
-    fn unpack<L: Lanes>(block: &[u8], _: usize) -> [L::Float; 2] {
-        let d = L::splat(half::<L>(block, 0));
+    fn codes<L: Lanes>(block: &[u8], _: usize) -> [L::Integer; 2] {
         [
-            L::multiply(L::float(L::signed(lane_bytes(block, 2))), d),
-            L::multiply(L::float(L::signed(lane_bytes(block, 18))), d),
+            L::signed(lane_bytes(block, 2)),
+            L::signed(lane_bytes(block, 18)),
         ]
+    }
+
+    #[inline(always)]
+    fn affine<L: Lanes>(block: &[u8], _: usize) -> [Affine; 2] {
+        [[half::<L>(block, 0), 0.0]; 2]
     }
 }

@@ -1,0 +1,52 @@
+//! What is done with the codes of packed rows, compiled for several instruction sets and chosen at run time.
+
+use super::super::blocks::Codes;
+use super::panel::{GroupPanel, pack};
+use super::tile::Tile;
+use crate::compute::lanes::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::compute::lanes::has_256;
+
+/// Lays out packed rows of so many bytes as a panel.
+type Pack = unsafe fn(&[u8], usize, &mut [GroupPanel]);
+
+/// The kernels of one format's codes for the processor that runs this.
+#[derive(Clone, Copy)]
+pub(in crate::compute) struct IntegerKernels {
+    pack: Pack,
+    pub(super) tile: Tile,
+}
+
+impl IntegerKernels {
+    /// The fastest that the processor can run.
+    pub(in crate::compute) fn of<C: Codes>() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if has_256() {
+            return Self {
+                pack: pack_256::<C>,
+                tile: Tile::of_256::<C>(),
+            };
+        }
+        Self::portable::<C>()
+    }
+
+    /// Those that every processor runs.
+    pub(in crate::compute) fn portable<C: Codes>() -> Self {
+        Self {
+            pack: pack::<C, Portable>,
+            tile: Tile::portable::<C>(),
+        }
+    }
+
+    /// Lays out up to sixteen packed rows of so many bytes; rows that are missing keep what was there.
+    pub(super) fn pack(&self, rows: &[u8], row_bytes: usize, panel: &mut [GroupPanel]) {
+        // SAFETY: the functions are safe but for their instructions, detected when they were chosen.
+        unsafe { (self.pack)(rows, row_bytes, panel) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_256<C: Codes>(rows: &[u8], row_bytes: usize, panel: &mut [GroupPanel]) {
+    pack::<C, crate::compute::lanes::Avx2>(rows, row_bytes, panel);
+}

@@ -1,0 +1,199 @@
+//! Products of a panel with a few activations.
+
+use super::super::blocks::{Codes, GROUP};
+use super::activations::{GroupInputs, TOGETHER};
+use super::panel::{GroupPanel, PANEL};
+
+/// Sums of every activation with every row.
+pub(super) type Sums = [[f32; PANEL]; TOGETHER];
+
+/// Adds the products of some groups.
+type Add = unsafe fn(&[GroupPanel], &[GroupInputs], &mut Sums);
+
+/// The kernel of a format.
+#[derive(Clone, Copy)]
+pub(super) struct Tile(Add);
+
+impl Tile {
+    /// With vectors of 256 bits, for processors that have them.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_256<C: Codes>() -> Self {
+        Self(match (C::HALVES, C::HAS_MINIMUM) {
+            (false, false) => avx2::add::<false, false>,
+            (false, true) => avx2::add::<false, true>,
+            (true, false) => avx2::add::<true, false>,
+            (true, true) => avx2::add::<true, true>,
+        })
+    }
+
+    /// The one that every processor runs.
+    pub(super) fn portable<C: Codes>() -> Self {
+        Self(match (C::HALVES, C::HAS_MINIMUM) {
+            (false, false) => portable::<false, false>,
+            (false, true) => portable::<false, true>,
+            (true, false) => portable::<true, false>,
+            (true, true) => portable::<true, true>,
+        })
+    }
+
+    /// Adds the products of groups of a panel with those of activations.
+    pub(super) fn add(&self, panel: &[GroupPanel], inputs: &[GroupInputs], sums: &mut Sums) {
+        // SAFETY: the functions are safe but for their instructions, detected when they were chosen.
+        unsafe { (self.0)(panel, inputs, sums) }
+    }
+}
+
+/// In the order and with the roundings of the kernels for processors.
+fn portable<const HALVES: bool, const MINIMUM: bool>(
+    panel: &[GroupPanel],
+    inputs: &[GroupInputs],
+    sums: &mut Sums,
+) {
+    let halves = if HALVES { 2 } else { 1 };
+    for (panel, inputs) in panel.iter().zip(inputs) {
+        for (t, sums) in sums.iter_mut().enumerate() {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                for half in 0..halves {
+                    let count = GROUP / 2 / halves;
+                    let pairs = half * count..(half + 1) * count;
+                    let dot: i32 = pairs
+                        .map(|p| dot_of_pair(panel.pairs[p][r], inputs.pairs[p][t]))
+                        .sum();
+                    let product = dot as f32 * panel.scales[half][r];
+                    *sum = product.mul_add(inputs.scales[t], *sum);
+                }
+                if MINIMUM {
+                    for half in 0..halves {
+                        let of = if HALVES {
+                            inputs.halves[half]
+                        } else {
+                            inputs.whole
+                        };
+                        *sum = panel.minima[half][r].mul_add(of[t], *sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What two pairs of codes give.
+fn dot_of_pair(a: i32, b: i32) -> i32 {
+    i32::from(a as i16) * i32::from(b as i16) + (a >> 16) * (b >> 16)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::super::activations::{GroupInputs, TOGETHER};
+    use super::super::panel::{GroupPanel, PANEL};
+    use super::{GROUP, Sums};
+
+    /// Vectors of a panel's row.
+    const VECTORS: usize = PANEL / 8;
+
+    type Integers = [[__m256i; VECTORS]; TOGETHER];
+
+    #[target_feature(enable = "avx2,fma,f16c,popcnt")]
+    pub(super) fn add<const HALVES: bool, const MINIMUM: bool>(
+        panel: &[GroupPanel],
+        inputs: &[GroupInputs],
+        sums: &mut Sums,
+    ) {
+        for (panel, inputs) in panel.iter().zip(inputs) {
+            let [first, second] = &panel.scales;
+            // SAFETY: this function is compiled for the instructions.
+            unsafe {
+                if HALVES {
+                    let dots_of_first = dots::<0, { GROUP / 4 }>(panel, inputs);
+                    scaled(dots_of_first, first, inputs, sums);
+                    let dots_of_second = dots::<{ GROUP / 4 }, { GROUP / 2 }>(panel, inputs);
+                    scaled(dots_of_second, second, inputs, sums);
+                } else {
+                    let dots = dots::<0, { GROUP / 2 }>(panel, inputs);
+                    scaled(dots, first, inputs, sums);
+                }
+                match (MINIMUM, HALVES) {
+                    (false, _) => {}
+                    (true, false) => shifted(&panel.minima[0], &inputs.whole, sums),
+                    (true, true) => {
+                        shifted(&panel.minima[0], &inputs.halves[0], sums);
+                        shifted(&panel.minima[1], &inputs.halves[1], sums);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Exact sums of the products of pairs `FROM..TO`.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn dots<const FROM: usize, const TO: usize>(
+        panel: &GroupPanel,
+        inputs: &GroupInputs,
+    ) -> Integers {
+        // SAFETY: as the caller promises; vectors are whole halves of arrays of sixteen.
+        unsafe {
+            let mut dots = [[_mm256_setzero_si256(); VECTORS]; TOGETHER];
+            for p in FROM..TO {
+                let row = panel.pairs[p].as_ptr();
+                let weights = [
+                    _mm256_loadu_si256(row.cast()),
+                    _mm256_loadu_si256(row.add(8).cast()),
+                ];
+                for t in 0..TOGETHER {
+                    let pair = _mm256_set1_epi32(inputs.pairs[p][t]);
+                    for v in 0..VECTORS {
+                        let products = _mm256_madd_epi16(weights[v], pair);
+                        dots[t][v] = _mm256_add_epi32(dots[t][v], products);
+                    }
+                }
+            }
+            dots
+        }
+    }
+
+    /// Adds integer sums times both scales.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn scaled(dots: Integers, scales: &[f32; PANEL], inputs: &GroupInputs, sums: &mut Sums) {
+        // SAFETY: as the caller promises; vectors are whole halves of arrays of sixteen.
+        unsafe {
+            for v in 0..VECTORS {
+                let scales = _mm256_loadu_ps(scales.as_ptr().add(8 * v));
+                for t in 0..TOGETHER {
+                    let place = sums[t].as_mut_ptr().add(8 * v);
+                    let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][v]), scales);
+                    let scale = _mm256_set1_ps(inputs.scales[t]);
+                    let sum = _mm256_fmadd_ps(product, scale, _mm256_loadu_ps(place));
+                    _mm256_storeu_ps(place, sum);
+                }
+            }
+        }
+    }
+
+    /// Adds minima times the sums of activations.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
+        // SAFETY: as above.
+        unsafe {
+            for v in 0..VECTORS {
+                let minima = _mm256_loadu_ps(minima.as_ptr().add(8 * v));
+                for t in 0..TOGETHER {
+                    let place = sums[t].as_mut_ptr().add(8 * v);
+                    let by = _mm256_set1_ps(of[t]);
+                    let sum = _mm256_fmadd_ps(minima, by, _mm256_loadu_ps(place));
+                    _mm256_storeu_ps(place, sum);
+                }
+            }
+        }
+    }
+}

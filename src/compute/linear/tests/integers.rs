@@ -1,0 +1,129 @@
+//! Integer products against float64 ones of the same rounded activations, and against themselves on other paths.
+
+use super::super::blocks::portable_integers;
+use super::super::integer::{self, Levels};
+use super::*;
+
+/// Formats with rows, width and activations that end within a panel, a depth or a tile.
+const CASES: [(GgmlDType, usize, usize, usize); 12] = [
+    (GgmlDType::Q4_0, 1, 32, 17),
+    (GgmlDType::Q4_1, 65, 96, 18),
+    (GgmlDType::Q5_0, 16, 576, 47),
+    (GgmlDType::Q5_1, 63, 544, 48),
+    (GgmlDType::Q8_0, 300, 1056, 49),
+    (GgmlDType::Q2K, 5, 512, 20),
+    (GgmlDType::Q3K, 80, 256, 101),
+    (GgmlDType::Q4K, 129, 768, 33),
+    (GgmlDType::Q5K, 16, 256, 21),
+    (GgmlDType::Q6K, 17, 1280, 22),
+    (GgmlDType::Q8_0, 33, 5184, 19),
+    (GgmlDType::Q4_0, 1500, 1056, 31), // more than one block of rows
+];
+
+const KINDS: [(Products, f32); 2] = [(Products::Int16, 32767.0), (Products::Int8, 127.0)];
+
+/// The nearest of so many levels of the largest of 32.
+fn rounded(x: &[f32], levels: f32) -> Vec<f64> {
+    let group = |x: &[f32]| -> Vec<f64> {
+        let scale = x.iter().fold(0.0f32, |most, x| most.max(x.abs())) / levels;
+        let nearest = |x: &f32| f64::from((x / scale).round_ties_even()) * f64::from(scale);
+        x.iter().map(nearest).collect()
+    };
+    x.chunks(32).flat_map(group).collect()
+}
+
+#[test]
+fn integer_products_equal_a_float64_reference_of_rounded_activations() {
+    for (format, rows, width, n) in CASES {
+        let tensor = quantised(format, rows, width);
+        let weights = numbers(&tensor.dequantize(&Device::Cpu).unwrap());
+        let x = activations(n, width);
+        let float32 = numbers(&Matrix::Packed(packed(&tensor)).multiply(&x).unwrap());
+        let x_numbers = numbers(&x);
+        for (products, levels) in KINDS {
+            let matrix = Matrix::Packed(packed(&tensor)).multiplied_as(products);
+            let got = numbers(&matrix.multiply(&x).unwrap());
+            let near = rounded(&x_numbers, levels);
+            for (i, (got, float32)) in got.iter().zip(&float32).enumerate() {
+                let weights = weights[i % rows * width..][..width].iter();
+                let terms = weights.zip(&near[i / rows * width..]);
+                let terms = terms.map(|(&w, x)| f64::from(w) * x);
+                let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
+                let what = format!("{format:?} {products} {i}: {got} {sum} {float32}");
+                assert!((f64::from(*got) - sum).abs() < 1e-6 * size, "{what}");
+                // An activation moves by half a level of the largest of its group.
+                let moved = f64::from(got - float32).abs();
+                assert!(moved < 4.0 * size / f64::from(levels), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    for (format, rows, width, n) in CASES {
+        let x = numbers(&activations(n, width));
+        let matrix = packed(&quantised(format, rows, width));
+        let portable = portable_integers(format).unwrap();
+        for (products, levels) in KINDS {
+            let levels = Levels(levels as u16);
+            let matrix = packed(&quantised(format, rows, width)).multiplied_as(products);
+            let (fastest, own) = matrix.integers().unwrap();
+            assert_eq!(own, levels);
+            let fastest = integer::multiply(&matrix, fastest, levels, &x, n);
+            let portable = integer::multiply(&matrix, &portable, levels, &x, n);
+            assert_eq!(fastest, portable, "{format:?} {products}");
+        }
+        assert!(
+            matrix.integers().is_none(),
+            "float32 unless it is asked for"
+        );
+    }
+}
+
+#[test]
+fn integer_products_do_not_depend_on_other_rows_or_threads() {
+    let tensor = quantised(GgmlDType::Q4_1, 300, 1152);
+    let matrix = Matrix::Packed(packed(&tensor)).multiplied_as(Products::Int16);
+    let x = activations(101, 1152);
+    let with = |threads: usize, from: usize, n: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let x = x.narrow(0, from, n).unwrap();
+        let multiplied = pool.build().unwrap().install(|| matrix.multiply(&x));
+        numbers(&multiplied.unwrap())
+    };
+    let all = with(1, 0, 101);
+    assert_eq!(all, with(3, 0, 101));
+    assert_eq!(all[50 * 300..67 * 300], with(2, 50, 17));
+}
+
+#[test]
+fn activations_that_are_not_finite_give_no_number() {
+    let (width, n) = (64, 18);
+    let matrix = packed(&quantised(GgmlDType::Q4_0, 3, width)).multiplied_as(Products::Int16);
+    let matrix = Matrix::Packed(matrix);
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let mut x = noise(n * width, 3);
+        x[5 * width + 40] = wrong;
+        let x = Tensor::from_vec(x, (n, width), &Device::Cpu).unwrap();
+        let got = numbers(&matrix.multiply(&x).unwrap());
+        for (i, got) in got.into_iter().enumerate() {
+            assert_eq!(got.is_nan(), i / 3 == 5, "{i}: {got}");
+        }
+    }
+}
+
+#[test]
+fn numbers_of_half_the_bytes_and_few_activations_stay_float32() {
+    for (format, n) in [
+        (GgmlDType::F16, 20),
+        (GgmlDType::BF16, 20),
+        (GgmlDType::Q4_0, FEW_ROWS),
+    ] {
+        let tensor = quantised(format, 40, 64);
+        let x = activations(n, 64);
+        let plain = Matrix::Packed(packed(&tensor)).multiply(&x).unwrap();
+        let asked = Matrix::Packed(packed(&tensor)).multiplied_as(Products::Int8);
+        assert_eq!(numbers(&asked.multiply(&x).unwrap()), numbers(&plain));
+    }
+}
