@@ -173,9 +173,9 @@ impl Lanes for Avx2 {
     fn store_short(x: Self::Integer, less: i32, to: &mut [i16; LANES]) {
         unsafe {
             let less = _mm256_set1_epi32(less);
-            let [lower, upper] = x.map(|x| _mm256_sub_epi32(x, less));
             // Packing takes the registers' halves in turns.
-            let turned = _mm256_packs_epi32(lower, upper);
+            let turned =
+                _mm256_packs_epi32(_mm256_sub_epi32(x[0], less), _mm256_sub_epi32(x[1], less));
             let short = _mm256_permute4x64_epi64::<0b11_01_10_00>(turned);
             _mm256_storeu_si256(to.as_mut_ptr().cast(), short);
         }

@@ -1,8 +1,8 @@
 //! Formats whose weights are integers times a scale, and a minimum where they have one.
 
 use super::super::integer::IntegerKernels;
-use super::{Block, GROUP};
-use crate::compute::lanes::{LANES, Lanes, Nibble};
+use super::Block;
+use crate::compute::lanes::{Lanes, Nibble};
 
 /// Scale, and minimum that is added, of sixteen weights.
 pub(in crate::compute) type Affine = [f32; 2];
@@ -11,7 +11,7 @@ pub(in crate::compute) type Affine = [f32; 2];
 pub(in crate::compute) trait Codes {
     /// Bytes of a block.
     const BYTES: usize;
-    /// Groups of [`GROUP`] weights in a block.
+    /// Groups of [`super::GROUP`] weights in a block.
     const GROUPS: usize;
     /// What is taken from every code.
     const ZERO: i32 = 0;
@@ -27,6 +27,17 @@ pub(in crate::compute) trait Codes {
 
     /// Scale and minimum of both halves of a group.
     fn affine<L: Lanes>(block: &[u8], group: usize) -> [Affine; 2];
+}
+
+/// Weights of sixteen codes.
+#[inline(always)]
+fn half_weights<C: Codes, L: Lanes>(codes: L::Integer, affine: Affine) -> L::Float {
+    let (scale, minimum) = (L::splat(affine[0]), L::splat(affine[1]));
+    if C::NIBBLES {
+        L::of_nibbles::<OfFourBits<C>>(codes, scale, minimum)
+    } else {
+        weights::<C, L>(L::float(codes), scale, minimum)
+    }
 }
 
 /// Weights of codes as floats, in the order of candle's `to_float`.
@@ -60,17 +71,12 @@ impl<C: Codes> Block for C {
 
     #[inline(always)]
     fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2] {
-        const { assert!(GROUP == 2 * LANES) };
         let [first, second] = C::codes::<L>(block, group);
         let affine = C::affine::<L>(block, group);
-        [(first, affine[0]), (second, affine[1])].map(|(codes, affine)| {
-            let [scale, minimum] = affine.map(|number| L::splat(number));
-            if C::NIBBLES {
-                L::of_nibbles::<OfFourBits<C>>(codes, scale, minimum)
-            } else {
-                weights::<C, L>(L::float(codes), scale, minimum)
-            }
-        })
+        [
+            half_weights::<C, L>(first, affine[0]),
+            half_weights::<C, L>(second, affine[1]),
+        ]
     }
 
     fn integers() -> Option<IntegerKernels> {

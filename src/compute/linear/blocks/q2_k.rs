@@ -15,20 +15,19 @@ impl Codes for Q2K {
     fn codes<L: Lanes>(block: &[u8], group: usize) -> [L::Integer; 2] {
         // Four groups lie in the same bytes, two bits each.
         let at = 16 + group / 4 * 32;
-        [at, at + 16].map(|at| {
-            let codes = L::shift_right(L::unsigned(lane_bytes(block, at)), 2 * (group as u32 % 4));
-            L::mask(codes, 3)
-        })
+        let by = 2 * (group as u32 % 4);
+        let first = L::shift_right(L::unsigned(lane_bytes(block, at)), by);
+        let second = L::shift_right(L::unsigned(lane_bytes(block, at + 16)), by);
+        [L::mask(first, 3), L::mask(second, 3)]
     }
 
     #[inline(always)]
     fn affine<L: Lanes>(block: &[u8], group: usize) -> [Affine; 2] {
-        [2 * group, 2 * group + 1].map(|at| {
-            let scale = block[at];
-            [
-                half::<L>(block, 80) * f32::from(scale & 15),
-                -(half::<L>(block, 82) * f32::from(scale >> 4)),
-            ]
-        })
+        let (d, m) = (half::<L>(block, 80), half::<L>(block, 82));
+        let (first, second) = (block[2 * group], block[2 * group + 1]);
+        [
+            [d * f32::from(first & 15), -(m * f32::from(first >> 4))],
+            [d * f32::from(second & 15), -(m * f32::from(second >> 4))],
+        ]
     }
 }

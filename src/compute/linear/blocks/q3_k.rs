@@ -13,6 +13,16 @@ fn scale(packed: &[u8], index: usize) -> f32 {
     f32::from(low | high << 4) - 32.0
 }
 
+/// Sixteen codes from the byte `part` of a group on.
+#[inline(always)]
+fn half_codes<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Integer {
+    let low = lane_bytes(block, 32 + group / 4 * 32 + part);
+    let low = L::shift_right(L::unsigned(low), 2 * (group as u32 % 4));
+    // Bit g of byte j belongs to weight j of group g: without it the weight is 4 lower.
+    let high = L::shift_right(L::unsigned(lane_bytes(block, part)), group as u32);
+    L::join(L::mask(low, 3), L::mask(high, 1), 2)
+}
+
 impl Codes for Q3K {
     const BYTES: usize = 110;
     const GROUPS: usize = 8;
@@ -21,18 +31,17 @@ impl Codes for Q3K {
 
     #[inline(always)]
     fn codes<L: Lanes>(block: &[u8], group: usize) -> [L::Integer; 2] {
-        [0, 16].map(|part| {
-            let low = lane_bytes(block, 32 + group / 4 * 32 + part);
-            let low = L::shift_right(L::unsigned(low), 2 * (group as u32 % 4));
-            // Bit g of byte j belongs to weight j of group g: without it the weight is 4 lower.
-            let high = L::shift_right(L::unsigned(lane_bytes(block, part)), group as u32);
-            L::join(L::mask(low, 3), L::mask(high, 1), 2)
-        })
+        [
+            half_codes::<L>(block, group, 0),
+            half_codes::<L>(block, group, 16),
+        ]
     }
 
     #[inline(always)]
     fn affine<L: Lanes>(block: &[u8], group: usize) -> [Affine; 2] {
-        let of = |index| half::<L>(block, 108) * scale(&block[96..108], index);
-        [[of(2 * group), 0.0], [of(2 * group + 1), 0.0]]
+        let d = half::<L>(block, 108);
+        let first = d * scale(&block[96..108], 2 * group);
+        let second = d * scale(&block[96..108], 2 * group + 1);
+        [[first, 0.0], [second, 0.0]]
     }
 }

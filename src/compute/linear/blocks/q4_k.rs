@@ -17,10 +17,9 @@ impl Codes for Q4K {
         // Two groups lie in the same bytes, the second in the high nibbles.
         let at = 16 + group / 2 * 32;
         let shift = 4 * (group as u32 % 2);
-        [at, at + 16].map(|at| {
-            let codes = L::shift_right(L::unsigned(lane_bytes(block, at)), shift);
-            L::mask(codes, 15)
-        })
+        let first = L::shift_right(L::unsigned(lane_bytes(block, at)), shift);
+        let second = L::shift_right(L::unsigned(lane_bytes(block, at + 16)), shift);
+        [L::mask(first, 15), L::mask(second, 15)]
     }
 
     #[inline(always)]

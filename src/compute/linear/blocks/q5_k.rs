@@ -6,6 +6,15 @@ use crate::compute::lanes::Lanes;
 
 pub(super) struct Q5K;
 
+/// Sixteen codes from the byte `part` of a group on.
+#[inline(always)]
+fn half_codes<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Integer {
+    let low = L::unsigned(lane_bytes(block, 48 + group / 2 * 32 + part));
+    let low = L::shift_right(low, 4 * (group as u32 % 2));
+    let fifth = L::shift_right(L::unsigned(lane_bytes(block, 16 + part)), group as u32);
+    L::join(L::mask(low, 15), L::mask(fifth, 1), 4)
+}
+
 impl Codes for Q5K {
     const BYTES: usize = 176;
     const GROUPS: usize = 8;
@@ -13,14 +22,10 @@ impl Codes for Q5K {
 
     #[inline(always)]
     fn codes<L: Lanes>(block: &[u8], group: usize) -> [L::Integer; 2] {
-        let shift = 4 * (group as u32 % 2);
-        [0, 16].map(|part| {
-            let low = lane_bytes(block, 48 + group / 2 * 32 + part);
-            let low = L::shift_right(L::unsigned(low), shift);
-            let fifth = L::unsigned(lane_bytes(block, 16 + part));
-            let fifth = L::shift_right(fifth, group as u32);
-            L::join(L::mask(low, 15), L::mask(fifth, 1), 4)
-        })
+        [
+            half_codes::<L>(block, group, 0),
+            half_codes::<L>(block, group, 16),
+        ]
     }
 
     #[inline(always)]

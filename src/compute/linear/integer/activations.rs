@@ -54,13 +54,14 @@ fn round_with(x: &[f32], width: usize, levels: Levels, inputs: &mut [GroupInputs
 fn codes_of(x: &[f32; GROUP], levels: Levels) -> ([i16; GROUP], f32) {
     /// Added to a number of up to 22 bits, it leaves the nearest integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    // Zero unless one of them is not finite, which `max` does not tell.
-    let whole: f32 = x.iter().map(|x| x * 0.0).sum();
-    let scale = largest / f32::from(levels.0);
-    if whole != 0.0 || whole.is_nan() {
+    // Magnitudes are ordered as their bits are, and what is not finite has the largest.
+    let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
+    let largest = x.iter().map(magnitude).fold(0, u32::max);
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
         return ([0; GROUP], f32::NAN);
     }
+    let scale = largest / f32::from(levels.0);
     if scale < f32::MIN_POSITIVE {
         return ([0; GROUP], 0.0);
     }
