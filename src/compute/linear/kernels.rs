@@ -1,9 +1,11 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
 use super::blocks::{Block, GROUP};
-use super::integer::IntegerKernels;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{self, PairProducts, Pairs};
+#[cfg(target_arch = "x86_64")]
+use super::tiled::Floats;
+use super::tiled::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
 use crate::compute::lanes::{has_256, has_512};
@@ -28,6 +30,9 @@ pub(super) struct Kernels {
     pub(super) block_weights: usize,
     /// Those of its codes, if it has any.
     pub(super) integers: Option<IntegerKernels>,
+    /// For products with many activations.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) floats: Option<Floats>,
     unpack: Unpack,
     products: Products,
     /// Only called where the processor multiplies bfloat16 pairs.
@@ -81,6 +86,8 @@ impl Kernels {
             block_bytes: B::BYTES,
             block_weights: B::GROUPS * GROUP,
             integers: B::integers(),
+            #[cfg(target_arch = "x86_64")]
+            floats: Floats::of::<B>(),
             unpack,
             products,
             #[cfg(target_arch = "x86_64")]

@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 #[cfg(target_arch = "x86_64")]
 use super::bfloat16;
-use super::integer;
 use super::packed::Packed;
 #[cfg(target_arch = "x86_64")]
 use super::panels::PairProducts;
+use super::tiled;
 use crate::compute::product::{self, Operand, Threads};
 
 thread_local! {
@@ -19,7 +19,7 @@ thread_local! {
 /// the dense matrix.
 ///
 /// Differs: for a bfloat16 model both are rounded to that type where the processor multiplies its pairs; elsewhere
-/// the product is the float32 one. Integer products are told by [`integer::multiply`].
+/// the product is the float32 one. Integer products round activations ([`tiled`]).
 /// Shapes: `x` `(n, width)` -> `(n, rows)`.
 pub(super) fn multiply(matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
     if matrix.rounds_to_bfloat16() {
@@ -28,8 +28,12 @@ pub(super) fn multiply(matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
             return bfloat16::multiply(with, matrix, x, n);
         }
     }
-    if let Some((with, levels)) = matrix.integers() {
-        return integer::multiply(matrix, with, levels, x, n);
+    if let Some(with) = matrix.integers() {
+        return tiled::multiply(matrix, &with, x, n);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(with) = matrix.floats() {
+        return tiled::multiply(matrix, &with, x, n);
     }
     let (rows, width) = (matrix.rows(), matrix.width());
     let block = matrix.block_rows();

@@ -3,13 +3,12 @@
 //! Packed weights are the file's own bytes. Few activations are multiplied while the bytes are read
 //! once ([`few_rows`]); many are multiplied by blocks of unpacked rows ([`many_rows`]). Both see the
 //! float32 weights that dequantising everything would give; a bfloat16 model's many activations see them rounded
-//! where that is faster, and where it is asked for many activations are multiplied as integers ([`integer`]).
+//! where that is faster, and where it is asked for many activations are multiplied as integers ([`tiled`]).
 
 #[cfg(target_arch = "x86_64")]
 mod bfloat16;
 pub(super) mod blocks;
 mod few_rows;
-mod integer;
 mod kernels;
 mod many_rows;
 mod packed;
@@ -19,6 +18,7 @@ mod products;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod tiled;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 

@@ -5,12 +5,14 @@ use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 
 use super::blocks::kernels_of;
-use super::integer::{IntegerKernels, Levels};
 use super::kernels::Kernels;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{PANEL, PairProducts, Pairs};
 use super::products::Products;
 use super::stored::StoredBytes;
+#[cfg(target_arch = "x86_64")]
+use super::tiled::Floats;
+use super::tiled::Integers;
 
 /// Weights that are checked at a time.
 const CHECKED: usize = 1 << 16;
@@ -72,10 +74,15 @@ impl Packed {
         Self { products, ..self }
     }
 
-    /// The kernels and levels of integer products, where these are asked for and the weights are codes.
-    pub(super) fn integers(&self) -> Option<(&IntegerKernels, Levels)> {
-        let levels = Levels::of(self.products)?;
-        Some((self.kernels.integers.as_ref()?, levels))
+    /// Integer products, where these are asked for and the weights are codes.
+    pub(super) fn integers(&self) -> Option<Integers> {
+        Integers::of(self.kernels.integers?, self.products)
+    }
+
+    /// Float32 products in panels, where the processor is fastest so.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn floats(&self) -> Option<Floats> {
+        self.kernels.floats
     }
 
     /// The bytes of some rows, and how many each has.

@@ -1,6 +1,6 @@
 //! What a format of packed weights says of itself.
 
-use super::super::integer::IntegerKernels;
+use super::super::tiled::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.

@@ -1,6 +1,6 @@
 //! Formats whose weights are integers times a scale, and a minimum where they have one.
 
-use super::super::integer::IntegerKernels;
+use super::super::tiled::IntegerKernels;
 use super::Block;
 use crate::compute::lanes::{Lanes, Nibble};
 

@@ -63,7 +63,7 @@ pub(super) fn kernels_at_every_level(format: GgmlDType) -> Vec<Kernels> {
 
 /// Kernels of a format's codes that every processor runs.
 #[cfg(test)]
-pub(super) fn portable_integers(format: GgmlDType) -> Option<super::integer::IntegerKernels> {
+pub(super) fn portable_integers(format: GgmlDType) -> Option<super::tiled::IntegerKernels> {
     with_block_of!(format, B => B::portable_integers()).flatten()
 }
 

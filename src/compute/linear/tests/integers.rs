@@ -1,7 +1,7 @@
 //! Integer products against float64 ones of the same rounded activations, and against themselves on other paths.
 
 use super::super::blocks::portable_integers;
-use super::super::integer::{self, Levels};
+use super::super::tiled::{self, Integers};
 use super::*;
 
 /// Formats with rows, width and activations that end within a panel, a depth or a tile.
@@ -65,13 +65,11 @@ fn every_instruction_set_gives_the_same_bits() {
         let x = numbers(&activations(n, width));
         let matrix = packed(&quantised(format, rows, width));
         let portable = portable_integers(format).unwrap();
-        for (products, levels) in KINDS {
-            let levels = Levels(levels as u16);
+        for (products, _) in KINDS {
             let matrix = packed(&quantised(format, rows, width)).multiplied_as(products);
-            let (fastest, own) = matrix.integers().unwrap();
-            assert_eq!(own, levels);
-            let fastest = integer::multiply(&matrix, fastest, levels, &x, n);
-            let portable = integer::multiply(&matrix, &portable, levels, &x, n);
+            let fastest = tiled::multiply(&matrix, &matrix.integers().unwrap(), &x, n);
+            let portable = Integers::of(portable, products).unwrap();
+            let portable = tiled::multiply(&matrix, &portable, &x, n);
             assert_eq!(fastest, portable, "{format:?} {products}");
         }
         assert!(

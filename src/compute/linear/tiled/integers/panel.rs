@@ -1,15 +1,13 @@
 //! Packed weights as panels of integer codes: sixteen rows lie across the lanes, pairs of the width one after another.
 
-use super::super::blocks::{Codes, GROUP};
+use super::super::super::blocks::{Codes, GROUP};
+use super::super::PANEL;
 use crate::compute::lanes::{LANES, Lanes};
-
-/// Rows of a panel.
-pub(super) const PANEL: usize = 16;
 
 /// Thirty-two weights each of sixteen rows.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
-pub(super) struct GroupPanel {
+pub(in crate::compute) struct GroupPanel {
     /// Two codes of each row, the first in the lower bits.
     pub(super) pairs: [[i32; PANEL]; GROUP / 2],
     /// Scales of the first and the second half; where they share one, the first's.

@@ -1,16 +1,14 @@
 //! Activations as integers: a code each, and a scale for 32 of one activation.
 
-use super::super::blocks::GROUP;
+use super::super::super::blocks::GROUP;
+use super::super::TOGETHER;
 use super::Levels;
 use crate::compute::lanes::vectorised;
-
-/// Activations that are multiplied at once: their sums with a panel fill twelve registers.
-pub(super) const TOGETHER: usize = 6;
 
 /// Thirty-two numbers each of [`TOGETHER`] activations.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
-pub(super) struct GroupInputs {
+pub(in crate::compute) struct GroupInputs {
     /// Two codes of each, the first in the lower bits.
     pub(super) pairs: [[i32; TOGETHER]; GROUP / 2],
     /// What their codes are multiplied by.

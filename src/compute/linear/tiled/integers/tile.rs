@@ -1,11 +1,9 @@
 //! Products of a panel with a few activations.
 
-use super::super::blocks::{Codes, GROUP};
-use super::activations::{GroupInputs, TOGETHER};
-use super::panel::{GroupPanel, PANEL};
-
-/// Sums of every activation with every row.
-pub(super) type Sums = [[f32; PANEL]; TOGETHER];
+use super::super::super::blocks::{Codes, GROUP};
+use super::super::Sums;
+use super::activations::GroupInputs;
+use super::panel::GroupPanel;
 
 /// Adds the products of some groups.
 type Add = unsafe fn(&[GroupPanel], &[GroupInputs], &mut Sums);
@@ -86,9 +84,8 @@ fn dot_of_pair(a: i32, b: i32) -> i32 {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::super::activations::{GroupInputs, TOGETHER};
-    use super::super::panel::{GroupPanel, PANEL};
-    use super::{GROUP, Sums};
+    use super::super::super::{PANEL, TOGETHER};
+    use super::{GROUP, GroupInputs, GroupPanel, Sums};
 
     /// Vectors of a panel's row.
     const VECTORS: usize = PANEL / 8;

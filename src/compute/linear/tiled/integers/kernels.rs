@@ -1,6 +1,6 @@
 //! What is done with the codes of packed rows, compiled for several instruction sets and chosen at run time.
 
-use super::super::blocks::Codes;
+use super::super::super::blocks::Codes;
 use super::panel::{GroupPanel, pack};
 use super::tile::Tile;
 use crate::compute::lanes::Portable;
