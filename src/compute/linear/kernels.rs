@@ -4,7 +4,7 @@ use super::blocks::{Block, GROUP};
 #[cfg(target_arch = "x86_64")]
 use super::panels::{self, PairProducts, Pairs};
 #[cfg(target_arch = "x86_64")]
-use super::tiled::Floats;
+use super::tiled::Bytes;
 use super::tiled::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
@@ -30,9 +30,9 @@ pub(super) struct Kernels {
     pub(super) block_weights: usize,
     /// Those of its codes, if it has any.
     pub(super) integers: Option<IntegerKernels>,
-    /// For products with many activations.
+    /// Those of its codes with activations of 8 bits, where there are any besides.
     #[cfg(target_arch = "x86_64")]
-    pub(super) floats: Option<Floats>,
+    pub(super) bytes: Option<Bytes>,
     unpack: Unpack,
     products: Products,
     /// Only called where the processor multiplies bfloat16 pairs.
@@ -87,7 +87,7 @@ impl Kernels {
             block_weights: B::GROUPS * GROUP,
             integers: B::integers(),
             #[cfg(target_arch = "x86_64")]
-            floats: Floats::of::<B>(),
+            bytes: B::bytes(),
             unpack,
             products,
             #[cfg(target_arch = "x86_64")]

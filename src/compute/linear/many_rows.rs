@@ -28,11 +28,11 @@ pub(super) fn multiply(matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
             return bfloat16::multiply(with, matrix, x, n);
         }
     }
-    if let Some(with) = matrix.integers() {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(with) = matrix.bytes_at_once() {
         return tiled::multiply(matrix, &with, x, n);
     }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(with) = matrix.floats() {
+    if let Some(with) = matrix.integers() {
         return tiled::multiply(matrix, &with, x, n);
     }
     let (rows, width) = (matrix.rows(), matrix.width());

@@ -11,7 +11,7 @@ use super::panels::{PANEL, PairProducts, Pairs};
 use super::products::Products;
 use super::stored::StoredBytes;
 #[cfg(target_arch = "x86_64")]
-use super::tiled::Floats;
+use super::tiled::Bytes;
 use super::tiled::Integers;
 
 /// Weights that are checked at a time.
@@ -79,10 +79,10 @@ impl Packed {
         Integers::of(self.kernels.integers?, self.products)
     }
 
-    /// Float32 products in panels, where the processor is fastest so.
+    /// Integer products with kernels for activations of 8 bits, where these are asked for and there are such kernels.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn floats(&self) -> Option<Floats> {
-        self.kernels.floats
+    pub(super) fn bytes_at_once(&self) -> Option<Bytes> {
+        self.kernels.bytes.filter(|_| Bytes::serve(self.products))
     }
 
     /// The bytes of some rows, and how many each has.

@@ -1,5 +1,7 @@
 //! What a format of packed weights says of itself.
 
+#[cfg(target_arch = "x86_64")]
+use super::super::tiled::Bytes;
 use super::super::tiled::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes};
 
@@ -18,6 +20,12 @@ pub(in crate::compute) trait Block {
 
     /// Kernels that multiply its codes; none where weights are no codes.
     fn integers() -> Option<IntegerKernels> {
+        None
+    }
+
+    /// Kernels that multiply its codes with activations of 8 bits, where there are any besides.
+    #[cfg(target_arch = "x86_64")]
+    fn bytes() -> Option<Bytes> {
         None
     }
 

@@ -1,5 +1,7 @@
 //! Formats whose weights are integers times a scale, and a minimum where they have one.
 
+#[cfg(target_arch = "x86_64")]
+use super::super::tiled::Bytes;
 use super::super::tiled::IntegerKernels;
 use super::Block;
 use crate::compute::lanes::{Lanes, Nibble};
@@ -13,6 +15,10 @@ pub(in crate::compute) trait Codes {
     const BYTES: usize;
     /// Groups of [`super::GROUP`] weights in a block.
     const GROUPS: usize;
+    /// The largest code.
+    const LARGEST: i32 = 15;
+    /// Whether codes have a sign.
+    const SIGNED: bool = false;
     /// What is taken from every code.
     const ZERO: i32 = 0;
     /// Whether codes have four bits, so that sixteen weights say what all of a scale can be.
@@ -81,6 +87,11 @@ impl<C: Codes> Block for C {
 
     fn integers() -> Option<IntegerKernels> {
         Some(IntegerKernels::of::<C>())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn bytes() -> Option<Bytes> {
+        Bytes::of::<C>()
     }
 
     #[cfg(test)]

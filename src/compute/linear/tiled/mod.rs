@@ -4,8 +4,10 @@
 //! A sum runs over the width from the front, whatever the number of activations, rows or threads.
 
 #[cfg(target_arch = "x86_64")]
-mod floats;
+mod bytes;
 mod integers;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -14,7 +16,7 @@ use std::thread::LocalKey;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-pub(in crate::compute) use floats::Floats;
+pub(in crate::compute) use bytes::Bytes;
 pub(in crate::compute) use integers::{IntegerKernels, Integers};
 
 use super::blocks::GROUP;

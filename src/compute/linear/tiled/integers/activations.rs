@@ -49,7 +49,7 @@ fn round_with(x: &[f32], width: usize, levels: Levels, inputs: &mut [GroupInputs
 
 /// Codes to the nearest level, ties to even, and their scale; a number that is not finite makes the scale none.
 #[inline(always)]
-fn codes_of(x: &[f32; GROUP], levels: Levels) -> ([i16; GROUP], f32) {
+pub(in super::super) fn codes_of(x: &[f32; GROUP], levels: Levels) -> ([i16; GROUP], f32) {
     /// Added to a number of up to 22 bits, it leaves the nearest integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     // Magnitudes are ordered as their bits are, and what is not finite has the largest.

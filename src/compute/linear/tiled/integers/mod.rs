@@ -11,6 +11,8 @@ mod tile;
 use std::cell::Cell;
 use std::thread::LocalKey;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use activations::codes_of;
 use activations::{GroupInputs, round};
 pub(in crate::compute) use kernels::IntegerKernels;
 use panel::GroupPanel;
@@ -21,6 +23,11 @@ use super::{Arithmetic, Buffers, Sums};
 /// To how many levels on either side of zero activations are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::compute) struct Levels(u16);
+
+impl Levels {
+    /// Those of 8 bits.
+    pub(super) const OF_BYTES: Self = Self(127);
+}
 
 /// Integer codes of a format's weights and of activations.
 ///
@@ -37,13 +44,10 @@ impl Integers {
     pub(in crate::compute) fn of(kernels: IntegerKernels, products: Products) -> Option<Self> {
         let levels = match products {
             Products::Float32 => return None,
-            Products::Int16 => 32767,
-            Products::Int8 => 127,
+            Products::Int16 => Levels(32767),
+            Products::Int8 => Levels::OF_BYTES,
         };
-        Some(Self {
-            kernels,
-            levels: Levels(levels),
-        })
+        Some(Self { kernels, levels })
     }
 }
 

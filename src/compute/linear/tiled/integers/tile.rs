@@ -84,13 +84,9 @@ fn dot_of_pair(a: i32, b: i32) -> i32 {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::super::super::{PANEL, TOGETHER};
+    use super::super::super::TOGETHER;
+    use super::super::super::vectors::{Integers, VECTORS, scaled, shifted};
     use super::{GROUP, GroupInputs, GroupPanel, Sums};
-
-    /// Vectors of a panel's row.
-    const VECTORS: usize = PANEL / 8;
-
-    type Integers = [[__m256i; VECTORS]; TOGETHER];
 
     #[target_feature(enable = "avx2,fma,f16c,popcnt")]
     pub(super) fn add<const HALVES: bool, const MINIMUM: bool>(
@@ -104,12 +100,12 @@ mod avx2 {
             unsafe {
                 if HALVES {
                     let dots_of_first = dots::<0, { GROUP / 4 }>(panel, inputs);
-                    scaled(dots_of_first, first, inputs, sums);
+                    scaled(dots_of_first, first, &inputs.scales, sums);
                     let dots_of_second = dots::<{ GROUP / 4 }, { GROUP / 2 }>(panel, inputs);
-                    scaled(dots_of_second, second, inputs, sums);
+                    scaled(dots_of_second, second, &inputs.scales, sums);
                 } else {
                     let dots = dots::<0, { GROUP / 2 }>(panel, inputs);
-                    scaled(dots, first, inputs, sums);
+                    scaled(dots, first, &inputs.scales, sums);
                 }
                 match (MINIMUM, HALVES) {
                     (false, _) => {}
@@ -150,47 +146,6 @@ mod avx2 {
                 }
             }
             dots
-        }
-    }
-
-    /// Adds integer sums times both scales.
-    ///
-    /// # Safety
-    /// The processor must have AVX2 and FMA.
-    #[inline(always)]
-    unsafe fn scaled(dots: Integers, scales: &[f32; PANEL], inputs: &GroupInputs, sums: &mut Sums) {
-        // SAFETY: as the caller promises; vectors are whole halves of arrays of sixteen.
-        unsafe {
-            for v in 0..VECTORS {
-                let scales = _mm256_loadu_ps(scales.as_ptr().add(8 * v));
-                for t in 0..TOGETHER {
-                    let place = sums[t].as_mut_ptr().add(8 * v);
-                    let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][v]), scales);
-                    let scale = _mm256_set1_ps(inputs.scales[t]);
-                    let sum = _mm256_fmadd_ps(product, scale, _mm256_loadu_ps(place));
-                    _mm256_storeu_ps(place, sum);
-                }
-            }
-        }
-    }
-
-    /// Adds minima times the sums of activations.
-    ///
-    /// # Safety
-    /// The processor must have AVX2 and FMA.
-    #[inline(always)]
-    unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
-        // SAFETY: as above.
-        unsafe {
-            for v in 0..VECTORS {
-                let minima = _mm256_loadu_ps(minima.as_ptr().add(8 * v));
-                for t in 0..TOGETHER {
-                    let place = sums[t].as_mut_ptr().add(8 * v);
-                    let by = _mm256_set1_ps(of[t]);
-                    let sum = _mm256_fmadd_ps(minima, by, _mm256_loadu_ps(place));
-                    _mm256_storeu_ps(place, sum);
-                }
-            }
         }
     }
 }

@@ -1,0 +1,57 @@
+//! What integer kernels share on AVX2: sums of a panel with six activations in twelve registers.
+
+use std::arch::x86_64::*;
+
+use super::{PANEL, Sums, TOGETHER};
+
+/// Vectors of a panel's row.
+pub(super) const VECTORS: usize = PANEL / 8;
+
+/// Sums of integers, of every activation with every row.
+pub(super) type Integers = [[__m256i; VECTORS]; TOGETHER];
+
+/// Adds integer sums times both scales.
+///
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[inline(always)]
+pub(super) unsafe fn scaled(
+    dots: Integers,
+    scales: &[f32; PANEL],
+    of: &[f32; TOGETHER],
+    sums: &mut Sums,
+) {
+    // SAFETY: as the caller promises; vectors are whole halves of arrays of sixteen.
+    unsafe {
+        for v in 0..VECTORS {
+            let scales = _mm256_loadu_ps(scales.as_ptr().add(8 * v));
+            for t in 0..TOGETHER {
+                let place = sums[t].as_mut_ptr().add(8 * v);
+                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][v]), scales);
+                let scale = _mm256_set1_ps(of[t]);
+                let sum = _mm256_fmadd_ps(product, scale, _mm256_loadu_ps(place));
+                _mm256_storeu_ps(place, sum);
+            }
+        }
+    }
+}
+
+/// Adds minima times the sums of activations.
+///
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[inline(always)]
+pub(super) unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
+    // SAFETY: as above.
+    unsafe {
+        for v in 0..VECTORS {
+            let minima = _mm256_loadu_ps(minima.as_ptr().add(8 * v));
+            for t in 0..TOGETHER {
+                let place = sums[t].as_mut_ptr().add(8 * v);
+                let by = _mm256_set1_ps(of[t]);
+                let sum = _mm256_fmadd_ps(minima, by, _mm256_loadu_ps(place));
+                _mm256_storeu_ps(place, sum);
+            }
+        }
+    }
+}
