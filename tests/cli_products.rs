@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+mod family_models;
 
 use std::path::Path;
 
 use binary::{json, kvprof, refusal, short_prompts};
+use candle_core::Device;
+use kvprof::compute::linear::Products;
+use kvprof::model::ModelHeader;
+use kvprof::model::precision::Precision;
 
 /// Profiles short prompts with products of a kind.
 fn profiled(path: &Path, data: &str, products: &[&str], out: &str) {
@@ -62,4 +67,23 @@ fn products_that_cannot_be_are_refused() {
         half.contains("--products") && half.contains("--dtype f32"),
         "{half}"
     );
+}
+
+#[test]
+fn integer_products_of_a_model_without_quantised_matrices_are_refused() {
+    let family = family_models::folders().remove(0);
+    let precision = Precision {
+        products: Products::Int8,
+        ..Precision::FLOAT32
+    };
+    let header = || ModelHeader::open(family.files()).unwrap();
+    let mut streamed = header();
+    let streamed = streamed.layers(&Device::Cpu, precision).err().unwrap();
+    let loaded = header().load(&Device::Cpu, precision).err().unwrap();
+    for said in [streamed.to_string(), loaded.to_string()] {
+        assert!(
+            said.contains("--products") && said.contains("none of its matrices is quantised"),
+            "{said}"
+        );
+    }
 }

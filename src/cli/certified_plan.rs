@@ -60,8 +60,10 @@ impl CertifiedAllocation {
             .budget
             .parse::<CacheBudget>()
             .with_context(|| format!("{name} spends no budget that a plan could say"))?;
+        let dtype = &certificate.dtype;
+        let held_in_float32 = dtype.starts_with("f32") && !dtype.contains(", cache ");
         anyhow::ensure!(
-            budget.tokens().is_some() || !certificate.dtype.contains(','),
+            budget.tokens().is_some() || held_in_float32,
             "{} is bytes of an evaluation in {}, and a plan counts shares and bytes of caches in f32: evaluate budgets in \
              tokens",
             certificate.budget,

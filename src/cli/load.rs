@@ -57,12 +57,12 @@ pub struct ModelArguments {
     /// Device: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// Type that products are computed in: f32, bf16 or f16; refused where the device does not compute in it. On a CPU
+    /// Type that the model computes in: f32, bf16 or f16; refused where the device does not compute in it. On a CPU
     /// sums and activations stay f32
     #[arg(long, default_value = "f32")]
     pub dtype: TypeName,
-    /// What quantised weights and a prompt's activations are multiplied as on a CPU: f32; i16, which rounds activations to 16
-    /// bits in groups of 32; i8, to 8 bits, as llama.cpp does
+    /// What quantised weights and activations are multiplied as on a CPU where more than 16 tokens are fed at once: f32; i16,
+    /// which rounds activations to 16 bits in groups of 32; i8, to 8 bits, as coarse as llama.cpp's
     #[arg(long, value_name = "KIND", default_value_t = Products::Float32)]
     pub products: Products,
     /// Type of keys and values: f32, bf16, f16, q8, q4, q2, or llama.cpp's q8_0, q5_1, q5_0, q4_1, q4_0, rotated with

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use kvprof::budget::CacheBudget;
 use kvprof::compute::memory::available_bytes;
+use kvprof::model::cache::Representation;
 use kvprof::model::footprint::{Footprint, Prefill};
 use kvprof::profile::{Prompt, budget_grid};
 use serde::Serialize;
@@ -80,6 +81,9 @@ pub struct ProfileNeed {
     /// Tokens of one prompt that layers can be timed on.
     #[serde(skip)]
     pub(super) calibrated_tokens: usize,
+    /// Whether keys and values are float32.
+    #[serde(skip)]
+    pub(super) holds_float32: bool,
     /// Whether weights that were read once are still in memory when they are read again.
     #[serde(skip)]
     pub(super) weights_stay: bool,
@@ -134,6 +138,7 @@ impl ProfileNeed {
             all_layers: prefill.weights.held + config.cache_bytes(longest, prefill.precision.cache),
             room,
             calibrated_tokens: bound.map_or(longest, |bytes| prefill.most_timed_tokens(bytes)),
+            holds_float32: prefill.precision.cache == Representation::FLOAT32,
             weights_stay: stay,
         }
     }
@@ -203,7 +208,7 @@ impl ProfileNeed {
         if self.bound <= half {
             ways.push("allow more with --memory".to_owned());
         }
-        if self.dtype == "f32" {
+        if self.holds_float32 {
             ways.push("hold keys and values in half the bytes with --cache-dtype bf16".to_owned());
         }
         ways.push("take a smaller model".to_owned());

@@ -58,6 +58,7 @@ impl Decoder {
         device: &Device,
         precision: Precision,
     ) -> Result<Self> {
+        precision.check_products(device)?;
         let c = &config;
         let mut weights = Weights::new(source, device, precision);
         let embedding = Embedding::load(&mut weights, c)?;
@@ -99,7 +100,7 @@ impl Decoder {
         self.norm.device()
     }
 
-    /// The type that the model computes in, as [`Decoder::load`] says, and the elements of its caches.
+    /// The type that the model computes in and its products, as [`Decoder::load`] says, and the elements of its caches.
     pub fn precision(&self) -> Precision {
         self.precision
     }

@@ -132,14 +132,18 @@ impl Prefill<'_> {
         let attended = c.num_attention_heads * c.head_dim;
         let numbers = 4 * c.hidden_size + 3 * width + 2 * attended + 3 * c.intermediate_size;
         let run = tokens.min(PREFILL_RUN);
-        // Rounded for products on the CPU.
-        let rounds =
-            self.precision.dtype == DType::BF16 || self.precision.products != Products::Float32;
-        let operands = if self.on_slices() && rounds {
-            // Two bytes each, and where they are integers a scale and three sums for 32.
-            run * c.hidden_size.max(attended).max(c.intermediate_size) * 5 / 2
-        } else {
+        // Rounded for products on the CPU: two bytes each for bfloat16; for integers scales and sums beside codes of two
+        // bytes, or of one as well where some formats take one and some the other.
+        let operands = if !self.on_slices() {
             0
+        } else {
+            let widest = run * c.hidden_size.max(attended).max(c.intermediate_size);
+            match (self.precision.products, self.precision.dtype) {
+                (Products::Int16, _) => widest * 5 / 2,
+                (Products::Int8, _) => widest * 17 / 4,
+                (Products::Float32, DType::BF16) => widest * 2,
+                (Products::Float32, _) => 0,
+            }
         };
         // Logits of the last token, in float32 and as they came.
         run * numbers * self.element() + operands + c.vocab_size * (4 + self.element())

@@ -62,6 +62,7 @@ impl ModelHeader {
         device: &'a Device,
         precision: Precision,
     ) -> Result<LayerStream<'a>> {
+        precision.check_products(device)?;
         let config = &self.config;
         let mut weights = Weights::new(self.weights.tensors(), device, precision);
         // Neither is of use here before the first layer is: damage in them should be told before hours of work, not after. That

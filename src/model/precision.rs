@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Differs: written `f32` where they are the same, `f32, products i16, cache bf16` where they are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
-    /// What matrices are multiplied in. On the CPU sums, activations and norms are float32 in any case.
+    /// What the model computes in. On the CPU sums, activations and norms are float32 in any case.
     pub dtype: DType,
     /// What quantised matrices and many activations are multiplied as on a CPU.
     pub products: Products,
@@ -40,6 +40,23 @@ impl Precision {
         })
     }
 
+    /// Refuses integer products where they are not computed.
+    ///
+    /// Errors: [`Error::Unsupported`] on another device than a CPU and with another type than float32.
+    pub(crate) fn check_products(self, device: &Device) -> Result<()> {
+        let are_computed = device.is_cpu() && self.dtype == DType::F32;
+        if self.products == Products::Float32 || are_computed {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: "--products",
+            found: format!("{} in {}", self.products, self.dtype.as_str()),
+            supported:
+                "f32 on a GPU and with --dtype bf16 or f16; integers with --device cpu --dtype f32"
+                    .into(),
+        })
+    }
+
     /// Refuses what a device does not do, so that a type means the same everywhere.
     ///
     /// Errors: [`Error::Unsupported`] for products in float16 on a CPU or in bfloat16 on one that does not multiply its
@@ -53,10 +70,7 @@ impl Precision {
                 supported,
             })
         };
-        if self.products != Products::Float32 && !(device.is_cpu() && self.dtype == DType::F32) {
-            let only = "f32 there; integer products with --device cpu --dtype f32".to_owned();
-            return refuse("--products", self.products.to_string(), only);
-        }
+        self.check_products(device)?;
         if !device.is_cpu() {
             if self.cache == Representation::of(self.dtype)? {
                 return Ok(());

@@ -219,6 +219,31 @@ mod tests {
         }
     }
 
+    fn check_narrowing<L: Lanes>() {
+        for seed in 0..16u8 {
+            let bytes: [u8; LANES] = std::array::from_fn(|i| seed * 16 + i as u8);
+            let mut got = [0; LANES];
+            L::store_short(L::unsigned(&bytes), 32, &mut got);
+            assert_eq!(got, bytes.map(|b| i16::from(b) - 32));
+            L::store_short(L::signed(&bytes), 0, &mut got);
+            assert_eq!(got, bytes.map(|b| i16::from(b as i8)));
+        }
+    }
+
+    #[test]
+    fn integers_narrow_in_their_order_on_every_instruction_set() {
+        check_narrowing::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_256() {
+                check_narrowing::<Avx2>();
+            }
+            if has_512() {
+                check_narrowing::<Avx512>();
+            }
+        }
+    }
+
     fn check_widening<L: Lanes>() {
         for first in (0..=u16::MAX).step_by(LANES) {
             let bits: [u16; LANES] = std::array::from_fn(|i| first + i as u16);

@@ -75,6 +75,14 @@ impl Matrix {
         }
     }
 
+    /// Whether many activations are multiplied as integers.
+    pub(crate) fn multiplies_integers(&self) -> bool {
+        match self {
+            Self::Dense(_) => false,
+            Self::Packed(matrix) => matrix.integers().is_some(),
+        }
+    }
+
     /// Bytes that it takes in memory.
     pub fn bytes(&self) -> usize {
         match self {

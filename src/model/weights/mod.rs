@@ -107,6 +107,8 @@ pub(super) struct Weights<'a> {
     device: &'a Device,
     dtype: DType,
     products: Products,
+    /// Whether a matrix that was read multiplies integers.
+    as_integers: bool,
     /// That of activations, and so of what is added to them or multiplied with them by element.
     activations: DType,
     taken: HashSet<String>,
@@ -125,6 +127,7 @@ impl<'a> Weights<'a> {
             device,
             dtype: precision.dtype,
             products: precision.products,
+            as_integers: false,
             activations: dense_type(device, precision.dtype),
             taken: HashSet::new(),
             linear: HashSet::new(),
@@ -139,7 +142,9 @@ impl<'a> Weights<'a> {
     pub(super) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Matrix> {
         self.taken.insert(name.to_owned());
         let matrix = (self.source).matrix(name, rows, width, self.device, self.dtype)?;
-        Ok(matrix.multiplied_as(self.products))
+        let matrix = matrix.multiplied_as(self.products);
+        self.as_integers |= matrix.multiplies_integers();
+        Ok(matrix)
     }
 
     pub(super) fn linear(&mut self, name: &str, out: usize, width: usize) -> Result<Linear> {
@@ -202,10 +207,19 @@ impl<'a> Weights<'a> {
         self.source.remember_finite();
     }
 
-    /// A tensor that nobody asked for would be a part of the model that is silently left out.
+    /// A tensor that nobody asked for would be a part of the model that is silently left out, and integer products that no
+    /// matrix takes would be claimed and not done.
     ///
-    /// When there is none, what was found of those that have been read is remembered.
+    /// Without either, what was found of those that have been read is remembered.
     pub(super) fn refuse_leftovers(&mut self) -> Result<()> {
+        if self.products != Products::Float32 && !self.as_integers {
+            return Err(Error::Unsupported {
+                what: "--products",
+                found: format!("{} with {}", self.products, self.source.place().display()),
+                supported: "f32, since none of its matrices is quantised; GGUF files of quantised ones have integers"
+                    .into(),
+            });
+        }
         let mut leftovers = self.source.leftovers(&self.taken);
         leftovers.truncate(4);
         if leftovers.is_empty() {

@@ -15,10 +15,9 @@ pub(in crate::compute) trait Codes {
     const BYTES: usize;
     /// Groups of [`super::GROUP`] weights in a block.
     const GROUPS: usize;
-    /// The largest code.
-    const LARGEST: i32 = 15;
-    /// Whether codes have a sign.
-    const SIGNED: bool = false;
+    /// The largest code of a format whose codes have no sign; none where they have one. Products of several codes are summed
+    /// in as few bits as it allows.
+    const LARGEST: Option<i32>;
     /// What is taken from every code.
     const ZERO: i32 = 0;
     /// Whether codes have four bits, so that sixteen weights say what all of a scale can be.

@@ -23,7 +23,8 @@ mod q8_0;
 use candle_core::quantized::GgmlDType;
 
 pub(in crate::compute) use block::{Block, GROUP};
-pub(super) use codes::{Affine, Codes};
+use codes::Affine;
+pub(super) use codes::Codes;
 pub(in crate::compute) use {q4_0::Q4_0, q4_1::Q4_1, q5_0::Q5_0, q5_1::Q5_1, q8_0::Q8_0};
 
 use super::kernels::Kernels;

@@ -8,7 +8,7 @@ pub(super) struct Q2K;
 impl Codes for Q2K {
     const BYTES: usize = 84;
     const GROUPS: usize = 8;
-    const LARGEST: i32 = 3;
+    const LARGEST: Option<i32> = Some(3);
     const HALVES: bool = true;
     const HAS_MINIMUM: bool = true;
 

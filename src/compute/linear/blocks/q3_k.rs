@@ -26,7 +26,7 @@ fn half_codes<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Integer {
 impl Codes for Q3K {
     const BYTES: usize = 110;
     const GROUPS: usize = 8;
-    const LARGEST: i32 = 7;
+    const LARGEST: Option<i32> = Some(7);
     const ZERO: i32 = 4;
     const HALVES: bool = true;
 

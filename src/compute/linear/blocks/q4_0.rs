@@ -8,6 +8,7 @@ pub(in crate::compute) struct Q4_0;
 impl Codes for Q4_0 {
     const BYTES: usize = 18;
     const GROUPS: usize = 1;
+    const LARGEST: Option<i32> = Some(15);
     const ZERO: i32 = 8;
     const NIBBLES: bool = true;
 

@@ -8,6 +8,7 @@ pub(in crate::compute) struct Q4_1;
 impl Codes for Q4_1 {
     const BYTES: usize = 20;
     const GROUPS: usize = 1;
+    const LARGEST: Option<i32> = Some(15);
     const NIBBLES: bool = true;
     const HAS_MINIMUM: bool = true;
 

@@ -9,6 +9,7 @@ pub(super) struct Q4K;
 impl Codes for Q4K {
     const BYTES: usize = 144;
     const GROUPS: usize = 8;
+    const LARGEST: Option<i32> = Some(15);
     const NIBBLES: bool = true;
     const HAS_MINIMUM: bool = true;
 

@@ -8,7 +8,7 @@ pub(in crate::compute) struct Q5_0;
 impl Codes for Q5_0 {
     const BYTES: usize = 22;
     const GROUPS: usize = 1;
-    const LARGEST: i32 = 31;
+    const LARGEST: Option<i32> = Some(31);
     const ZERO: i32 = 16;
 
     #[inline(always)]

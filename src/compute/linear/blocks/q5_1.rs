@@ -8,7 +8,7 @@ pub(in crate::compute) struct Q5_1;
 impl Codes for Q5_1 {
     const BYTES: usize = 24;
     const GROUPS: usize = 1;
-    const LARGEST: i32 = 31;
+    const LARGEST: Option<i32> = Some(31);
     const HAS_MINIMUM: bool = true;
 
     #[inline(always)]

@@ -18,7 +18,7 @@ fn half_codes<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Integer {
 impl Codes for Q5K {
     const BYTES: usize = 176;
     const GROUPS: usize = 8;
-    const LARGEST: i32 = 31;
+    const LARGEST: Option<i32> = Some(31);
     const HAS_MINIMUM: bool = true;
 
     #[inline(always)]

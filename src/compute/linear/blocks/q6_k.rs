@@ -20,7 +20,7 @@ fn half_codes<L: Lanes>(block: &[u8], group: usize, part: usize) -> L::Integer {
 impl Codes for Q6K {
     const BYTES: usize = 210;
     const GROUPS: usize = 8;
-    const LARGEST: i32 = 63;
+    const LARGEST: Option<i32> = Some(63);
     const ZERO: i32 = 32;
     const HALVES: bool = true;
 

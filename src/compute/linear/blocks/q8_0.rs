@@ -8,8 +8,7 @@ pub(in crate::compute) struct Q8_0;
 impl Codes for Q8_0 {
     const BYTES: usize = 34;
     const GROUPS: usize = 1;
-    const LARGEST: i32 = 127;
-    const SIGNED: bool = true;
+    const LARGEST: Option<i32> = None;
 
     #[inline(always)]
     fn codes<L: Lanes>(block: &[u8], _: usize) -> [L::Integer; 2] {

@@ -101,16 +101,79 @@ fn integer_products_do_not_depend_on_other_rows_or_threads() {
 
 #[test]
 fn activations_that_are_not_finite_give_no_number() {
-    let (width, n) = (64, 18);
-    let matrix = packed(&quantised(GgmlDType::Q4_0, 3, width)).multiplied_as(Products::Int16);
-    let matrix = Matrix::Packed(matrix);
-    for wrong in [f32::NAN, f32::INFINITY] {
-        let mut x = noise(n * width, 3);
-        x[5 * width + 40] = wrong;
-        let x = Tensor::from_vec(x, (n, width), &Device::Cpu).unwrap();
-        let got = numbers(&matrix.multiply(&x).unwrap());
-        for (i, got) in got.into_iter().enumerate() {
-            assert_eq!(got.is_nan(), i / 3 == 5, "{i}: {got}");
+    for (format, rows, width, n) in CASES {
+        for (products, _) in KINDS {
+            let matrix = packed(&quantised(format, rows, width)).multiplied_as(products);
+            let matrix = Matrix::Packed(matrix);
+            for wrong in [f32::NAN, f32::INFINITY] {
+                let mut x = noise(n * width, 3);
+                x[5 * width + width / 2] = wrong;
+                let x = Tensor::from_vec(x, (n, width), &Device::Cpu).unwrap();
+                let got = numbers(&matrix.multiply(&x).unwrap());
+                for (i, got) in got.into_iter().enumerate() {
+                    assert_eq!(got.is_nan(), i / rows == 5, "{format:?} {i}: {got}");
+                }
+            }
+        }
+    }
+}
+
+/// The largest sums that there can be: all codes at their end, all activations at theirs.
+#[test]
+fn sums_of_the_largest_codes_do_not_overflow() {
+    // Where each format has its scales of float16, of which every one is set to one.
+    let places: [(GgmlDType, &[usize]); 10] = [
+        (GgmlDType::Q4_0, &[0]),
+        (GgmlDType::Q4_1, &[0, 2]),
+        (GgmlDType::Q5_0, &[0]),
+        (GgmlDType::Q5_1, &[0, 2]),
+        (GgmlDType::Q8_0, &[0]),
+        (GgmlDType::Q2K, &[80, 82]),
+        (GgmlDType::Q3K, &[108]),
+        (GgmlDType::Q4K, &[0, 2]),
+        (GgmlDType::Q5K, &[0, 2]),
+        (GgmlDType::Q6K, &[208]),
+    ];
+    let (rows, blocks, n) = (17, 3, 18);
+    for (format, places) in places {
+        for code in [0xffu8, 0x80, 0x7f] {
+            let width = blocks * format.block_size();
+            let mut bytes = vec![code; rows * blocks * format.type_size()];
+            for block in bytes.chunks_exact_mut(format.type_size()) {
+                for &at in places {
+                    block[at..at + 2].copy_from_slice(&0x3c00u16.to_le_bytes());
+                }
+            }
+            let matrix = || Packed::new(format, bytes.clone(), rows, width).unwrap();
+            let x: Vec<f32> = (0..n * width)
+                .map(|i| match i / width % 3 {
+                    0 => 1.0,
+                    1 => -1.0,
+                    _ => [1.0, -1.0][i % 2],
+                })
+                .collect();
+            let mut weights = vec![0f32; width];
+            matrix().unpack_row(0, &mut weights);
+            for (products, _) in KINDS {
+                let matrix = matrix().multiplied_as(products);
+                let portable = Integers::of(portable_integers(format).unwrap(), products);
+                let portable = tiled::multiply(&matrix, &portable.unwrap(), &x, n);
+                let integers = matrix.integers().unwrap();
+                let integers = tiled::multiply(&matrix, &integers, &x, n);
+                let tensor = Tensor::from_slice(&x, (n, width), &Device::Cpu).unwrap();
+                let chosen = numbers(&Matrix::Packed(matrix).multiply(&tensor).unwrap());
+                let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
+                assert_eq!(bits(&integers), bits(&portable), "{format:?} {code:#x}");
+                assert_eq!(bits(&chosen), bits(&portable), "{format:?} {code:#x}");
+                for (i, got) in chosen.iter().enumerate() {
+                    let x = &x[i / rows * width..][..width];
+                    let terms = weights.iter().zip(x);
+                    let terms = terms.map(|(&w, &x)| f64::from(w) * f64::from(x));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(s, a), t| (s + t, a + t.abs()));
+                    let error = (f64::from(*got) - sum).abs();
+                    assert!(error < 1e-6 * size, "{format:?} {code:#x} {i}: {got} {sum}");
+                }
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ const QUAD: usize = 4;
 
 /// Thirty-two weights each of sixteen rows.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
 pub(in crate::compute) struct GroupPanel {
     /// Four codes of each row, the first in the lowest bits; without a sign.
     quads: [[u32; PANEL]; GROUP / QUAD],
@@ -29,7 +28,6 @@ pub(in crate::compute) struct GroupPanel {
 
 /// Thirty-two numbers each of [`TOGETHER`] activations.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
 pub(in crate::compute) struct GroupInputs {
     /// Four codes of each, with a sign.
     quads: [[u32; TOGETHER]; GROUP / QUAD],
@@ -71,11 +69,11 @@ impl Bytes {
 
 /// Quads whose products 16 bits with a sign can sum: a power of two, none for codes with a sign of their own.
 const fn quads_together<C: Codes>() -> usize {
-    if C::SIGNED {
+    let Some(largest) = C::LARGEST else {
         return 0;
-    }
+    };
     // An instruction adds two products in 16 bits before quads are added.
-    let two = 2 * C::LARGEST * 127;
+    let two = 2 * largest * 127;
     let most = if C::HALVES {
         GROUP / QUAD / 2
     } else {

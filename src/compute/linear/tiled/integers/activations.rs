@@ -7,7 +7,6 @@ use crate::compute::lanes::vectorised;
 
 /// Thirty-two numbers each of [`TOGETHER`] activations.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
 pub(in crate::compute) struct GroupInputs {
     /// Two codes of each, the first in the lower bits.
     pub(super) pairs: [[i32; TOGETHER]; GROUP / 2],
@@ -37,9 +36,12 @@ fn round_with(x: &[f32], width: usize, levels: Levels, inputs: &mut [GroupInputs
                 to[t] = i32::from(*lower as u16) | i32::from(*upper) << 16;
             }
             inputs.scales[t] = scale;
-            let halves = codes.as_chunks::<{ GROUP / 2 }>().0;
-            let sum = |half: &[i16]| -> i32 { half.iter().map(|code| i32::from(*code)).sum() };
-            let sums = [sum(&halves[0]), sum(&halves[1])];
+            let mut sums = [0i32; 2];
+            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<{ GROUP / 2 }>().0) {
+                for code in codes {
+                    *sum += i32::from(*code);
+                }
+            }
             inputs.halves[0][t] = sums[0] as f32 * scale;
             inputs.halves[1][t] = sums[1] as f32 * scale;
             inputs.whole[t] = (sums[0] + sums[1]) as f32 * scale;
@@ -47,14 +49,21 @@ fn round_with(x: &[f32], width: usize, levels: Levels, inputs: &mut [GroupInputs
     }
 }
 
-/// Codes to the nearest level, ties to even, and their scale; a number that is not finite makes the scale none.
+/// Codes to the nearest level, ties to even, and their scale; a number that is not finite makes the scale no number.
+///
+/// Differs: a group whose largest is below `f32::MIN_POSITIVE` times the levels, 3.9e-34 for 16 bits, is zero.
 #[inline(always)]
-pub(in super::super) fn codes_of(x: &[f32; GROUP], levels: Levels) -> ([i16; GROUP], f32) {
+pub(in crate::compute::linear::tiled) fn codes_of(
+    x: &[f32; GROUP],
+    levels: Levels,
+) -> ([i16; GROUP], f32) {
     /// Added to a number of up to 22 bits, it leaves the nearest integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     // Magnitudes are ordered as their bits are, and what is not finite has the largest.
-    let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
-    let largest = x.iter().map(magnitude).fold(0, u32::max);
+    let mut largest = 0;
+    for x in x {
+        largest = u32::max(largest, x.to_bits() & (u32::MAX >> 1));
+    }
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         return ([0; GROUP], f32::NAN);

@@ -1,6 +1,8 @@
 //! What is done with the codes of packed rows, compiled for several instruction sets and chosen at run time.
 
 use super::super::super::blocks::Codes;
+use super::super::Sums;
+use super::activations::GroupInputs;
 use super::panel::{GroupPanel, pack};
 use super::tile::Tile;
 use crate::compute::lanes::Portable;
@@ -14,7 +16,7 @@ type Pack = unsafe fn(&[u8], usize, &mut [GroupPanel]);
 #[derive(Clone, Copy)]
 pub(in crate::compute) struct IntegerKernels {
     pack: Pack,
-    pub(super) tile: Tile,
+    tile: Tile,
 }
 
 impl IntegerKernels {
@@ -24,7 +26,7 @@ impl IntegerKernels {
         if has_256() {
             return Self {
                 pack: pack_256::<C>,
-                tile: Tile::of_256::<C>(),
+                tile: Tile::of::<C>(),
             };
         }
         Self::portable::<C>()
@@ -36,6 +38,11 @@ impl IntegerKernels {
             pack: pack::<C, Portable>,
             tile: Tile::portable::<C>(),
         }
+    }
+
+    /// Adds the products of groups of a panel with those of activations.
+    pub(super) fn add(&self, panel: &[GroupPanel], inputs: &[GroupInputs], sums: &mut Sums) {
+        self.tile.add(panel, inputs, sums);
     }
 
     /// Lays out up to sixteen packed rows of so many bytes; rows that are missing keep what was there.

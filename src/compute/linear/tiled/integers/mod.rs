@@ -31,8 +31,8 @@ impl Levels {
 
 /// Integer codes of a format's weights and of activations.
 ///
-/// Paper: none: house definition. Differs: llama.cpp rounds activations to 8 bits in blocks of 32 or 256 with float16 scales;
-/// here scales are float32, and levels those of 16 or 8 bits.
+/// Paper: none: house definition. Differs: llama.cpp rounds activations to 8 bits in blocks of 32 or, for some formats, 256;
+/// here all groups have 32, and levels are those of 16 or 8 bits.
 #[derive(Clone, Copy)]
 pub(in crate::compute) struct Integers {
     kernels: IntegerKernels,
@@ -74,6 +74,6 @@ impl Arithmetic for Integers {
     }
 
     fn add(&self, panel: &[GroupPanel], inputs: &[GroupInputs], sums: &mut Sums) {
-        self.kernels.tile.add(panel, inputs, sums);
+        self.kernels.add(panel, inputs, sums);
     }
 }

@@ -6,7 +6,6 @@ use crate::compute::lanes::{LANES, Lanes};
 
 /// Thirty-two weights each of sixteen rows.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
 pub(in crate::compute) struct GroupPanel {
     /// Two codes of each row, the first in the lower bits.
     pub(super) pairs: [[i32; PANEL]; GROUP / 2],

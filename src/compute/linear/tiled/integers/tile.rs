@@ -4,6 +4,8 @@ use super::super::super::blocks::{Codes, GROUP};
 use super::super::Sums;
 use super::activations::GroupInputs;
 use super::panel::GroupPanel;
+#[cfg(target_arch = "x86_64")]
+use crate::compute::lanes::has_256;
 
 /// Adds the products of some groups.
 type Add = unsafe fn(&[GroupPanel], &[GroupInputs], &mut Sums);
@@ -13,9 +15,18 @@ type Add = unsafe fn(&[GroupPanel], &[GroupInputs], &mut Sums);
 pub(super) struct Tile(Add);
 
 impl Tile {
-    /// With vectors of 256 bits, for processors that have them.
+    /// The fastest that the processor can run.
+    pub(super) fn of<C: Codes>() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if has_256() {
+            return Self::of_256::<C>();
+        }
+        Self::portable::<C>()
+    }
+
+    /// With vectors of 256 bits, which were detected.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn of_256<C: Codes>() -> Self {
+    fn of_256<C: Codes>() -> Self {
         Self(match (C::HALVES, C::HAS_MINIMUM) {
             (false, false) => avx2::add::<false, false>,
             (false, true) => avx2::add::<false, true>,
