@@ -38,13 +38,8 @@ fn decoder(heads: usize, kv_heads: usize, dtype: DType) -> Decoder {
     std::fs::write(&path, tiny_model(heads, kv_heads, |_, t| t)).unwrap();
     let mut gguf = Gguf::open(&path).unwrap();
     let config = ModelConfig::from_gguf(&mut gguf).unwrap();
-    Decoder::load(
-        &mut gguf,
-        config,
-        &Device::Cpu,
-        Precision::of(dtype).unwrap(),
-    )
-    .unwrap()
+    let precision = Precision::of(dtype).unwrap();
+    Decoder::load(&mut gguf, config, &Device::Cpu, precision).unwrap()
 }
 
 fn prompt(tokens: usize) -> Vec<u32> {

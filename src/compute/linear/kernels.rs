@@ -1,6 +1,6 @@
 //! What is done with packed rows, compiled for several instruction sets and chosen at run time.
 
-use super::blocks::{Block, GROUP};
+use super::blocks::{Block, Codes, GROUP};
 #[cfg(target_arch = "x86_64")]
 use super::panels::{self, PairProducts, Pairs};
 #[cfg(target_arch = "x86_64")]
@@ -55,6 +55,16 @@ impl Kernels {
         Self::portable::<B>()
     }
 
+    /// Those of a format of integer codes, and the kernels of its codes.
+    pub(super) fn of_codes<C: Codes>() -> Self {
+        Self {
+            integers: Some(IntegerKernels::of::<C>()),
+            #[cfg(target_arch = "x86_64")]
+            bytes: Bytes::of::<C>(),
+            ..Self::of::<C>()
+        }
+    }
+
     /// One for every instruction set that the processor can run.
     #[cfg(test)]
     pub(super) fn at_every_level<B: Block>() -> Vec<Self> {
@@ -85,9 +95,9 @@ impl Kernels {
         Self {
             block_bytes: B::BYTES,
             block_weights: B::GROUPS * GROUP,
-            integers: B::integers(),
+            integers: None,
             #[cfg(target_arch = "x86_64")]
-            bytes: B::bytes(),
+            bytes: None,
             unpack,
             products,
             #[cfg(target_arch = "x86_64")]

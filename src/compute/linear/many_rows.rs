@@ -30,10 +30,10 @@ pub(super) fn multiply(matrix: &Packed, x: &[f32], n: usize) -> Vec<f32> {
     }
     #[cfg(target_arch = "x86_64")]
     if let Some(with) = matrix.bytes_at_once() {
-        return tiled::multiply(matrix, &with, x, n);
+        return tiled::multiply(&matrix.packed_rows(), &with, x, n);
     }
     if let Some(with) = matrix.integers() {
-        return tiled::multiply(matrix, &with, x, n);
+        return tiled::multiply(&matrix.packed_rows(), &with, x, n);
     }
     let (rows, width) = (matrix.rows(), matrix.width());
     let block = matrix.block_rows();

@@ -12,7 +12,7 @@ use super::products::Products;
 use super::stored::StoredBytes;
 #[cfg(target_arch = "x86_64")]
 use super::tiled::Bytes;
-use super::tiled::Integers;
+use super::tiled::{Integers, PackedRows};
 
 /// Weights that are checked at a time.
 const CHECKED: usize = 1 << 16;
@@ -85,10 +85,15 @@ impl Packed {
         self.kernels.bytes.filter(|_| Bytes::serve(self.products))
     }
 
-    /// The bytes of some rows, and how many each has.
-    pub(super) fn row_bytes(&self, rows: std::ops::Range<usize>) -> (&[u8], usize) {
-        let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
-        (&self.bytes[bytes], self.row_bytes)
+    /// Its rows, as products in tiles take them.
+    pub(super) fn packed_rows(&self) -> PackedRows<'_> {
+        PackedRows {
+            bytes: &self.bytes,
+            row_bytes: self.row_bytes,
+            rows: self.rows,
+            width: self.width,
+            block: self.block_rows(),
+        }
     }
 
     /// Whether products with many activations may round to bfloat16.

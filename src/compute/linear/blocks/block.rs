@@ -1,8 +1,5 @@
 //! What a format of packed weights says of itself.
 
-#[cfg(target_arch = "x86_64")]
-use super::super::tiled::Bytes;
-use super::super::tiled::IntegerKernels;
 use crate::compute::lanes::{LANES, Lanes};
 
 /// Weights that are unpacked together.
@@ -17,21 +14,4 @@ pub(in crate::compute) trait Block {
 
     /// The float32 weights of one group, with the roundings of candle's `to_float`.
     fn unpack<L: Lanes>(block: &[u8], group: usize) -> [L::Float; 2];
-
-    /// Kernels that multiply its codes; none where weights are no codes.
-    fn integers() -> Option<IntegerKernels> {
-        None
-    }
-
-    /// Kernels that multiply its codes with activations of 8 bits, where there are any besides.
-    #[cfg(target_arch = "x86_64")]
-    fn bytes() -> Option<Bytes> {
-        None
-    }
-
-    /// Those of them that every processor runs.
-    #[cfg(test)]
-    fn portable_integers() -> Option<IntegerKernels> {
-        None
-    }
 }

@@ -1,8 +1,5 @@
 //! Formats whose weights are integers times a scale, and a minimum where they have one.
 
-#[cfg(target_arch = "x86_64")]
-use super::super::tiled::Bytes;
-use super::super::tiled::IntegerKernels;
 use super::Block;
 use crate::compute::lanes::{Lanes, Nibble};
 
@@ -82,19 +79,5 @@ impl<C: Codes> Block for C {
             half_weights::<C, L>(first, affine[0]),
             half_weights::<C, L>(second, affine[1]),
         ]
-    }
-
-    fn integers() -> Option<IntegerKernels> {
-        Some(IntegerKernels::of::<C>())
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn bytes() -> Option<Bytes> {
-        Bytes::of::<C>()
-    }
-
-    #[cfg(test)]
-    fn portable_integers() -> Option<IntegerKernels> {
-        Some(IntegerKernels::portable::<C>())
     }
 }

@@ -30,20 +30,25 @@ pub(in crate::compute) use {q4_0::Q4_0, q4_1::Q4_1, q5_0::Q5_0, q5_1::Q5_1, q8_0
 use super::kernels::Kernels;
 use crate::compute::lanes::{LANES, Lanes};
 
-/// The one table of formats: `$call` with `$type` as the block type of a format, or `None` for those
-/// that are kept dense.
+/// The one table of formats: `$codes` with `$code` as the type of a format of integer codes, `$numbers` with `$number` as
+/// that of a format of plain numbers, or `None` for those that are kept dense.
 macro_rules! with_block_of {
-    ($format:expr, $type:ident => $call:expr) => {
-        with_block_of!($format, $type => $call;
+    ($format:expr, $code:ident => $codes:expr, $number:ident => $numbers:expr) => {
+        with_block_of!($format, $code => $codes, $number => $numbers;
             Q4_0 q4_0::Q4_0, Q4_1 q4_1::Q4_1, Q5_0 q5_0::Q5_0, Q5_1 q5_1::Q5_1, Q8_0 q8_0::Q8_0,
-            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K,
+            Q2K q2_k::Q2K, Q3K q3_k::Q3K, Q4K q4_k::Q4K, Q5K q5_k::Q5K, Q6K q6_k::Q6K;
             F16 f16::F16, BF16 bf16::BF16)
     };
-    ($format:expr, $type:ident => $call:expr; $($name:ident $block:ty),*) => {
+    ($format:expr, $code:ident => $codes:expr, $number:ident => $numbers:expr;
+        $($quantised:ident $block:ty),*; $($plain:ident $half:ty),*) => {
         match $format {
-            $(GgmlDType::$name => {
-                type $type = $block;
-                Some($call)
+            $(GgmlDType::$quantised => {
+                type $code = $block;
+                Some($codes)
+            })*
+            $(GgmlDType::$plain => {
+                type $number = $half;
+                Some($numbers)
             })*
             // Float32, or never found in files.
             GgmlDType::F32 | GgmlDType::Q8_1 | GgmlDType::Q8K => None,
@@ -53,19 +58,33 @@ macro_rules! with_block_of {
 
 /// The kernels of a format for this processor; `None` for formats that are kept dense.
 pub(super) fn kernels_of(format: GgmlDType) -> Option<Kernels> {
-    with_block_of!(format, B => Kernels::of::<B>())
+    with_block_of!(format, C => Kernels::of_codes::<C>(), B => Kernels::of::<B>())
 }
 
 /// Kernels for every instruction set of this processor.
 #[cfg(test)]
 pub(super) fn kernels_at_every_level(format: GgmlDType) -> Vec<Kernels> {
-    with_block_of!(format, B => Kernels::at_every_level::<B>()).unwrap_or_default()
+    let levels = with_block_of!(
+        format,
+        C => Kernels::at_every_level::<C>(),
+        B => Kernels::at_every_level::<B>()
+    );
+    levels.unwrap_or_default()
 }
 
 /// Kernels of a format's codes that every processor runs.
 #[cfg(test)]
 pub(super) fn portable_integers(format: GgmlDType) -> Option<super::tiled::IntegerKernels> {
-    with_block_of!(format, B => B::portable_integers()).flatten()
+    use super::tiled::IntegerKernels;
+    let found = with_block_of!(
+        format,
+        C => Some(IntegerKernels::portable::<C>()),
+        B => {
+            let _: Option<B> = None;
+            None
+        }
+    );
+    found.flatten()
 }
 
 /// A little-endian float16 at `at`.

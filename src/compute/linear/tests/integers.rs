@@ -67,9 +67,10 @@ fn every_instruction_set_gives_the_same_bits() {
         let portable = portable_integers(format).unwrap();
         for (products, _) in KINDS {
             let matrix = packed(&quantised(format, rows, width)).multiplied_as(products);
-            let fastest = tiled::multiply(&matrix, &matrix.integers().unwrap(), &x, n);
+            let fastest =
+                tiled::multiply(&matrix.packed_rows(), &matrix.integers().unwrap(), &x, n);
             let portable = Integers::of(portable, products).unwrap();
-            let portable = tiled::multiply(&matrix, &portable, &x, n);
+            let portable = tiled::multiply(&matrix.packed_rows(), &portable, &x, n);
             assert_eq!(fastest, portable, "{format:?} {products}");
             // With kernels for 8 bits, where there are any.
             let x = Tensor::from_slice(&x, (n, width), &Device::Cpu).unwrap();
@@ -157,9 +158,9 @@ fn sums_of_the_largest_codes_do_not_overflow() {
             for (products, _) in KINDS {
                 let matrix = matrix().multiplied_as(products);
                 let portable = Integers::of(portable_integers(format).unwrap(), products);
-                let portable = tiled::multiply(&matrix, &portable.unwrap(), &x, n);
+                let portable = tiled::multiply(&matrix.packed_rows(), &portable.unwrap(), &x, n);
                 let integers = matrix.integers().unwrap();
-                let integers = tiled::multiply(&matrix, &integers, &x, n);
+                let integers = tiled::multiply(&matrix.packed_rows(), &integers, &x, n);
                 let tensor = Tensor::from_slice(&x, (n, width), &Device::Cpu).unwrap();
                 let chosen = numbers(&Matrix::Packed(matrix).multiply(&tensor).unwrap());
                 let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };

@@ -20,7 +20,6 @@ pub(in crate::compute) use bytes::Bytes;
 pub(in crate::compute) use integers::{IntegerKernels, Integers};
 
 use super::blocks::GROUP;
-use super::packed::Packed;
 
 /// Rows of a panel.
 const PANEL: usize = 16;
@@ -76,13 +75,32 @@ impl<A: Arithmetic> Default for Buffers<A> {
     }
 }
 
+/// A matrix in the blocks of its file.
+pub(super) struct PackedRows<'a> {
+    /// Row after row.
+    pub(super) bytes: &'a [u8],
+    /// Bytes of a row.
+    pub(super) row_bytes: usize,
+    /// How many there are.
+    pub(super) rows: usize,
+    /// Weights of a row.
+    pub(super) width: usize,
+    /// Rows that are laid out at once.
+    pub(super) block: usize,
+}
+
 /// A matrix applied to `n` activations.
 ///
 /// Shapes: `x` `(n, width)` -> `(n, rows)`.
-pub(super) fn multiply<A: Arithmetic>(matrix: &Packed, with: &A, x: &[f32], n: usize) -> Vec<f32> {
-    let (rows, width) = (matrix.rows(), matrix.width());
+pub(super) fn multiply<A: Arithmetic>(
+    matrix: &PackedRows<'_>,
+    with: &A,
+    x: &[f32],
+    n: usize,
+) -> Vec<f32> {
+    let (rows, width) = (matrix.rows, matrix.width);
     let (groups, tiles) = (width / GROUP, n.div_ceil(TOGETHER));
-    let block = matrix.block_rows().next_multiple_of(PANEL);
+    let block = matrix.block.next_multiple_of(PANEL);
     let mut output = vec![0f32; n * rows];
     let mut buffers = A::buffers().take();
     let panels_of = |rows: usize| rows.div_ceil(PANEL) * groups;
@@ -117,12 +135,17 @@ pub(super) fn multiply<A: Arithmetic>(matrix: &Packed, with: &A, x: &[f32], n: u
     output
 }
 
-/// The rows of a matrix as panels, on all threads.
-fn pack<A: Arithmetic>(matrix: &Packed, with: &A, rows: Range<usize>, panels: &mut [A::Weights]) {
-    let (packed, row_bytes) = matrix.row_bytes(rows);
-    let groups = matrix.width() / GROUP;
+/// Rows of a matrix as panels, on all threads.
+fn pack<A: Arithmetic>(
+    matrix: &PackedRows<'_>,
+    with: &A,
+    rows: Range<usize>,
+    panels: &mut [A::Weights],
+) {
+    let row_bytes = matrix.row_bytes;
+    let packed = &matrix.bytes[rows.start * row_bytes..rows.end * row_bytes];
     panels
-        .par_chunks_mut(groups)
+        .par_chunks_mut(matrix.width / GROUP)
         .zip(packed.par_chunks(PANEL * row_bytes))
         .for_each(|(panel, rows)| with.pack(rows, row_bytes, panel));
 }
