@@ -165,10 +165,10 @@ fn lay_out(x: &[f32], width: usize, inputs: &mut [GroupInputs]) {
                 }
             }
             inputs.scales[t] = scale;
-            for half in 0..2 {
-                inputs.sums[half][t] = sums[half];
-                inputs.halves[half][t] = sums[half] as f32 * scale;
-            }
+            inputs.sums[0][t] = sums[0];
+            inputs.sums[1][t] = sums[1];
+            inputs.halves[0][t] = sums[0] as f32 * scale;
+            inputs.halves[1][t] = sums[1] as f32 * scale;
             inputs.whole[t] = (sums[0] + sums[1]) as f32 * scale;
         }
     }
@@ -231,11 +231,11 @@ unsafe fn dots<C: Codes>(
                     _mm256_loadu_si256(row.cast()),
                     _mm256_loadu_si256(row.add(8).cast()),
                 ];
-                for t in 0..TOGETHER {
-                    let quad = _mm256_set1_epi32(inputs.quads[q][t] as i32);
-                    for v in 0..VECTORS {
-                        let products = _mm256_maddubs_epi16(weights[v], quad);
-                        short[t][v] = _mm256_add_epi16(short[t][v], products);
+                for (short, quad) in short.iter_mut().zip(&inputs.quads[q]) {
+                    let quad = _mm256_set1_epi32(*quad as i32);
+                    for (short, weights) in short.iter_mut().zip(weights) {
+                        let products = _mm256_maddubs_epi16(weights, quad);
+                        *short = _mm256_add_epi16(*short, products);
                     }
                 }
             }

@@ -23,10 +23,10 @@ pub(super) unsafe fn scaled(
 ) {
     // SAFETY: as the caller promises; vectors are whole halves of arrays of sixteen.
     unsafe {
-        for v in 0..VECTORS {
-            let scales = _mm256_loadu_ps(scales.as_ptr().add(8 * v));
-            for t in 0..TOGETHER {
-                let place = sums[t].as_mut_ptr().add(8 * v);
+        for (v, scales) in scales.as_chunks::<8>().0.iter().enumerate() {
+            let scales = _mm256_loadu_ps(scales.as_ptr());
+            for (t, sums) in sums.iter_mut().enumerate() {
+                let place = sums.as_mut_ptr().add(8 * v);
                 let product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t][v]), scales);
                 let scale = _mm256_set1_ps(of[t]);
                 let sum = _mm256_fmadd_ps(product, scale, _mm256_loadu_ps(place));
@@ -44,10 +44,10 @@ pub(super) unsafe fn scaled(
 pub(super) unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
     // SAFETY: as above.
     unsafe {
-        for v in 0..VECTORS {
-            let minima = _mm256_loadu_ps(minima.as_ptr().add(8 * v));
-            for t in 0..TOGETHER {
-                let place = sums[t].as_mut_ptr().add(8 * v);
+        for (v, minima) in minima.as_chunks::<8>().0.iter().enumerate() {
+            let minima = _mm256_loadu_ps(minima.as_ptr());
+            for (t, sums) in sums.iter_mut().enumerate() {
+                let place = sums.as_mut_ptr().add(8 * v);
                 let by = _mm256_set1_ps(of[t]);
                 let sum = _mm256_fmadd_ps(minima, by, _mm256_loadu_ps(place));
                 _mm256_storeu_ps(place, sum);

@@ -148,11 +148,10 @@ mod avx2 {
                     _mm256_loadu_si256(row.cast()),
                     _mm256_loadu_si256(row.add(8).cast()),
                 ];
-                for t in 0..TOGETHER {
-                    let pair = _mm256_set1_epi32(inputs.pairs[p][t]);
-                    for v in 0..VECTORS {
-                        let products = _mm256_madd_epi16(weights[v], pair);
-                        dots[t][v] = _mm256_add_epi32(dots[t][v], products);
+                for (dots, pair) in dots.iter_mut().zip(&inputs.pairs[p]) {
+                    let pair = _mm256_set1_epi32(*pair);
+                    for (dot, weights) in dots.iter_mut().zip(weights) {
+                        *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(weights, pair));
                     }
                 }
             }
