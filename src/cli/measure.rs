@@ -67,6 +67,7 @@ impl CapturedArguments {
     }
 
     fn open(&self) -> anyhow::Result<Captures> {
+        refuse_what_comes_twice(&self.captures)?;
         let mut all: Vec<Box<dyn CapturedLayers>> = Vec::new();
         if self.stdin_layers {
             all.push(Box::new(CaptureStream::open(io::stdin().lock())?));
@@ -74,7 +75,6 @@ impl CapturedArguments {
         for folder in &self.captures {
             all.push(Box::new(CaptureFolder::open(folder)?));
         }
-        refuse_what_comes_twice(&self.captures)?;
         for (other, folder) in all.iter().zip(&self.captures).skip(1) {
             let other = other.manifest();
             if let Some(field) = all[0].manifest().differs_in(other) {

@@ -10,7 +10,7 @@ use std::thread::LocalKey;
 use super::super::blocks::{Codes, GROUP};
 use super::super::products::Products;
 use super::integers::{Levels, codes_of};
-use super::vectors::{Integers, VECTORS, scaled, shifted};
+use super::vectors::{Integers, VECTORS, add_minima, scaled};
 use super::{Arithmetic, Buffers, PANEL, Sums, TOGETHER};
 use crate::compute::lanes::{Avx2, LANES, Lanes, has_256};
 
@@ -196,14 +196,7 @@ fn add<C: Codes>(panel: &[GroupPanel], inputs: &[GroupInputs], sums: &mut Sums) 
                 let dots = centred::<C>(dots::<C>(panel, inputs, 0, 2 * HALF), &both);
                 scaled(dots, &panel.scales[0], &inputs.scales, sums);
             }
-            match (C::HAS_MINIMUM, C::HALVES) {
-                (false, _) => {}
-                (true, false) => shifted(&panel.minima[0], &inputs.whole, sums),
-                (true, true) => {
-                    shifted(&panel.minima[0], &inputs.halves[0], sums);
-                    shifted(&panel.minima[1], &inputs.halves[1], sums);
-                }
-            }
+            add_minima::<C>(&panel.minima, &inputs.halves, &inputs.whole, sums);
         }
     }
 }

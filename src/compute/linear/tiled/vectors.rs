@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::blocks::Codes;
 use super::{PANEL, Sums, TOGETHER};
 
 /// Vectors of a panel's row.
@@ -36,12 +37,37 @@ pub(super) unsafe fn scaled(
     }
 }
 
+/// Adds the minima of a format that has them times the sums of activations, which are those of both halves and of all.
+///
+/// # Safety
+/// The processor must have AVX2 and FMA.
+#[inline(always)]
+pub(super) unsafe fn add_minima<C: Codes>(
+    minima: &[[f32; PANEL]; 2],
+    halves: &[[f32; TOGETHER]; 2],
+    whole: &[f32; TOGETHER],
+    sums: &mut Sums,
+) {
+    if !C::HAS_MINIMUM {
+        return;
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        if C::HALVES {
+            shifted(&minima[0], &halves[0], sums);
+            shifted(&minima[1], &halves[1], sums);
+        } else {
+            shifted(&minima[0], whole, sums);
+        }
+    }
+}
+
 /// Adds minima times the sums of activations.
 ///
 /// # Safety
 /// The processor must have AVX2 and FMA.
 #[inline(always)]
-pub(super) unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
+unsafe fn shifted(minima: &[f32; PANEL], of: &[f32; TOGETHER], sums: &mut Sums) {
     // SAFETY: as above.
     unsafe {
         for (v, minima) in minima.as_chunks::<8>().0.iter().enumerate() {

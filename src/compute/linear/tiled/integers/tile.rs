@@ -4,61 +4,14 @@ use super::super::super::blocks::{Codes, GROUP};
 use super::super::Sums;
 use super::activations::GroupInputs;
 use super::panel::GroupPanel;
-#[cfg(target_arch = "x86_64")]
-use crate::compute::lanes::has_256;
 
-/// Adds the products of some groups.
-type Add = unsafe fn(&[GroupPanel], &[GroupInputs], &mut Sums);
-
-/// The kernel of a format.
-#[derive(Clone, Copy)]
-pub(super) struct Tile(Add);
-
-impl Tile {
-    /// The fastest that the processor can run.
-    pub(super) fn of<C: Codes>() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if has_256() {
-            return Self::of_256::<C>();
-        }
-        Self::portable::<C>()
-    }
-
-    /// With vectors of 256 bits, which were detected.
-    #[cfg(target_arch = "x86_64")]
-    fn of_256<C: Codes>() -> Self {
-        Self(match (C::HALVES, C::HAS_MINIMUM) {
-            (false, false) => avx2::add::<false, false>,
-            (false, true) => avx2::add::<false, true>,
-            (true, false) => avx2::add::<true, false>,
-            (true, true) => avx2::add::<true, true>,
-        })
-    }
-
-    /// The one that every processor runs.
-    pub(super) fn portable<C: Codes>() -> Self {
-        Self(match (C::HALVES, C::HAS_MINIMUM) {
-            (false, false) => portable::<false, false>,
-            (false, true) => portable::<false, true>,
-            (true, false) => portable::<true, false>,
-            (true, true) => portable::<true, true>,
-        })
-    }
-
-    /// Adds the products of groups of a panel with those of activations.
-    pub(super) fn add(&self, panel: &[GroupPanel], inputs: &[GroupInputs], sums: &mut Sums) {
-        // SAFETY: the functions are safe but for their instructions, detected when they were chosen.
-        unsafe { (self.0)(panel, inputs, sums) }
-    }
-}
-
-/// In the order and with the roundings of the kernels for processors.
-fn portable<const HALVES: bool, const MINIMUM: bool>(
+/// Adds the products of some groups, in the order and with the roundings of the kernels for processors.
+pub(super) fn add_portable<C: Codes>(
     panel: &[GroupPanel],
     inputs: &[GroupInputs],
     sums: &mut Sums,
 ) {
-    let halves = if HALVES { 2 } else { 1 };
+    let halves = if C::HALVES { 2 } else { 1 };
     for (panel, inputs) in panel.iter().zip(inputs) {
         for (t, sums) in sums.iter_mut().enumerate() {
             for (r, sum) in sums.iter_mut().enumerate() {
@@ -71,9 +24,9 @@ fn portable<const HALVES: bool, const MINIMUM: bool>(
                     let product = dot as f32 * panel.scales[half][r];
                     *sum = product.mul_add(inputs.scales[t], *sum);
                 }
-                if MINIMUM {
+                if C::HAS_MINIMUM {
                     for half in 0..halves {
-                        let of = if HALVES {
+                        let of = if C::HALVES {
                             inputs.halves[half]
                         } else {
                             inputs.whole
@@ -92,15 +45,19 @@ fn dot_of_pair(a: i32, b: i32) -> i32 {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use avx2::add as add_256;
+
+#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
     use super::super::super::TOGETHER;
-    use super::super::super::vectors::{Integers, VECTORS, scaled, shifted};
-    use super::{GROUP, GroupInputs, GroupPanel, Sums};
+    use super::super::super::vectors::{Integers, VECTORS, add_minima, scaled};
+    use super::{Codes, GROUP, GroupInputs, GroupPanel, Sums};
 
+    /// Adds the products of some groups.
     #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-    pub(super) fn add<const HALVES: bool, const MINIMUM: bool>(
+    pub(in super::super) fn add<C: Codes>(
         panel: &[GroupPanel],
         inputs: &[GroupInputs],
         sums: &mut Sums,
@@ -109,7 +66,7 @@ mod avx2 {
             let [first, second] = &panel.scales;
             // SAFETY: this function is compiled for the instructions.
             unsafe {
-                if HALVES {
+                if C::HALVES {
                     let dots_of_first = dots::<0, { GROUP / 4 }>(panel, inputs);
                     scaled(dots_of_first, first, &inputs.scales, sums);
                     let dots_of_second = dots::<{ GROUP / 4 }, { GROUP / 2 }>(panel, inputs);
@@ -118,14 +75,7 @@ mod avx2 {
                     let dots = dots::<0, { GROUP / 2 }>(panel, inputs);
                     scaled(dots, first, &inputs.scales, sums);
                 }
-                match (MINIMUM, HALVES) {
-                    (false, _) => {}
-                    (true, false) => shifted(&panel.minima[0], &inputs.whole, sums),
-                    (true, true) => {
-                        shifted(&panel.minima[0], &inputs.halves[0], sums);
-                        shifted(&panel.minima[1], &inputs.halves[1], sums);
-                    }
-                }
+                add_minima::<C>(&panel.minima, &inputs.halves, &inputs.whole, sums);
             }
         }
     }
